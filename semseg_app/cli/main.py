@@ -1,0 +1,31 @@
+"""`semseg`: one verb a file, each importing what it needs when it runs, so that `semseg --help` stays instant."""
+
+import sys
+
+import typer
+
+from semseg_app.cli.train import schema, train
+from semseg_app.errors import UserError
+
+app = typer.Typer(
+    name="semseg",
+    help="Semantic segmentation from a few labels to a verified, served model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(train)
+app.command()(schema)
+
+
+def main(*verb: str) -> None:
+    """Entry point. A user's mistake is one line and exit code 2, never a traceback."""
+    try:
+        app([*verb, *sys.argv[1:]])
+    except UserError as error:
+        print(f"semseg: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("semseg: interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,46 @@
+"""`semseg serve`: the HTTP API and the web page for one model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    model: Annotated[Path, typer.Argument(help="A model folder or an .onnx file.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 7860,
+    engine: Annotated[str, typer.Option(help="auto, torch or onnxruntime.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine.")] = None,
+    examples: Annotated[Path | None, typer.Option(help="Folder of photos that the page offers (the first 12).")] = None,
+    demo: Annotated[bool, typer.Option("--demo/--no-demo", help="The web page at /, beside the API.")] = True,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest upload, MiB.")] = 32,
+    max_megapixels: Annotated[float, typer.Option(min=0.001, max=178, help="Largest image, before decoding.")] = 32,
+) -> None:
+    """Serve a model: POST /v1/segment, /docs, /health/ready, and a web page at /."""
+    from semseg_app.errors import UserError
+
+    try:
+        from semseg_app.serve.server import claim_address, run_server
+    except ImportError as error:
+        raise UserError(f"serving needs the extra `serve` ({error}): pip install 'semseg-app[serve]'") from error
+    from semseg_app.data.dataset import IMAGE_SUFFIXES
+    from semseg_app.inference.engines import open_engine
+
+    photos: list[Path] = []
+    if examples is not None:
+        if not examples.is_dir():
+            raise UserError(f"{examples}: no such folder; --examples takes a folder of photos")
+        photos = sorted(path for path in examples.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)[:12]
+        if not photos:
+            raise UserError(f"{examples}: holds no photos ({', '.join(IMAGE_SUFFIXES)})")
+    address = claim_address(host, port)
+    run_server(
+        open_engine(model, engine, device, threads),
+        address,
+        photos,
+        demo=demo,
+        max_bytes=round(max_megabytes * 2**20),
+        max_pixels=round(max_megapixels * 1e6),
+    )

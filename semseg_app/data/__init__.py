@@ -1,0 +1,1 @@
+"""Datasets: the folder every room reads, published layouts, the doctor, splits and the generated streets."""

@@ -1,0 +1,349 @@
+"""The dataset folder: what every room of the product reads.
+
+    dataset.yaml                 name, classes, palette, ignore_index, optional label_map or color_map
+    images/<split>/*.jpg|png     photos
+    labels/<split>/*.png         indexed masks, same stem; a split without labels needs no folder here
+                                 (with a color_map in dataset.yaml: colour masks)
+    splits/<name>.txt            optional lists, one stem a line ("train/stem" where a stem is not unique)
+    unlabeled/                   optional photos without labels, sub-folders welcome
+    image_labels.csv             optional: stem,class[;class...]
+
+A list of samples is asked for by name: a folder split ("train"), a list ("1_8-labeled") or "unlabeled". In memory a
+label is always uint8 with classes 0..C-1 and IGNORE (255), whatever the files use. No torch here.
+"""
+
+import hashlib
+import re
+import struct
+import warnings
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image, ImageOps
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from semseg_app.data.listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from semseg_app.data.listing import Sample as Sample
+from semseg_app.data.listing import SplitFiles, list_files
+from semseg_app.errors import UserError
+
+IGNORE = 255
+Color = tuple[int, int, int]
+
+DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+"""What Pillow raises for files that are broken, foreign or absurdly large."""
+
+INDEX_MODES = ("L", "P", "1", "I;16", "I;16B", "I")
+"""Pillow's modes for masks that hold one number a pixel."""
+
+# Aerial photos pass the size at which Pillow warns; the size at which it refuses (179 million pixels) stays in force.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class DatasetInfo(BaseModel):
+    """The contents of dataset.yaml."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    classes: list[str] = Field(min_length=1, max_length=255)
+    palette: list[Color] = Field(default_factory=list)
+    ignore_index: int = Field(default=IGNORE, ge=0, le=255)
+    label_map: dict[int, int] | None = None
+    """Value in the file -> class index (or ignore_index). Values that it does not name are errors."""
+    color_map: dict[str, int] | None = Field(default=None, min_length=1)
+    """"#rrggbb" -> class index (or ignore_index), for masks that are pictures. Colours that it does not name are errors."""
+    splits: dict[str, int] | None = None
+    """Expected number of images per split, for the record; `semseg check` compares."""
+
+    @field_validator("classes")
+    @classmethod
+    def _unique_classes(cls, classes: list[str]) -> list[str]:
+        twice = sorted({name for name in classes if classes.count(name) > 1})
+        if twice:
+            raise ValueError(f"class names must be unique; given twice: {', '.join(twice)}")
+        return classes
+
+    @model_validator(mode="after")
+    def _palette_fits(self) -> "DatasetInfo":
+        if not self.palette:
+            self.palette = default_palette(len(self.classes))
+        if len(self.palette) != len(self.classes):
+            raise ValueError(f"{len(self.classes)} classes but {len(self.palette)} palette colours; give one a class")
+        if any(not 0 <= value <= 255 for colour in self.palette for value in colour):
+            raise ValueError("palette colours are three numbers from 0 to 255")
+        if self.ignore_index < len(self.classes):
+            raise ValueError(f"ignore_index {self.ignore_index} is also a class; use 255 or {len(self.classes)}")
+        return self
+
+    @model_validator(mode="after")
+    def _maps_fit(self) -> "DatasetInfo":
+        if self.label_map is not None and self.color_map is not None:
+            raise ValueError("give label_map (masks of numbers) or color_map (masks of colours), not both")
+        for raw in self.label_map or {}:
+            if not 0 <= raw <= 255:
+                raise ValueError(f"label_map: {raw} is no value of a mask; they go from 0 to 255")
+        for color in self.color_map or {}:
+            if not re.fullmatch("#[0-9a-fA-F]{6}", color):
+                raise ValueError(f"color_map: {color!r} is no colour; write it as '#rrggbb'")
+        for target in (*(self.label_map or {}).values(), *(self.color_map or {}).values()):
+            if not 0 <= target < len(self.classes) and target != self.ignore_index:
+                raise ValueError(
+                    f"{'label_map' if self.label_map else 'color_map'}: {target} is neither a class "
+                    f"(0 to {len(self.classes) - 1}) nor ignore_index ({self.ignore_index})"
+                )
+        return self
+
+
+def default_palette(count: int) -> list[Color]:
+    """Distinct colours by the bit-reversal rule of the VOC devkit, without its black first entry. -> `count` triples."""
+    colours = []
+    for index in range(1, count + 1):
+        red = green = blue = 0
+        for bit in range(8):
+            red |= (index >> (3 * bit) & 1) << (7 - bit)
+            green |= (index >> (3 * bit + 1) & 1) << (7 - bit)
+            blue |= (index >> (3 * bit + 2) & 1) << (7 - bit)
+        colours.append((red, green, blue))
+    return colours
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Decode a photo to RGB uint8 [H, W, 3], EXIF orientation applied. UserError when it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(to_rgb(image))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image") from None
+    except DECODING_ERRORS as error:
+        raise UserError(f"{path}: unreadable image ({error}); replace it or take it out of the dataset") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A photo as 8-bit RGB, upright. ValueError for 16-bit and float photos, which Pillow would clip to white."""
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"16-bit or float pixels, mode {image.mode}; convert it to 8 bits a channel")
+    return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Decode an indexed mask to uint8 [H, W], values as in the file. UserError for RGB or unreadable masks."""
+    try:
+        with Image.open(path) as mask:
+            if mask.mode not in INDEX_MODES:
+                raise UserError(
+                    f"{path}: mask has mode {mask.mode}, not one number a pixel; `semseg check` shows which colours "
+                    "it holds, and its --fix-map proposes a color_map"
+                )
+            values = np.asarray(mask)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such label") from None
+    except DECODING_ERRORS as error:
+        raise UserError(f"{path}: unreadable label ({error}); replace it or take it out of the dataset") from error
+    if values.dtype != np.uint8:
+        wrong = values[(values < 0) | (values > 255)] if values.dtype != np.bool_ else values[:0]
+        if wrong.size:
+            raise UserError(f"{path}: mask holds the value {wrong[0]}; labels are 0 to 255")
+        values = values.astype(np.uint8)
+    return values
+
+
+def read_color_mask(path: Path) -> np.ndarray:
+    """Decode a mask of colours to int32 [H, W], 0xRRGGBB a pixel. UserError when it cannot be read."""
+    try:
+        with Image.open(path) as mask:
+            colors = np.asarray(mask.convert("RGB"), np.int32)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such label") from None
+    except DECODING_ERRORS as error:
+        raise UserError(f"{path}: unreadable label ({error}); replace it or take it out of the dataset") from error
+    return colors[..., 0] << 16 | colors[..., 1] << 8 | colors[..., 2]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping, or a UserError that names the file and the line."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UserError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected `key: value` lines at the top, found {type(content).__name__}")
+    return content
+
+
+def explain(error: ValidationError, source: Path | str) -> UserError:
+    """The first problem that pydantic found, as one line that names its place."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return UserError(f"{source}: {place + ': ' if place else ''}{message}{more}")
+
+
+class SegmentationData:
+    """A dataset folder, or a published layout seen as one (data/layouts.py).
+
+    Args:
+        root: the folder, for messages and relative paths.
+        info: classes, palette, ignore index, label map.
+        folders: split name -> where its files lie.
+    """
+
+    def __init__(self, root: Path, info: DatasetInfo, folders: Mapping[str, SplitFiles]):
+        self.root = root
+        self.info = info
+        self.folders = folders
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.info.classes)
+
+    @cached_property
+    def lookup(self) -> np.ndarray:
+        """int16 [256]: value in a file -> class, IGNORE, or -1 where the value is not allowed."""
+        table = np.full(256, -1, np.int16)
+        if self.info.label_map is None:
+            table[: self.num_classes] = np.arange(self.num_classes)
+            table[self.info.ignore_index] = IGNORE
+        else:
+            for raw, target in self.info.label_map.items():
+                table[raw] = self._internal(target)
+        return table
+
+    @cached_property
+    def color_lookup(self) -> tuple[np.ndarray, np.ndarray]:
+        """(0xRRGGBB int32 [K], ascending; class or IGNORE int16 [K]) of the colour map."""
+        pairs = sorted((int(color[1:], 16), self._internal(to)) for color, to in (self.info.color_map or {}).items())
+        return np.array([color for color, _ in pairs], np.int32), np.array([to for _, to in pairs], np.int16)
+
+    def _internal(self, target: int) -> int:
+        return IGNORE if target == self.info.ignore_index else target
+
+    def split_names(self) -> list[str]:
+        """Every name that `samples` takes: folder splits first, then lists."""
+        return [*self.folders, *(name for name in self.list_names() if name not in self.folders)]
+
+    def list_names(self) -> list[str]:
+        """The lists in splits/."""
+        return sorted(path.stem for path in (self.root / "splits").glob("*.txt") if not path.name.startswith("."))
+
+    def list_path(self, name: str) -> Path:
+        """The file of a list."""
+        return self.root / "splits" / f"{name}.txt"
+
+    def samples(self, name: str) -> list[Sample]:
+        """The samples of a split, a list or "unlabeled", sorted by stem (a list keeps its own order)."""
+        if name in self.folders:
+            return self.folders[name].samples()
+        listing = self.list_path(name)
+        found = []
+        for number, entry in self.list_entries(name):
+            matches = self.by_entry.get(entry, [])
+            if len(matches) != 1:
+                what = "is in several splits; write split/stem" if matches else "has no image"
+                raise UserError(f"{listing}:{number}: {entry!r} {what}")
+            found.append(matches[0])
+        return found
+
+    def list_entries(self, name: str) -> list[tuple[int, str]]:
+        """(line number, entry) of a list in splits/. UserError when there is none of that name."""
+        listing = self.list_path(name)
+        if not listing.is_file():
+            raise UserError(f"{self.root}: no split named {name!r}; there are: {', '.join(self.split_names())}")
+        try:
+            lines = listing.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise UserError(f"{listing}: not a text file in UTF-8; write one stem a line") from None
+        return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+
+    @cached_property
+    def by_entry(self) -> dict[str, list[Sample]]:
+        """What a line of a list may say -> the samples that it means: one, unless a bare stem is in several splits.
+
+        Splits may share files (VOC's trainval repeats its train); the same photo with the same mask counts once.
+        """
+        index: dict[str, list[Sample]] = {}
+        for split in self.folders:
+            for sample in self.folders[split].samples():
+                bare = index.setdefault(sample.stem, [])
+                if sample not in bare:
+                    bare.append(sample)
+                index.setdefault(f"{split}/{sample.stem}", [sample])
+        return index
+
+    def read_image(self, sample: Sample) -> np.ndarray:
+        """RGB uint8 [H, W, 3]."""
+        return read_image(sample.image)
+
+    def read_label(self, sample: Sample) -> np.ndarray:
+        """uint8 [H, W], classes 0..C-1 and IGNORE (255)."""
+        if sample.label is None:
+            raise UserError(f"{sample.image}: has no label; only an unlabeled list may name it")
+        if self.info.color_map is not None:
+            return self._read_color_label(sample.label)
+        raw = read_mask(sample.label)
+        label = self.lookup[raw]
+        if label.min(initial=0) < 0:
+            wrong = int(raw[label < 0][0])
+            raise UserError(
+                f"{sample.label}: value {wrong} is not one of the {self.num_classes} classes nor ignore "
+                f"({self.info.ignore_index}); run `semseg check {self.root}`"
+            )
+        return label.astype(np.uint8)
+
+    def _read_color_label(self, path: Path) -> np.ndarray:
+        colors, targets = self.color_lookup
+        raw = read_color_mask(path)
+        place = np.searchsorted(colors, raw).clip(max=len(colors) - 1)
+        strange = raw[colors[place] != raw]
+        if strange.size:
+            raise UserError(f"{path}: colour #{strange[0]:06x} is not in the color_map; run `semseg check {self.root}`")
+        return targets[place].astype(np.uint8)
+
+    def fingerprint(self, samples: Iterable[Sample]) -> str:
+        """16 hex digits over classes, maps, stems and file sizes: equal data, equal digits, wherever it lies on disk."""
+        digest = hashlib.sha256("\0".join(self.info.classes).encode())
+        for mapping in (self.info.label_map, self.info.color_map):
+            if mapping is not None:
+                digest.update(repr(sorted(mapping.items())).encode())
+        for sample in samples:
+            try:
+                sizes = [path.stat().st_size if path else 0 for path in (sample.image, sample.label)]
+            except FileNotFoundError as error:
+                raise UserError(f"{error.filename}: is listed but not there; run `semseg check {self.root}`") from None
+            digest.update(f"\n{sample.stem}\0{sizes[0]}\0{sizes[1]}".encode())
+        return digest.hexdigest()[:16]
+
+
+def open_folder(root: Path | str) -> SegmentationData:
+    """Open a dataset folder (the layout at the top of this file)."""
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder")
+    path = root / "dataset.yaml"
+    content = read_yaml(path)
+    try:
+        info = DatasetInfo.model_validate(content)
+    except ValidationError as error:
+        raise explain(error, path) from None
+    folders: dict[str, SplitFiles] = {}
+    images = root / "images"
+    for split in sorted(images.iterdir()) if images.is_dir() else []:
+        if split.is_dir() and not split.name.startswith("."):
+            labels = root / "labels" / split.name
+            folders[split.name] = SplitFiles(split, labels if labels.is_dir() else None)
+    if (root / "unlabeled").is_dir():
+        folders["unlabeled"] = SplitFiles(root / "unlabeled", nested=True)
+    if not folders:
+        if images.is_dir() and list_files(images, IMAGE_SUFFIXES, nested=False):
+            raise UserError(f"{images}: photos lie in images/ itself; move them to images/train/ (and masks likewise)")
+        raise UserError(f"{root}: no images; expected images/<split>/ beside dataset.yaml")
+    return SegmentationData(root, info, folders)

@@ -1,0 +1,197 @@
+"""Open a dataset as it was published, without copying or renaming a file.
+
+What a dataset is (classes, palette, label map) lies in published/*.yaml, in the format of dataset.yaml. Here is only
+where its files lie. Splits are named train, val, trainval, test and unlabeled whatever the publisher calls them.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from semseg_app.data.dataset import DatasetInfo, SegmentationData, open_folder, read_yaml
+from semseg_app.data.listing import IMAGE_SUFFIXES, SplitFiles, list_files
+from semseg_app.errors import UserError
+
+PUBLISHED = Path(__file__).parent / "published"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A published layout."""
+
+    info: str
+    """File in published/."""
+    looks_for: str
+    """What `find` needs, for the message when nothing fits."""
+    find: Callable[[Path], dict[str, SplitFiles]]
+    """Root -> splits; empty when the root has another layout."""
+    inner: tuple[str, ...] = ()
+    """Where the archive's own top folders put the root, seen from the folder it was unpacked in."""
+
+
+def open_dataset(root: Path | str, layout: str = "auto") -> SegmentationData:
+    """Open a dataset folder or a published dataset.
+
+    Args:
+        root: the folder.
+        layout: "auto" looks; "folder" is the dataset folder, "photos" any folder of photos without labels
+            (`open_unlabeled`), else one of LAYOUTS.
+
+    Raises:
+        UserError: the folder is missing or has not the layout; the message lists what was looked for.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder")
+    if layout == "photos":
+        return open_unlabeled(root)
+    if layout == "folder" or (layout == "auto" and (root / "dataset.yaml").is_file()):
+        return open_folder(root)
+    if layout != "auto" and layout not in LAYOUTS:
+        raise UserError(f"no layout named {layout!r}; there are: auto, folder, photos, {', '.join(LAYOUTS)}")
+    candidates = LAYOUTS if layout == "auto" else {layout: LAYOUTS[layout]}
+    for candidate in candidates.values():
+        for place in (root, *(root / inner for inner in candidate.inner)):
+            if splits := candidate.find(place):
+                return SegmentationData(place, published_info(candidate.info), splits)
+    looked_for = "; ".join(f"{name}: {candidate.looks_for}" for name, candidate in candidates.items())
+    if layout == "auto":
+        looked_for = f"folder: dataset.yaml; {looked_for}; for photos without labels say layout photos"
+    raise UserError(f"{root}: not a dataset that is known here. Looked for {looked_for}")
+
+
+def open_unlabeled(root: Path | str) -> SegmentationData:
+    """Any folder of photos, nested or not, as data with the one split "unlabeled".
+
+    Its `info` has one nominal class, because there is nothing to name. UserError when no photo is found.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder")
+    if not list_files(root, IMAGE_SUFFIXES, nested=True):
+        raise UserError(f"{root}: no photos in it or below it ({', '.join(IMAGE_SUFFIXES)})")
+    info = DatasetInfo(name=root.resolve().name or "photos", classes=["unlabeled"])
+    return SegmentationData(root, info, {"unlabeled": SplitFiles(root, nested=True)})
+
+
+def published_info(file: str) -> DatasetInfo:
+    """Classes, palette and maps of a published dataset."""
+    return DatasetInfo.model_validate(read_yaml(PUBLISHED / file))
+
+
+def _voc(root: Path) -> dict[str, SplitFiles]:
+    """Lists in ImageSets/Segmentation choose from JPEGImages; photos in no list are the unlabeled split.
+
+    Lists beyond the official three (train_aug.txt, trainaug.txt) take their masks from SegmentationClassAug. Where
+    that folder has no list, train_aug is made of its masks and train, without val: the usual 10,582 images.
+    """
+    photos, lists = root / "JPEGImages", root / "ImageSets" / "Segmentation"
+    if not photos.is_dir() or not lists.is_dir():
+        return {}
+    official, extended = root / "SegmentationClass", root / "SegmentationClassAug"
+    splits: dict[str, SplitFiles] = {}
+    for name in ("train", "val", "trainval", "test"):
+        if (lists / f"{name}.txt").is_file():
+            splits[name] = SplitFiles(photos, None if name == "test" else official, stems=_stems(lists / f"{name}.txt"))
+    if extended.is_dir():
+        more = {path.stem: _stems(path) for path in sorted(lists.glob("*.txt")) if path.stem not in splits}
+        if not more:
+            everything = {stem for stem, _ in list_files(extended, (".png",), nested=False)}
+            everything.update(splits["train"].stems or () if "train" in splits else ())
+            everything.difference_update(splits["val"].stems or () if "val" in splits else ())
+            more = {"train_aug": tuple(sorted(everything))}
+        splits.update({name: SplitFiles(photos, extended, stems=stems) for name, stems in more.items()})
+    listed = {stem for split in splits.values() for stem in split.stems or ()}
+    rest = tuple(stem for stem, _ in list_files(photos, IMAGE_SUFFIXES, nested=False) if stem not in listed)
+    if rest:
+        splits["unlabeled"] = SplitFiles(photos, stems=rest)
+    return splits
+
+
+def _cityscapes(root: Path) -> dict[str, SplitFiles]:
+    """leftImg8bit/<split>/<city>; test (its masks are blank) and train_extra (coarse masks only) have no labels."""
+    photos, masks = root / "leftImg8bit", root / "gtFine"
+    if not photos.is_dir() or not masks.is_dir():
+        return {}
+    names = {"train": "train", "val": "val", "test": "test", "train_extra": "unlabeled"}
+    return {
+        name: SplitFiles(
+            photos / folder,
+            masks / folder if name in ("train", "val") and (masks / folder).is_dir() else None,
+            image_suffix="_leftImg8bit.png",
+            label_suffix="_gtFine_labelIds.png",
+            nested=True,
+        )
+        for folder, name in names.items()
+        if (photos / folder).is_dir()
+    }
+
+
+def _ade20k(root: Path) -> dict[str, SplitFiles]:
+    return _paired(root, {"train": "training", "val": "validation"})
+
+
+def _coco_stuff(root: Path) -> dict[str, SplitFiles]:
+    splits = _paired(root, {"train": "train2017", "val": "val2017"})
+    if splits and (root / "images" / "unlabeled2017").is_dir():
+        splits["unlabeled"] = SplitFiles(root / "images" / "unlabeled2017")
+    return splits
+
+
+def _paired(root: Path, folders: dict[str, str]) -> dict[str, SplitFiles]:
+    """images/<folder> and annotations/<folder>, for each split whose both folders are there."""
+    pairs = {name: (root / "images" / folder, root / "annotations" / folder) for name, folder in folders.items()}
+    return {name: SplitFiles(*pair) for name, pair in pairs.items() if pair[0].is_dir() and pair[1].is_dir()}
+
+
+def _camvid_segnet(root: Path) -> dict[str, SplitFiles]:
+    pairs = {name: (root / name, root / f"{name}annot") for name in ("train", "val", "test")}
+    return {name: SplitFiles(*pair) for name, pair in pairs.items() if pair[0].is_dir() and pair[1].is_dir()}
+
+
+def _camvid_cambridge(root: Path) -> dict[str, SplitFiles]:
+    """One folder of photos and one of colour masks; splits from train.txt, val.txt, test.txt or by the usual rule."""
+    photos, masks = root / "701_StillsRaw_full", root / "LabeledApproved_full"
+    if not photos.is_dir() or not masks.is_dir():
+        return {}
+    stems = {name: _stems(root / f"{name}.txt") for name in ("train", "val", "test") if (root / f"{name}.txt").is_file()}
+    if not stems:
+        names = [stem for stem, _ in list_files(photos, IMAGE_SUFFIXES, nested=False)]
+        stems = {split: tuple(name for name in names if _camvid_split(name) == split) for split in ("train", "val", "test")}
+    return {
+        name: SplitFiles(photos, masks, image_suffix=".png", label_suffix="_L.png", stems=chosen)
+        for name, chosen in stems.items()
+    }
+
+
+def _camvid_split(stem: str) -> str:
+    """Which of the 367 train, 101 val and 233 test frames: the lists published with SegNet follow the sequences."""
+    sequence, _, frame = stem.partition("_")
+    number = int(re.sub(r"\D", "", frame) or 0)
+    if sequence == "Seq05VD" or (sequence == "0001TP" and number > 8520):
+        return "test"
+    return "val" if sequence == "0016E5" and 7959 <= number <= 8159 else "train"
+
+
+def _stems(listing: Path) -> tuple[str, ...]:
+    """The images that a published list names: one a line, as a stem, a file name or a path, perhaps with its mask."""
+    entries = [line.split()[0] for line in listing.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    names = (entry.rsplit("/", 1)[-1] for entry in entries)
+    return tuple(re.sub(r"\.(png|jpe?g)$", "", name, flags=re.IGNORECASE) for name in names)
+
+
+LAYOUTS = {
+    "voc": Layout(
+        "voc.yaml", "JPEGImages/ and ImageSets/Segmentation/", _voc, inner=("VOCdevkit/VOC2012", "VOC2012")
+    ),
+    "cityscapes": Layout("cityscapes.yaml", "leftImg8bit/ and gtFine/", _cityscapes),
+    "ade20k": Layout(
+        "ade20k.yaml", "images/training/ and annotations/training/", _ade20k, inner=("ADEChallengeData2016",)
+    ),
+    "coco-stuff": Layout("coco_stuff.yaml", "images/train2017/ and annotations/train2017/", _coco_stuff),
+    "camvid-segnet": Layout("camvid_segnet.yaml", "train/ and trainannot/", _camvid_segnet),
+    "camvid-cambridge": Layout(
+        "camvid_cambridge.yaml", "701_StillsRaw_full/ and LabeledApproved_full/", _camvid_cambridge
+    ),
+}

@@ -1,0 +1,76 @@
+"""Which files make up a split: photos, and the mask that belongs to each."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+class Sample(NamedTuple):
+    """One image of a dataset; `label` is None where there is none."""
+
+    stem: str
+    """File name without suffix; below a nested split the sub-folders are part of it ("aachen/aachen_000000_000019")."""
+    image: Path
+    label: Path | None
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """Where the files of one split lie."""
+
+    images: Path
+    labels: Path | None = None
+    """None: the split has no labels."""
+    image_suffix: str = ""
+    """What follows the stem in a photo's name; empty = any of IMAGE_SUFFIXES. Upper and lower case are equal."""
+    label_suffix: str = ".png"
+    nested: bool = False
+    """Descend into sub-folders; a mask lies in the sub-folder of the same name."""
+    stems: tuple[str, ...] | None = None
+    """Only these, in this order (a published list); None = every photo, sorted."""
+
+    def photos(self) -> list[tuple[str, Path]]:
+        """(stem, path) of every photo in the folder, listed in the split or not."""
+        return list_files(self.images, (self.image_suffix,) if self.image_suffix else IMAGE_SUFFIXES, self.nested)
+
+    def masks(self) -> dict[str, Path]:
+        """Stem -> path of every mask in the folder, listed in the split or not."""
+        return dict(list_files(self.labels, (self.label_suffix,), self.nested)) if self.labels else {}
+
+    def samples(self) -> list[Sample]:
+        """The split. A photo that a published list names but nobody has is still there, under its expected path."""
+        photos = self.photos()
+        if self.stems is not None:
+            by_stem = dict(photos)
+            suffix = self.image_suffix or ".jpg"
+            photos = [(stem, by_stem.get(stem, self.images / f"{stem}{suffix}")) for stem in self.stems]
+        masks = self.masks()
+        return [Sample(stem, path, masks.get(stem)) for stem, path in photos]
+
+
+def list_files(folder: Path, suffixes: tuple[str, ...], nested: bool) -> list[tuple[str, Path]]:
+    """(name below `folder` without suffix, path), sorted; hidden files and folders are left out, symlinks followed."""
+    found: list[tuple[str, Path]] = []
+    visited: set[str] = set()
+    waiting = [(folder, "")]
+    while waiting:
+        current, prefix = waiting.pop()
+        real = os.path.realpath(current)
+        if real in visited:  # a symlink that leads back up
+            continue
+        visited.add(real)
+        for entry in os.scandir(current):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                if nested:
+                    waiting.append((Path(entry.path), f"{prefix}{entry.name}/"))
+                continue
+            lower = entry.name.lower()
+            suffix = next((suffix for suffix in suffixes if lower.endswith(suffix.lower())), None)
+            if suffix is not None:
+                found.append((prefix + entry.name[: -len(suffix)], Path(entry.path)))
+    return sorted(found)

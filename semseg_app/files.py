@@ -1,0 +1,84 @@
+"""Writes that happen whole or not at all."""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from semseg_app.errors import UserError
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on a clean exit it takes its place, on an error it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        with _disk_errors(path):
+            yield part
+            part.chmod(0o666 & ~_umask())
+            _sync(part)
+            os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path` that becomes `path` on a clean exit; `path` must not exist yet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        with _disk_errors(path):
+            yield part
+            part.chmod(0o777 & ~_umask())
+            for file in part.rglob("*"):
+                if file.is_file():
+                    _sync(file)
+            os.rename(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def atomic_symlink(link: Path, target: str) -> None:
+    """Point `link` at `target` (relative to its folder) in one step."""
+    part = link.with_name(f".{link.name}.part")
+    part.unlink(missing_ok=True)
+    part.symlink_to(target)
+    os.replace(part, link)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder so that nobody ever sees half of it under its own name."""
+    grave = path.with_name(f".{path.name}.removed.part")
+    shutil.rmtree(grave, ignore_errors=True)
+    os.rename(path, grave)
+    shutil.rmtree(grave, ignore_errors=True)
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"{path}: the disk is full; nothing was changed. Free some space and run again") from error
+        if error.errno in (errno.EACCES, errno.EROFS):
+            raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+        raise
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""From images to class maps: engines, tiles, the predictor, evaluation."""

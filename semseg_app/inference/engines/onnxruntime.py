@@ -1,0 +1,137 @@
+"""The ONNX Runtime engine: runs the deployed graph (uint8 in, uint8 out) and needs no torch.
+
+ONNX Runtime goes on without a word on the CPU when CUDA cannot be had. `_open_session` looks at what the session really
+got, and at which operators were left to the CPU.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+from semseg_app.errors import UserError
+from semseg_app.inference.engines import Prediction, check_images
+from semseg_app.inference.engines.metadata import parse
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+IMAGES, CLASSES, CONFIDENCE = "images", "classes", "confidence"
+HEAVY = ("Conv", "ConvInteger", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "QLinearConv", "QLinearMatMul", "Resize")
+"""Operators that belong on the GPU. ONNX Runtime itself keeps the arithmetic of shapes on the CPU, and does well to."""
+
+LOAD_ERRORS = (
+    errors.EPFail,
+    errors.Fail,
+    errors.InvalidArgument,
+    errors.InvalidGraph,
+    errors.InvalidProtobuf,
+    errors.NoSuchFile,
+    errors.NotImplemented,
+    errors.RuntimeException,
+    RuntimeError,
+    ValueError,
+)
+"""What opening a session raises; the runtime's own errors have no common base."""
+
+
+class OnnxRuntimeEngine:
+    """One exported graph in one session.
+
+    Args:
+        path: the .onnx file.
+        device: "auto", "cpu" or "cuda" (UserError when it cannot be had in full).
+        threads: CPU threads; None = one a core.
+    """
+
+    kind = "onnxruntime"
+
+    def __init__(self, path: Path, device: str = "auto", threads: int | None = None):
+        self._session = _open_session(path, device, threads)
+        self.device = "cuda:0" if CUDA in self._session.get_providers() else "cpu"
+        metadata = parse(path, self._session.get_modelmeta().custom_metadata_map)
+        inputs = {node.name: node.type for node in self._session.get_inputs()}
+        outputs = {node.name: node.type for node in self._session.get_outputs()}
+        if inputs != {IMAGES: "tensor(uint8)"} or not {CLASSES, CONFIDENCE} <= outputs.keys():
+            raise UserError(
+                f"{path}: takes {_list(inputs)} and gives {_list(outputs)}, not uint8 {IMAGES} to {CLASSES}, "
+                f"{CONFIDENCE}; export it again with `semseg export`"
+            )
+        self.name = metadata.name
+        self.labels = metadata.labels
+        self.precision: str = metadata.precision
+
+    def infer(self, images: np.ndarray) -> Prediction:
+        """Segment uint8 RGB `[N, H, W, 3]`; any H and W."""
+        check_images(images)
+        classes, confidence = self._session.run([CLASSES, CONFIDENCE], {IMAGES: np.ascontiguousarray(images)})
+        return Prediction(classes, confidence)
+
+
+def _open_session(path: Path, device: str, threads: int | None) -> onnxruntime.InferenceSession:
+    reason = "this onnxruntime was built without CUDA; install the extra `gpu` in place of `cpu`"
+    if device != "cpu" and CUDA in onnxruntime.get_available_providers():
+        with contextlib.redirect_stdout(io.StringIO()) as said:  # it prints what it cannot load
+            onnxruntime.preload_dlls()
+        try:
+            session = _session(path, [CUDA, CPU], threads)
+        except LOAD_ERRORS as error:
+            reason = _one_line(error)
+        else:
+            heavy = _heavy_on_cpu(session)
+            if CUDA in session.get_providers() and not heavy:
+                return session
+            reason = (
+                f"ONNX Runtime would leave {', '.join(heavy)} to the CPU; use another precision or --device cpu"
+                if CUDA in session.get_providers()
+                else next(iter(said.getvalue().splitlines()), "ONNX Runtime could not start CUDA and fell back to the CPU")
+            )
+    if device == "cuda":
+        raise UserError(f"{path}: cannot run on cuda: {reason}")
+    try:
+        return _session(path, [CPU], threads)
+    except LOAD_ERRORS as error:
+        raise UserError(f"{path}: not a graph that ONNX Runtime loads ({_one_line(error)}); export it again") from error
+
+
+def _session(path: Path, providers: list[str], threads: int | None) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    with _quiet():
+        # enable_fallback=0: otherwise a failing provider is replaced, and a notice printed to stdout.
+        return onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=0)
+
+
+def _heavy_on_cpu(session: onnxruntime.InferenceSession) -> list[str]:
+    """The kinds of heavy operators that the session gave to the CPU, sorted."""
+    return sorted(
+        {
+            node.op_type
+            for part in session.get_provider_graph_assignment_info()
+            if part.ep_name == CPU
+            for node in part.get_nodes()
+            if node.op_type in HEAVY
+        }
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the runtime's own log lines off stderr: what they say reaches the user in one line of ours."""
+    onnxruntime.set_default_logger_severity(4)
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(2)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).rsplit("failed:", 1)[-1].split())
+
+
+def _list(values: dict[str, str]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in values.items())

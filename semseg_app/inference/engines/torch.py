@@ -1,0 +1,80 @@
+"""The torch engine: the trained network itself, as the reference for every other engine and for evaluation."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semseg_app import models
+from semseg_app.artifact import LabelSpace, read_config
+from semseg_app.errors import UserError
+from semseg_app.inference.engines import Prediction, check_images
+
+
+class TorchEngine:
+    """A network in eval mode, in the precision of its weights' arithmetic: fp32.
+
+    Args:
+        network: moved to `device` and to channels_last here.
+        name: of the model, for messages.
+        labels: its classes and palette.
+        device: "cpu" or "cuda:<index>".
+    """
+
+    kind = "torch"
+    precision = "fp32"
+
+    def __init__(self, network: models.SegmentationNetwork, name: str, labels: LabelSpace, device: str = "cpu"):
+        self.name = name
+        self.labels = labels
+        self.device = device
+        self._network = network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    def infer(self, images: np.ndarray) -> Prediction:
+        """Segment uint8 RGB `[N, H, W, 3]`; any H and W."""
+        with torch.inference_mode():
+            logits = self._logits(images)
+            highest, classes = logits.max(dim=1, keepdim=True)
+            # The largest softmax probability is 1 / sum(exp(logits - highest)).
+            confidence = (255 / (logits - highest).exp().sum(dim=1)).round()
+            return Prediction(_as_bytes(classes.squeeze(1)), _as_bytes(confidence))
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Softmax of uint8 RGB `[N, H, W, 3]`: float32 `[N, C, H, W]`."""
+        with torch.inference_mode():
+            probabilities: np.ndarray = self._logits(images).softmax(dim=1).float().cpu().numpy()
+            return probabilities
+
+    def _logits(self, images: np.ndarray) -> Tensor:
+        check_images(images)
+        # A copy, because decoded photos are often read-only and flipped views have negative strides: torch takes neither.
+        pixels = torch.from_numpy(np.array(images, order="C")).to(self.device)
+        # Permuting NHWC gives NCHW in channels_last memory: no transposition takes place.
+        return self._network.full_logits(pixels.permute(0, 3, 1, 2).float().div_(255))
+
+
+def open_model_folder(folder: Path, device: str = "auto", threads: int | None = None) -> TorchEngine:
+    """The engine of a model folder. `device`: "auto", "cpu" or "cuda" (UserError where there is none)."""
+    config = read_config(folder)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return TorchEngine(models.load(folder), config.name, config.labels, _resolve(device))
+
+
+def _resolve(device: str) -> str:
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
+        reason = (
+            f"torch {torch.__version__} was built without CUDA"
+            if torch.version.cuda is None
+            else f"torch {torch.__version__} (CUDA {torch.version.cuda}) finds no usable GPU or driver"
+        )
+        raise UserError(f"device cuda: {reason}; use --device cpu, or repair the installation")
+    return f"cuda:{torch.cuda.current_device()}"
+
+
+def _as_bytes(values: Tensor) -> np.ndarray:
+    array: np.ndarray = values.to(torch.uint8).cpu().numpy()
+    return array

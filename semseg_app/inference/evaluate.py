@@ -1,0 +1,175 @@
+"""Score an engine on labeled images: whole or in sliding windows, at one scale or several, mirrored too.
+
+One scale and whole images ask the engine for classes, as it is served. Everything else averages softmax probabilities
+on the grid of the original image, which only the torch engine gives.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from semseg_app.data.dataset import Sample, SegmentationData
+from semseg_app.errors import UserError
+from semseg_app.inference.engines import Engine, ProbabilityEngine
+from semseg_app.inference.predictor import Predictor
+from semseg_app.inference.tiling import resize_planes, slide
+from semseg_app.metrics import ConfusionMatrix, Scores
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How images are shown to the network."""
+
+    window: int | None = None
+    """Side of the sliding windows; None = whole images."""
+    stride: int | None = None
+    """From one window to the next; None = two thirds of the window."""
+    scales: tuple[float, ...] = (1.0,)
+    """Factors by which the image is resized before it is segmented."""
+    flip: bool = False
+    """Each view also mirrored left to right."""
+
+    def __post_init__(self) -> None:
+        if self.window is not None and self.window < 1:
+            raise UserError(f"window {self.window}: must be at least 1 pixel")
+        if self.stride is not None and self.window is None:
+            raise UserError(f"stride {self.stride}: needs sliding windows; give their side too (--slide)")
+        if self.window is not None and self.stride is not None and not 1 <= self.stride <= self.window:
+            raise UserError(f"stride {self.stride}: must be from 1 to the window, {self.window}")
+        if not self.scales or min(self.scales) <= 0:
+            raise UserError("scales: give one or more positive numbers, such as 0.75,1,1.25")
+
+    @property
+    def averages(self) -> bool:
+        """Whether more than one answer is averaged for a pixel, or the answer is on another grid than the image."""
+        return self.window is not None or self.flip or self.scales != (1.0,)
+
+    @property
+    def step(self) -> int | None:
+        """The stride that holds."""
+        return self.stride or (None if self.window is None else max(self.window * 2 // 3, 1))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores and where they come from."""
+
+    scores: Scores
+    confusion: np.ndarray
+    """int64 [C, C], rows labels, columns predictions."""
+    images: int
+    classes: list[str]
+    protocol: Protocol
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the confusion matrix."""
+        protocol = {**asdict(self.protocol), "stride": self.protocol.step}
+        return {"images": self.images, "protocol": protocol, **self.scores.to_json(self.classes)}
+
+
+def evaluate(
+    engine: Engine,
+    data: SegmentationData,
+    samples: Iterable[Sample],
+    protocol: Protocol = Protocol(),  # noqa: B008  frozen
+    batch_size: int = 1,
+) -> Evaluation:
+    """Segment every sample and compare with its label.
+
+    Args:
+        engine: what is scored; must give probabilities when the protocol averages (UserError otherwise).
+        data: where images and labels are read from; its classes must be those of the engine, in the same order.
+        samples: labeled samples of `data`, each counted once.
+        batch_size: images (equal neighbours) or windows a call of the engine.
+    """
+    check_classes(engine.labels.classes, data.info.classes)
+    if protocol.averages and not isinstance(engine, ProbabilityEngine):
+        raise UserError(
+            f"sliding windows, scales and flip average probabilities, which {engine.kind} does not give; "
+            "take the torch engine with a model folder (--engine torch)"
+        )
+    matrix = ConfusionMatrix(data.num_classes)
+    images = 0
+    labels: list[np.ndarray] = []  # of the images that the engine has been given and not yet answered
+
+    def read() -> Iterator[np.ndarray]:
+        for sample in samples:
+            image, label = data.read_image(sample), data.read_label(sample)
+            if label.shape != image.shape[:2]:
+                raise UserError(
+                    f"{sample.label}: is {label.shape[1]}x{label.shape[0]} but its image is "
+                    f"{image.shape[1]}x{image.shape[0]}; run `semseg check {data.root}`"
+                )
+            labels.append(label)
+            yield image
+
+    for prediction in _predictions(engine, read(), protocol, batch_size):
+        matrix.add(prediction, labels.pop(0))
+        images += 1
+    if not images:
+        raise UserError(f"{data.root}: no labeled images to evaluate on; choose another split")
+    return Evaluation(matrix.result(), matrix.counts, images, list(data.info.classes), protocol)
+
+
+def check_classes(model: list[str], data: list[str]) -> None:
+    """UserError that shows the difference, unless the two lists are equal."""
+    if model == data:
+        return
+    only_model = [name for name in model if name not in data]
+    only_data = [name for name in data if name not in model]
+    if only_model or only_data:
+        raise UserError(
+            f"the model and the data have different classes: only the model knows {_names(only_model)}; "
+            f"only the data knows {_names(only_data)}"
+        )
+    index = next(place for place, (one, other) in enumerate(zip(model, data, strict=True)) if one != other)
+    raise UserError(
+        f"the model and the data order their classes differently: class {index} is {model[index]!r} in the model "
+        f"and {data[index]!r} in the data"
+    )
+
+
+def _predictions(
+    engine: Engine, images: Iterator[np.ndarray], protocol: Protocol, batch_size: int
+) -> Iterator[np.ndarray]:
+    """Class maps uint8 [H, W], in order."""
+    if not protocol.averages:
+        for prediction in Predictor(engine, tile=None, batch_size=batch_size).predict_many(images):
+            yield prediction.classes
+        return
+    assert isinstance(engine, ProbabilityEngine)
+    for image in images:
+        yield averaged_probabilities(engine, image, protocol, batch_size).argmax(axis=0).astype(np.uint8)
+
+
+def averaged_probabilities(
+    engine: ProbabilityEngine, image: np.ndarray, protocol: Protocol, batch_size: int = 1
+) -> np.ndarray:
+    """Mean softmax over windows, scales and mirror images: uint8 `[H, W, 3]` -> float32 `[C, H, W]`."""
+    height, width = image.shape[:2]
+    views = [mirrored for _ in protocol.scales for mirrored in ((False, True) if protocol.flip else (False,))]
+    total = np.zeros((len(engine.labels.classes), height, width), np.float32)
+    for scale in protocol.scales:
+        scaled = _resize_image(image, max(round(height * scale), 1), max(round(width * scale), 1))
+        for mirrored in (False, True) if protocol.flip else (False,):
+            view = scaled[:, ::-1] if mirrored else scaled
+            if protocol.window is None:
+                answer = engine.probabilities(view[np.newaxis])[0]
+            else:
+                assert protocol.step is not None
+                answer = slide(view, engine.probabilities, protocol.window, protocol.step, batch_size)
+            total += resize_planes(answer[:, :, ::-1] if mirrored else answer, height, width)
+    return total / len(views)
+
+
+def _resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names) if names else "none"

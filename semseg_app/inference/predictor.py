@@ -1,0 +1,87 @@
+"""An engine for images of any size: large ones in tiles, equal ones in batches, memory bounded by tile and batch."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from semseg_app.inference.engines import Engine, Prediction
+from semseg_app.inference.tiling import Tile, Window, batches, tiles
+
+GRID = 32
+"""Tile sides are multiples of the largest stride of a network, so that tiles and whole image share one grid of cells."""
+
+
+class Predictor:
+    """Runs one engine; like the engine, it takes one call at a time.
+
+    Args:
+        engine: what segments.
+        tile: longest side of what the engine gets at once, in pixels; None = whole images, however large.
+        overlap: pixels that neighbouring tiles share at least; half of them is the context that a seam has.
+        batch_size: images or tiles a call of the engine.
+    """
+
+    def __init__(self, engine: Engine, tile: int | None = 1024, overlap: int = 128, batch_size: int = 1):
+        if tile is not None and not (tile >= GRID and 0 <= overlap < tile):
+            raise ValueError(f"tile {tile} must be at least {GRID} and more than the overlap, {overlap}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size {batch_size} must be at least 1")
+        self.engine = engine
+        self.tile = tile
+        self.overlap = overlap
+        self.batch_size = batch_size
+
+    def predict(self, image: np.ndarray) -> Prediction:
+        """Segment one image, uint8 RGB `[H, W, 3]` -> classes and confidence uint8 `[H, W]`."""
+        height, width = image.shape[:2]
+        stitched = Prediction(np.empty((height, width), np.uint8), np.empty((height, width), np.uint8))
+        for tile, answer in self.predict_tiles(lambda window: window.cut(image), height, width):
+            for target, source in zip(stitched, answer, strict=True):
+                tile.keep.cut(target)[...] = tile.kept(source)
+        return stitched
+
+    def predict_tiles(
+        self, read: Callable[[Window], np.ndarray], height: int, width: int
+    ) -> Iterator[tuple[Tile, Prediction]]:
+        """Segment an image that need not be in memory: `read(window)` gives uint8 RGB `[h, w, 3]`.
+
+        Yields each tile, in rows from the top, with the answer over its window; `tile.kept(answer)` is the part to use.
+        """
+        grid = tiles(height, width, self._side(height), self._side(width), self.overlap)
+        for group in batches(grid, self.batch_size):
+            answer = self.engine.infer(np.stack([read(tile.window) for tile in group]))
+            for index, tile in enumerate(group):
+                yield tile, Prediction(answer.classes[index], answer.confidence[index])
+
+    def predict_many(self, images: Iterable[np.ndarray]) -> Iterator[Prediction]:
+        """Segment images in order, neighbours of equal size together. Reads no more than a batch ahead."""
+        waiting: list[np.ndarray] = []
+        for image in images:
+            if waiting and image.shape != waiting[0].shape:
+                yield from self._together(waiting)
+                waiting = []
+            if self._is_large(*image.shape[:2]):
+                yield self.predict(image)
+                continue
+            waiting.append(image)
+            if len(waiting) == self.batch_size:
+                yield from self._together(waiting)
+                waiting = []
+        if waiting:
+            yield from self._together(waiting)
+
+    def _together(self, images: list[np.ndarray]) -> Iterator[Prediction]:
+        answer = self.engine.infer(np.stack(images))
+        for classes, confidence in zip(answer.classes, answer.confidence, strict=True):
+            yield Prediction(classes, confidence)
+
+    def _is_large(self, height: int, width: int) -> bool:
+        return self.tile is not None and max(height, width) > self.tile
+
+    def _side(self, length: int) -> int:
+        """The shortest tile side that needs no more tiles than the longest would: little is computed twice."""
+        if self.tile is None or length <= self.tile:
+            return length
+        count = -(-(length - self.overlap) // (self.tile - self.overlap))
+        side = -(-(length + (count - 1) * self.overlap) // count)
+        return min(-(-side // GRID) * GRID, self.tile)

@@ -1,0 +1,43 @@
+"""Class maps as PNG files."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+COMPRESS_LEVEL = 1
+"""Of zlib. Class maps are long runs of one value: higher levels take several times as long for a few percent."""
+
+Palette = Sequence[tuple[int, int, int]]
+
+
+def indexed_png(classes: np.ndarray, palette: Palette) -> bytes:
+    """uint8 `[H, W]` -> PNG whose pixel values are the class indices, shown in the palette's colours (mode P, 8 bits)."""
+    image = Image.fromarray(classes)
+    # All 256 entries: with a short palette Pillow packs pixels into fewer bits, which cuts 255 (ignore) down to a class.
+    image.putpalette(_table(palette).tobytes())
+    return _encode(image)
+
+
+def colour_png(classes: np.ndarray, palette: Palette) -> bytes:
+    """uint8 `[H, W]` -> RGB PNG in the palette's colours."""
+    return _encode(Image.fromarray(colourise(classes, palette)))
+
+
+def colourise(classes: np.ndarray, palette: Palette) -> np.ndarray:
+    """uint8 `[H, W]` -> uint8 RGB `[H, W, 3]`; values beyond the palette are black."""
+    coloured: np.ndarray = _table(palette)[classes]
+    return coloured
+
+
+def _table(palette: Palette) -> np.ndarray:
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette)] = palette
+    return table
+
+
+def _encode(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=COMPRESS_LEVEL)
+    return buffer.getvalue()

@@ -1,0 +1,33 @@
+"""What a network is, as data. Outside models/ because that needs torch, and a model folder is read without it."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Architecture = Literal["deeplabv3", "deeplabv3plus", "pspnet", "upernet", "segformer"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class NetworkChoice(BaseModel):
+    """Which network, before the data has said how many classes there are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    architecture: Architecture = "deeplabv3plus"
+    encoder: str = "resnet18"
+    """A segmentation_models_pytorch encoder, or any timm model as "tu-<name>"."""
+    output_stride: Literal[8, 16, 32] | None = None
+    """Stride of the deepest encoder stage; None = the architecture's own (8 deeplabv3 and pspnet, 16 deeplabv3plus, else 32)."""
+    decoder_channels: int | None = Field(default=None, ge=8)
+    """Width of the decoder; None = the architecture's own."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Normalisation of RGB in [0, 1]. The network applies it itself."""
+
+
+class ModelSpec(NetworkChoice):
+    """Everything that `models.build` needs. Two equal specs give networks with the same tensors."""
+
+    num_classes: int = Field(ge=1, le=255)

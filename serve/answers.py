@@ -1,0 +1,132 @@
+"""What the API says in JSON, as types: they are the OpenAPI schema, and the web page shows the same answer."""
+
+import numpy as np
+from pydantic import BaseModel
+
+from semseg_app.artifact import LabelSpace
+from semseg_app.inference.engines import Engine
+from semseg_app.serve.segmenter import Segmentation
+
+
+class Problem(BaseModel):
+    """Every answer that is not 2xx."""
+
+    error: str
+
+
+class EngineInfo(BaseModel):
+    """What really runs."""
+
+    kind: str
+    device: str
+    precision: str
+
+
+class ClassInfo(BaseModel):
+    """One class of a model. `index` is its value in the mask."""
+
+    index: int
+    name: str
+    color: str
+
+
+class ClassShare(ClassInfo):
+    """One class that was found in an image."""
+
+    share: float
+    """Part of the image's pixels, 0 to 1."""
+    confidence: float
+    """Mean confidence over the class's pixels, 0 to 1."""
+
+
+class Latency(BaseModel):
+    """Milliseconds spent on this image; waiting for its turn is not counted."""
+
+    decode: float
+    inference: float
+
+
+class Summary(BaseModel):
+    """The JSON answer about one image."""
+
+    model: str
+    engine: EngineInfo
+    width: int
+    height: int
+    confidence: float
+    """Mean over all pixels, 0 to 1."""
+    classes: list[ClassShare]
+    """The classes that occur, the largest first."""
+    latency_ms: Latency
+
+
+class ModelInfo(BaseModel):
+    """One served model."""
+
+    name: str
+    engine: EngineInfo
+    classes: list[ClassInfo]
+
+
+class Models(BaseModel):
+    """The answer of /v1/models."""
+
+    models: list[ModelInfo]
+
+
+class Ready(BaseModel):
+    """The answer of /health/ready once the warm-up has passed."""
+
+    status: str
+    model: str
+    engine: EngineInfo
+
+
+class Live(BaseModel):
+    """The answer of /health/live."""
+
+    status: str
+
+
+def engine_info(engine: Engine) -> EngineInfo:
+    return EngineInfo(kind=engine.kind, device=engine.device, precision=engine.precision)
+
+
+def class_infos(labels: LabelSpace) -> list[ClassInfo]:
+    pairs = zip(labels.classes, labels.palette, strict=True)
+    return [ClassInfo(index=index, name=name, color=_hex(rgb)) for index, (name, rgb) in enumerate(pairs)]
+
+
+def model_info(engine: Engine) -> ModelInfo:
+    return ModelInfo(name=engine.name, engine=engine_info(engine), classes=class_infos(engine.labels))
+
+
+def summarise(engine: Engine, segmentation: Segmentation) -> Summary:
+    """Sizes, shares and confidences of one segmented image."""
+    classes, confidence = segmentation.classes, segmentation.confidence
+    count = len(engine.labels.classes)
+    pixels = np.bincount(classes.ravel(), minlength=count)
+    sums = np.bincount(classes.ravel(), weights=confidence.ravel(), minlength=count)
+    found = [
+        ClassShare(
+            **info.model_dump(),
+            share=round(float(pixels[info.index] / classes.size), 6),
+            confidence=round(float(sums[info.index] / pixels[info.index] / 255), 4),
+        )
+        for info in class_infos(engine.labels)
+        if pixels[info.index]
+    ]
+    height, width = classes.shape
+    return Summary(
+        model=engine.name,
+        engine=engine_info(engine),
+        width=width,
+        height=height,
+        confidence=round(float(confidence.mean() / 255), 4),
+        classes=sorted(found, key=lambda entry: -entry.share),
+        latency_ms=Latency(decode=round(segmentation.decode_ms, 2), inference=round(segmentation.inference_ms, 2)),
+    )
+
+
+def _hex(rgb: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*rgb)

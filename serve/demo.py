@@ -1,0 +1,111 @@
+"""The web page: a photo in; classes and confidence over it, a legend with shares, and the call that does the same.
+
+The page's layers are blended by the browser, so moving the opacity slider costs the server nothing.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# Read when Gradio is imported: the page sends nothing to anyone.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr
+from fastapi import FastAPI
+
+from semseg_app.errors import UserError
+from semseg_app.serve.answers import engine_info, summarise
+from semseg_app.serve.demo_html import heading, legend, stage, waiting
+from semseg_app.serve.segmenter import Segmenter
+
+WAITING_VISITORS = 64
+"""How many photos may wait for the engine before the page says that it is busy."""
+
+_OPACITY = 60
+_SET_OPACITY = "(percent) => { document.documentElement.style.setProperty('--layer-opacity', percent / 100); }"
+_SET_LAYER = "(name) => { document.documentElement.dataset.layer = name.toLowerCase(); }"
+# The address that the visitor sees, behind whatever proxy, is known to the browser alone.
+_SHOW_CALL = """() => {
+  const url = location.origin + location.pathname.replace(/[/]*$/, '') + '/v1/segment';
+  return `# the mask: a PNG whose pixel values are class indices
+curl -F image=@photo.jpg ${url} -o mask.png
+
+# sizes, shares and confidence
+curl -F image=@photo.jpg -H 'Accept: application/json' ${url}`;
+}"""
+
+
+def build_page(segmenter: Segmenter, examples: Sequence[Path]) -> gr.Blocks:
+    """The page as Gradio blocks. Its endpoint `/segment` takes a photo and answers (stage, legend, JSON summary)."""
+    engine = segmenter.engine
+
+    def segment(photo: dict[str, Any] | None) -> tuple[str, str, dict[str, Any] | None]:
+        if photo is None:
+            return waiting(), "", None
+        try:
+            segmentation = segmenter.segment(Path(photo["path"]).read_bytes())
+        except UserError as error:
+            raise gr.Error(str(error), title="This photo cannot be used", duration=8) from None
+        summary = summarise(engine, segmentation)
+        return stage(segmentation, engine.labels, summary), legend(summary), summary.model_dump()
+
+    with gr.Blocks(title=f"{engine.name} · semseg", analytics_enabled=False, fill_width=True) as page:
+        gr.HTML(heading(engine.name, engine_info(engine), len(engine.labels.classes)))
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=4, min_width=300):
+                photo = gr.Image(
+                    value=str(examples[0]) if examples else None,
+                    label="Photo",
+                    type="filepath",
+                    sources=["upload", "clipboard"],
+                    buttons=[],
+                    height=280,
+                    elem_id="photo",
+                )
+                if examples:
+                    gr.Examples([[str(path)] for path in examples], photo, label="Examples", examples_per_page=12)
+            with gr.Column(scale=7, min_width=320):
+                result = gr.HTML(waiting(), elem_id="result")
+                with gr.Row(equal_height=True):
+                    layer = gr.Radio(["Classes", "Confidence"], value="Classes", label="Layer", min_width=200)
+                    opacity = gr.Slider(0, 100, _OPACITY, step=1, label="Opacity, %", min_width=200)
+                classes = gr.HTML(elem_id="legend", container=True, padding=True)
+        with gr.Accordion("The same from the command line", open=False):
+            call = gr.Code(language="shell", label="curl", interactive=False)
+            answer = gr.JSON(label="JSON answer", max_height=320)
+
+        # preprocess=False hands over the uploaded file itself: Gradio's own decoding would apply neither our limits
+        # nor our messages. Gradio has checked by then that the path is one of its uploads or examples.
+        outputs = [result, classes, answer]
+        photo.change(
+            segment,
+            photo,
+            outputs,
+            preprocess=False,
+            api_name="segment",
+            show_progress="minimal",
+            show_progress_on=result,
+        )
+        if examples:
+            page.load(segment, photo, outputs, preprocess=False, api_visibility="private", show_progress="hidden")
+        opacity.input(None, opacity, js=_SET_OPACITY)
+        layer.change(None, layer, js=_SET_LAYER)
+        page.load(None, None, call, js=_SHOW_CALL)
+    page.queue(max_size=WAITING_VISITORS)
+    return page
+
+
+def mount_page(app: FastAPI, segmenter: Segmenter, examples: Sequence[Path], max_bytes: int) -> None:
+    """Mount the page at `/`, after the routes that `app` has by now: those keep working."""
+    gr.mount_gradio_app(
+        app,
+        build_page(segmenter, examples),
+        path="/",
+        max_file_size=max_bytes,
+        theme=gr.themes.Soft(primary_hue="teal", secondary_hue="teal", neutral_hue="slate", radius_size="lg"),
+        css_paths=Path(__file__).with_name("demo.css"),
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+    )

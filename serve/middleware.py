@@ -1,0 +1,80 @@
+"""Pure ASGI middleware: a request id on every answer, and a bound on every body."""
+
+import logging
+import re
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger("semseg.serve")
+
+_PLAIN_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+
+
+def problem(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """The body of every answer that is not 2xx: `{"error": "one line"}`."""
+    return JSONResponse({"error": message}, status, headers)
+
+
+class RequestId:
+    """Echoes the caller's X-Request-ID, or makes one. An exception that nobody expected is logged under it: 500."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        given = Headers(scope=scope).get("x-request-id", "")
+        # Only plain ids are echoed: the value ends up in logs and headers.
+        request_id = given if _PLAIN_ID.fullmatch(given) else uuid.uuid4().hex
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            log.info("request %s: the client went away", request_id)
+        except Exception:
+            log.exception("request %s: %s %s failed", request_id, scope["method"], scope["path"])
+            if started:
+                raise
+            answer = problem(500, f"internal error; the server's log has the details under request {request_id}")
+            await answer(scope, receive, send_with_id)
+
+
+class BodyLimit:
+    """Answers 413 to a body above `max_bytes`, declared or counted while it arrives; never holds more than that."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int):
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        message = f"the upload is above the limit of {self.max_bytes / 2**20:g} MiB"
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdecimal() and int(declared) > self.max_bytes:
+            return await problem(413, message, {"Connection": "close"})(scope, receive, send)
+        arrived = 0
+
+        async def receive_counted() -> Message:
+            nonlocal arrived
+            part = await receive()
+            arrived += len(part.get("body", b""))
+            if arrived > self.max_bytes:
+                raise HTTPException(413, message, {"Connection": "close"})
+            return part
+
+        return await self.app(scope, receive_counted, send)

@@ -1,0 +1,376 @@
+"""The training loop, top to bottom: data, network, method, optimiser, steps, evaluations, model folders, report."""
+
+import math
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+
+from semseg_app.artifact import LabelSpace, ModelConfig
+from semseg_app.data.dataset import IGNORE, SegmentationData
+from semseg_app.data.layouts import open_dataset
+from semseg_app.errors import UserError
+from semseg_app.files import remove_folder
+from semseg_app.models import ModelSpec, build, save_network
+from semseg_app.training.checkpoint import load_checkpoint, save_checkpoint
+from semseg_app.training.data import Batch, Pool, StepPositions, Stream, batches, to_labeled, to_unlabeled
+from semseg_app.training.evaluation import evaluate_network
+from semseg_app.training.methods import build_method
+from semseg_app.training.randomness import derive
+from semseg_app.training.recipe import OptimizerSection, Recipe
+from semseg_app.training.run_folder import RunFolder, provenance, refuse_changed_recipe
+
+
+def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Run a recipe to its end and return the final report (also in <run folder>/report.json).
+
+    Args:
+        recipe: what to do.
+        resume: go on from the newest checkpoint of the run folder, to the numbers of an uninterrupted run.
+        say: takes each progress line; stderr when None.
+    """
+    accelerator = _accelerator(recipe)
+    main = accelerator.is_main_process
+    say = (say or _to_stderr) if main else _nowhere
+    folder = RunFolder(recipe.run_folder)
+    if folder.has_run() and not resume:
+        raise UserError(f"{folder.path}: already holds a run; add --resume, or choose another output=")
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+
+    # Data
+    data = open_dataset(recipe.data.root, recipe.data.layout)
+    labeled = Pool(data, data.samples(recipe.data.labeled), with_labels=True, cache=recipe.data.cache)
+    val = Pool(data, data.samples(recipe.data.val), True, recipe.data.cache) if recipe.data.val else None
+    if val:
+        _refuse_overlap(labeled, val, recipe)
+
+    # Network, method, optimiser
+    torch.manual_seed(derive(recipe.seed, "init"))
+    choice = recipe.model.model_dump(exclude={"pretrained", "auxiliary"})
+    spec = ModelSpec(**choice, num_classes=data.num_classes)
+    network = build(spec, recipe.model.pretrained, recipe.model.auxiliary)
+    method = build_method(recipe.method, network)
+    unlabeled = _unlabeled_pool(recipe, data, method)
+    if accelerator.device.type == "cuda" and accelerator.num_processes > 1:
+        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    if recipe.channels_last:
+        method = method.to(memory_format=torch.channels_last)
+    method.to(accelerator.device)
+    optimizer = _optimizer(recipe.optimizer, method)
+
+    # Resume
+    first_step, best, seconds_before = 0, {}, 0.0
+    recipe_json = recipe.model_dump(mode="json")
+    state = load_checkpoint(folder.checkpoints, say) if resume else None
+    if state:
+        refuse_changed_recipe(state["recipe"], recipe_json)
+        method.load_state_dict(state["method"])
+        optimizer.load_state_dict(state["optimizer"])
+        first_step, best, seconds_before = state["step"], state["best"], state["seconds"]
+        say(f"resuming {folder.path} at step {first_step}")
+    elif resume:
+        say(f"{folder.path}: nothing to resume; starting from the beginning")
+    if recipe.compile:
+        network.compile()
+    prepared, optimizer = accelerator.prepare(method, optimizer)
+    if state and accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(state["scaler"])
+    parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    if main:
+        folder.begin(recipe, first_step)
+
+    facts: dict[str, Any] = {
+        "recipe": recipe_json,
+        "data": _fingerprints(data, labeled, unlabeled, val),
+        "processes": accelerator.num_processes,
+        "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+    } | provenance()
+    say(
+        f"{recipe.name}: {recipe.method.name}, {spec.architecture}/{spec.encoder}, {len(labeled)} labeled"
+        + (f" + {len(unlabeled)} unlabeled" if unlabeled else "")
+        + f" images, {recipe.schedule.steps} steps on {facts['device']} x{accelerator.num_processes}, {recipe.precision}"
+    )
+
+    feed = _feed(recipe, accelerator, labeled, unlabeled, method, first_step)
+    stop = _StopSignal(accelerator.num_processes == 1)
+    sums: dict[str, Tensor] = {}
+    steps = recipe.schedule.steps
+    started = logged = time.monotonic()
+    logged_step = first_step
+    evaluations: dict[str, dict[str, float]] = {}
+    prepared.train()
+    for step in range(first_step, steps):
+        torch.manual_seed(derive(recipe.seed, "step", step, accelerator.process_index))  # dropout, method's own draws
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * recipe.schedule.factor(step)
+        for part, batch in enumerate(next(feed)):
+            last_part = part == recipe.accumulate - 1
+            with _nothing() if last_part else accelerator.no_sync(prepared):
+                losses = prepared(batch, step)
+                accelerator.backward(torch.stack(list(losses.values())).sum() / recipe.accumulate)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach() / recipe.accumulate
+        if recipe.optimizer.clip_norm:
+            accelerator.clip_grad_norm_(parameters, recipe.optimizer.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        method.after_step(step)
+        done = step + 1
+
+        if done % recipe.log_every == 0 or done == steps:
+            now = time.monotonic()
+            rate = (done - logged_step) / (now - logged)
+            means = {name: float(value) / (done - logged_step) for name, value in sums.items()}
+            _refuse_non_finite(means, done, folder)
+            entry = {
+                "step": done,
+                "losses": {name: round(value, 6) for name, value in means.items()},
+                "lr": optimizer.param_groups[0]["lr"],
+                "images_per_second": round(rate * recipe.batch_size, 2),
+                "memory_mb": _peak_memory_mb(accelerator.device),
+            }
+            if main:
+                folder.log(entry)
+            say(_line(entry, steps, (steps - done) / rate))
+            sums, logged, logged_step = {}, now, done
+
+        if val and (done % recipe.evaluation_interval == 0 or done == steps):
+            evaluations = {}
+            for role, one in method.networks().items():
+                scores = evaluate_network(one, val, accelerator).result()
+                evaluations[role] = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
+                say(f"  step {done}: {role} val mIoU {100 * scores.miou:.2f} %")
+                improved = scores.miou > best.get(role, {}).get("miou", -1.0)
+                if improved:
+                    best[role] = {"step": done, **evaluations[role]}
+                if main:
+                    config = _model_config(recipe, spec, data, facts, role, done, scores.to_json(data.info.classes))
+                    primary = role == next(iter(method.networks()))
+                    _save_model(folder, config, one, role, done, "" if primary else f"-{role}", improved)
+            if main:
+                folder.prune()
+                folder.log({"step": done, "evaluation": evaluations})
+            logged += time.monotonic() - now if done % recipe.log_every == 0 else 0.0
+
+        if done % recipe.checkpoint_interval == 0 or done == steps or stop.requested:
+            if main:
+                seconds = seconds_before + time.monotonic() - started
+                scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
+                save_checkpoint(
+                    folder.checkpoints,
+                    done,
+                    {
+                        "recipe": recipe_json,
+                        "method": method.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "scaler": scaler,
+                        "best": best,
+                        "seconds": seconds,
+                    },
+                )
+            accelerator.wait_for_everyone()
+        if stop.requested and done < steps:
+            say(f"stopped by signal after step {done}; continue with --resume")
+            raise SystemExit(128 + stop.requested)
+    stop.restore()
+
+    report = facts | {
+        "name": recipe.name,
+        "steps": steps,
+        "seconds": round(seconds_before + time.monotonic() - started, 1),
+        "memory_mb": _peak_memory_mb(accelerator.device),
+        "best": best,
+        "last": evaluations,
+        "model": str(folder.path / "best") if best else None,
+    }
+    if main:
+        if not val:  # nothing to select by: the last weights are the model
+            for role, one in method.networks().items():
+                config = _model_config(recipe, spec, data, facts, role, steps, {})
+                primary = role == next(iter(method.networks()))
+                _save_model(folder, config, one, role, steps, "" if primary else f"-{role}", improved=False)
+            report["model"] = str(folder.path / "last")
+            folder.prune()
+        folder.write_report(report)
+    accelerator.wait_for_everyone()
+    say(f"done in {report['seconds']:.0f} s; model folder: {report['model']}")
+    return report
+
+
+def _accelerator(recipe: Recipe) -> Accelerator:
+    cuda = torch.cuda.is_available()
+    if recipe.precision == "fp16" and not cuda:
+        raise UserError("precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    accelerator = Accelerator(
+        cpu=not cuda,
+        mixed_precision="no" if recipe.precision == "fp32" else recipe.precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    )
+    if accelerator.num_processes != world:
+        raise UserError(f"launched as {world} processes, but accelerate sees {accelerator.num_processes}; check its config")
+    for name, size in (("batch_size", recipe.batch_size), ("unlabeled_batch_size", recipe.unlabeled_batch_size)):
+        parts = world * recipe.accumulate
+        if size and size % parts:
+            near = max(parts, round(size / parts) * parts)
+            raise UserError(f"{name}: {size} cannot be split over {world} processes x accumulate {recipe.accumulate}; use {near}")
+    return accelerator
+
+
+def _optimizer(section: OptimizerSection, method: nn.Module) -> torch.optim.Optimizer:
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in method.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        lr = section.lr if ".encoder." in name else section.lr * section.head_lr_factor
+        spared = not section.decay_norms and (parameter.ndim < 2 or "pos_embed" in name or "position_bias" in name)
+        groups.setdefault((lr, 0.0 if spared else section.weight_decay), []).append(parameter)
+    arguments: list[dict[str, Any]] = [
+        {"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay}
+        for (lr, decay), parameters in groups.items()
+    ]
+    if section.name == "sgd":
+        return torch.optim.SGD(arguments, momentum=section.momentum)
+    return torch.optim.AdamW(arguments)
+
+
+def _unlabeled_pool(recipe: Recipe, data: SegmentationData, method: nn.Module) -> Pool | None:
+    if not method.uses_unlabeled:
+        return None
+    if recipe.data.unlabeled is None:
+        raise UserError(f"data.unlabeled: {recipe.method.name} needs unlabeled images; name a split or list of {data.root}")
+    return Pool(data, data.samples(recipe.data.unlabeled), with_labels=False, cache=recipe.data.cache)
+
+
+def _feed(
+    recipe: Recipe, accelerator: Accelerator, labeled: Pool, unlabeled: Pool | None, method: nn.Module, first_step: int
+) -> Iterator[Iterator[Batch]]:
+    """For every step, its micro-batches on the device."""
+    device = accelerator.device
+    cuda = device.type == "cuda"
+    workers = recipe.data.workers
+    if workers is None:
+        workers = min(8, os.cpu_count() or 1) if cuda else 0
+    rank, world = accelerator.process_index, accelerator.num_processes
+
+    def stream(pool: Pool, name: str, batch_size: int, strong: Any = ()) -> Iterator[dict[str, Any]]:
+        positions = StepPositions(batch_size, recipe.accumulate, rank, world, first_step, recipe.schedule.steps)
+        return batches(Stream(pool, name, recipe.seed, recipe.view, strong), positions, workers, pin_memory=cuda)
+
+    labeled_batches = stream(labeled, "labeled", recipe.batch_size)
+    unlabeled_size = recipe.unlabeled_batch_size or recipe.batch_size
+    unlabeled_batches = stream(unlabeled, "unlabeled", unlabeled_size, method.strong_views) if unlabeled else None
+    for _ in range(first_step, recipe.schedule.steps):
+        raw = [next(labeled_batches) for _ in range(recipe.accumulate)]
+        count = torch.stack([(part["label"] != IGNORE).sum() for part in raw]).sum().to(device)
+        label_count = accelerator.reduce(count.float(), "mean") / recipe.accumulate
+        yield (
+            Batch(
+                to_labeled(part, device, label_count),
+                to_unlabeled(next(unlabeled_batches), device) if unlabeled_batches else None,
+            )
+            for part in raw
+        )
+
+
+def _refuse_overlap(labeled: Pool, val: Pool, recipe: Recipe) -> None:
+    shared = {sample.image for sample in labeled.samples} & {sample.image for sample in val.samples}
+    if shared:
+        raise UserError(
+            f"data: {len(shared)} images are both in {recipe.data.labeled} and in {recipe.data.val} "
+            f"(e.g. {min(shared)}); a score on training images means nothing"
+        )
+
+
+def _fingerprints(data: SegmentationData, labeled: Pool, unlabeled: Pool | None, val: Pool | None) -> dict[str, Any]:
+    pools = {"labeled": labeled, "unlabeled": unlabeled, "val": val}
+    lists = {name: {"images": len(pool), "hash": data.fingerprint(pool.samples)} for name, pool in pools.items() if pool}
+    return {"name": data.info.name, **lists}
+
+
+def _model_config(
+    recipe: Recipe, spec: ModelSpec, data: SegmentationData, facts: dict[str, Any], role: str, step: int, scores: dict[str, Any]
+) -> ModelConfig:
+    training = facts | {"role": role, "step": step, "val": scores}
+    labels = LabelSpace(classes=data.info.classes, palette=data.info.palette)
+    return ModelConfig(name=recipe.name, model=spec, labels=labels, provenance={"training": training})
+
+
+def _save_model(
+    folder: RunFolder, config: ModelConfig, network: Any, role: str, step: int, suffix: str, improved: bool
+) -> None:
+    model = folder.models / f"{role}-{step:07d}"
+    if model.exists():  # evaluated again after a resume: the same weights
+        remove_folder(model)
+    save_network(model, network, config)
+    folder.link(f"last{suffix}", model)
+    if improved:
+        folder.link(f"best{suffix}", model)
+
+
+def _refuse_non_finite(means: dict[str, float], step: int, folder: RunFolder) -> None:
+    wrong = [name for name, value in means.items() if not math.isfinite(value)]
+    if wrong:
+        raise UserError(
+            f"step {step}: loss {' and '.join(wrong)} is not finite; lower optimizer.lr, add schedule.warmup or "
+            f"optimizer.clip_norm. The last good checkpoint is in {folder.checkpoints}"
+        )
+
+
+def _line(entry: dict[str, Any], steps: int, seconds_left: float) -> str:
+    losses = "  ".join(f"{name} {value:.4f}" for name, value in entry["losses"].items())
+    eta = time.strftime("%H:%M:%S", time.gmtime(seconds_left))
+    return (
+        f"step {entry['step']}/{steps}  {losses}  lr {entry['lr']:.2e}  {entry['images_per_second']:.1f} images/s  "
+        f"ETA {eta}  {entry['memory_mb']:.0f} MB"
+    )
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    scale = 2**20 if sys.platform == "darwin" else 2**10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale, 1)
+
+
+class _StopSignal:
+    """SIGTERM and Ctrl-C let the running step finish and a checkpoint be written; a second one ends at once."""
+
+    def __init__(self, active: bool):
+        self.requested = 0
+        self._before = {number: signal.signal(number, self._on) for number in (signal.SIGTERM, signal.SIGINT)} if active else {}
+
+    def _on(self, number: int, frame: FrameType | None) -> None:
+        self.requested = number
+        self.restore()
+
+    def restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class _nothing:
+    def __enter__(self) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _nowhere(line: str) -> None:
+    """Other ranks stay silent."""
+
+

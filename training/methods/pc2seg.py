@@ -1,0 +1,124 @@
+"""PC2Seg: consistent labels and pixel contrast between two views.
+
+Zhong et al., "Pixel Contrastive-Consistent Semi-Supervised Semantic Segmentation", ICCV 2021. The paper leaves the
+contrast's details open; what is chosen here is said where it is chosen.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from semseg_app.training.consistency import at_least_float32, masked_mean
+
+NegativeSampling = Literal["uniform", "cross-image", "debiased", "cross-image-debiased"]
+
+
+def label_consistency(strong_logits: Tensor, weak_logits: Tensor, valid: Tensor) -> Tensor:
+    """Squared l2 distance of class probabilities, summed over classes, mean over valid pixels.
+
+    Args:
+        strong_logits: `[B, C, h, w]`.
+        weak_logits: `[B, C, h, w]`, the target; no gradient flows there.
+        valid: bool `[B, h, w]`, neither pad nor cut.
+    """
+    strong = at_least_float32(strong_logits).softmax(dim=1)
+    weak = at_least_float32(weak_logits.detach()).softmax(dim=1)
+    return masked_mean((strong - weak).square().sum(dim=1), torch.ones_like(valid), valid)
+
+
+def pixel_contrast(
+    anchors: Tensor, positives: Tensor, candidates: Tensor, negative_index: Tensor, temperature: float
+) -> Tensor:
+    """InfoNCE of every anchor against its positive and its sampled negatives, mean over anchors.
+
+    Args:
+        anchors: `[N, D]` before normalisation.
+        positives: `[N, D]` before normalisation; row i belongs to anchor i.
+        candidates: `[M, D]` before normalisation.
+        negative_index: int `[N, K]` into candidates; a negative number stands for no candidate.
+        temperature: tau.
+    """
+    losses = anchor_losses(anchors, positives, candidates, negative_index, temperature)
+    return losses.sum() / max(len(losses), 1)
+
+
+def anchor_losses(
+    anchors: Tensor, positives: Tensor, candidates: Tensor, negative_index: Tensor, temperature: float
+) -> Tensor:
+    """The `[N]` terms of `pixel_contrast`, at least float32, for a mean over some of the anchors.
+
+    One `[N, M]` similarity matrix is computed and gathered from (76 MB at N = M = 4356, four crops of 513 at stride 16),
+    because gathering the vectors themselves would take `[N, K, D]` (446 MB with 200 negatives of 128).
+    """
+    with torch.autocast(anchors.device.type, enabled=False):
+        anchors = functional.normalize(at_least_float32(anchors), dim=1)
+        positives = functional.normalize(at_least_float32(positives), dim=1)
+        candidates = functional.normalize(at_least_float32(candidates), dim=1)
+        positive = (anchors * positives).sum(dim=1, keepdim=True)  # [N, 1]
+        negatives = (anchors @ candidates.t()).gather(1, negative_index.long().clamp(min=0))  # [N, K]
+        negatives = negatives.masked_fill(negative_index < 0, -torch.inf)
+        logits = torch.cat([positive, negatives], dim=1) / temperature
+        return logits.logsumexp(dim=1) - logits[:, 0]
+
+
+@torch.no_grad()
+def negative_weights(strategy: NegativeSampling, probabilities: Tensor, image_index: Tensor) -> Tensor:
+    """How much pixel j is wanted as a negative of pixel i, float `[N, N]`.
+
+    uniform: 1. cross-image: 1 where i and j come from different images. debiased: 1 - <y_i, y_j>, the probability that
+    their classes differ. cross-image-debiased: the product (our choice of default; the paper names none).
+
+    Args:
+        strategy: see above.
+        probabilities: `[N, C]`, class probabilities y of every pixel.
+        image_index: int `[N]`, which image each pixel comes from.
+    """
+    with torch.autocast(probabilities.device.type, enabled=False):
+        classes = at_least_float32(probabilities)
+        pixels = len(classes)
+        if strategy in ("debiased", "cross-image-debiased"):
+            # One matrix product: no [N, N, C] is ever formed. Rounding may leave -1e-7 between two sure pixels.
+            weights = (1 - classes @ classes.t()).clamp_(min=0)
+        else:
+            weights = classes.new_ones(pixels, pixels)
+        if strategy in ("cross-image", "cross-image-debiased"):
+            weights.masked_fill_(image_index.unsqueeze(1) == image_index.unsqueeze(0), 0.0)
+        return weights
+
+
+@torch.no_grad()
+def sample_negatives(weights: Tensor, valid: Tensor, count: int, random: Generator) -> Tensor:
+    """Draw `count` distinct negatives of every pixel, never itself, in proportion to their weights.
+
+    Without replacement by Gumbel-top-k, here as its equal in exponential form: the largest weight / Exp(1). About four
+    `[N, N]` float matrices live at once (0.3 GB at N = 4356).
+
+    Args:
+        weights: `[N, N]`, row i for anchor i. A row with fewer than `count` positive weights falls back to uniform.
+        valid: bool `[N]`, pixels that may serve as negatives (neither pad nor cut).
+        count: at most N are drawn.
+        random: source of randomness, on any device.
+
+    Returns:
+        int64 `[N, min(count, N)]`; -1 where fewer than `count` other valid pixels exist.
+    """
+    pixels = len(weights)
+    count = min(count, pixels)
+    eligible = valid.unsqueeze(0).repeat(pixels, 1).fill_diagonal_(False)
+    wanted = torch.where(eligible, weights, 0.0)
+    enough = (wanted > 0).sum(dim=1, keepdim=True) >= count
+    wanted = torch.where(enough, wanted, eligible.to(weights.dtype))
+    noise = torch.empty_like(wanted).exponential_(generator=_on_device(random, weights.device))
+    race = wanted.div_(noise.clamp_(min=torch.finfo(noise.dtype).tiny))
+    score, index = race.topk(count, dim=1, sorted=False)
+    return index.masked_fill_(score <= 0, -1)
+
+
+def _on_device(random: Generator, device: torch.device) -> Generator:
+    """The generator itself, or one on `device` seeded from it: drawing N x N numbers elsewhere would cost a copy."""
+    if random.device.type == device.type:
+        return random
+    seed = int(torch.randint(2**63 - 1, (), generator=random, device=random.device))
+    return torch.Generator(device).manual_seed(seed)

@@ -1,0 +1,186 @@
+"""A recipe: one YAML file that describes one run completely. Unknown or contradictory keys are refused.
+
+    semseg train RECIPE key=value ...        dotted overrides, e.g. optimizer.lr=0.01
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from semseg_app.data.dataset import explain, read_yaml
+from semseg_app.errors import UserError
+from semseg_app.model_spec import NetworkChoice
+from semseg_app.training.methods import MethodConfig, SupervisedConfig
+from semseg_app.training.views import WeakView
+
+PRESETS = Path(__file__).parent / "recipes"
+
+
+class Section(BaseModel):
+    """Common to all sections: no key that nobody reads."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSection(Section):
+    """Which images."""
+
+    root: Path
+    """A dataset folder, or a published dataset (VOC, Cityscapes, ADE20K, COCO-Stuff, CamVid)."""
+    layout: str = "auto"
+    labeled: str = "train"
+    """A split ("train") or a list in splits/ ("1_8-labeled")."""
+    unlabeled: str | None = None
+    """A split or a list; only semi-supervised methods read it."""
+    val: str | None = "val"
+    """What is evaluated while training; null to skip."""
+    workers: int | None = Field(default=None, ge=0)
+    """Loader processes; null = none on a CPU, up to 8 with a GPU."""
+    cache: bool | None = None
+    """Keep decoded images in memory; null = when they stay under 4 GiB."""
+
+
+class ModelSection(NetworkChoice):
+    """Which network."""
+
+    pretrained: str | None = "imagenet"
+    """Encoder weights from the Hub; null = random. Unreachable weights give a warning."""
+    auxiliary: tuple[int, ...] = ()
+    """Encoder stages with an auxiliary head while training, e.g. [-2]."""
+
+
+class OptimizerSection(Section):
+    """Parameter groups: encoder, the rest; weight decay spares norms, biases and position tables if asked."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(default=0.01, gt=0)
+    head_lr_factor: float = Field(default=1.0, gt=0)
+    """Everything but the encoder learns at lr times this."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    decay_norms: bool = True
+    """False: no decay on norms, biases and position tables, as transformers are trained."""
+    clip_norm: float | None = Field(default=None, gt=0)
+
+
+class ScheduleSection(Section):
+    """Linear warm-up, then lr * (1 - step/steps)^power, never below `floor` times lr."""
+
+    steps: int = Field(default=1000, ge=1)
+    warmup: int = Field(default=0, ge=0)
+    power: float = Field(default=0.9, ge=0)
+    floor: float = Field(default=0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> "ScheduleSection":
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup ({self.warmup}) must be shorter than steps ({self.steps})")
+        return self
+
+    def factor(self, step: int) -> float:
+        """What the learning rate of `step` (from 0) is multiplied with."""
+        if step < self.warmup:
+            return (step + 1) / (self.warmup + 1)
+        return max(self.floor, (1 - step / self.steps) ** self.power)
+
+
+class Recipe(Section):
+    """One run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    aims_at: str = ""
+    """For a preset: the published row that it is after."""
+    output: Path | None = None
+    """Run folder; default runs/<name>."""
+    seed: int = Field(default=0, ge=0)
+    data: DataSection
+    model: ModelSection = ModelSection()
+    view: WeakView = WeakView()
+    method: MethodConfig = SupervisedConfig()
+    optimizer: OptimizerSection = OptimizerSection()
+    schedule: ScheduleSection = ScheduleSection()
+    batch_size: int = Field(default=8, ge=1)
+    """Labeled images a step, over all processes."""
+    unlabeled_batch_size: int | None = Field(default=None, ge=1)
+    """Unlabeled images a step; null = batch_size."""
+    accumulate: int = Field(default=1, ge=1)
+    """Split every step into this many passes, to save memory."""
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    channels_last: bool = True
+    compile: bool = False
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; null leaves torch's choice."""
+    log_every: int = Field(default=20, ge=1)
+    evaluate_every: int | None = Field(default=None, ge=1)
+    """Steps between evaluations on data.val; null = ten times a run."""
+    checkpoint_every: int | None = Field(default=None, ge=1)
+    """Steps between checkpoints; null = with every evaluation."""
+
+    @property
+    def run_folder(self) -> Path:
+        return self.output or Path("runs") / self.name
+
+    @property
+    def evaluation_interval(self) -> int:
+        return self.evaluate_every or max(self.schedule.steps // 10, 1)
+
+    @property
+    def checkpoint_interval(self) -> int:
+        return self.checkpoint_every or self.evaluation_interval
+
+
+def load_recipe(source: str, overrides: list[str]) -> Recipe:
+    """A YAML file or the name of a preset, with `key=value` overrides. UserError names the key and the nearest right one."""
+    path = Path(source)
+    if not path.is_file():
+        preset = PRESETS / f"{source.removesuffix('.yaml')}.yaml"
+        if not preset.is_file():
+            names = sorted(preset.stem for preset in PRESETS.glob("*.yaml"))
+            raise UserError(f"{source}: no such recipe file, and no preset of that name; presets: {', '.join(names)}")
+        path = preset
+    content = read_yaml(path)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise UserError(f"{override!r}: an override is written key=value, e.g. optimizer.lr=0.01")
+        _set(content, key, value)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise _explain(error, path) from None
+
+
+def _set(content: dict[str, Any], key: str, value: str) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise UserError(f"{key}: {section} is a value, not a section")
+    try:
+        content[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"{key}={value}: the value is not valid YAML") from None
+
+
+def _explain(error: ValidationError, path: Path) -> UserError:
+    for problem in error.errors():
+        if problem["type"] == "extra_forbidden":
+            location = [str(part) for part in problem["loc"]]
+            known = _keys(location)
+            near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
+            return UserError(f"{path}: unknown key {'.'.join(location)}; {hint}")
+    return explain(error, path)
+
+
+def _keys(location: list[str]) -> list[str]:
+    """Names that are allowed where the last part of `location` stands."""
+    model: type[BaseModel] = Recipe
+    for part in location[:-1]:
+        if part in model.model_fields:
+            annotation = model.model_fields[part].annotation
+            model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else model
+    return sorted(model.model_fields)

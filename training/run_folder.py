@@ -1,0 +1,117 @@
+"""The folder of one run: what lies where, and how it stays whole when the process is killed.
+
+    recipe.yaml          the recipe with every default written out
+    log.jsonl            one line a log interval and one an evaluation
+    checkpoints/         for --resume (checkpoint.py)
+    models/              model folders, of which `best` and `last` point to one each (best-teacher ... for other roles)
+    report.json          the final report
+"""
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import semseg_app
+from semseg_app.errors import UserError
+from semseg_app.files import atomic_file, atomic_symlink, remove_folder
+from semseg_app.training.recipe import Recipe
+
+# What may change between an interrupted run and its continuation without changing a number.
+FREE_TO_CHANGE = {"name", "aims_at", "output", "log_every", "evaluate_every", "checkpoint_every", "threads"}
+FREE_DATA = {"root", "workers", "cache"}
+
+
+class RunFolder:
+    """Paths and writes of one run. Only the main process may call the writing methods."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.models = path / "models"
+
+    def has_run(self) -> bool:
+        return any(self.checkpoints.glob("step-*.pt"))
+
+    def begin(self, recipe: Recipe, first_step: int) -> None:
+        """Write the recipe; drop log lines of steps that will be run again, and what a killed process left behind."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with atomic_file(self.path / "recipe.yaml") as part:
+            part.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+        log = self.path / "log.jsonl"
+        if log.is_file():
+            kept = [line for line in log.read_text(encoding="utf-8").splitlines() if _step(line) <= first_step]
+            with atomic_file(log) as part:
+                part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        for left in [*self.path.glob("*/.*.part"), *self.path.glob(".*.part")]:
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Append one line to log.jsonl."""
+        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def link(self, name: str, model: Path) -> None:
+        """Let `name` ("best") point to a model folder, then delete the folders that no link points to."""
+        atomic_symlink(self.path / name, str(model.relative_to(self.path)))
+
+    def prune(self) -> None:
+        """Delete model folders that no link points to."""
+        wanted = {link.resolve() for link in self.path.iterdir() if link.is_symlink()}
+        for model in self.models.iterdir():
+            if model.is_dir() and not model.name.startswith(".") and model.resolve() not in wanted:
+                remove_folder(model)
+
+    def write_report(self, report: dict[str, Any]) -> None:
+        """Replace report.json."""
+        with atomic_file(self.path / "report.json") as part:
+            part.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def refuse_changed_recipe(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """UserError when a resumed run would not be the same run; both are Recipe.model_dump(mode="json")."""
+    for key in now:
+        if key in FREE_TO_CHANGE:
+            continue
+        was, is_now = before.get(key), now[key]
+        if key == "data":
+            was = {name: value for name, value in (was or {}).items() if name not in FREE_DATA}
+            is_now = {name: value for name, value in is_now.items() if name not in FREE_DATA}
+        if was != is_now:
+            raise UserError(
+                f"--resume: {key} was {json.dumps(was)} in the interrupted run and is {json.dumps(is_now)} now; "
+                "put it back, or start a new run with another output="
+            )
+
+
+def provenance(packages: Sequence[str] = ("torch", "torchvision", "timm", "segmentation_models_pytorch")) -> dict[str, Any]:
+    """Where and with what a run was made: versions, commit, hardware, time."""
+    root = Path(semseg_app.__file__).parent.parent
+    git = shutil.which("git")
+    commit = ""
+    if git and (root / ".git").exists():
+        describe = [git, "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+        commit = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "semseg_app": semseg_app.__version__,
+        "commit": commit or None,
+        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
+        "machine": platform.machine(),
+        "argv": sys.argv,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _step(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError):  # the last line of a killed process may be cut short
+        return sys.maxsize
