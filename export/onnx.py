@@ -1,8 +1,8 @@
 """A trained model folder -> onnx/model.onnx, the graph that is served.
 
-The graph takes photos as they are decoded and gives what a client shows: uint8 RGB `[N, H, W, 3]` in, uint8 class map and
-uint8 confidence `[N, H, W]` out. Normalisation, padding to the stride, upsampling and argmax are inside, so no client
-re-implements them, and two bytes a pixel leave the device instead of four for every class. N, H and W are free.
+The graph takes photos as they are decoded and gives what a client shows: uint8 RGB `[N, H, W, 3]` in, uint8 class map
+and uint8 confidence `[N, H, W]` out. Normalisation, padding to the stride, upsampling and argmax are inside, so no
+client re-implements them, and two bytes a pixel leave the device instead of four for every class. N, H, W are free.
 """
 
 import hashlib
@@ -22,11 +22,11 @@ from semseg_app.inference.engines import GRAPH
 from semseg_app.inference.engines.metadata import KEY
 
 OPSET = 20
-"""Written by torch >= 2.11 without conversion, and read by every ONNX Runtime since 1.17 and by TensorRT since 10."""
+"""What torch writes without converting, and ONNX Runtime reads since 1.17."""
 LARGEST_FILE = 2_000_000_000
 """Bytes of weights. A protobuf message, which one .onnx file is, ends at 2 GiB."""
 TRACED_SHAPE = (2, 96, 160, 3)
-"""What the exporter sees. No two sides are equal and none is 1, so that it takes no side for a constant or for another."""
+"""What the exporter sees. No side is 1, which it would take for a constant, and no two are equal."""
 
 
 class DeployedGraph(nn.Module):
@@ -43,8 +43,8 @@ class DeployedGraph(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.network.full_logits(images.permute(0, 3, 1, 2).float() / 255)  # [N, C, H, W]
         highest, classes = logits.max(dim=1, keepdim=True)
-        # The largest softmax probability is 1 / sum(exp(logits - highest)): exact, and without a division a class. In ONNX
-        # Runtime 1.31 on one core at 480x360 (11 classes), with the upsampling, 7 ms against 25 ms for softmax and max.
+        # The largest softmax probability is 1 / sum(exp(logits - highest)). In ONNX Runtime 1.31 on one core, with
+        # 11 classes at 480x360: 7 ms with upsampling and argmax, against 25 ms by way of softmax.
         confidence = 255 / (logits - highest).exp().sum(dim=1)
         return classes.squeeze(1).to(torch.uint8), confidence.round().to(torch.uint8)
 
@@ -52,9 +52,10 @@ class DeployedGraph(nn.Module):
 def export_onnx(folder: Path) -> Path:
     """Write the deployed graph of a model folder to its onnx/model.onnx, whole or not at all, and say where that is.
 
-    The file holds its weights, and in `metadata_props["semseg_app"]` a JSON object: format_version, name, labels (classes,
-    palette), precision, stride, opset, source_sha256 (of model.safetensors), producer. Nothing is checked here: verify.py
-    compares the file with the network. UserError when the folder is no model folder or its weights pass 2 GB.
+    The file holds its weights, and in `metadata_props["semseg_app"]` a JSON object: format_version, name, labels
+    (classes, palette), precision, stride, opset, source_sha256 (of model.safetensors), producer. Nothing is checked
+    here: verify.py compares the file with the network, and until it has, the manifest says nothing of the file.
+    UserError when the folder is no model folder or its weights pass 2 GB.
     """
     config = artifact.read_config(folder)
     network = models.load(folder)
@@ -64,7 +65,7 @@ def export_onnx(folder: Path) -> Path:
     with weights.open("rb") as file:
         source = hashlib.file_digest(file, "sha256").hexdigest()
     model = _trace(DeployedGraph(network).eval())
-    # The exporter notes for every node which line of which file on this machine made it. That is no one else's business.
+    # The exporter notes for every node which line of which file on this machine made it; that is not to be published.
     ClearMetadataAndDocStringPass()(model)
     model.metadata_props[KEY] = json.dumps(
         {

@@ -149,8 +149,8 @@ def compare(
     """Run both engines on the photos at every size, the exported one in batches. One row a size and batch size.
 
     The trained network sees one photo at a time, so that an export which mixes the images of a batch is found out too.
-    A row has height, width, batch, agreement (share of pixels with the same class) and confidence_difference (largest, of
-    255), and "error" when the exported file does not run there.
+    A row has height, width, batch, agreement (share of pixels with the same class) and confidence_difference (largest,
+    of 255), and "error" when the exported file does not run there.
     """
     rows: list[dict[str, Any]] = []
     for size in sizes:

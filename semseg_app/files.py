@@ -23,7 +23,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
             yield part
             part.chmod(0o666 & ~_umask())
             _sync(part)
-            os.replace(part, path)
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
@@ -40,7 +40,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             for file in part.rglob("*"):
                 if file.is_file():
                     _sync(file)
-            os.rename(part, path)
+            part.rename(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -50,14 +50,14 @@ def atomic_symlink(link: Path, target: str) -> None:
     part = link.with_name(f".{link.name}.part")
     part.unlink(missing_ok=True)
     part.symlink_to(target)
-    os.replace(part, link)
+    part.replace(link)
 
 
 def remove_folder(path: Path) -> None:
     """Delete a folder so that nobody ever sees half of it under its own name."""
     grave = path.with_name(f".{path.name}.removed.part")
     shutil.rmtree(grave, ignore_errors=True)
-    os.rename(path, grave)
+    path.rename(grave)
     shutil.rmtree(grave, ignore_errors=True)
 
 

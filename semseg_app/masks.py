@@ -13,9 +13,9 @@ Palette = Sequence[tuple[int, int, int]]
 
 
 def indexed_png(classes: np.ndarray, palette: Palette) -> bytes:
-    """uint8 `[H, W]` -> PNG whose pixel values are the class indices, shown in the palette's colours (mode P, 8 bits)."""
+    """uint8 `[H, W]` -> PNG (mode P, 8 bits): pixel values are class indices, viewers show the palette's colours."""
     image = Image.fromarray(classes)
-    # All 256 entries: with a short palette Pillow packs pixels into fewer bits, which cuts 255 (ignore) down to a class.
+    # All 256 entries: with a short palette Pillow packs pixels into fewer bits, and 255 (ignore) becomes a class.
     image.putpalette(_table(palette).tobytes())
     return _encode(image)
 

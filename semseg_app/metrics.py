@@ -36,9 +36,7 @@ class Scores:
             "pixels": self.pixels,
             "classes": {
                 name: {"iou": _number(iou), "accuracy": _number(accuracy), "label_share": _number(share)}
-                for name, iou, accuracy, share in zip(
-                    classes, self.iou, self.accuracy, self.label_share, strict=True
-                )
+                for name, iou, accuracy, share in zip(classes, self.iou, self.accuracy, self.label_share, strict=True)
             },
         }
 
@@ -61,7 +59,7 @@ class ConfusionMatrix:
         labels = label[valid].astype(np.int64)
         predictions = prediction[valid].astype(np.int64)
         for name, values in (("label", labels), ("prediction", predictions)):
-            if values.size and not (0 <= values.min() and values.max() < self.num_classes):
+            if values.size and not (values.min() >= 0 and values.max() < self.num_classes):
                 raise ValueError(
                     f"{name} has values from {values.min()} to {values.max()}; there are {self.num_classes} classes"
                 )
@@ -87,7 +85,8 @@ class ConfusionMatrix:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    ratio: np.ndarray = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    return ratio
 
 
 def _mean(values: np.ndarray) -> float:

@@ -19,7 +19,8 @@ class NetworkChoice(BaseModel):
     encoder: str = "resnet18"
     """A segmentation_models_pytorch encoder, or any timm model as "tu-<name>"."""
     output_stride: Literal[8, 16, 32] | None = None
-    """Stride of the deepest encoder stage; None = the architecture's own (8 deeplabv3 and pspnet, 16 deeplabv3plus, else 32)."""
+    """Stride of the deepest encoder stage; None = the architecture's own: 8 for deeplabv3 and pspnet, 16 for
+    deeplabv3plus, 32 for the others."""
     decoder_channels: int | None = Field(default=None, ge=8)
     """Width of the decoder; None = the architecture's own."""
     mean: tuple[float, float, float] = IMAGENET_MEAN

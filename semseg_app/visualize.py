@@ -39,7 +39,9 @@ def class_shares(classes: np.ndarray, num_classes: int) -> np.ndarray:
 def legend(names: Sequence[str], palette: Palette, shares: np.ndarray | None = None, line: int = 24) -> np.ndarray:
     """Colours and names, one a line, with the share of each class where given: uint8 RGB `[lines * line, W, 3]`."""
     font = ImageFont.load_default(size=line * 0.6)
-    texts = list(names) if shares is None else [f"{name}  {share:.1%}" for name, share in zip(names, shares, strict=True)]
+    texts = (
+        list(names) if shares is None else [f"{name}  {share:.1%}" for name, share in zip(names, shares, strict=True)]
+    )
     width = line * 2 + max(round(font.getlength(text)) for text in texts)
     image = Image.new("RGB", (width, line * len(texts)), "white")
     draw = ImageDraw.Draw(image)
@@ -59,8 +61,8 @@ def plot_confusion_matrix(counts: np.ndarray, names: Sequence[str], path: Path) 
     except ImportError as error:
         raise UserError(f"{path}: drawing it needs matplotlib ({error}): pip install matplotlib") from error
     percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 3 + 0.45 * len(names)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    side = 3 + 0.45 * min(len(names), 60)
+    figure = Figure(figsize=(side + 1, side))
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     picture = axes.imshow(percent, cmap="viridis", vmin=0, vmax=100)
@@ -73,4 +75,4 @@ def plot_confusion_matrix(counts: np.ndarray, names: Sequence[str], path: Path) 
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", color="black" if value > 60 else "white")
     figure.colorbar(picture, label="% of the label's pixels", shrink=0.8)
     with atomic_file(path) as part:
-        figure.savefig(part, format="png", dpi=120)
+        figure.savefig(part, format="png", dpi=120, bbox_inches="tight")

@@ -22,9 +22,12 @@ from semseg_app.serve.segmenter import Segmenter
 WAITING_VISITORS = 64
 """How many photos may wait for the engine before the page says that it is busy."""
 
+KEEP_UPLOADS = (300, 900)
+"""Gradio puts uploads into files: every 5 minutes those older than 15 are deleted, and all when the server stops."""
+
 _OPACITY = 60
-_SET_OPACITY = "(percent) => { document.documentElement.style.setProperty('--layer-opacity', percent / 100); }"
-_SET_LAYER = "(name) => { document.documentElement.dataset.layer = name.toLowerCase(); }"
+_SET_OPACITY = "(percent) => { document.getElementById('result').style.setProperty('--layer-opacity', percent / 100); }"
+_SET_LAYER = "(name) => { document.getElementById('result').dataset.layer = name.toLowerCase(); }"
 # The address that the visitor sees, behind whatever proxy, is known to the browser alone.
 _SHOW_CALL = """() => {
   const url = location.origin + location.pathname.replace(/[/]*$/, '') + '/v1/segment';
@@ -50,8 +53,8 @@ def build_page(segmenter: Segmenter, examples: Sequence[Path]) -> gr.Blocks:
         summary = summarise(engine, segmentation)
         return stage(segmentation, engine.labels, summary), legend(summary), summary.model_dump()
 
-    with gr.Blocks(title=f"{engine.name} · semseg", analytics_enabled=False, fill_width=True) as page:
-        gr.HTML(heading(engine.name, engine_info(engine), len(engine.labels.classes)))
+    with gr.Blocks(title=f"{engine.name} · semseg", analytics_enabled=False, delete_cache=KEEP_UPLOADS) as page:
+        gr.HTML(heading(engine.name, engine_info(engine), len(engine.labels.classes)), elem_id="heading")
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=300):
                 photo = gr.Image(
@@ -64,15 +67,15 @@ def build_page(segmenter: Segmenter, examples: Sequence[Path]) -> gr.Blocks:
                     elem_id="photo",
                 )
                 if examples:
-                    gr.Examples([[str(path)] for path in examples], photo, label="Examples", examples_per_page=12)
+                    gr.Examples([[str(path)] for path in examples], photo, examples_per_page=12, elem_id="examples")
             with gr.Column(scale=7, min_width=320):
                 result = gr.HTML(waiting(), elem_id="result")
                 with gr.Row(equal_height=True):
                     layer = gr.Radio(["Classes", "Confidence"], value="Classes", label="Layer", min_width=200)
                     opacity = gr.Slider(0, 100, _OPACITY, step=1, label="Opacity, %", min_width=200)
-                classes = gr.HTML(elem_id="legend", container=True, padding=True)
+                classes = gr.HTML(elem_id="legend", container=True)
         with gr.Accordion("The same from the command line", open=False):
-            call = gr.Code(language="shell", label="curl", interactive=False)
+            call = gr.Code(language="shell", label="curl", interactive=False, wrap_lines=True)
             answer = gr.JSON(label="JSON answer", max_height=320)
 
         # preprocess=False hands over the uploaded file itself: Gradio's own decoding would apply neither our limits
@@ -96,6 +99,28 @@ def build_page(segmenter: Segmenter, examples: Sequence[Path]) -> gr.Blocks:
     return page
 
 
+def _theme() -> gr.themes.Base:
+    """Slate and teal, labels as plain text. The fonts come with Gradio: nothing is fetched from outside."""
+    text = gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700))
+    theme = gr.themes.Soft(
+        primary_hue="teal",
+        secondary_hue="teal",
+        neutral_hue="slate",
+        radius_size="lg",
+        font=[text, "system-ui", "sans-serif"],
+    )
+    return theme.set(
+        background_fill_primary="*neutral_50",
+        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued_dark="*neutral_400",
+        block_title_background_fill="none",
+        block_title_background_fill_dark="none",
+        block_title_text_color="*body_text_color_subdued",
+        block_title_text_color_dark="*body_text_color_subdued",
+        block_title_padding="0",
+    )
+
+
 def mount_page(app: FastAPI, segmenter: Segmenter, examples: Sequence[Path], max_bytes: int) -> None:
     """Mount the page at `/`, after the routes that `app` has by now: those keep working."""
     gr.mount_gradio_app(
@@ -103,7 +128,7 @@ def mount_page(app: FastAPI, segmenter: Segmenter, examples: Sequence[Path], max
         build_page(segmenter, examples),
         path="/",
         max_file_size=max_bytes,
-        theme=gr.themes.Soft(primary_hue="teal", secondary_hue="teal", neutral_hue="slate", radius_size="lg"),
+        theme=_theme(),
         css_paths=Path(__file__).with_name("demo.css"),
         footer_links=[],
         run_history=False,

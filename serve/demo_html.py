@@ -15,8 +15,9 @@ from semseg_app.serve.segmenter import Segmentation
 DISPLAY_SIDE = 1600
 """Longest side of what is sent to the browser. The class map itself is computed at full size."""
 
-_HEAT = [(0.0, "#3b0f70"), (0.35, "#8c2981"), (0.6, "#de4968"), (0.8, "#fe9f6d"), (1.0, "#fcfdbf")]
-"""Stops of the confidence colours (after matplotlib's magma): they differ in lightness, so they survive colour blindness."""
+_HEAT = [(0.0, "#fcfdbf"), (0.3, "#fe9f6d"), (0.55, "#de4968"), (0.8, "#8c2981"), (1.0, "#2a1155")]
+"""Confidence 0 to 1 -> colour (after matplotlib's magma, turned round): what the model is unsure of glows, and the scale
+differs in lightness, so that it survives colour blindness."""
 
 _MARK = (
     '<svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8" fill="#0f766e"/>'
@@ -31,7 +32,7 @@ def heading(model: str, engine: EngineInfo, classes: int) -> str:
     chips = [model, f"{classes} classes", engine.kind, engine.device, engine.precision]
     return (
         f'<header class="heading">{_MARK}<div><h1>Semantic segmentation</h1>'
-        "<p>Give it a photo and every pixel gets a class. It runs on this server, and no photo is kept.</p></div>"
+        "<p>Give it a photo: every pixel gets a class. Nothing leaves this server.</p></div>"
         f'<p class="chips">{"".join(f"<span>{html.escape(chip)}</span>" for chip in chips)}</p></header>'
     )
 
@@ -53,11 +54,13 @@ def stage(segmentation: Segmentation, labels: LabelSpace, summary: Summary) -> s
     classes = indexed_png(_nearest(segmentation.classes, size), labels.palette)
     confidence = indexed_png(_nearest(segmentation.confidence, size), _heat_palette())
     found = html.escape(", ".join(f"{entry.name} {_percent(entry.share)}" for entry in summary.classes[:5]))
+    stops = ",".join(f"{colour} {place:.0%}" for place, colour in _HEAT)
     return (
         f'<figure class="stage"><div class="layers" style="aspect-ratio:{size[0]}/{size[1]};--ratio:{size[0] / size[1]:.4f}">'
         f'<img class="photo" alt="the photo" src="{_data_uri(photo.getvalue(), "image/jpeg")}">'
         f'<img class="layer classes" alt="classes: {found}" src="{_data_uri(classes, "image/png")}">'
         f'<img class="layer confidence" alt="confidence" src="{_data_uri(confidence, "image/png")}"></div>'
+        f'<p class="scale"><span>unsure</span><i style="background:linear-gradient(to right,{stops})"></i><span>sure</span></p>'
         f"<figcaption><span>{width} × {height}</span><span>decoded in {summary.latency_ms.decode:.0f} ms</span>"
         f"<span>segmented in <b>{summary.latency_ms.inference:.0f} ms</b></span>"
         f"<span>{summary.engine.kind} on {summary.engine.device}, {summary.engine.precision}</span></figcaption></figure>"
@@ -74,10 +77,8 @@ def legend(summary: Summary) -> str:
         f'<span class="share">{_percent(entry.share)}</span></li>'
         for entry in summary.classes
     )
-    stops = ",".join(f"{colour} {place:.0%}" for place, colour in _HEAT)
     return (
-        f'<section class="legend"><ul>{rows}</ul><p class="scale"><span>unsure</span>'
-        f'<i style="background:linear-gradient(to right,{stops})"></i><span>sure</span></p>'
+        f'<section class="legend"><ul>{rows}</ul>'
         f'<p class="overall">mean confidence <b>{_percent(summary.confidence)}</b></p></section>'
     )
 

@@ -26,7 +26,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(folder: Path, report: Any = print) -> dict[str, Any] | None:
-    """The newest readable checkpoint, on the CPU; None when there is none. `report` gets a line for each damaged one."""
+    """The newest readable checkpoint, on the CPU; None when there is none. `report` takes a line for a damaged one."""
     files = sorted(folder.glob("step-*.pt"), reverse=True)
     for path in files:
         try:

@@ -31,9 +31,9 @@ def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:
 
 
 def masked_mean(pixel_loss: Tensor, counted: Tensor, valid: Tensor, reduction: Reduction = "valid") -> Tensor:
-    """Sum of `pixel_loss [B, H, W]` over `counted` and `valid`, divided as `reduction` says; 0 where nothing is valid.
+    """Sum of `pixel_loss [B, H, W]` over `counted` and `valid`, divided as `reduction` says.
 
-    What is not counted has no gradient, even where its loss is infinite or NaN.
+    What is not counted has no gradient. Exactly 0 where nothing counts, never 0/0.
     """
     total = torch.where(counted & valid, pixel_loss, pixel_loss.new_zeros(())).sum()
     return total / (valid.sum().clamp(min=1) if reduction == "valid" else max(valid.numel(), 1))
@@ -64,7 +64,7 @@ def pseudo_label_loss(
 
 
 def soft_label_loss(logits: Tensor, target: Tensor, valid: Tensor, reduction: Reduction = "valid") -> Tensor:
-    """Cross-entropy `-sum_c target_c log softmax(logits)_c` to a distribution `target [B, C, H, W]` without gradient."""
+    """Cross-entropy `-sum_c target_c log softmax(logits)_c` to a fixed distribution `target [B, C, H, W]`."""
     log_probability = at_least_float32(logits).log_softmax(dim=1)
     pixel_loss = -(target.detach() * log_probability).sum(dim=1)
     return masked_mean(pixel_loss, torch.ones_like(valid), valid, reduction)

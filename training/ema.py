@@ -1,7 +1,7 @@
 """The teacher as an exponential moving average of the student (Tarvainen & Valpola, "Mean teachers", 2017)."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import TypeVar
 
 import torch
@@ -32,15 +32,15 @@ def update_ema(teacher: nn.Module, student: nn.Module, decay: float) -> None:
     A decay of 0 copies and a decay of 1 freezes exactly, bit for bit. The student may be wrapped (DDP): order, not
     names, pairs the tensors. ValueError when the two differ in structure.
     """
-    averaged, followed = [], []
-    for mine, theirs in _pairs(teacher, student):
-        (averaged if mine.is_floating_point() else followed).append((mine, theirs))
+    pairs = list(zip(_tensors(teacher), _tensors(student), strict=True))
+    averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+    counters = [pair for pair in pairs if not pair[0].is_floating_point()]
     if averaged:
         torch._foreach_lerp_([mine for mine, _ in averaged], [theirs for _, theirs in averaged], 1 - decay)
-    if followed and decay < 1:
-        torch._foreach_copy_([mine for mine, _ in followed], [theirs for _, theirs in followed])
+    if counters and decay < 1:
+        torch._foreach_copy_([mine for mine, _ in counters], [theirs for _, theirs in counters])
 
 
-def _pairs(teacher: nn.Module, student: nn.Module) -> Iterable[tuple[Tensor, Tensor]]:
-    yield from zip(teacher.parameters(), student.parameters(), strict=True)
-    yield from zip(teacher.buffers(), student.buffers(), strict=True)
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    yield from network.parameters()
+    yield from network.buffers()

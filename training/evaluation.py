@@ -1,4 +1,4 @@
-"""Scores of a network while it trains: whole images, fp32, every image counted once however many processes there are."""
+"""Scores of a network while it trains: whole images, fp32, every image counted once by however many processes."""
 
 from collections.abc import Iterator
 

@@ -7,12 +7,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
@@ -100,7 +100,8 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
     say(
         f"{recipe.name}: {recipe.method.name}, {spec.architecture}/{spec.encoder}, {len(labeled)} labeled"
         + (f" + {len(unlabeled)} unlabeled" if unlabeled else "")
-        + f" images, {recipe.schedule.steps} steps on {facts['device']} x{accelerator.num_processes}, {recipe.precision}"
+        + f" images, {recipe.schedule.steps} steps on {facts['device']} x{accelerator.num_processes},"
+        + f" {recipe.precision}"
     )
 
     feed = _feed(recipe, accelerator, labeled, unlabeled, method, first_step)
@@ -214,18 +215,24 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     if recipe.precision == "fp16" and not cuda:
         raise UserError("precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:  # accelerate keeps the precision of the first run in a process; a second run may have another
+        AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         cpu=not cuda,
         mixed_precision="no" if recipe.precision == "fp32" else recipe.precision,
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
     if accelerator.num_processes != world:
-        raise UserError(f"launched as {world} processes, but accelerate sees {accelerator.num_processes}; check its config")
+        raise UserError(
+            f"launched as {world} processes, but accelerate sees {accelerator.num_processes}; check its config"
+        )
     for name, size in (("batch_size", recipe.batch_size), ("unlabeled_batch_size", recipe.unlabeled_batch_size)):
         parts = world * recipe.accumulate
         if size and size % parts:
             near = max(parts, round(size / parts) * parts)
-            raise UserError(f"{name}: {size} cannot be split over {world} processes x accumulate {recipe.accumulate}; use {near}")
+            raise UserError(
+                f"{name}: {size} cannot be split over {world} processes x accumulate {recipe.accumulate}; use {near}"
+            )
     return accelerator
 
 
@@ -250,7 +257,9 @@ def _unlabeled_pool(recipe: Recipe, data: SegmentationData, method: nn.Module) -
     if not method.uses_unlabeled:
         return None
     if recipe.data.unlabeled is None:
-        raise UserError(f"data.unlabeled: {recipe.method.name} needs unlabeled images; name a split or list of {data.root}")
+        raise UserError(
+            f"data.unlabeled: {recipe.method.name} needs unlabeled images; name a split or list of {data.root}"
+        )
     return Pool(data, data.samples(recipe.data.unlabeled), with_labels=False, cache=recipe.data.cache)
 
 
@@ -296,12 +305,20 @@ def _refuse_overlap(labeled: Pool, val: Pool, recipe: Recipe) -> None:
 
 def _fingerprints(data: SegmentationData, labeled: Pool, unlabeled: Pool | None, val: Pool | None) -> dict[str, Any]:
     pools = {"labeled": labeled, "unlabeled": unlabeled, "val": val}
-    lists = {name: {"images": len(pool), "hash": data.fingerprint(pool.samples)} for name, pool in pools.items() if pool}
+    lists = {
+        name: {"images": len(pool), "hash": data.fingerprint(pool.samples)} for name, pool in pools.items() if pool
+    }
     return {"name": data.info.name, **lists}
 
 
 def _model_config(
-    recipe: Recipe, spec: ModelSpec, data: SegmentationData, facts: dict[str, Any], role: str, step: int, scores: dict[str, Any]
+    recipe: Recipe,
+    spec: ModelSpec,
+    data: SegmentationData,
+    facts: dict[str, Any],
+    role: str,
+    step: int,
+    scores: dict[str, Any],
 ) -> ModelConfig:
     training = facts | {"role": role, "step": step, "val": scores}
     labels = LabelSpace(classes=data.info.classes, palette=data.info.palette)
@@ -350,7 +367,9 @@ class _StopSignal:
 
     def __init__(self, active: bool):
         self.requested = 0
-        self._before = {number: signal.signal(number, self._on) for number in (signal.SIGTERM, signal.SIGINT)} if active else {}
+        self._before = (
+            {number: signal.signal(number, self._on) for number in (signal.SIGTERM, signal.SIGINT)} if active else {}
+        )
 
     def _on(self, number: int, frame: FrameType | None) -> None:
         self.requested = number
@@ -372,5 +391,3 @@ def _to_stderr(line: str) -> None:
 
 def _nowhere(line: str) -> None:
     """Other ranks stay silent."""
-
-

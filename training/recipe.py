@@ -1,6 +1,6 @@
 """A recipe: one YAML file that describes one run completely. Unknown or contradictory keys are refused.
 
-    semseg train RECIPE key=value ...        dotted overrides, e.g. optimizer.lr=0.01
+semseg train RECIPE key=value ...        dotted overrides, e.g. optimizer.lr=0.01
 """
 
 import difflib
@@ -133,7 +133,7 @@ class Recipe(Section):
 
 
 def load_recipe(source: str, overrides: list[str]) -> Recipe:
-    """A YAML file or the name of a preset, with `key=value` overrides. UserError names the key and the nearest right one."""
+    """A YAML file or a preset's name, with `key=value` overrides. A UserError names the key and the nearest right one."""
     path = Path(source)
     if not path.is_file():
         preset = PRESETS / f"{source.removesuffix('.yaml')}.yaml"

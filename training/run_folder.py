@@ -1,10 +1,10 @@
 """The folder of one run: what lies where, and how it stays whole when the process is killed.
 
-    recipe.yaml          the recipe with every default written out
-    log.jsonl            one line a log interval and one an evaluation
-    checkpoints/         for --resume (checkpoint.py)
-    models/              model folders, of which `best` and `last` point to one each (best-teacher ... for other roles)
-    report.json          the final report
+recipe.yaml          the recipe with every default written out
+log.jsonl            one line a log interval and one an evaluation
+checkpoints/         for --resume (checkpoint.py)
+models/              model folders, of which `best` and `last` point to one each (best-teacher ... for other roles)
+report.json          the final report
 """
 
 import json
@@ -92,7 +92,9 @@ def refuse_changed_recipe(before: dict[str, Any], now: dict[str, Any]) -> None:
             )
 
 
-def provenance(packages: Sequence[str] = ("torch", "torchvision", "timm", "segmentation_models_pytorch")) -> dict[str, Any]:
+def provenance(
+    packages: Sequence[str] = ("torch", "torchvision", "timm", "segmentation_models_pytorch"),
+) -> dict[str, Any]:
     """Where and with what a run was made: versions, commit, hardware, time."""
     root = Path(semseg_app.__file__).parent.parent
     git = shutil.which("git")

@@ -39,7 +39,7 @@ class WeakView(BaseModel):
 
 
 class View(NamedTuple):
-    """A crop. `image` uint8 `[3, h, w]`; `label` uint8 `[h, w]` or None; `pad` bool `[h, w]`, True where no image was."""
+    """A crop: `image` uint8 `[3, h, w]`, `label` uint8 `[h, w]` or None, `pad` bool `[h, w]`, True off the photo."""
 
     image: Tensor
     label: Tensor | None

@@ -4,6 +4,10 @@ import sys
 
 import typer
 
+from semseg_app.cli import data
+from semseg_app.cli.check import check
+from semseg_app.cli.evaluate import evaluate
+from semseg_app.cli.predict import predict
 from semseg_app.cli.train import schema, train
 from semseg_app.errors import UserError
 
@@ -15,8 +19,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command()(check)
+app.add_typer(data.app, name="data")
 app.command()(train)
 app.command()(schema)
+app.command()(evaluate)
+app.command()(predict)
 
 
 def main(*verb: str) -> None:

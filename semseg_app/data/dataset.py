@@ -56,7 +56,7 @@ class DatasetInfo(BaseModel):
     label_map: dict[int, int] | None = None
     """Value in the file -> class index (or ignore_index). Values that it does not name are errors."""
     color_map: dict[str, int] | None = Field(default=None, min_length=1)
-    """"#rrggbb" -> class index (or ignore_index), for masks that are pictures. Colours that it does not name are errors."""
+    """ "#rrggbb" -> class index (or ignore_index), for masks that are pictures. Other colours are errors."""
     splits: dict[str, int] | None = None
     """Expected number of images per split, for the record; `semseg check` compares."""
 
@@ -100,7 +100,7 @@ class DatasetInfo(BaseModel):
 
 
 def default_palette(count: int) -> list[Color]:
-    """Distinct colours by the bit-reversal rule of the VOC devkit, without its black first entry. -> `count` triples."""
+    """`count` distinct colours by the bit-reversal rule of the VOC devkit, without its black first entry."""
     colours = []
     for index in range(1, count + 1):
         red = green = blue = 0
@@ -290,7 +290,7 @@ class SegmentationData:
         if self.info.color_map is not None:
             return self._read_color_label(sample.label)
         raw = read_mask(sample.label)
-        label = self.lookup[raw]
+        label: np.ndarray = self.lookup[raw]
         if label.min(initial=0) < 0:
             wrong = int(raw[label < 0][0])
             raise UserError(
@@ -306,10 +306,11 @@ class SegmentationData:
         strange = raw[colors[place] != raw]
         if strange.size:
             raise UserError(f"{path}: colour #{strange[0]:06x} is not in the color_map; run `semseg check {self.root}`")
-        return targets[place].astype(np.uint8)
+        label: np.ndarray = targets[place]
+        return label.astype(np.uint8)
 
     def fingerprint(self, samples: Iterable[Sample]) -> str:
-        """16 hex digits over classes, maps, stems and file sizes: equal data, equal digits, wherever it lies on disk."""
+        """16 hex digits over classes, maps, stems and file sizes: equal data, equal digits, wherever it lies."""
         digest = hashlib.sha256("\0".join(self.info.classes).encode())
         for mapping in (self.info.label_map, self.info.color_map):
             if mapping is not None:

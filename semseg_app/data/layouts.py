@@ -155,10 +155,14 @@ def _camvid_cambridge(root: Path) -> dict[str, SplitFiles]:
     photos, masks = root / "701_StillsRaw_full", root / "LabeledApproved_full"
     if not photos.is_dir() or not masks.is_dir():
         return {}
-    stems = {name: _stems(root / f"{name}.txt") for name in ("train", "val", "test") if (root / f"{name}.txt").is_file()}
+    stems = {
+        name: _stems(root / f"{name}.txt") for name in ("train", "val", "test") if (root / f"{name}.txt").is_file()
+    }
     if not stems:
         names = [stem for stem, _ in list_files(photos, IMAGE_SUFFIXES, nested=False)]
-        stems = {split: tuple(name for name in names if _camvid_split(name) == split) for split in ("train", "val", "test")}
+        stems = {
+            split: tuple(name for name in names if _camvid_split(name) == split) for split in ("train", "val", "test")
+        }
     return {
         name: SplitFiles(photos, masks, image_suffix=".png", label_suffix="_L.png", stems=chosen)
         for name, chosen in stems.items()
@@ -182,9 +186,7 @@ def _stems(listing: Path) -> tuple[str, ...]:
 
 
 LAYOUTS = {
-    "voc": Layout(
-        "voc.yaml", "JPEGImages/ and ImageSets/Segmentation/", _voc, inner=("VOCdevkit/VOC2012", "VOC2012")
-    ),
+    "voc": Layout("voc.yaml", "JPEGImages/ and ImageSets/Segmentation/", _voc, inner=("VOCdevkit/VOC2012", "VOC2012")),
     "cityscapes": Layout("cityscapes.yaml", "leftImg8bit/ and gtFine/", _cityscapes),
     "ade20k": Layout(
         "ade20k.yaml", "images/training/ and annotations/training/", _ade20k, inner=("ADEChallengeData2016",)

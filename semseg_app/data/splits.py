@@ -12,6 +12,7 @@ holds as many as the greedy choice finds. Everything follows from (split, sizes,
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -133,7 +134,7 @@ def extend(chosen: list[int], count: int, order: np.ndarray, presence: np.ndarra
     fresh = [int(index) for index in order if int(index) not in kept]
     for random_count in range(count - len(chosen), -1, -1):
         base = [*chosen, *fresh[:random_count]]
-        missing = exists & ~presence[base].any(axis=0)
+        missing = np.logical_and(exists, ~np.any(presence[base], axis=0))
         picks = _cover(missing, fresh[random_count:], presence, count - len(base))
         if random_count == 0 or not (missing & ~presence[picks].any(axis=0)).any():
             base += picks
@@ -144,16 +145,21 @@ def extend(chosen: list[int], count: int, order: np.ndarray, presence: np.ndarra
 
 def _cover(missing: np.ndarray, candidates: list[int], presence: np.ndarray, limit: int) -> list[int]:
     """At most `limit` candidates that together show as many of the missing classes as a greedy choice finds."""
+    columns = np.flatnonzero(missing)
+    if not columns.size:
+        return []
+    shown = presence[np.ix_(np.array(candidates, int), columns)]
+    useful = np.flatnonzero(shown.any(axis=1))
+    shown = shown[useful]
     picks: list[int] = []
-    missing = missing.copy()
-    shown = presence[candidates]
-    while missing.any() and len(picks) < limit:
-        gain = shown[:, missing].sum(axis=1)
-        best = int(gain.argmax())  # the first of equals, so the random order breaks ties
-        if gain[best] == 0:
+    lacking = np.ones(columns.size, bool)
+    while lacking.any() and len(picks) < limit:
+        gain = shown[:, lacking].sum(axis=1)
+        if not gain.any():
             break
-        picks.append(candidates[best])
-        missing &= ~shown[best]
+        best = int(gain.argmax())  # the first of equals, so the random order breaks ties
+        picks.append(candidates[int(useful[best])])
+        lacking &= ~shown[best]
     return picks
 
 
@@ -182,26 +188,27 @@ def entry(data: SegmentationData, sample: Sample) -> str:
     """What a list must say to name this sample: its stem, or split/stem where the stem alone names several."""
     if data.by_entry.get(sample.stem) == [sample]:
         return sample.stem
-    return next(f"{split}/{sample.stem}" for split in data.folders if data.by_entry[f"{split}/{sample.stem}"] == [sample])
+    names = (f"{split}/{sample.stem}" for split in data.folders)
+    return next(name for name in names if data.by_entry.get(name) == [sample])
 
 
-def list_problems(labeled: Sequence[str], unlabeled: Sequence[str], whole: Sequence[str]) -> list[str]:
-    """What is wrong with a labeled and an unlabeled list as a partition of a split; empty when nothing is.
+class ListFaults(NamedTuple):
+    """What is wrong with a labeled and an unlabeled list; all empty when they part a split exactly in two."""
 
-    Published splits have had each of these: an image in both lists, the labeled list given twice, images lost.
+    repeated: list[str]
+    both: list[str]
+    lost: list[str]
+    strange: list[str]
+
+
+def list_faults(labeled: Sequence[str], unlabeled: Sequence[str], whole: Sequence[str]) -> ListFaults:
+    """Compare two lists with the split that they should part. Published lists have had each of these faults.
+
+    Returns:
+        Sorted names: `repeated` within one list, in `both` lists, `lost` (in the split, in neither list), `strange`
+        (in a list, not in the split).
     """
-    problems = []
-    for what, entries in (("labeled", labeled), ("unlabeled", unlabeled)):
-        if twice := sorted({entry for entry in entries if entries.count(entry) > 1}):
-            problems.append(f"the {what} list repeats {_some(twice)}")
-    if both := sorted({*labeled} & {*unlabeled}):
-        problems.append(f"both lists name {_some(both)}")
-    if lost := sorted({*whole} - {*labeled} - {*unlabeled}):
-        problems.append(f"neither list names {_some(lost)}")
-    if strange := sorted(({*labeled} | {*unlabeled}) - {*whole}):
-        problems.append(f"not in the split: {_some(strange)}")
-    return problems
-
-
-def _some(entries: list[str]) -> str:
-    return ", ".join(entries[:3]) + (f" and {len(entries) - 3} more" if len(entries) > 3 else "")
+    first, second, everything = set(labeled), set(unlabeled), set(whole)
+    repeated = {name for names in (labeled, unlabeled) for name, times in Counter(names).items() if times > 1}
+    groups = (repeated, first & second, everything - first - second, (first | second) - everything)
+    return ListFaults(*(sorted(group) for group in groups))

@@ -4,6 +4,8 @@ One scale and whole images ask the engine for classes, as it is served. Everythi
 on the grid of the original image, which only the torch engine gives.
 """
 
+import math
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,7 +22,7 @@ from semseg_app.metrics import ConfusionMatrix, Scores
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvaluationProtocol:
     """How images are shown to the network."""
 
     window: int | None = None
@@ -39,7 +41,7 @@ class Protocol:
             raise UserError(f"stride {self.stride}: needs sliding windows; give their side too (--slide)")
         if self.window is not None and self.stride is not None and not 1 <= self.stride <= self.window:
             raise UserError(f"stride {self.stride}: must be from 1 to the window, {self.window}")
-        if not self.scales or min(self.scales) <= 0:
+        if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
             raise UserError("scales: give one or more positive numbers, such as 0.75,1,1.25")
 
     @property
@@ -62,7 +64,7 @@ class Evaluation:
     """int64 [C, C], rows labels, columns predictions."""
     images: int
     classes: list[str]
-    protocol: Protocol
+    protocol: EvaluationProtocol
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the confusion matrix."""
@@ -74,7 +76,7 @@ def evaluate(
     engine: Engine,
     data: SegmentationData,
     samples: Iterable[Sample],
-    protocol: Protocol = Protocol(),  # noqa: B008  frozen
+    protocol: EvaluationProtocol = EvaluationProtocol(),
     batch_size: int = 1,
 ) -> Evaluation:
     """Segment every sample and compare with its label.
@@ -93,7 +95,7 @@ def evaluate(
         )
     matrix = ConfusionMatrix(data.num_classes)
     images = 0
-    labels: list[np.ndarray] = []  # of the images that the engine has been given and not yet answered
+    labels: deque[np.ndarray] = deque()  # of the images that the engine has been given and not yet answered
 
     def read() -> Iterator[np.ndarray]:
         for sample in samples:
@@ -107,7 +109,7 @@ def evaluate(
             yield image
 
     for prediction in _predictions(engine, read(), protocol, batch_size):
-        matrix.add(prediction, labels.pop(0))
+        matrix.add(prediction, labels.popleft())
         images += 1
     if not images:
         raise UserError(f"{data.root}: no labeled images to evaluate on; choose another split")
@@ -133,7 +135,7 @@ def check_classes(model: list[str], data: list[str]) -> None:
 
 
 def _predictions(
-    engine: Engine, images: Iterator[np.ndarray], protocol: Protocol, batch_size: int
+    engine: Engine, images: Iterator[np.ndarray], protocol: EvaluationProtocol, batch_size: int
 ) -> Iterator[np.ndarray]:
     """Class maps uint8 [H, W], in order."""
     if not protocol.averages:
@@ -146,15 +148,15 @@ def _predictions(
 
 
 def averaged_probabilities(
-    engine: ProbabilityEngine, image: np.ndarray, protocol: Protocol, batch_size: int = 1
+    engine: ProbabilityEngine, image: np.ndarray, protocol: EvaluationProtocol, batch_size: int = 1
 ) -> np.ndarray:
     """Mean softmax over windows, scales and mirror images: uint8 `[H, W, 3]` -> float32 `[C, H, W]`."""
     height, width = image.shape[:2]
-    views = [mirrored for _ in protocol.scales for mirrored in ((False, True) if protocol.flip else (False,))]
+    mirrorings = (False, True) if protocol.flip else (False,)
     total = np.zeros((len(engine.labels.classes), height, width), np.float32)
     for scale in protocol.scales:
         scaled = _resize_image(image, max(round(height * scale), 1), max(round(width * scale), 1))
-        for mirrored in (False, True) if protocol.flip else (False,):
+        for mirrored in mirrorings:
             view = scaled[:, ::-1] if mirrored else scaled
             if protocol.window is None:
                 answer = engine.probabilities(view[np.newaxis])[0]
@@ -162,7 +164,7 @@ def averaged_probabilities(
                 assert protocol.step is not None
                 answer = slide(view, engine.probabilities, protocol.window, protocol.step, batch_size)
             total += resize_planes(answer[:, :, ::-1] if mirrored else answer, height, width)
-    return total / len(views)
+    return total / (len(protocol.scales) * len(mirrorings))
 
 
 def _resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:

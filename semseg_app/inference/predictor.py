@@ -8,7 +8,7 @@ from semseg_app.inference.engines import Engine, Prediction
 from semseg_app.inference.tiling import Tile, Window, batches, tiles
 
 GRID = 32
-"""Tile sides are multiples of the largest stride of a network, so that tiles and whole image share one grid of cells."""
+"""Tile sides are multiples of the largest stride of a network: tiles and the whole image share one grid of cells."""
 
 
 class Predictor:

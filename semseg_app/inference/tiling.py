@@ -44,8 +44,8 @@ class Tile(NamedTuple):
 def tiles(height: int, width: int, tile_height: int, tile_width: int, overlap: int) -> Iterator[Tile]:
     """Cover an image with equal tiles, row by row; every pixel is kept from exactly one.
 
-    Neighbours overlap by `overlap` pixels, the last ones by more: they are moved inward instead of being cut. A side of the
-    image that is shorter than the tile makes the tile as short.
+    Neighbours overlap by `overlap` pixels, the last ones by more: they are moved inward instead of being cut. A side of
+    the image that is shorter than the tile makes the tile as short.
     """
     rows = _spans(height, tile_height, overlap)
     columns = _spans(width, tile_width, overlap)

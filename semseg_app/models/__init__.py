@@ -18,9 +18,9 @@ from torch import nn
 
 from semseg_app import artifact
 from semseg_app.errors import UserError
+from semseg_app.model_spec import ModelSpec
 from semseg_app.models.network import Features, SegmentationNetwork
 from semseg_app.models.pyramid_pooling import POOL_SIZES, PSPDecoder, PyramidPooling
-from semseg_app.model_spec import ModelSpec
 
 __all__ = ["Features", "ModelSpec", "SegmentationNetwork", "build", "load", "save_network"]
 
@@ -100,8 +100,8 @@ def _encoder(name: str, stride: int, weights: str | None) -> nn.Module:
             except (OSError, RuntimeError) as error:  # no network, no such file, a proxy's answer instead of weights
                 reason = str(error).splitlines()[0]
                 warnings.warn(
-                    f"no pretrained weights for {name}: {reason}. Training starts from random weights, which needs many "
-                    "more steps; set model.pretrained to null to silence this",
+                    f"no pretrained weights for {name}: {reason}. Training starts from random weights, which needs "
+                    "many more steps; set model.pretrained to null to silence this",
                     stacklevel=3,
                 )
         return get_encoder(name, weights=None, **arguments)

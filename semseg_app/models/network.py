@@ -77,7 +77,7 @@ class SegmentationNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """`[B, 3, H, W]` -> `[B, num_classes, h, w]`; the grid covers the image padded right and bottom to the stride."""
+        """`[B, 3, H, W]` -> `[B, num_classes, h, w]`, a grid over the image padded right and bottom to the stride."""
         logits: Tensor = self.classifier(self.decoder(self._encode(images)))
         return logits
 

@@ -60,7 +60,9 @@ class PSPDecoder(nn.Module):
         super().__init__()
         self.pyramid = PyramidPooling(in_channels, in_channels // len(POOL_SIZES))
         self.fuse = nn.Sequential(
-            nn.Conv2d(in_channels + in_channels // len(POOL_SIZES) * len(POOL_SIZES), channels, 3, padding=1, bias=False),
+            nn.Conv2d(
+                in_channels + in_channels // len(POOL_SIZES) * len(POOL_SIZES), channels, 3, padding=1, bias=False
+            ),
             nn.BatchNorm2d(channels),
             nn.ReLU(),
             nn.Dropout2d(0.1),

@@ -7,10 +7,9 @@ code differ, the code is followed, because the published numbers came from it; e
 from collections.abc import Sequence
 
 import torch
+from semseg_app.training.consistency import at_least_float32
 from torch import Tensor, nn
 from torch.nn import functional
-
-from semseg_app.training.consistency import at_least_float32
 
 CAM_FLOOR = 1e-5  # a map is divided by its maximum, but never by less
 
@@ -41,7 +40,9 @@ def calibrated_fusion(decoder_logits: Tensor, sgc_logits: Tensor, gamma: float, 
         raise ValueError(f"temperature {temperature} must be above 0")
     decoder, sgc = at_least_float32(decoder_logits), at_least_float32(sgc_logits)
     root_mean_square = ((decoder.square().mean() + sgc.square().mean()) / 2 + 1e-8).sqrt()
-    mixture = gamma * (decoder / root_mean_square).softmax(dim=1) + (1 - gamma) * (sgc / root_mean_square).softmax(dim=1)
+    mixture = gamma * (decoder / root_mean_square).softmax(dim=1) + (1 - gamma) * (sgc / root_mean_square).softmax(
+        dim=1
+    )
     # q^(1/T) / sum q^(1/T) through logarithms: a small temperature cannot underflow to 0/0.
     return (mixture.log() / temperature).softmax(dim=1)
 
@@ -111,7 +112,9 @@ class SelfAttentionCam(nn.Module):
         key_channels: width of queries and keys.
     """
 
-    def __init__(self, hypercolumn_channels: int, num_classes: int, background: int | None = 0, key_channels: int = 128):
+    def __init__(
+        self, hypercolumn_channels: int, num_classes: int, background: int | None = 0, key_channels: int = 128
+    ):
         super().__init__()
         self.background = background
         self.query = nn.Conv2d(hypercolumn_channels, key_channels, 1, bias=False)

@@ -7,10 +7,9 @@ released code differ, the code is followed, because the published numbers came f
 from typing import Literal
 
 import torch
+from semseg_app.training.consistency import at_least_float32
 from torch import Generator, Tensor
 from torch.nn import functional
-
-from semseg_app.training.consistency import at_least_float32
 
 NCR_EPSILON = 1e-6  # added to every entry before the l2 norm, as the reference does: the norm has a gradient at 0
 
@@ -22,7 +21,9 @@ def unconfidence(confident: Tensor, patch_size: int) -> Tensor:
     """
     batch, height, width = confident.shape
     if height % patch_size or width % patch_size:
-        raise ValueError(_not_divisible(f"the confidence map is {height}x{width}", height, width, patch_size, "patches"))
+        raise ValueError(
+            _not_divisible(f"the confidence map is {height}x{width}", height, width, patch_size, "patches")
+        )
     values = confident.float() if not confident.is_floating_point() else at_least_float32(confident)
     patches = values.reshape(batch, height // patch_size, patch_size, width // patch_size, patch_size)
     return 1 - patches.mean(dim=(2, 4)).flatten(1)
@@ -52,7 +53,7 @@ def attention_bias(confident: Tensor, patch_size: int, weight: float) -> Tensor:
 
 
 def product_attention_bias(confident: Tensor, patch_size: int, weight: float) -> Tensor:
-    """The supplement's variant `weight * u_i * u_j`; the class token's query counts as wholly unsure. As `attention_bias`."""
+    """The supplement's variant, `weight * u_i * u_j`; otherwise as `attention_bias` (the class token has u_i = 1)."""
     unsure = unconfidence(confident, patch_size)
     return functional.pad(unsure, (1, 0), value=1.0).unsqueeze(2) * functional.pad(weight * unsure, (1, 0)).unsqueeze(1)
 
@@ -74,7 +75,7 @@ def negative_class_ranking(
         teacher_logits: `[B, K, H, W]`; no gradient flows there.
         pseudo_label: int `[B, H, W]`; `ignore_index` marks pixels without one.
         ignore_index: see above.
-        distance: un-squared l2 (the code, with 1e-6 added per entry), squared l2 (the supplement), or KL(teacher || student).
+        distance: l2 with 1e-6 added per entry (the code), its square (the supplement), or KL(teacher || student).
 
     Returns:
         Scalar, at least float32: the sum over labeled pixels / all B*H*W pixels.
@@ -136,8 +137,10 @@ def restore_tokens(tokens: Tensor, permutation: Tensor, grid: tuple[int, int], b
     if height % block or width % block:
         raise ValueError(_not_divisible(f"the token grid is {height}x{width}", height, width, block, "blocks"))
     if tokens.shape[1] != height * width:
-        raise ValueError(f"{tokens.shape[1]} tokens do not fill a grid of {height}x{width}; take class tokens off first")
-    maps = tokens.unflatten(1, (height, width))
+        raise ValueError(
+            f"{tokens.shape[1]} tokens do not fill a grid of {height}x{width}; take class tokens off first"
+        )
+    maps = tokens.reshape(len(tokens), height, width, tokens.shape[2])
     return _move_blocks(maps, permutation.argsort(dim=1), block).flatten(1, 2)
 
 

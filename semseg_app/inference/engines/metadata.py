@@ -32,5 +32,7 @@ def parse(path: Path, properties: dict[str, str]) -> GraphMetadata:
     except ValidationError as error:
         raise explain(error, f"{path} (metadata {KEY!r})") from None
     if metadata.format_version != 1:
-        raise UserError(f"{path}: format {metadata.format_version} is newer than this program reads; upgrade semseg-app")
+        raise UserError(
+            f"{path}: format {metadata.format_version} is newer than this program reads; upgrade semseg-app"
+        )
     return metadata

@@ -19,7 +19,17 @@ from semseg_app.inference.engines.metadata import parse
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 IMAGES, CLASSES, CONFIDENCE = "images", "classes", "confidence"
-HEAVY = ("Conv", "ConvInteger", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "QLinearConv", "QLinearMatMul", "Resize")
+HEAVY = (
+    "Conv",
+    "ConvInteger",
+    "ConvTranspose",
+    "Gemm",
+    "MatMul",
+    "MatMulInteger",
+    "QLinearConv",
+    "QLinearMatMul",
+    "Resize",
+)
 """Operators that belong on the GPU. ONNX Runtime itself keeps the arithmetic of shapes on the CPU, and does well to."""
 
 LOAD_ERRORS = (
@@ -86,7 +96,9 @@ def _open_session(path: Path, device: str, threads: int | None) -> onnxruntime.I
             reason = (
                 f"ONNX Runtime would leave {', '.join(heavy)} to the CPU; use another precision or --device cpu"
                 if CUDA in session.get_providers()
-                else next(iter(said.getvalue().splitlines()), "ONNX Runtime could not start CUDA and fell back to the CPU")
+                else next(
+                    iter(said.getvalue().splitlines()), "ONNX Runtime could not start CUDA and fell back to the CPU"
+                )
             )
     if device == "cuda":
         raise UserError(f"{path}: cannot run on cuda: {reason}")

@@ -29,7 +29,7 @@ class TorchEngine:
         self.name = name
         self.labels = labels
         self.device = device
-        self._network = network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self._network = network.to(device).to(memory_format=torch.channels_last).eval()
 
     def infer(self, images: np.ndarray) -> Prediction:
         """Segment uint8 RGB `[N, H, W, 3]`; any H and W."""
@@ -48,7 +48,7 @@ class TorchEngine:
 
     def _logits(self, images: np.ndarray) -> Tensor:
         check_images(images)
-        # A copy, because decoded photos are often read-only and flipped views have negative strides: torch takes neither.
+        # A copy: decoded photos are often read-only, mirrored views have negative strides, and torch takes neither.
         pixels = torch.from_numpy(np.array(images, order="C")).to(self.device)
         # Permuting NHWC gives NCHW in channels_last memory: no transposition takes place.
         return self._network.full_logits(pixels.permute(0, 3, 1, 2).float().div_(255))

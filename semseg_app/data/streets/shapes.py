@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 Point = tuple[float, float, float]
 Colour = tuple[float, float, float]
@@ -17,8 +18,8 @@ Choice = TypeVar("Choice")
 
 # Class indices: the eleven classes of CamVid, in its order.
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
-# Materials: how a face is painted (streets_render.py).
-PLAIN, GLOW, GLASS, ASPHALT, PAVING, PUDDLE, WALL, FOLIAGE, PLANKS = range(9)
+# Materials: how a face is painted (paint.py).
+PLAIN, GLOW, GLASS, ASPHALT, MARKING, PAVING, PUDDLE, WALL, FOLIAGE, PLANKS = range(10)
 UNSEEN = -1
 """As a label: paint the face only in the photo. As a material: paint it only in the label."""
 
@@ -32,7 +33,7 @@ class Face(NamedTuple):
     colour: Colour = (0.0, 0.0, 0.0)
     trim: Colour = (0.0, 0.0, 0.0)
     params: tuple[float, ...] = ()
-    """Up to eight numbers; each material reads its own (streets_render.py)."""
+    """Up to eight numbers; each material reads its own (paint.py)."""
     normal: Point | None = None
     """For lighting; None: the polygon's own, towards the camera."""
 
@@ -76,6 +77,10 @@ class Dice:
 
     def pick(self, options: Sequence[Choice]) -> Choice:
         return options[int(len(options) * float(self._draw()))]
+
+    def many(self, *shape: int) -> NDArray[np.float64]:
+        """Uniform numbers in [0, 1)."""
+        return self._draw(shape)
 
     def side(self) -> int:
         """-1 (left) or 1 (right)."""

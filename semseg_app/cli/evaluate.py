@@ -1,0 +1,105 @@
+"""`semseg evaluate`: mIoU and its company on a labeled split."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from semseg_app.inference.evaluate import Evaluation
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A model folder or an .onnx file.")],
+    data: Annotated[Path, typer.Option(help="A dataset folder, or a published dataset as it was unpacked.")],
+    split: Annotated[str, typer.Option(help="A split of the data, or one of its lists.")] = "val",
+    slide: Annotated[int | None, typer.Option(metavar="WINDOW", help="Sliding windows of this side.")] = None,
+    stride: Annotated[int | None, typer.Option(help="From window to window; two thirds of it unless told.")] = None,
+    scales: Annotated[str, typer.Option(help="Average over resized images, e.g. 0.75,1,1.25.")] = "1",
+    flip: Annotated[bool, typer.Option("--flip", help="Average over mirrored images too.")] = False,
+    engine: Annotated[Literal["auto", "torch", "onnxruntime"], typer.Option(help="What runs the model.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Folder for the scores and the confusion matrix.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON on stdout.")] = False,
+) -> None:
+    """Score a model on labeled images."""
+    import json
+
+    from rich.console import Console
+    from rich.progress import track
+
+    from semseg_app.data.layouts import open_dataset
+    from semseg_app.inference.engines import open_engine
+    from semseg_app.inference.evaluate import EvaluationProtocol
+    from semseg_app.inference.evaluate import evaluate as run
+
+    protocol = EvaluationProtocol(slide, stride, _parse_scales(scales), flip)
+    opened = open_dataset(data)
+    samples = opened.samples(split)
+    if engine == "auto" and protocol.averages and Path(model).is_dir():
+        engine = "torch"
+    loaded = open_engine(model, engine, device)
+    console = Console(stderr=True)
+    shown = track(samples, "evaluating", console=console, disable=not console.is_terminal)
+    evaluation = run(loaded, opened, shown, protocol, batch_size=1 if loaded.device == "cpu" else 4)
+    report = {
+        "model": loaded.name,
+        "engine": loaded.kind,
+        "device": loaded.device,
+        "precision": loaded.precision,
+        "data": opened.info.name,
+        "split": split,
+        "data_fingerprint": opened.fingerprint(samples),
+        **evaluation.to_json(),
+    }
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        _print_table(evaluation, f"{loaded.name} on {opened.info.name} {split}")
+    if out is not None:
+        _write(out, evaluation, report)
+
+
+def _parse_scales(text: str) -> tuple[float, ...]:
+    from semseg_app.errors import UserError
+
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--scales {text}: numbers with commas between them, such as 0.75,1,1.25") from None
+
+
+def _print_table(evaluation: "Evaluation", title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    def percent(value: float) -> str:
+        return "-" if value != value else f"{100 * value:.2f}"  # NaN is what differs from itself
+
+    scores = evaluation.scores
+    table = Table(title=title)
+    table.add_column("class")
+    for column in ("IoU %", "accuracy %", "label share %"):
+        table.add_column(column, justify="right")
+    for name, *values in zip(evaluation.classes, scores.iou, scores.accuracy, scores.label_share, strict=True):
+        table.add_row(name, *(percent(value) for value in values))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"mIoU {percent(scores.miou)}   pixel accuracy {percent(scores.pixel_accuracy)}   "
+        f"mean class accuracy {percent(scores.mean_class_accuracy)}   {evaluation.images} images"
+    )
+
+
+def _write(folder: Path, evaluation: "Evaluation", report: dict[str, object]) -> None:
+    import json
+
+    from semseg_app.files import atomic_file
+    from semseg_app.visualize import plot_confusion_matrix
+
+    matrix = {"rows": "label", "columns": "prediction", "classes": evaluation.classes}
+    matrix |= {"counts": evaluation.confusion.tolist()}
+    for name, content in (("evaluation.json", report), ("confusion_matrix.json", matrix)):
+        with atomic_file(folder / name) as part:
+            part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    plot_confusion_matrix(evaluation.confusion, evaluation.classes, folder / "confusion_matrix.png")

@@ -1,0 +1,203 @@
+"""The doctor's eye for masks: what a single one shows, and what only all of them together show."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from semseg_app.data.dataset import IGNORE, Color, DatasetInfo, SegmentationData, default_palette
+from semseg_app.data.findings import Finding
+from semseg_app.data.inspection import MOST_COLORS, MaskFacts
+
+STRANGE = -1
+"""Stands for the class of a value or colour that means nothing in this dataset."""
+
+
+class ClassCounts(NamedTuple):
+    """Pixels of one mask."""
+
+    classes: np.ndarray
+    """int64 [C]."""
+    ignored: int
+
+
+class MaskStudy:
+    """Looks at every mask once (`look`), then at what they have in common (`conclude`)."""
+
+    def __init__(self, data: SegmentationData):
+        self.data = data
+        self.info = data.info
+        self.values: Counter[int] = Counter()
+        """Value -> pixels over all masks of numbers."""
+        self.first_file: dict[int, str] = {}
+        """Value -> the first mask that holds it."""
+        self.colors: Counter[Color] = Counter()
+        """Colour -> pixels over all masks whose colours are (or must become) the classes."""
+        self.number_colors: dict[Color, set[int]] = {}
+        """For masks of numbers: colour that a viewer shows (grey without a palette) -> the classes it stood for."""
+        self._binary_files: list[str] = []
+        self._known_colors = dict(zip(*(array.tolist() for array in data.color_lookup), strict=True))
+
+    def look(self, file: str, facts: MaskFacts) -> tuple[ClassCounts | None, list[Finding]]:
+        """Counts (None where no class can be told) and findings of one readable mask."""
+        found = []
+        if facts.lossy:
+            found.append(
+                Finding("lossy-mask", "a JPEG: its edges hold values that nobody drew; export it as PNG", file)
+            )
+        if self.info.color_map is not None:
+            counts, more = self._look_at_colors(file, facts)
+        elif facts.values is None:
+            self.colors.update(facts.colors)
+            counts, more = None, [Finding("color-mask", describe_colors(facts.colors or {}, self.info), file)]
+        else:
+            counts, more = self._look_at_numbers(file, facts, facts.values)
+        if counts is not None and counts.ignored == facts.size[0] * facts.size[1]:
+            more.append(Finding("empty-mask", "every pixel is ignored", file))
+        return counts, found + more
+
+    def conclude(self) -> list[Finding]:
+        """What the masks show together."""
+        found = [_binary(file) for file in self._binary_files] if self.all_binary() else []
+        if (wrong := self.shifted_value()) is not None:
+            if 0 not in self.values:
+                message = f"labels run from 1 to {wrong}, but the classes are 0 to {wrong - 1}; --fix-map subtracts one"
+            else:
+                message = (
+                    f"labels run from 0 to {wrong}, but the classes are 0 to {wrong - 1}: if 0 means no label (as in "
+                    f"ADE20K), --fix-map shifts them; if {wrong} means no label, write ignore_index: {wrong}"
+                )
+            found.append(Finding("off-by-one", message, self.first_file[wrong]))
+        return found
+
+    def shifted_value(self) -> int | None:
+        """The value C, where only 0 to C-1 are classes and C looks like the last of labels that start at 1; or None."""
+        count = self.data.num_classes
+        if self.info.label_map is not None or self.info.color_map is not None or count not in self.values:
+            return None
+        if not set(self.values) <= {*range(count + 1), self.info.ignore_index, IGNORE}:
+            return None
+        # Where C is the ignore value it has every right to be there, unless nothing at all is called 0.
+        return count if self.info.ignore_index != count or (0 not in self.values and count > 1) else None
+
+    def all_binary(self) -> bool:
+        """All masks hold 0 and 255 only, and there is a second class that 255 must mean."""
+        return self._is_binary(self.values) and 0 in self.values
+
+    def _is_binary(self, values: Mapping[int, int]) -> bool:
+        told = self.info.label_map is not None or self.info.color_map is not None or self.data.num_classes < 2
+        return not told and 255 in values and set(values) <= {0, 255}
+
+    def _look_at_numbers(
+        self, file: str, facts: MaskFacts, values: dict[int, int]
+    ) -> tuple[ClassCounts, list[Finding]]:
+        self.values.update(values)
+        for value in values:
+            self.first_file.setdefault(value, file)
+        classes = {value: int(self.data.lookup[value]) if 0 <= value <= 255 else STRANGE for value in values}
+        outside = {value: pixels for value, pixels in values.items() if classes[value] == STRANGE}
+        counts = self._count([(classes[value], pixels) for value, pixels in values.items()])
+        if self._palette_says_otherwise(facts, outside=bool(outside)):
+            shown = {facts.palette[value]: pixels for value, pixels in values.items()}
+            self.colors.update(shown)
+            return counts, [Finding("palette-mask", describe_colors(shown, self.info), file)]
+        for value in values:
+            color = facts.palette.get(value, (value, value, value))
+            self.number_colors.setdefault(color, set()).add(classes[value])
+        if outside and self._is_binary(values):
+            return counts, [_binary(file)]
+        if outside:
+            return counts, [Finding("value-outside", describe_values(outside, values, self.info), file)]
+        if self._is_binary(values):
+            self._binary_files.append(file)
+        return counts, []
+
+    def _palette_says_otherwise(self, facts: MaskFacts, outside: bool) -> bool:
+        """A palette PNG whose colours are the classes, in another order than its numbers.
+
+        While its numbers are good, every colour must be a class to say so; else half of them (the rest may be void).
+        """
+        palette = self.info.palette
+        if self.info.label_map is not None or palette == default_palette(len(palette)):
+            return False  # a default palette, that nobody wrote into dataset.yaml, proves nothing
+        drawn = {value: color for value, color in facts.palette.items() if value != self.info.ignore_index}
+        classes = {value: color for value, color in drawn.items() if color in palette}
+        in_order = all(value < len(palette) and palette[value] == color for value, color in classes.items())
+        return not in_order and len(classes) >= (len(drawn) / 2 if outside else len(drawn))
+
+    def _look_at_colors(self, file: str, facts: MaskFacts) -> tuple[ClassCounts, list[Finding]]:
+        colors = facts.colors or {}
+        if facts.values is not None:
+            grey = {value: (value, value, value) for value in facts.values}
+            colors = {facts.palette.get(value, grey[value]): pixels for value, pixels in facts.values.items()}
+        classes = {color: self._known_colors.get(color_code(color), STRANGE) for color in colors}
+        self.colors.update(colors)
+        strange = {color: pixels for color, pixels in colors.items() if classes[color] == STRANGE}
+        counts = self._count([(classes[color], pixels) for color, pixels in colors.items()])
+        if strange or not colors:
+            return counts, [
+                Finding("value-outside", "not in the color_map: " + describe_colors(strange, self.info), file)
+            ]
+        return counts, []
+
+    def _count(self, pairs: list[tuple[int, int]]) -> ClassCounts:
+        """(class, pixels) pairs -> sums."""
+        classes = np.zeros(self.data.num_classes, np.int64)
+        ignored = 0
+        for index, pixels in pairs:
+            if index == IGNORE:
+                ignored += pixels
+            elif index != STRANGE:
+                classes[index] += pixels
+        return ClassCounts(classes, ignored)
+
+
+def color_code(color: Color) -> int:
+    """0xRRGGBB."""
+    return color[0] << 16 | color[1] << 8 | color[2]
+
+
+def describe_values(outside: Mapping[int, int], all_values: Mapping[int, int], info: DatasetInfo) -> str:
+    """Which values, how much of the mask they cover, and what would be allowed."""
+    total = sum(all_values.values())
+    shown = [f"{value} ({_share(pixels / total)})" for value, pixels in sorted(outside.items())[:6]]
+    more = f" and {len(outside) - 6} more" if len(outside) > 6 else ""
+    if info.label_map is not None:
+        allowed = "label_map names " + ", ".join(str(value) for value in sorted(info.label_map)[:12])
+        allowed += ", ..." if len(info.label_map) > 12 else ""
+    else:
+        allowed = f"classes are 0 to {len(info.classes) - 1}, ignore is {info.ignore_index}"
+    return f"{', '.join(shown)}{more}; {allowed}"
+
+
+def describe_colors(colors: Mapping[Color, int], info: DatasetInfo) -> str:
+    """Which colours a mask holds, the largest first, and which class each has in the palette."""
+    if not colors:
+        return f"more than {MOST_COLORS} colours: blurred, resized or compressed, or a photo"
+    total = sum(colors.values())
+    names = dict(zip(info.palette, info.classes, strict=True))
+    largest = sorted(colors, key=lambda color: (-colors[color], color))
+    parts = [
+        f"#{color_code(color):06x} = {names.get(color, 'no class')} ({_share(colors[color] / total)})"
+        for color in largest[:6]
+    ]
+    more = f" and {len(colors) - 6} more" if len(colors) > 6 else ""
+    hint = ""
+    if are_numbers_in_grey(colors, info):
+        hint = "; its three channels are equal and hold class numbers: save one of them"
+    return ", ".join(parts) + more + hint
+
+
+def are_numbers_in_grey(colors: Mapping[Color, int], info: DatasetInfo) -> bool:
+    """Class numbers saved in three equal channels."""
+    allowed = {*range(len(info.classes)), info.ignore_index}
+    return bool(colors) and all(red == green == blue and red in allowed for red, green, blue in colors)
+
+
+def _share(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.0005 else "<0.1%"
+
+
+def _binary(file: str) -> Finding:
+    return Finding("binary-mask", "holds 0 and 255 only; --fix-map reads 255 as class 1", file)

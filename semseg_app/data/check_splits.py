@@ -1,0 +1,222 @@
+"""The doctor's eye for what lies between files: partners, photos in two splits, lists, absent classes."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from semseg_app.data.dataset import SegmentationData
+from semseg_app.data.findings import Finding
+from semseg_app.data.listing import IMAGE_SUFFIXES, Sample, list_files
+from semseg_app.data.splits import list_faults
+from semseg_app.errors import UserError
+
+SAME_PICTURE = 2.0
+"""Two photos of one name whose 16x16 thumbnails differ by less (mean of 0..255) are one photo, saved twice."""
+
+
+class Photo(NamedTuple):
+    """A photo that was read, and how to know it again."""
+
+    split: str
+    sample: Sample
+    digest: bytes
+    thumbnail: bytes
+
+
+def role(split: str) -> str:
+    """ "train" or "evaluation", by the split's name; "union" for trainval, which repeats both on purpose."""
+    if split == "trainval":
+        return "union"
+    return "evaluation" if split.startswith(("val", "test")) else "train"
+
+
+def partner_findings(data: SegmentationData, samples: Mapping[str, list[Sample]]) -> list[Finding]:
+    """Photos without masks, masks without photos, names used twice, empty splits, unexpected counts."""
+    found = []
+    for split, members in samples.items():
+        files = data.folders[split]
+        if not members:
+            found.append(
+                Finding("empty-split", f"no photos ({', '.join(IMAGE_SUFFIXES)})", relative(data, files.images))
+            )
+        for stem, times in Counter(sample.stem for sample in members).items():
+            if times > 1 and split != "unlabeled":
+                twice = [sample.image for sample in members if sample.stem == stem]
+                message = f"{', '.join(path.name for path in twice)} would share one mask; rename all but one"
+                found.append(Finding("same-stem", message, relative(data, twice[0])))
+        if files.labels is None:
+            if split != "unlabeled" and members:
+                found.append(Finding("unlabeled-split", f"{split!r} has no masks: {len(members)} photos", split))
+            continue
+        for sample in members:
+            if sample.label is None:
+                expected = f"{relative(data, files.labels)}/{sample.stem}{files.label_suffix}"
+                found.append(Finding("no-mask", f"expected {expected}", relative(data, sample.image)))
+        found += _masks_without_photos(data, split)
+    for split, expected_count in (data.info.splits or {}).items():
+        count = len(samples.get(split, []))
+        if count != expected_count:
+            found.append(Finding("split-count", f"{split!r} has {count} photos, not {expected_count}", "dataset.yaml"))
+    return [*found, *_mask_folders_without_photos(data)]
+
+
+def _masks_without_photos(data: SegmentationData, split: str) -> Iterable[Finding]:
+    files = data.folders[split]
+    assert files.labels is not None
+    stems = {stem for stem, _ in files.photos()}
+    # Each labels/<split> belongs to one split alone only in our own layout: elsewhere lists choose from shared folders.
+    masks = files.masks()
+    for stem, path in masks.items():
+        if stem not in stems:
+            yield Finding("no-photo", f"expected {relative(data, files.images)}/{stem}.*", relative(data, path))
+    if files.label_suffix == ".png":
+        others = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix != ".png")
+        for stem, path in list_files(files.labels, others, files.nested):
+            if stem not in masks:
+                yield Finding("lossy-mask", "masks are read from .png files; export it as PNG", relative(data, path))
+
+
+def _mask_folders_without_photos(data: SegmentationData) -> Iterable[Finding]:
+    folder = data.root / "labels"
+    if not (data.root / "dataset.yaml").is_file() or not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith(".") and path.name not in data.folders:
+            yield Finding("no-photo", f"there is no images/{path.name}/", relative(data, path))
+
+
+def overlap_findings(data: SegmentationData, photos: Iterable[Photo]) -> list[Finding]:
+    """The same photo in two places, by its bytes, or by its name and how it looks."""
+    found = []
+    by_content: dict[bytes, Photo] = {}
+    by_stem: dict[str, list[Photo]] = {}
+    for photo in photos:
+        if role(photo.split) == "union":
+            continue
+        file = relative(data, photo.sample.image)
+        twin = by_content.setdefault(photo.digest, photo)
+        same_role = role(twin.split) == role(photo.split)
+        if twin.sample.image != photo.sample.image:
+            message = f"the same bytes as {relative(data, twin.sample.image)}"
+            found.append(Finding("duplicate-photo" if same_role else "overlap", message, file))
+        elif not same_role:
+            found.append(Finding("overlap", f"both {twin.split!r} and {photo.split!r} list it", file))
+        for other in by_stem.get(photo.sample.stem, []):
+            if role(other.split) != role(photo.split) and other.digest != photo.digest:
+                where = relative(data, other.sample.image)
+                if _look_alike(other, photo):
+                    found.append(Finding("overlap", f"the name and, seen small, the picture of {where}", file))
+                else:
+                    found.append(Finding("name-in-two-splits", f"the name of {where}", file))
+        by_stem.setdefault(photo.sample.stem, []).append(photo)
+    return found
+
+
+def _look_alike(one: Photo, other: Photo) -> bool:
+    first, second = (np.frombuffer(photo.thumbnail, np.uint8).astype(float) for photo in (one, other))
+    return float(np.abs(first - second).mean()) < SAME_PICTURE
+
+
+def list_findings(
+    data: SegmentationData, samples: Mapping[str, list[Sample]], presence: Mapping[Path, np.ndarray]
+) -> tuple[list[Finding], dict[str, int]]:
+    """The lists in splits/.
+
+    Args:
+        data: the dataset.
+        samples: its folder splits.
+        presence: mask -> bool [C], which classes it shows.
+
+    Returns:
+        Findings, and list -> images that it names.
+    """
+    found: list[Finding] = []
+    split_of = {sample.image: split for split, members in samples.items() for sample in members}
+    members: dict[str, list[Path]] = {}
+    for name in data.list_names():
+        file = relative(data, data.list_path(name))
+        named, problems = _read_list(data, name, file)
+        found += problems
+        members[name] = [sample.image for sample in named]
+        if name.endswith(("-labeled", "-unlabeled")):
+            found += _leaks(data, file, named, split_of)
+        if name.endswith("-labeled"):
+            found += _absent_in_list(data, file, named, presence)
+    for name in members:
+        base = name.removesuffix("-labeled")
+        if base != name and f"{base}-unlabeled" in members:
+            found += _pair_findings(data, base, members, samples, split_of)
+    return found, {name: len(images) for name, images in members.items()}
+
+
+def _read_list(data: SegmentationData, name: str, file: str) -> tuple[list[Sample], list[Finding]]:
+    """The samples that a list names, each once, and what is wrong with its lines."""
+    found: list[Finding] = []
+    named: dict[Sample, int] = {}
+    try:
+        entries = data.list_entries(name)
+    except UserError as error:
+        return [], [Finding("list-entry", str(error).partition(": ")[2], file)]
+    for number, entry in entries:
+        matches = data.by_entry.get(entry, [])
+        if len(matches) != 1:
+            what = "is in several splits; write split/stem" if matches else "has no photo"
+            found.append(Finding("list-entry", f"{entry!r} {what}", f"{file}:{number}"))
+        elif matches[0] in named:
+            found.append(
+                Finding("list-repeat", f"{entry!r} stands in line {named[matches[0]]} already", f"{file}:{number}")
+            )
+        else:
+            named[matches[0]] = number
+            if name.endswith("-labeled") and matches[0].label is None:
+                found.append(Finding("no-mask", f"{entry!r} is listed as labeled, but has no mask", f"{file}:{number}"))
+    return list(named), found
+
+
+def _leaks(data: SegmentationData, file: str, named: list[Sample], split_of: Mapping[Path, str]) -> Iterable[Finding]:
+    leaked = [sample for sample in named if role(split_of[sample.image]) == "evaluation"]
+    if leaked:
+        names = [relative(data, sample.image) for sample in leaked]
+        yield Finding("list-leak", f"names {names[0]}{_and_more(names)}", file)
+
+
+def _absent_in_list(
+    data: SegmentationData, file: str, named: list[Sample], presence: Mapping[Path, np.ndarray]
+) -> Iterable[Finding]:
+    masks = [presence[sample.label] for sample in named if sample.label is not None and sample.label in presence]
+    if masks:
+        seen = np.any(masks, axis=0)
+        absent = [name for index, name in enumerate(data.info.classes) if not seen[index]]
+        if absent:
+            yield Finding("class-absent-elsewhere", f"no labeled image shows {', '.join(absent)}", file)
+
+
+def _pair_findings(
+    data: SegmentationData,
+    base: str,
+    members: Mapping[str, list[Path]],
+    samples: Mapping[str, list[Sample]],
+    split_of: Mapping[Path, str],
+) -> Iterable[Finding]:
+    labeled, unlabeled = (members[f"{base}-{kind}"] for kind in ("labeled", "unlabeled"))
+    whole = [sample.image for split in {split_of[path] for path in labeled} for sample in samples[split]]
+    faults = list_faults(*([relative(data, path) for path in paths] for paths in (labeled, unlabeled, whole)))
+    file = relative(data, data.list_path(f"{base}-unlabeled"))
+    if faults.both:
+        message = f"also in {base}-labeled.txt: {faults.both[0]}{_and_more(faults.both)}"
+        yield Finding("list-overlap", message, file)
+    if faults.lost:
+        message = f"with {base}-labeled.txt it leaves out {faults.lost[0]}{_and_more(faults.lost)}"
+        yield Finding("list-incomplete", message, file)
+
+
+def _and_more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def relative(data: SegmentationData, path: Path) -> str:
+    """The path below the dataset's root, with forward slashes; whole where it lies elsewhere."""
+    return path.relative_to(data.root).as_posix() if path.is_relative_to(data.root) else path.as_posix()

@@ -1,0 +1,64 @@
+"""What the doctor has to say: findings (the dataset is wrong, exit code 1) and notes (worth knowing, exit code 0)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+TITLES = {
+    "unreadable-image": "unreadable photo",
+    "unreadable-mask": "unreadable mask",
+    "size-mismatch": "photo and mask differ in size",
+    "color-mask": "mask of colours where numbers are expected",
+    "palette-mask": "mask whose palette colours, not its numbers, are the classes",
+    "binary-mask": "binary mask saved as 0 and 255",
+    "value-outside": "values outside the classes",
+    "off-by-one": "labels shifted by one",
+    "lossy-mask": "mask saved with lossy compression",
+    "no-mask": "photo without a mask in a labeled split",
+    "no-photo": "mask without a photo",
+    "same-stem": "two photos of one name in a split",
+    "overlap": "the same photo in training and evaluation",
+    "list-entry": "list names what is not there",
+    "list-repeat": "list repeats an image",
+    "list-overlap": "labeled and unlabeled list overlap",
+    "list-leak": "list takes training images from an evaluation split",
+    "class-absent": "class absent from a training split",
+    "split-count": "split has another size than dataset.yaml says",
+    "empty-split": "split without photos",
+    # Notes.
+    "empty-mask": "mask without any class, all ignored",
+    "duplicate-photo": "the same photo twice",
+    "name-in-two-splits": "name in two splits, different photos",
+    "list-incomplete": "labeled and unlabeled list leave images out",
+    "class-absent-elsewhere": "class absent from an evaluation split or a labeled list",
+    "unlabeled-split": "split without labels",
+    "turned-photo": "photo that is turned when read",
+}
+"""Kind -> heading."""
+
+NOTES = frozenset(
+    {
+        "empty-mask",
+        "duplicate-photo",
+        "name-in-two-splits",
+        "list-incomplete",
+        "class-absent-elsewhere",
+        "unlabeled-split",
+        "turned-photo",
+    }
+)
+"""Kinds that are no mistake by themselves."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing, at one place."""
+
+    kind: str
+    """A key of TITLES."""
+    message: str
+    file: str
+    """Relative to the dataset's root; with ":<line>" in a list."""
+
+    @property
+    def severity(self) -> Literal["finding", "note"]:
+        return "note" if self.kind in NOTES else "finding"

@@ -1,0 +1,124 @@
+"""What the doctor learns from one photo and one mask: each file is read once, and only small facts are kept."""
+
+import hashlib
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from semseg_app.data.dataset import DECODING_ERRORS, INDEX_MODES, Color, to_rgb
+from semseg_app.data.listing import Sample
+
+MOST_COLORS = 4096
+"""A mask with more colours than this was blurred or is a photo; they are not listed."""
+
+EXIF_ORIENTATION = 0x0112
+TURNED = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
+
+
+@dataclass
+class ImageFacts:
+    """One photo."""
+
+    error: str | None = None
+    """Why it cannot be read; then nothing below is set but `digest`."""
+    size: tuple[int, int] = (0, 0)
+    """(width, height), upright."""
+    orientation: int = 1
+    """EXIF orientation; 1 = stored upright."""
+    digest: bytes = b""
+    """16 bytes over the file."""
+    thumbnail: bytes = b""
+    """16x16 grey pixels."""
+    pixels: int = 0
+    sums: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    """Sum of the values 0..255, a channel."""
+    squares: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    """Sum of their squares, a channel."""
+
+
+@dataclass
+class MaskFacts:
+    """One mask, as it lies in the file: no class is assumed here."""
+
+    error: str | None = None
+    size: tuple[int, int] = (0, 0)
+    mode: str = ""
+    lossy: bool = False
+    """A JPEG, whatever its name says."""
+    values: dict[int, int] | None = None
+    """Value -> pixels, for masks of one number a pixel."""
+    palette: dict[int, Color] = field(default_factory=dict)
+    """For values of a palette PNG: the colour it shows them in."""
+    colors: dict[Color, int] | None = None
+    """Colour -> pixels, for masks that are pictures; empty = more than MOST_COLORS."""
+
+
+def inspect(sample: Sample) -> tuple[ImageFacts, MaskFacts | None]:
+    """Facts on a photo and on its mask, if it has one."""
+    return inspect_image(sample.image), inspect_mask(sample.label) if sample.label else None
+
+
+def inspect_image(path: Path) -> ImageFacts:
+    """Read one photo."""
+    facts = ImageFacts()
+    try:
+        content = path.read_bytes()
+        facts.digest = hashlib.blake2b(content, digest_size=16).digest()
+        with Image.open(BytesIO(content)) as image:
+            facts.orientation = int(image.getexif().get(EXIF_ORIENTATION, 1))
+            rgb = to_rgb(image)
+    except DECODING_ERRORS as error:
+        facts.error = _reason(path, error)
+        return facts
+    histogram = np.array(rgb.histogram(), np.float64).reshape(3, 256)
+    facts.size, facts.pixels = rgb.size, rgb.width * rgb.height
+    facts.sums = histogram @ np.arange(256.0)
+    facts.squares = histogram @ np.arange(256.0) ** 2
+    facts.thumbnail = rgb.convert("L").resize((16, 16), Image.Resampling.BOX).tobytes()
+    return facts
+
+
+def inspect_mask(path: Path) -> MaskFacts:
+    """Read one mask."""
+    facts = MaskFacts()
+    try:
+        with Image.open(BytesIO(path.read_bytes())) as mask:
+            mask.load()
+            facts.size, facts.mode, facts.lossy = mask.size, mask.mode, mask.format == "JPEG"
+            if mask.mode in INDEX_MODES:
+                facts.values = _count_values(mask)
+                if mask.mode == "P":
+                    shown = np.array(mask.getpalette("RGB"), int).reshape(-1, 3)
+                    known = (value for value in facts.values if value < len(shown))
+                    facts.palette = {value: _color(shown[value]) for value in known}
+            else:
+                counted = mask.convert("RGB").getcolors(MOST_COLORS)
+                facts.colors = {_color(color): count for count, color in counted or []}
+    except DECODING_ERRORS as error:
+        facts.error = _reason(path, error)
+    return facts
+
+
+def _count_values(mask: Image.Image) -> dict[int, int]:
+    if mask.mode in ("L", "P"):
+        counts = np.array(mask.histogram())
+        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+    values, counts = np.unique(np.asarray(mask).astype(np.int64), return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _color(values: object) -> Color:
+    red, green, blue = (int(value) for value in np.asarray(values))
+    return red, green, blue
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "a link to nothing" if path.is_symlink() else "there is no such file"
+    if isinstance(error, UnidentifiedImageError):
+        return "no image that can be read" if path.stat().st_size else "the file is empty"
+    return str(error).strip() or type(error).__name__

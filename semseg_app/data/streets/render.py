@@ -1,0 +1,125 @@
+"""From a Scene to linear light and a label: painter's algorithm at double size, then all sub-pixels shaded at once.
+
+Each face is drawn twice: its number into one buffer (for the photo) and its class into another (for the label). The
+photo is shaded from the numbers ("deferred shading", paint.py) and averages the sub-pixels; the label takes the class
+at the exact centre of each pixel, so classes never mix.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+from semseg_app.data.streets.paint import paint
+from semseg_app.data.streets.scene import Scene
+from semseg_app.data.streets.shapes import SKY, UNSEEN, Point
+
+NEAR = 0.4
+"""Nothing closer than this (metres) is drawn."""
+Polygon = Sequence[Point]
+Matrix = NDArray[np.float64]
+
+
+def render_scene(scene: Scene, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """-> linear light float32 [3, H, W] and label uint8 [H, W]."""
+    camera = camera_matrix(scene)
+    numbers = Image.new("I", (2 * width, 2 * height), 0)
+    classes = Image.new("L", (2 * width, 2 * height), SKY)
+    draw_number, draw_class = ImageDraw.Draw(numbers).polygon, ImageDraw.Draw(classes).polygon
+    polygons = [face.points for face in scene.faces]
+    # In sub-pixels, the centres of the photo's lie at n + 1/2 and the centres of the label's pixels at 2 n + 1; Pillow's
+    # polygons have theirs at whole numbers.
+    outlines = project(scene, camera, polygons, 2 * height, 2 * width, (0.5, 1.0))
+    for number, (face, outline) in enumerate(zip(scene.faces, outlines, strict=True), 1):
+        if outline:
+            if face.material != UNSEEN:
+                draw_number(outline[0], fill=number)
+            if face.label != UNSEEN:
+                draw_class(outline[1], fill=face.label)
+    x, y, z = scene.light.sun_direction
+    throw = np.array([[1, -x / y, 0], [0, 0, 0], [0, -z / y, 1]])
+    sunlit = _reaching(project(scene, camera, scene.casters, height, width, (0.5,), throw), height, width, 0.004)
+    open_sky = _reaching(project(scene, camera, scene.footprints, height, width, (0.5,)), height, width, 0.012)
+    light = paint(scene, camera, np.asarray(numbers), sunlit, open_sky)
+    average = light[:, ::2, ::2] + light[:, 1::2, ::2] + light[:, ::2, 1::2] + light[:, 1::2, 1::2]
+    return average / 4, np.ascontiguousarray(np.asarray(classes)[::2, ::2])
+
+
+def camera_matrix(scene: Scene) -> Matrix:
+    """[3, 3]: world directions to camera directions (right, up, forward)."""
+    cos, sin = np.cos(scene.pitch), np.sin(scene.pitch)
+    forward = np.array([np.sin(scene.yaw) * cos, sin, np.cos(scene.yaw) * cos])
+    right = np.array([np.cos(scene.yaw), 0.0, -np.sin(scene.yaw)])
+    up = np.cross(forward, right)
+    cos, sin = np.cos(scene.roll), np.sin(scene.roll)
+    return np.stack([cos * right + sin * up, cos * up - sin * right, forward])
+
+
+def project(
+    scene: Scene,
+    camera: Matrix,
+    polygons: Sequence[Polygon],
+    height: int,
+    width: int,
+    centres: Sequence[float],
+    throw: Matrix | None = None,
+) -> list[list[list[int]] | None]:
+    """Outlines [x0, y0, x1, y1, ...] of polygons on a buffer of the given size, one for each offset in `centres`; None for
+    a polygon outside it. `throw` [3, 3] moves the points first (a shadow)."""
+    if not polygons:
+        return []
+    counts = [len(polygon) for polygon in polygons]
+    numbers = chain.from_iterable(chain.from_iterable(polygons))
+    points = np.fromiter(numbers, np.float64, 3 * sum(counts)).reshape(-1, 3)
+    if throw is not None:
+        points = points @ throw.T
+    points = (points - np.array(scene.eye)) @ camera.T
+    focal = scene.focal * height
+
+    def on_screen(points: Matrix) -> Matrix:
+        return points[:, :2] * (focal / np.maximum(points[:, 2:], NEAR)) * (1, -1) + (width / 2, height / 2)
+
+    screen = on_screen(points)
+    starts = np.cumsum([0, *counts[:-1]])
+    nearest, farthest = np.minimum.reduceat(points[:, 2], starts), np.maximum.reduceat(points[:, 2], starts)
+    low, high = np.minimum.reduceat(screen, starts), np.maximum.reduceat(screen, starts)
+    beside = (high < 0).any(axis=1) | (low[:, 0] > width) | (low[:, 1] > height)
+    close = nearest < NEAR
+    unseen = (farthest < NEAR) | (beside & ~close)
+    rounded = [np.rint(screen - centre).astype(np.int64).reshape(-1).tolist() for centre in centres]
+    outlines: list[list[list[int]] | None] = []
+    for start, count, skip, cut in zip(starts.tolist(), counts, unseen.tolist(), close.tolist(), strict=True):
+        if skip:
+            outlines.append(None)
+        elif cut:
+            part = on_screen(_clip_near(points[start : start + count]))
+            outlines.append([np.rint(part - centre).astype(np.int64).reshape(-1).tolist() for centre in centres])
+        else:
+            outlines.append([flat[2 * start : 2 * (start + count)] for flat in rounded])
+    return outlines
+
+
+def _clip_near(points: Matrix) -> Matrix:
+    """The part of a polygon [N, 3] (camera coordinates) beyond the near plane (Sutherland and Hodgman, 1974)."""
+    kept = []
+    for here, after in zip(points, np.roll(points, -1, axis=0), strict=True):
+        if here[2] >= NEAR:
+            kept.append(here)
+        if (here[2] >= NEAR) != (after[2] >= NEAR):
+            kept.append(here + (after - here) * ((NEAR - here[2]) / (after[2] - here[2])))
+    return np.array(kept)
+
+
+def _reaching(
+    outlines: Sequence[list[list[int]] | None], height: int, width: int, softness: float
+) -> NDArray[np.float32]:
+    """The share of light that gets past the polygons to the ground, float32 [H, W]; edges `softness` photo heights wide."""
+    mask = Image.new("L", (width, height), 255)
+    draw = ImageDraw.Draw(mask).polygon
+    for outline in outlines:
+        if outline:
+            draw(outline[0], fill=0)
+    soft = mask.filter(ImageFilter.GaussianBlur(softness * height))
+    return np.asarray(soft, np.float32) / np.float32(255)

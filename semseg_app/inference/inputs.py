@@ -1,0 +1,68 @@
+"""Which images a command line means, and what their results are called."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from semseg_app.data.listing import IMAGE_SUFFIXES, list_files
+from semseg_app.errors import UserError
+
+
+def find_images(inputs: Iterable[str], leave_out: Path) -> list[Path]:
+    """The images that files, folders (with all below them) and glob patterns name; each once, in the order given.
+
+    A file named outright is taken whatever its suffix; in folders and patterns only image files count, and nothing
+    below `leave_out`, where the results of an earlier run lie. UserError for an input that names no image.
+    """
+    found: dict[Path, Path] = {}
+    results = leave_out.resolve()
+    for text in inputs:
+        path = Path(text)
+        if path.is_file():
+            named = [path]
+        else:
+            candidates = (
+                [image for _, image in list_files(path, IMAGE_SUFFIXES, nested=True)] if path.is_dir() else _glob(text)
+            )
+            named = [image for image in candidates if not image.resolve().is_relative_to(results)]
+            if not named:
+                what = (
+                    f"no images in it or below it ({', '.join(IMAGE_SUFFIXES)})" if path.is_dir() else "no such image"
+                )
+                raise UserError(f"{text}: {what}")
+        for image in named:
+            found.setdefault(image.resolve(), image)
+    return list(found.values())
+
+
+def result_names(images: list[Path]) -> list[str]:
+    """A name for the results of each image, no two alike.
+
+    It is the stem; where that is taken twice, the path below the folder that holds them all; where that is taken too
+    (photo.jpg beside photo.png), the path with its suffix.
+    """
+    real = [image.resolve() for image in images]
+    root = Path(os.path.commonpath([image.parent for image in real])) if real else Path()
+    choices = [
+        (image.stem, below.with_suffix("").as_posix(), below.as_posix())
+        for image, below in zip(real, [image.relative_to(root) for image in real], strict=True)
+    ]
+    level = [0] * len(images)
+    while True:
+        names = [choice[depth] for choice, depth in zip(choices, level, strict=True)]
+        count = Counter(names)
+        if len(count) == len(names):
+            return names
+        level = [min(depth + (count[name] > 1), 2) for name, depth in zip(names, level, strict=True)]
+
+
+def _glob(pattern: str) -> list[Path]:
+    path = Path(pattern)
+    root = Path(path.anchor or ".")
+    matches = root.glob(path.relative_to(root).as_posix() if path.anchor else pattern)
+    return sorted(
+        match
+        for match in matches
+        if match.is_file() and match.suffix.lower() in IMAGE_SUFFIXES and not match.name.startswith(".")
+    )

@@ -1,0 +1,131 @@
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semseg_app.cli.main import main
+
+MakeGraph = Callable[..., Path]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """a: left red, right blue. sub/a: green. broken: not an image."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    halves = np.zeros((30, 40, 3), np.uint8)
+    halves[:, :10, 0] = halves[:, 10:, 2] = 255
+    Image.fromarray(halves).save(folder / "a.png")
+    Image.new("RGB", (100, 21), (0, 255, 0)).save(folder / "sub" / "a.jpg")
+    return folder
+
+
+@pytest.fixture
+def predict(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int | str | None]:
+    """Run the verb in this process; -> exit code."""
+
+    def run(*arguments: object) -> int | str | None:
+        monkeypatch.setattr(sys, "argv", ["semseg", "predict", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return caught.value.code
+
+    return run
+
+
+def test_masks_overlays_and_shares(
+    make_graph: MakeGraph, photos: Path, tmp_path: Path, predict: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert predict(make_graph(), photos, "-o", out, "--tile", 64) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"2 images in {out} (rgb, onnxruntime, cpu, fp32)" in said.err
+
+    written = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    assert written == ["masks/a.png", "masks/sub/a.png", "overlays/a.jpg", "overlays/sub/a.jpg", "shares.csv"]
+    mask = np.asarray(Image.open(out / "masks" / "a.png"))
+    assert (mask[:, :10] == 0).all()
+    assert (mask[:, 10:] == 2).all()
+    assert (np.asarray(Image.open(out / "masks" / "sub" / "a.png")) == 1).all()
+    overlay = np.asarray(Image.open(out / "overlays" / "sub" / "a.jpg"))
+    assert overlay.shape == (21, 100, 3)
+    np.testing.assert_allclose(overlay.mean((0, 1)), [0, 227, 0], atol=3)  # photo 255 under palette 200
+    rows = list(csv.DictReader((out / "shares.csv").read_text(encoding="utf-8").splitlines()))
+    assert list(rows[0]) == ["file", "width", "height", "red", "green", "blue", "mean_confidence"]
+    assert [row["file"] for row in rows] == [str(photos / "a.png"), str(photos / "sub" / "a.jpg")]
+    assert [float(rows[0][name]) for name in ("width", "height", "red", "green", "blue")] == [40, 30, 0.25, 0, 0.75]
+    assert 0.9 < float(rows[0]["mean_confidence"]) <= 1
+
+
+def test_a_broken_image_is_one_line_and_the_rest_goes_on(
+    make_graph: MakeGraph, photos: Path, tmp_path: Path, predict: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "aa_broken.jpg").write_bytes(b"\xff\xd8 no photo")
+    out = tmp_path / "out"
+    assert predict(make_graph(), photos, "-o", out, "--no-overlay", "--json") == 1
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    assert [image["mask"] for image in report["images"]] == [
+        str(out / "masks" / name) for name in ("a.png", "sub/a.png")
+    ]
+    assert report["images"][0]["shares"] == {"red": 0.25, "green": 0.0, "blue": 0.75}
+    assert "overlay" not in report["images"][0]
+    assert not (out / "overlays").exists()
+    assert [failure["file"] for failure in report["failed"]] == [str(photos / "aa_broken.jpg")]
+    assert (report["engine"], report["device"], report["precision"]) == ("onnxruntime", "cpu", "fp32")
+    lines = [line for line in said.err.splitlines() if line]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"semseg: {photos / 'aa_broken.jpg'}: unreadable image")
+
+
+def test_a_network_folder_and_a_glob(
+    network_folder: Path, photos: Path, tmp_path: Path, predict: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (network_folder, photos / "*.png", "-o", tmp_path / "out", "--device", "cpu", "--json")
+    assert predict(*arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["engine"] == "torch"
+    assert len(report["images"]) == 1
+    assert sum(report["images"][0]["shares"].values()) == pytest.approx(1)
+
+
+def test_results_inside_the_photos_are_not_segmented_again(
+    make_graph: MakeGraph, photos: Path, predict: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert predict(make_graph(), photos, "-o", photos / "out", "--json") == 0
+        assert len(json.loads(capsys.readouterr().out)["images"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{photos}/none.png", "-o", "{out}"], "none.png: no such image"),
+        (["{photos}", "-o", "{photos}/a.png"], "a.png: is a file"),
+        (["{photos}", "-o", "{out}", "--tile", "7"], "--tile 7: at least 64"),
+        (["{photos}", "-o", "{out}", "--engine", "caffe"], "'caffe' is not one of"),
+        (["{photos}"], "Missing option"),
+    ],
+)
+def test_misuse_exits_with_2(
+    make_graph: MakeGraph,
+    photos: Path,
+    tmp_path: Path,
+    predict: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    filled = [argument.format(photos=photos, out=tmp_path / "out") for argument in arguments]
+    assert predict(make_graph(), *filled) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert message in said.err
+    assert "Traceback" not in said.err
+    assert not (tmp_path / "out").exists()

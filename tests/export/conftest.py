@@ -1,0 +1,53 @@
+"""Model folders of random networks whose class maps hold every class, and photos to run them on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from semseg_app.export.verify import generated_photos
+from torch import nn
+
+from semseg_app import models
+from semseg_app.artifact import LabelSpace, ModelConfig
+from semseg_app.model_spec import ModelSpec
+
+CLASSES = ["road", "sky", "tree", "car", "pole"]
+PALETTE = [(128, 64, 128), (70, 130, 180), (107, 142, 35), (0, 0, 142), (153, 153, 153)]
+
+
+def lively_network(architecture: str) -> models.SegmentationNetwork:
+    """A random network as a trained one would be: batch norms that do something, every class somewhere the largest."""
+    torch.manual_seed(0)
+    spec = ModelSpec(architecture=architecture, encoder="tu-test_resnet", num_classes=len(CLASSES), decoder_channels=32)
+    network = models.build(spec).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, 0, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.1)
+    with torch.no_grad():
+        # Every class's logits to mean 0 and deviation 2 over the photos: no class wins everywhere.
+        pixels = torch.stack([torch.from_numpy(photo) for photo in generated_photos(2)])
+        logits = network(pixels.permute(0, 3, 1, 2).float() / 255)
+        deviation, mean = torch.std_mean(logits, dim=(0, 2, 3))
+        network.classifier.weight.mul_((2 / deviation).view(-1, 1, 1, 1))
+        network.classifier.bias.copy_((network.classifier.bias - mean) * 2 / deviation)
+    return network
+
+
+@pytest.fixture(scope="session")
+def make_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Architecture -> a new model folder."""
+
+    def make(architecture: str) -> Path:
+        network = lively_network(architecture)
+        folder = tmp_path_factory.mktemp(architecture) / "model"
+        labels = LabelSpace(classes=CLASSES, palette=PALETTE)
+        models.save_network(
+            folder, network, ModelConfig(name=f"lively {architecture}", model=network.spec, labels=labels)
+        )
+        return folder
+
+    return make

@@ -1,0 +1,109 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semseg_app.errors import UserError
+from semseg_app.inference.decode import BrokenImage, ImageTooLarge, UnsupportedImage, decode_image
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def decode(image: Image.Image, kind: str = "PNG", **options: object) -> np.ndarray:
+    pixels = decode_image(encode(image, kind, **options), 10_000)
+    assert pixels.dtype == np.uint8
+    assert pixels.shape[2] == 3
+    return pixels
+
+
+@pytest.fixture
+def photo() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (7, 5, 3), np.uint8))
+
+
+def test_lossless_formats_keep_every_pixel(photo):
+    for kind, options in {"PNG": {}, "BMP": {}, "TIFF": {}, "WEBP": {"lossless": True}}.items():
+        np.testing.assert_array_equal(decode(photo, kind, **options), np.asarray(photo))
+
+
+# What a viewer must undo, by the EXIF standard: orientation -> the way the stored image was turned from upright.
+STORED = {
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.transpose(1, 0, 2),
+    6: lambda upright: np.rot90(upright, 1),
+    7: lambda upright: np.rot90(upright, 2).transpose(1, 0, 2),
+    8: lambda upright: np.rot90(upright, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_exif_orientation_is_applied(photo, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = np.asarray(photo)
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
+    np.testing.assert_array_equal(decode(stored, exif=exif), upright)
+
+
+def test_alpha_is_laid_over_white():
+    rgba = np.zeros((1, 3, 4), np.uint8)
+    rgba[0] = [(200, 100, 0, 255), (200, 100, 0, 0), (200, 100, 0, 51)]  # opaque, clear, a fifth
+    expected = [(200, 100, 0), (255, 255, 255), (244, 224, 204)]
+    np.testing.assert_array_equal(decode(Image.fromarray(rgba))[0], expected)
+    clear_index = Image.new("P", (2, 1), 1)
+    clear_index.putpalette([10, 20, 30, 40, 50, 60])
+    np.testing.assert_array_equal(decode(clear_index)[0, 0], (40, 50, 60))
+    np.testing.assert_array_equal(decode(clear_index, transparency=1)[0, 0], (255, 255, 255))
+
+
+def test_cmyk_jpeg():
+    pixels = decode(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)
+    np.testing.assert_allclose(pixels.mean(axis=(0, 1)), (255, 0, 0), atol=3)
+
+
+def test_grey_of_1_8_and_16_bits():
+    np.testing.assert_array_equal(decode(Image.new("L", (2, 2), 77)), 77)
+    np.testing.assert_array_equal(decode(Image.new("1", (2, 2), 1)), 255)
+    deep = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
+    for kind in ("PNG", "TIFF"):
+        np.testing.assert_array_equal(decode(Image.fromarray(deep), kind)[0, :, 0], [0, 0, 1, 128, 255])
+
+
+def test_what_is_refused():
+    with pytest.raises(UnsupportedImage, match="32 bits"):
+        decode(Image.new("I", (2, 2)), "TIFF")
+    with pytest.raises(UnsupportedImage, match="send JPEG, PNG, WebP, BMP or TIFF"):
+        decode(Image.new("RGB", (2, 2)), "PPM")
+    with pytest.raises(BrokenImage, match="empty"):
+        decode_image(b"", 10)
+    with pytest.raises(ImageTooLarge, match="3 x 4 pixels, above the limit of 1.1e-05 megapixels"):
+        decode_image(encode(Image.new("RGB", (3, 4))), 11)
+    assert decode_image(encode(Image.new("RGB", (3, 4))), 12).shape == (4, 3, 3)
+
+
+def test_damaged_bytes_decode_or_are_refused_in_one_line(photo):
+    """Nothing but a UserError may come out, whatever byte is wrong: the API would answer 500 to anything else."""
+    random = np.random.default_rng(1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    refused = 0
+    for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF"):
+        whole = encode(photo.resize((50, 70)), kind, exif=exif)
+        for _ in range(150):
+            damaged = bytearray(whole[: random.integers(1, len(whole) + 1)] if random.random() < 0.3 else whole)
+            for place in random.integers(0, min(len(damaged), 200), random.integers(1, 6)):
+                damaged[place] = random.integers(256)
+            try:
+                assert decode_image(bytes(damaged), 10_000).size <= 30_000
+            except UserError as error:
+                assert "\n" not in str(error)
+                refused += 1
+    assert 100 < refused < 750

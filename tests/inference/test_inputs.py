@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+
+from semseg_app.errors import UserError
+from semseg_app.inference.inputs import find_images, result_names
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for name in ("a.jpg", "notes.txt", "b/a.PNG", "b/c/d.webp", "b/.hidden.jpg", "out/masks/a.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path
+
+
+def found(photos: Path, *inputs: str) -> list[str]:
+    images = find_images([str(photos / one) for one in inputs], leave_out=photos / "out")
+    return [image.relative_to(photos).as_posix() for image in images]
+
+
+def test_files_folders_and_globs(photos: Path) -> None:
+    assert found(photos, "") == ["a.jpg", "b/a.PNG", "b/c/d.webp"]
+    assert found(photos, "b", "a.jpg", "b/a.PNG") == ["b/a.PNG", "b/c/d.webp", "a.jpg"]
+    assert found(photos, "*.jpg") == ["a.jpg"]
+    assert found(photos, "**/*") == ["a.jpg", "b/a.PNG", "b/c/d.webp"]
+    assert found(photos, "notes.txt") == ["notes.txt"]  # named outright
+    assert found(photos, "out/masks/a.png") == ["out/masks/a.png"]
+    (photos / "x[1].jpg").touch()
+    assert found(photos, "x[1].jpg") == ["x[1].jpg"]
+
+
+def test_a_relative_glob(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos)
+    assert find_images(["b/**/*.webp"], Path("out")) == [Path("b/c/d.webp")]
+
+
+def test_an_input_without_images_is_an_error(photos: Path) -> None:
+    for name, what in (("missing.jpg", "no such image"), ("*.bmp", "no such image"), ("out", "no images in it")):
+        with pytest.raises(UserError, match=what):
+            found(photos, name)
+
+
+def test_names_never_meet() -> None:
+    def names(*paths: str) -> list[str]:
+        return result_names([Path("/photos") / path for path in paths])
+
+    assert names("x/a.jpg", "y/b.jpg") == ["a", "b"]
+    assert names("x/a.jpg", "y/a.jpg", "y/b.jpg") == ["x/a", "y/a", "b"]
+    assert names("a.jpg", "a.png", "b/c.jpg") == ["a.jpg", "a.png", "c"]
+    assert names("a.jpg", "a.png", "x/a.jpg.png") == ["a.jpg", "a.png", "x/a.jpg"]
+    assert names() == []

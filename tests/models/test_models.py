@@ -1,0 +1,169 @@
+"""One tester for every architecture; each row below is a network that the product offers."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from semseg_app.artifact import LabelSpace, ModelConfig
+from semseg_app.errors import UserError
+from semseg_app.models import ModelSpec, build, load, save_network
+from semseg_app.models.pyramid_pooling import adaptive_average_pool
+
+CLASSES = 5
+NETWORKS = {
+    "deeplabv3": ModelSpec(architecture="deeplabv3", num_classes=CLASSES, decoder_channels=32),
+    "deeplabv3-stride16": ModelSpec(
+        architecture="deeplabv3", num_classes=CLASSES, output_stride=16, decoder_channels=32
+    ),
+    "deeplabv3plus": ModelSpec(architecture="deeplabv3plus", num_classes=CLASSES),
+    "deeplabv3plus-mobilenet": ModelSpec(architecture="deeplabv3plus", encoder="mobilenet_v2", num_classes=CLASSES),
+    "pspnet": ModelSpec(architecture="pspnet", num_classes=CLASSES, decoder_channels=32),
+    "upernet": ModelSpec(architecture="upernet", num_classes=CLASSES, decoder_channels=32),
+    "segformer": ModelSpec(architecture="segformer", encoder="mit_b0", num_classes=CLASSES, decoder_channels=32),
+    "segformer-timm": ModelSpec(architecture="segformer", encoder="tu-convnext_atto", num_classes=CLASSES),
+}
+
+
+@pytest.fixture(params=NETWORKS, scope="module")
+def spec(request: pytest.FixtureRequest) -> ModelSpec:
+    return NETWORKS[request.param]
+
+
+@pytest.fixture(scope="module")
+def network(spec: ModelSpec) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build(spec).eval()
+
+
+@pytest.mark.parametrize("size", [(64, 64), (61, 97), (32, 113)])
+def test_any_size_gives_logits_of_that_size(network, size):
+    images = torch.rand(2, 3, *size)
+    with torch.inference_mode():
+        full = network.full_logits(images)
+        features = network.features(images)
+        logits = network(images)
+    assert full.shape == (2, CLASSES, *size)
+    assert torch.equal(features.logits, logits)
+    assert [stage.shape[1] for stage in features.stages] == network.stage_channels
+    assert features.decoder.shape[1] == network.decoder_channels
+    assert features.decoder.shape[2:] == logits.shape[2:]
+
+
+def test_padding_leaves_the_image_where_it_was(network):
+    """A size that the stride divides needs no padding; padding by hand must give the same logits."""
+    images = torch.rand(1, 3, 61, 97)
+    right, bottom = -97 % network.stride, -61 % network.stride
+    mean = network.mean.expand(1, 3, 61 + bottom, 97 + right).clone()
+    mean[..., :61, :97] = images
+    with torch.inference_mode():
+        torch.testing.assert_close(network.full_logits(mean)[..., :61, :97], network.full_logits(images))
+
+
+def test_every_parameter_gets_a_gradient(spec):
+    torch.manual_seed(0)
+    network = build(spec, auxiliary=(-2,)).train()
+    features = network.features(torch.rand(2, 3, 64, 96))
+    labels = torch.randint(CLASSES, (2, 64, 96))
+    loss = functional.cross_entropy(network.upsample(features.logits, 64, 96), labels)
+    loss = loss + functional.cross_entropy(network.upsample(features.auxiliary[0], 64, 96), labels)
+    loss.backward()
+    missing = [name for name, one in network.named_parameters() if one.grad is None or not one.grad.isfinite().all()]
+    assert not missing
+
+
+def test_normalisation_is_inside(spec):
+    torch.manual_seed(0)
+    network = build(spec).eval()
+    plain = build(spec.model_copy(update={"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)})).eval()
+    plain.load_state_dict(network.state_dict())
+    images = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(images), plain((images - network.mean) / network.std))
+
+
+def config_of(spec: ModelSpec) -> ModelConfig:
+    labels = LabelSpace(classes=[f"class {index}" for index in range(CLASSES)], palette=[(0, 0, 0)] * CLASSES)
+    return ModelConfig(name="test", model=spec, labels=labels)
+
+
+def test_saved_and_loaded_are_equal_and_training_parts_stay_behind(spec, tmp_path):
+    torch.manual_seed(0)
+    network = build(spec, auxiliary=(-1,)).eval()
+    save_network(tmp_path / "model", network, config_of(spec))
+    loaded = load(tmp_path / "model")
+    assert not [name for name in loaded.state_dict() if "auxiliary" in name]
+    images = torch.rand(1, 3, 61, 97)
+    with torch.inference_mode():
+        assert torch.equal(loaded.full_logits(images), network.full_logits(images))
+
+
+@pytest.mark.parametrize("bins", [1, 2, 3, 6])
+def test_pyramid_pooling_equals_adaptive_pooling(bins):
+    maps = torch.randn(2, 4, 13, 17, requires_grad=True)
+    ours, reference = adaptive_average_pool(maps, bins), functional.adaptive_avg_pool2d(maps, bins)
+    torch.testing.assert_close(ours, reference)
+    weight = torch.randn_like(ours)
+    gradients = [torch.autograd.grad((pooled * weight).sum(), maps)[0] for pooled in (ours, reference)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder": "resnet81"}, "did you mean resnet18"),
+        ({"encoder": "tu-convnext_ato"}, "did you mean tu-convnext_atto"),
+        ({"architecture": "deeplabv3plus", "output_stride": 32}, "needs 8 or 16"),
+        ({"architecture": "upernet", "output_stride": 8}, "leave output_stride out"),
+    ],
+)
+def test_impossible_networks_are_explained(change, message):
+    with pytest.raises(UserError, match=message):
+        build(ModelSpec(**{"num_classes": 3} | change))
+
+
+def test_wrong_auxiliary_stage():
+    with pytest.raises(UserError, match="stages 0 to 4, not 7"):
+        build(ModelSpec(num_classes=3), auxiliary=(7,))
+
+
+def test_unreachable_weights_warn_and_train_from_scratch(monkeypatch):
+    import segmentation_models_pytorch.encoders as encoders
+
+    def no_network(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("cannot reach the Hub")
+
+    monkeypatch.setattr(encoders, "hf_hub_download", no_network)
+    with pytest.warns(UserWarning, match="no pretrained weights for resnet18: cannot reach the Hub"):
+        network = build(ModelSpec(num_classes=3), "imagenet")
+    assert isinstance(network, torch.nn.Module)
+
+
+def damage(folder: Path, kind: str) -> None:
+    weights = folder / "model.safetensors"
+    if kind == "truncated":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif kind == "missing":
+        weights.unlink()
+    else:
+        config = folder / "config.json"
+        config.write_text(config.read_text().replace('"num_classes": 5', '"num_classes": 6'))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("truncated", "damaged or truncated"), ("missing", "incomplete"), ("other", "does not fit")]
+)
+def test_damaged_model_folders_are_named(kind, message, tmp_path):
+    spec = NETWORKS["segformer"]
+    with warnings.catch_warnings():
+        save_network(tmp_path / "model", build(spec), config_of(spec))
+    damage(tmp_path / "model", kind)
+    with pytest.raises(UserError, match=rf"model.safetensors: .*{message}"):
+        load(tmp_path / "model")
+
+
+def test_not_a_model_folder(tmp_path):
+    with pytest.raises(UserError, match=r"not a model folder \(it has no config.json\)"):
+        load(tmp_path)

@@ -1,0 +1,205 @@
+"""The loop through its public surface: resume, kills, processes, errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from semseg_app.artifact import read_config
+from semseg_app.data.layouts import open_dataset
+from semseg_app.errors import UserError
+from semseg_app.models import load
+from semseg_app.training.loop import train
+from semseg_app.training.methods.supervised import Supervised
+from semseg_app.training.recipe import Recipe
+
+
+def recipe(root: Path, output: Path, **changes) -> Recipe:
+    """Eight steps of a network of 94,000 weights, one thread."""
+    content = {
+        "name": "tiny",
+        "output": output,
+        "data": {"root": root},
+        "model": {
+            "architecture": "segformer",
+            "encoder": "tu-test_efficientnet",
+            "pretrained": None,
+            "decoder_channels": 32,
+        },
+        "view": {"crop": [48, 64]},
+        "optimizer": {"lr": 0.05},
+        "schedule": {"steps": 8},
+        "batch_size": 4,
+        "precision": "fp32",
+        "threads": 1,
+        "log_every": 2,
+        "evaluate_every": 4,
+        "checkpoint_every": 2,
+    }
+    return Recipe.model_validate(content | changes)
+
+
+def weights(run: Path, link: str = "last") -> dict[str, torch.Tensor]:
+    return load_file(run / link / "model.safetensors")
+
+
+def assert_equal_weights(left: Path, right: Path) -> None:
+    ours, theirs = weights(left), weights(right)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_dataset, tmp_path_factory) -> Path:
+    """An uninterrupted run."""
+    output = tmp_path_factory.mktemp("runs") / "finished"
+    train(recipe(tiny_dataset, output), say=lambda line: None)
+    return output
+
+
+def test_a_run_leaves_what_a_user_needs(finished, tiny_dataset):
+    report = json.loads((finished / "report.json").read_text())
+    config = read_config(finished / "best")
+    assert config.labels.classes == ["ground", "box", "disc"]
+    training = config.provenance["training"]
+    assert training["recipe"]["schedule"]["steps"] == 8
+    assert training["data"]["labeled"]["images"] == 12
+    assert torch.__version__.startswith(training["versions"]["torch"])
+    assert training["val"]["miou"] == report["best"]["student"]["miou"]
+    lines = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "losses" in line] == [2, 4, 6, 8]
+    assert all(line["losses"]["supervised"] > 0 and line["images_per_second"] > 0 for line in lines if "losses" in line)
+    assert [line["step"] for line in lines if "evaluation" in line] == [4, 8]
+    assert load(finished / "best").spec.num_classes == 3
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing catches it."""
+
+
+@pytest.mark.parametrize("step", [0, 1, 3, 4, 7])
+def test_killed_at_any_step_and_resumed_is_the_same_run(step, finished, tiny_dataset, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+
+        def die(self: Supervised, at: int) -> None:
+            if at == step:
+                raise Killed
+
+        patch.setattr(Supervised, "after_step", die)
+        with pytest.raises(Killed):
+            train(recipe(tiny_dataset, tmp_path / "run"), say=lambda line: None)
+    # Workers, and how often it is logged, may change on the way.
+    train(recipe(tiny_dataset, tmp_path / "run", log_every=4), resume=True, say=lambda line: None)
+    assert_equal_weights(tmp_path / "run", finished)
+    best = [json.loads((run / "report.json").read_text())["best"] for run in (finished, tmp_path / "run")]
+    assert best[0] == best[1]
+
+
+def test_sigkill_leaves_whole_folders(finished, tiny_dataset, tmp_path):
+    """A real process, killed three times at moments of its own; what it leaves is whole, and the end is the same."""
+    run = tmp_path / "run"
+    content = recipe(tiny_dataset, run, checkpoint_every=1, evaluate_every=1).model_dump(mode="json")
+    (tmp_path / "recipe.yaml").write_text(json.dumps(content))
+    command = [sys.executable, "-m", "semseg_app.training", str(tmp_path / "recipe.yaml"), "--resume"]
+    for checkpoints in (1, 2):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while len(list((run / "checkpoints").glob("step-*.pt"))) < checkpoints and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for folder in (run / "models").iterdir():
+            if not folder.name.startswith("."):
+                load(folder)
+    train(recipe(tiny_dataset, run, checkpoint_every=1, evaluate_every=1), resume=True, say=lambda line: None)
+    assert_equal_weights(run, finished)
+    assert not list(run.rglob("*.part"))
+
+
+def test_sigterm_saves_and_says_how_to_go_on(tiny_dataset, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        Supervised, "after_step", lambda self, step: os.kill(os.getpid(), signal.SIGTERM) if step == 4 else None
+    )
+    lines: list[str] = []
+    with pytest.raises(SystemExit) as stopped:
+        train(recipe(tiny_dataset, tmp_path / "run", checkpoint_every=8), say=lines.append)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert lines[-1] == "stopped by signal after step 5; continue with --resume"
+    monkeypatch.undo()
+    train(recipe(tiny_dataset, tmp_path / "run", checkpoint_every=8), resume=True, say=lambda line: None)
+    assert_equal_weights(tmp_path / "run", finished)
+
+
+def test_damaged_checkpoint_falls_back_to_the_one_before(finished, tiny_dataset, tmp_path):
+    lines: list[str] = []
+    train(recipe(tiny_dataset, tmp_path / "run"), say=lines.append)
+    newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:5000])
+    train(recipe(tiny_dataset, tmp_path / "run"), resume=True, say=lines.append)
+    assert any(f"{newest}: damaged" in line for line in lines)
+    assert any("resuming" in line and line.endswith("at step 6") for line in lines)
+    assert_equal_weights(tmp_path / "run", finished)
+
+
+def test_two_ranks_are_one_process_that_accumulates(tiny_dataset, tmp_path):
+    """Both see the same micro-batches, so batch statistics are equal too and gradients differ by rounding only."""
+    changes = {"schedule": {"steps": 3}, "evaluate_every": 3, "checkpoint_every": 3, "accumulate": 1}
+    one = recipe(tiny_dataset, tmp_path / "one", **changes | {"accumulate": 2})
+    train(one, say=lambda line: None)
+    two = recipe(tiny_dataset, tmp_path / "two", **changes).model_dump(mode="json")
+    (tmp_path / "recipe.yaml").write_text(json.dumps(two))
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    result = subprocess.run(
+        [*launch, "-m", "semseg_app.training", str(tmp_path / "recipe.yaml")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "cpu x2" in result.stderr
+    ours, theirs = weights(tmp_path / "two"), weights(tmp_path / "one")
+    learned = [name for name in ours if "running_" not in name and "num_batches" not in name]
+    for name in learned:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
+    # Five val images on two ranks: every labeled pixel is scored once, none twice.
+    data = open_dataset(tiny_dataset)
+    scored = read_config(tmp_path / "two" / "last").provenance["training"]["val"]["pixels"]
+    assert scored == sum(int((data.read_label(sample) != 255).sum()) for sample in data.samples("val"))
+
+
+def test_learning_happens(tiny_dataset, tmp_path):
+    long = {"schedule": {"steps": 60}, "evaluate_every": 60, "checkpoint_every": 60, "log_every": 20}
+    report = train(recipe(tiny_dataset, tmp_path / "run", **long, precision="bf16"), say=lambda line: None)
+    assert report["best"]["student"]["miou"] > 0.6
+
+
+def refused(match: str, chosen: Recipe, **arguments) -> None:
+    with pytest.raises(UserError, match=match):
+        train(chosen, say=lambda line: None, **arguments)
+
+
+def test_errors_name_the_fix(tiny_dataset, finished, tmp_path):
+    output = tmp_path / "run"
+    refused("already holds a run; add --resume", recipe(tiny_dataset, finished))
+    refused(
+        "--resume: optimizer was .* put it back", recipe(tiny_dataset, finished, optimizer={"lr": 0.1}), resume=True
+    )
+    refused("both in train and in train", recipe(tiny_dataset, output, data={"root": tiny_dataset, "val": "train"}))
+    refused(
+        "no split named 'vall'; there are: train, val",
+        recipe(tiny_dataset, output, data={"root": tiny_dataset, "val": "vall"}),
+    )
+    refused("batch_size: 5 cannot be split .* use 4", recipe(tiny_dataset, output, batch_size=5, accumulate=2))
+    refused("loss supervised is not finite; lower optimizer.lr", recipe(tiny_dataset, output, optimizer={"lr": 1e30}))
+    if not torch.cuda.is_available():
+        refused("fp16 needs a GPU", recipe(tiny_dataset, output, precision="fp16"))

@@ -1,0 +1,81 @@
+"""Recipes: what is refused, and with which words."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from semseg_app.errors import UserError
+from semseg_app.training.recipe import PRESETS, Recipe, ScheduleSection, load_recipe
+
+GOOD = {"name": "run", "data": {"root": "data"}}
+
+
+def write(folder: Path, content: object) -> str:
+    path = folder / "recipe.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return str(path)
+
+
+def test_overrides_reach_every_section(tmp_path):
+    source = write(tmp_path, GOOD)
+    recipe = load_recipe(
+        source, ["optimizer.lr=1e-3", "view.crop=[64, 96]", "data.val=null", "seed=7", "model.encoder=resnet34"]
+    )
+    assert recipe.optimizer.lr == 0.001
+    assert recipe.view.crop == (64, 96)
+    assert recipe.data.val is None
+    assert (recipe.seed, recipe.model.encoder) == (7, "resnet34")
+
+
+@pytest.mark.parametrize(
+    ("content", "overrides", "message"),
+    [
+        (GOOD | {"optimiser": {}}, [], r"recipe.yaml: unknown key optimiser; did you mean optimizer\?"),
+        (GOOD, ["optimizer.learning_rate=1"], "unknown key optimizer.learning_rate; known keys: clip_norm, "),
+        (GOOD, ["schedule.step=10"], r"unknown key schedule.step; did you mean steps\?"),
+        (GOOD, ["model.architecture=deeplab"], "model.architecture: Input should be 'deeplabv3'"),
+        (GOOD, ["schedule.warmup=1000"], "warmup .1000. must be shorter than steps .1000."),
+        (GOOD, ["view.scale=[2, 0.5]"], "smallest, largest"),
+        (GOOD, ["optimizer.lr"], "an override is written key=value"),
+        (GOOD, ["name.first=1"], "name is a value, not a section"),
+        ({"name": "run"}, [], "recipe.yaml: data: Field required"),
+        ("name: [unclosed", [], "recipe.yaml:.*: not valid YAML"),
+        ("- a list", [], "expected `key: value` lines"),
+    ],
+)
+def test_mistakes_are_named(content, overrides, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        load_recipe(write(tmp_path, content), overrides)
+
+
+def test_missing_recipe_lists_the_presets():
+    with pytest.raises(
+        UserError, match=r"no such recipe file, and no preset of that name; presets: .*streets-supervised"
+    ):
+        load_recipe("nothing.yaml", [])
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_presets_are_valid_and_say_what_they_aim_at(path):
+    recipe = load_recipe(path.stem, [])
+    assert recipe.name == path.stem
+    assert recipe.aims_at
+
+
+def test_schedule_by_hand():
+    schedule = ScheduleSection(steps=100, warmup=4, power=1.0, floor=0.1)
+    assert [schedule.factor(step) for step in (0, 3)] == [0.2, 0.8]
+    assert schedule.factor(50) == 0.5
+    assert schedule.factor(99) == 0.1
+    assert ScheduleSection(steps=10, power=0.9).factor(5) == pytest.approx(0.5**0.9)
+
+
+def test_schema_for_editors_is_printed_and_fits():
+    printed = subprocess.run(
+        [sys.executable, "-m", "semseg_app.cli", "schema"], capture_output=True, text=True, check=True
+    )
+    assert json.loads(printed.stdout) == json.loads(json.dumps(Recipe.model_json_schema()))

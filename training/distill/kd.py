@@ -1,0 +1,38 @@
+"""KD: the student's class distribution at every pixel follows the teacher's.
+
+Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, per pixel as in Liu et al., "Structured Knowledge
+Distillation for Semantic Segmentation", CVPR 2019. It needs no labels: ignored pixels and unlabeled images count too.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from semseg_app.training.consistency import at_least_float32
+from torch import Tensor
+from torch.nn import functional
+
+
+class KDConfig(BaseModel):
+    """Defaults of the CIRKD code base. Repositories that average the divergence over classes too use weight 10."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["kd"] = "kd"
+    weight: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=1.0, gt=0)
+
+
+def kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """T^2 times the mean over pixels of KL(softmax(teacher / T) || softmax(student / T)).
+
+    The factor keeps the gradient's order whatever the temperature. The teacher is detached.
+
+    Args:
+        student_logits: `[B, K, h, w]`.
+        teacher_logits: `[B, K, h, w]`.
+        temperature: T.
+    """
+    student = (at_least_float32(student_logits) / temperature).log_softmax(dim=1)
+    teacher = (at_least_float32(teacher_logits.detach()) / temperature).log_softmax(dim=1)
+    divergence = functional.kl_div(student, teacher, reduction="sum", log_target=True)
+    return divergence * (temperature**2 / student[:, 0].numel())

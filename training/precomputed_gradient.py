@@ -1,0 +1,38 @@
+"""Losses whose gradient is made together with their value, chunk by chunk, and kept instead of the intermediates.
+
+A contrast over millions of pairs need not store its pair matrix for the backward pass: the loss is one number, so while
+a chunk of pairs is at hand its share of the gradient can be added up at once. Such a loss is a custom operator that
+returns (loss, gradient of input 0, gradient of input 1, ...). torch.compile takes it as one opaque node of fixed
+shapes, whatever loops it holds. There are first derivatives only.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def carry_gradients(operator: torch.library.CustomOpDef) -> None:
+    """Teach autograd that outputs 1, 2, ... of `operator` are the gradients of output 0 for inputs 0, 1, ...
+
+    An empty gradient means that nobody asked for it.
+    """
+
+    def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*output[1:])
+        ctx.inputs = len(inputs)
+
+    def scale(ctx: Any, loss_gradient: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if loss_gradient is None:
+            return (None,) * ctx.inputs
+        made = [gradient * loss_gradient if gradient.numel() else None for gradient in ctx.saved_tensors]
+        return (*made, *[None] * (ctx.inputs - len(made)))
+
+    operator.register_autograd(scale, setup_context=keep)
+
+
+def wants_gradient(tensor: Tensor) -> bool:
+    """Whether a gradient for `tensor` can be asked for later."""
+    return tensor.requires_grad and torch.is_grad_enabled()
