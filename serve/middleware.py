@@ -54,7 +54,11 @@ class RequestId:
 
 
 class BodyLimit:
-    """Answers 413 to a body above `max_bytes`, declared or counted while it arrives; never holds more than that."""
+    """Answers 413 to a body above `max_bytes`, declared or counted while it arrives; never holds more than that.
+
+    The connection stays open: uvicorn throws away what still arrives. Closing it at once would reset it under a client
+    that is still sending, and that client would never read the answer.
+    """
 
     def __init__(self, app: ASGIApp, max_bytes: int):
         self.app = app
@@ -66,7 +70,7 @@ class BodyLimit:
         message = f"the upload is above the limit of {self.max_bytes / 2**20:g} MiB"
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdecimal() and int(declared) > self.max_bytes:
-            return await problem(413, message, {"Connection": "close"})(scope, receive, send)
+            return await problem(413, message)(scope, receive, send)
         arrived = 0
 
         async def receive_counted() -> Message:
@@ -74,7 +78,7 @@ class BodyLimit:
             part = await receive()
             arrived += len(part.get("body", b""))
             if arrived > self.max_bytes:
-                raise HTTPException(413, message, {"Connection": "close"})
+                raise HTTPException(413, message)
             return part
 
         return await self.app(scope, receive_counted, send)

@@ -60,7 +60,7 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
     choice = recipe.model.model_dump(exclude={"pretrained", "auxiliary"})
     spec = ModelSpec(**choice, num_classes=data.num_classes)
     network = build(spec, recipe.model.pretrained, recipe.model.auxiliary)
-    method = build_method(recipe.method, network)
+    method = build_method(recipe.method, network, data)
     unlabeled = _unlabeled_pool(recipe, data, method)
     if accelerator.device.type == "cuda" and accelerator.num_processes > 1:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
@@ -82,7 +82,7 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
     elif resume:
         say(f"{folder.path}: nothing to resume; starting from the beginning")
     if recipe.compile:
-        network.compile()
+        network.features = torch.compile(network.features)
     prepared, optimizer = accelerator.prepare(method, optimizer)
     if state and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state["scaler"])

@@ -5,7 +5,7 @@ semseg train RECIPE key=value ...        dotted overrides, e.g. optimizer.lr=0.0
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -133,7 +133,7 @@ class Recipe(Section):
 
 
 def load_recipe(source: str, overrides: list[str]) -> Recipe:
-    """A YAML file or a preset's name, with `key=value` overrides. A UserError names the key and the nearest right one."""
+    """A YAML file or a preset's name, with `key=value` overrides. A UserError names the key and the right one."""
     path = Path(source)
     if not path.is_file():
         preset = PRESETS / f"{source.removesuffix('.yaml')}.yaml"
@@ -168,19 +168,24 @@ def _set(content: dict[str, Any], key: str, value: str) -> None:
 def _explain(error: ValidationError, path: Path) -> UserError:
     for problem in error.errors():
         if problem["type"] == "extra_forbidden":
-            location = [str(part) for part in problem["loc"]]
-            known = _keys(location)
-            near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+            *sections, key = [str(part) for part in problem["loc"]]
+            place, known = _keys(sections)
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-            return UserError(f"{path}: unknown key {'.'.join(location)}; {hint}")
+            return UserError(f"{path}: unknown key {'.'.join([*place, key])}; {hint}")
     return explain(error, path)
 
 
-def _keys(location: list[str]) -> list[str]:
-    """Names that are allowed where the last part of `location` stands."""
-    model: type[BaseModel] = Recipe
-    for part in location[:-1]:
-        if part in model.model_fields:
-            annotation = model.model_fields[part].annotation
-            model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else model
-    return sorted(model.model_fields)
+def _keys(sections: list[str]) -> tuple[list[str], list[str]]:
+    """The sections as a user writes them (pydantic adds the name of a method to them), and the keys allowed there."""
+    place, options = [], [Recipe]
+    for part in sections:
+        named = [one for one in options if "name" in one.model_fields and one.model_fields["name"].default == part]
+        if named:
+            options = named
+            continue
+        place.append(part)
+        inside = [one.model_fields[part].annotation for one in options if part in one.model_fields]
+        members = [member for annotation in inside for member in (get_args(annotation) or (annotation,))]
+        options = [one for one in members if isinstance(one, type) and issubclass(one, BaseModel)]
+    return place, sorted({name for one in options for name in one.model_fields})

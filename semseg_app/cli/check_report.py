@@ -30,7 +30,7 @@ def print_report(report: CheckReport, seconds: float) -> None:
         console.print()
     if report.lists:
         console.print(Text.assemble(("lists  ", "dim"), "  ".join(_list_names(report.lists))), soft_wrap=True)
-    console.print()
+        console.print()
     _print_findings(console, report.findings, "red")
     _print_findings(console, report.notes, "yellow")
     console.print(_summary(report, seconds))

@@ -47,12 +47,12 @@ def decode_image(data: bytes, max_pixels: int) -> np.ndarray:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise ImageTooLarge(
-                    f"the image has {image.width} x {image.height} pixels, above the limit of "
-                    f"{max_pixels / 1e6:g} megapixels; send a smaller one"
+                    f"the image has {image.width} x {image.height} pixels, above the limit of {max_pixels / 1e6:g} million; "
+                    "send a smaller one"
                 )
             return to_rgb(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageTooLarge(f"the image is above the limit of {max_pixels / 1e6:g} megapixels") from None
+        raise ImageTooLarge(f"the image is above the limit of {max_pixels / 1e6:g} million pixels; send a smaller one") from None
     except UnidentifiedImageError:
         raise UnsupportedImage("this is not an image that can be read; send JPEG, PNG, WebP, BMP or TIFF") from None
     except (UserError, MemoryError):

@@ -171,9 +171,7 @@ def test_every_planted_defect_is_named_with_its_file(tmp_path: Path) -> None:
     assert "truncated" in by_file["unreadable-image", "images/train/train0.jpg"]
     assert by_file["unreadable-image", "images/train/train1.jpg"] == "the file is empty"
     assert by_file["unreadable-image", "images/train/broken_link.jpg"] == "a link to nothing"
-    assert by_file["color-mask", "labels/train/train7.png"].startswith(
-        "#5a5a5a = ground (35.0%), #c83c28 = box (32.5%)"
-    )
+    assert by_file["color-mask", "labels/train/train7.png"].startswith("#5a5a5a = ground (35.0%), #285ad2 = disc")
     assert by_file["value-outside", "labels/train/train10.png"].startswith("7 (32.5%), 200 (32.5%); classes are 0 to 2")
     assert by_file["value-outside", "labels/train/train11.png"].startswith("300 (50.0%), 344 (50.0%)")
     assert by_file["overlap", "images/val/val0.jpg"] == "the same bytes as images/train/train15.jpg"

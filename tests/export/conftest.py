@@ -1,15 +1,17 @@
 """Model folders of random networks whose class maps hold every class, and photos to run them on."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from semseg_app.export.verify import generated_photos
 from torch import nn
 
 from semseg_app import models
 from semseg_app.artifact import LabelSpace, ModelConfig
+from semseg_app.export.onnx import export_onnx
+from semseg_app.export.verify import generated_photos
 from semseg_app.model_spec import ModelSpec
 
 CLASSES = ["road", "sky", "tree", "car", "pole"]
@@ -38,16 +40,17 @@ def lively_network(architecture: str) -> models.SegmentationNetwork:
 
 
 @pytest.fixture(scope="session")
-def make_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Architecture -> a new model folder."""
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Architecture -> a model folder with its exported graph, made once. Copy it to change it."""
 
-    def make(architecture: str) -> Path:
+    @functools.cache
+    def export(architecture: str) -> Path:
         network = lively_network(architecture)
         folder = tmp_path_factory.mktemp(architecture) / "model"
         labels = LabelSpace(classes=CLASSES, palette=PALETTE)
-        models.save_network(
-            folder, network, ModelConfig(name=f"lively {architecture}", model=network.spec, labels=labels)
-        )
+        config = ModelConfig(name=f"lively {architecture}", model=network.spec, labels=labels)
+        models.save_network(folder, network, config)
+        assert export_onnx(folder) == folder / "onnx" / "model.onnx"
         return folder
 
-    return make
+    return export

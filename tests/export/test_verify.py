@@ -12,6 +12,13 @@ import pytest
 import typer
 from onnx import ModelProto, TensorProto, numpy_helper
 from PIL import Image
+from torch.nn import functional
+from typer.testing import CliRunner
+
+from semseg_app import artifact
+from semseg_app.cli.export import export
+from semseg_app.data.dataset import open_folder
+from semseg_app.errors import UserError
 from semseg_app.export import onnx as export_module
 from semseg_app.export import verify as verify_module
 from semseg_app.export.verify import (
@@ -24,13 +31,6 @@ from semseg_app.export.verify import (
     record,
     verify,
 )
-from torch.nn import functional
-from typer.testing import CliRunner
-
-from semseg_app import artifact
-from semseg_app.cli.export import export
-from semseg_app.data.dataset import open_folder
-from semseg_app.errors import UserError
 from semseg_app.inference.engines import Prediction
 from semseg_app.models import pyramid_pooling
 
@@ -44,17 +44,10 @@ def small_photos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify_module, "GENERATED_SIZE", (120, 200))
 
 
-@pytest.fixture(scope="module")
-def exported_folder(make_model_folder: Callable[[str], Path]) -> Path:
-    folder = make_model_folder("deeplabv3plus")
-    export_module.export_onnx(folder)
-    return folder
-
-
 @pytest.fixture
-def folder(exported_folder: Path, tmp_path: Path) -> Path:
+def folder(exported: Callable[[str], Path], tmp_path: Path) -> Path:
     """A copy of an exported model folder, to be damaged."""
-    return Path(shutil.copytree(exported_folder, tmp_path / "model"))
+    return shutil.copytree(exported("deeplabv3plus"), tmp_path / "model")
 
 
 @pytest.fixture
@@ -154,9 +147,9 @@ def test_planted_defect_is_refused(folder: Path, defect: Callable[[ModelProto], 
 
 
 def test_pooling_that_exports_wrong_is_refused(
-    make_model_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    exported: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = make_model_folder("pspnet")
+    folder = shutil.copytree(exported("pspnet"), tmp_path / "model")
     monkeypatch.setattr(pyramid_pooling, "adaptive_average_pool", functional.adaptive_avg_pool2d)
     file = export_module.export_onnx(folder)
     monkeypatch.undo()
@@ -262,9 +255,9 @@ def test_record_keeps_the_entries_of_other_files(tmp_path: Path) -> None:
 
 
 def test_command_exports_verifies_and_answers_in_json(
-    make_model_folder: Callable[[str], Path], dataset: Path, capfd: pytest.CaptureFixture[str]
+    folder: Path, dataset: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    folder = make_model_folder("segformer")
+    before = (folder / "onnx" / "model.onnx").read_bytes()
     result = CliRunner().invoke(app, [str(folder), "--to", "onnx", "--data", str(dataset), "--json"])
     assert result.exit_code == 0, result.output
     answer = json.loads(result.stdout)
@@ -273,6 +266,7 @@ def test_command_exports_verifies_and_answers_in_json(
     assert answer["verdict"] == "passed"
     assert "131x127" in result.stderr
     assert capfd.readouterr().out == "", "something writes to stdout past the command"
+    assert (folder / "onnx" / "model.onnx").read_bytes() == before, "two exports of the same weights differ"
 
 
 def test_command_exits_with_1_when_the_gate_refuses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

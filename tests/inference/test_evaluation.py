@@ -67,7 +67,7 @@ def test_whole_images_on_an_exported_graph(
         EvaluationProtocol(flip=True),
         EvaluationProtocol(scales=(0.5, 1.0, 1.75), flip=True),
         EvaluationProtocol(window=24, stride=11, flip=True),
-        EvaluationProtocol(window=24, scales=(1.5,)),
+        EvaluationProtocol(window=24, scales=(0.75,)),
     ],
 )
 def test_views_are_averaged_as_a_plain_loop_would(

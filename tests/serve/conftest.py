@@ -44,7 +44,7 @@ def encoded(image: np.ndarray | Image.Image, kind: str = "PNG", **options: objec
     return buffer.getvalue()
 
 
-@pytest.fixture(name="encoded")
+@pytest.fixture(name="encoded", scope="session")
 def encoded_fixture():
     return encoded
 
@@ -67,6 +67,6 @@ def running(app: FastAPI) -> Iterator[str]:
         address.close()
 
 
-@pytest.fixture(name="running")
+@pytest.fixture(name="running", scope="session")
 def running_fixture():
     return running

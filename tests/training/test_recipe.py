@@ -36,6 +36,12 @@ def test_overrides_reach_every_section(tmp_path):
     [
         (GOOD | {"optimiser": {}}, [], r"recipe.yaml: unknown key optimiser; did you mean optimizer\?"),
         (GOOD, ["optimizer.learning_rate=1"], "unknown key optimizer.learning_rate; known keys: clip_norm, "),
+        (
+            GOOD | {"method": {"name": "distillation", "teacher": "m", "kd": {"wieght": 1}}},
+            [],
+            r"unknown key method.kd.wieght; did you mean weight\?",
+        ),
+        (GOOD, ["method.name=suprevised"], "method: .*'suprevised'"),
         (GOOD, ["schedule.step=10"], r"unknown key schedule.step; did you mean steps\?"),
         (GOOD, ["model.architecture=deeplab"], "model.architecture: Input should be 'deeplabv3'"),
         (GOOD, ["schedule.warmup=1000"], "warmup .1000. must be shorter than steps .1000."),
@@ -54,7 +60,7 @@ def test_mistakes_are_named(content, overrides, message, tmp_path):
 
 def test_missing_recipe_lists_the_presets():
     with pytest.raises(
-        UserError, match=r"no such recipe file, and no preset of that name; presets: .*streets-supervised"
+        UserError, match=r"no such recipe file, and no preset of that name; presets: .*camvid-supervised"
     ):
         load_recipe("nothing.yaml", [])
 

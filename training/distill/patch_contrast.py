@@ -15,7 +15,7 @@ from torch import Tensor
 Distance = Literal["l1", "l2", "sq_l2"]
 
 PAIRS_PER_CHUNK = 1 << 20
-"""4 MiB of float32 pairs: the quickest of 2^16 ... 2^21 for L1 on two CPU cores, where each pair is touched c times."""
+"""4 MiB of float32 pairs stay in the CPU's cache from cdist to softmax."""
 DIFFERENCES_PER_CHUNK = 1 << 26
 """On a GPU cdist's L1 backward holds pairs x c differences: 256 MiB of float32."""
 
@@ -72,17 +72,7 @@ carry_gradients(patch_contrast)
 
 def _l1(own: Tensor, others: Tensor, row: int) -> Tensor:
     """`[p, r, c], [p, K, c] -> [p, r, K]`."""
-    if own.is_cuda or others.shape[1] < 64:
-        return torch.cdist(own, others, p=1.0)
-    # One channel at a time over all pairs of the chunk: long vectorised runs, where cdist reduces c numbers per pair.
-    own_channels = own.permute(2, 0, 1).unsqueeze(3).contiguous()  # [c, p, r, 1]
-    other_channels = others.permute(2, 0, 1).unsqueeze(2).contiguous()  # [c, p, 1, K]
-    total = torch.sub(own_channels[0], other_channels[0]).abs_()
-    difference = torch.empty_like(total)
-    for channel in range(1, len(own_channels)):
-        torch.sub(own_channels[channel], other_channels[channel], out=difference)
-        total += difference.abs_()
-    return total
+    return torch.cdist(own, others, p=1.0)
 
 
 def _l1_gradient(pull: Tensor, own: Tensor, others: Tensor, distances: Tensor) -> Tensor:

@@ -14,14 +14,16 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
+from semseg_app.data.dataset import SegmentationData
 from semseg_app.models import SegmentationNetwork
+from semseg_app.training.methods.distillation import Distillation, DistillationConfig
 from semseg_app.training.methods.supervised import Supervised, SupervisedConfig
 
-MethodConfig = Annotated[SupervisedConfig, Field(discriminator=None)]
+MethodConfig = Annotated[SupervisedConfig | DistillationConfig, Field(discriminator="name")]
 
-METHODS = {"supervised": Supervised}
+METHODS: dict[str, type[nn.Module]] = {"supervised": Supervised, "distillation": Distillation}
 
 
-def build_method(config: MethodConfig, network: SegmentationNetwork) -> nn.Module:
+def build_method(config: MethodConfig, network: SegmentationNetwork, data: SegmentationData) -> nn.Module:
     """The method that a recipe names, around a fresh network."""
-    return METHODS[config.name](config, network)
+    return METHODS[config.name](config, network, data)

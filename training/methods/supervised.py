@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semseg_app.data.dataset import IGNORE
-from semseg_app.models import SegmentationNetwork
+from semseg_app.data.dataset import IGNORE, SegmentationData
+from semseg_app.models import Features, SegmentationNetwork
 from semseg_app.training.data import Batch, LabeledBatch, StrongView
 
 
@@ -28,7 +28,7 @@ class Supervised(nn.Module):
     uses_unlabeled = False
     strong_views: tuple[StrongView, ...] = ()
 
-    def __init__(self, config: SupervisedConfig, network: SegmentationNetwork):
+    def __init__(self, config: SupervisedConfig, network: SegmentationNetwork, data: SegmentationData):
         super().__init__()
         self.config = config
         self.network = network
@@ -48,13 +48,19 @@ class Supervised(nn.Module):
 def supervised_losses(
     network: SegmentationNetwork, labeled: LabeledBatch, auxiliary_weight: float
 ) -> dict[str, Tensor]:
-    """Cross-entropy at full resolution, and the same for each auxiliary head. Shared by all methods."""
-    if not network.auxiliary_stages:
-        return {"supervised": cross_entropy(network, network(labeled.images), labeled)}
-    features = network.features(labeled.images)
+    """Forward the labeled images and score them: `supervised`, and `auxiliary` where the network has such heads."""
+    return losses_of(network, network.features(labeled.images), labeled, auxiliary_weight)
+
+
+def losses_of(
+    network: SegmentationNetwork, features: Features, labeled: LabeledBatch, auxiliary_weight: float
+) -> dict[str, Tensor]:
+    """Cross-entropy at full resolution of the logits, and of every auxiliary head's."""
     losses = {"supervised": cross_entropy(network, features.logits, labeled)}
-    auxiliary = torch.stack([cross_entropy(network, logits, labeled) for logits in features.auxiliary]).sum()
-    return losses | {"auxiliary": auxiliary_weight * auxiliary}
+    if features.auxiliary:
+        auxiliary = torch.stack([cross_entropy(network, logits, labeled) for logits in features.auxiliary]).sum()
+        losses["auxiliary"] = auxiliary_weight * auxiliary
+    return losses
 
 
 def cross_entropy(network: SegmentationNetwork, logits: Tensor, labeled: LabeledBatch) -> Tensor:

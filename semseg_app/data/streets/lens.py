@@ -33,7 +33,7 @@ def sample_lens(dice: Dice, variety: float, dark: bool) -> Lens:
         exposure=2.0 ** (dice.between(-0.8, 0.7) * variety),
         white_balance=(1 + warm, 1 + green, 1 - warm),
         contrast=1 + dice.between(-0.25, 0.3) * variety,
-        saturation=max(0.1, 1 + dice.between(-0.6, 0.35) * variety),
+        saturation=max(0.1, 1 + dice.between(-0.6, 0.25) * variety),
         vignette=dice.between(0, 0.35),
         blur=dice.between(1.5, 4.0) if dice.chance(0.3) else 0.0,
         noise=dice.between(1.0, 5.0) + (dice.between(2, 7) if dark else 0),

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from semseg_app.data.streets.shapes import Colour, Dice, Point, mix
 
-KINDS = (("overcast", 0.34), ("dusk", 0.24), ("night", 0.18), ("fog", 0.12), ("rain", 0.12))
+KINDS = (("overcast", 0.30), ("dusk", 0.28), ("night", 0.18), ("fog", 0.08), ("rain", 0.16))
 """The lights other than plain day, with their shares among themselves."""
 
 
@@ -32,7 +32,7 @@ class Light(NamedTuple):
 def sample_light(dice: Dice, variety: float) -> Light:
     """One moment; `variety` scales how often it is not a plain day."""
     kind = "day"
-    if dice.chance(min(0.9, 0.6 * variety)):
+    if dice.chance(min(0.9, 0.55 * variety)):
         left = dice.between(0, 1)
         for kind, share in KINDS:
             left -= share

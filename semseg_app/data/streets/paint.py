@@ -36,13 +36,13 @@ class Tables(NamedTuple):
     """[3, F]: second colour times incoming light."""
 
 
-def face_tables(scene: Scene, camera: NDArray[np.float64]) -> Tables:
-    """Planes, textures and light of all faces. `camera` [3, 3] turns world into camera directions."""
+def face_tables(scene: Scene, camera: NDArray[np.float64], corners: NDArray[np.float64]) -> Tables:
+    """Planes, textures and light of all faces. `camera` [3, 3] turns world into camera directions; `corners` [F, 3, 3]:
+    the first three points of each face."""
     faces, light = scene.faces, scene.light
     count = len(faces)
     material = np.array([face.material for face in faces], np.int8)
     ground = np.isin(material, GROUND)
-    corners = np.array([[*face.points[0], *face.points[1], *face.points[2]] for face in faces]).reshape(-1, 3, 3)
     origin = corners[:, 0].copy()
     along = _unit(corners[:, 1] - origin)
     normal = _unit(np.cross(along, corners[:, 2] - origin))
@@ -93,15 +93,23 @@ def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return vectors / np.maximum(length, 1e-9)
 
 
-def paint(scene: Scene, camera: NDArray[np.float64], numbers: NDArray[np.int32], sunlit: Array, open_sky: Array) -> Array:
+def paint(
+    scene: Scene,
+    camera: NDArray[np.float64],
+    corners: NDArray[np.float64],
+    numbers: NDArray[np.int32],
+    sunlit: Array,
+    open_sky: Array,
+) -> Array:
     """Linear light, float32 [3, 2H, 2W].
 
     Args:
         camera: [3, 3], world to camera directions.
+        corners: [F, 3, 3], the first three points of each face.
         numbers: face number + 1 of each sub-pixel, 0 where the sky is, int32 [2H, 2W].
         sunlit, open_sky: share of sun and sky light that reaches the ground there, [H, W].
     """
-    photo = _Photo(scene, camera, numbers)
+    photo = _Photo(scene, camera, face_tables(scene, camera, corners), numbers)
     photo.faces(sunlit, open_sky)
     photo.sky()
     photo.wetness()
@@ -111,7 +119,7 @@ def paint(scene: Scene, camera: NDArray[np.float64], numbers: NDArray[np.int32],
 class _Photo:
     """The sub-pixels of a photo under way."""
 
-    def __init__(self, scene: Scene, camera: NDArray[np.float64], numbers: NDArray[np.int32]):
+    def __init__(self, scene: Scene, camera: NDArray[np.float64], tables: Tables, numbers: NDArray[np.int32]):
         self.scene, self.camera = scene, camera.astype(np.float32)
         self.height, self.width = numbers.shape
         self.numbers = numbers.reshape(-1).astype(np.intp)
@@ -120,7 +128,7 @@ class _Photo:
         x = ((np.arange(self.width) + 0.5 - self.width / 2) * self.pixel).astype(np.float32)
         y = ((self.height / 2 - np.arange(self.height) - 0.5) * self.pixel).astype(np.float32)
         self.x, self.y = np.tile(x, self.height), np.repeat(y, self.width)
-        self.tables = face_tables(scene, camera)
+        self.tables = tables
         self.material = self.tables.material.take(self.numbers)
         self.out = self.tables.colour.take(self.numbers, axis=1)
         a, b, c = (row.take(self.numbers) for row in self.tables.matrix[6:])
@@ -134,16 +142,19 @@ class _Photo:
         self.puddles = index[PUDDLE]
         gain = np.ones(len(self.numbers), np.float32)
         for kind, pattern in texture.PATTERNS.items():
-            chosen = index[kind]
-            if chosen.size:
-                gain[chosen] = pattern(*self.on_face(chosen, kind in GROUND), self.params(chosen))
+            here = index[kind]
+            if not here.size:
+                continue
+            u, v, size = self.on_ground(here) if kind in GROUND else self.on_face(here)
+            params = tables.params[: pattern.params].take(self.numbers[here], axis=1)
+            gain[here] = pattern.gain(u, v, size, params)
+            if kind == MARKING:
+                here = here[texture.wear(u, v, size, params[2])]
+                self.out[:, here] = tables.trim.take(self.numbers[here], axis=1)
+            elif kind == WALL:
+                front = here, texture.front(u, v, params)
         self.out *= gain
-        worn = index[MARKING]
-        if worn.size:
-            u, v, size = self.on_face(worn, True)
-            bare = worn[texture.wear(u, v, size, self.params(worn)[2])]
-            self.put(bare, tables.trim.take(self.numbers[bare], axis=1) * gain[bare])
-        windows = self.walls(index[WALL], gain)
+        windows = self.front(*front, gain) if index[WALL].size else []
         self.daylight(sunlit.reshape(-1), open_sky.reshape(-1))
         if light.lamps > 0.5:
             self.lamplight()
@@ -155,32 +166,33 @@ class _Photo:
             channel *= clear
             channel += np.float32(air)
 
-    def params(self, index: Index) -> Array:
-        """[8, N]"""
-        return self.tables.params.take(self.numbers[index], axis=1)
-
     def put(self, index: Index, colours: Array) -> None:
         for channel, values in zip(self.out, colours, strict=True):
             channel[index] = values
 
-    def on_face(self, index: Index, flat: bool = False) -> tuple[Array, Array, Array]:
+    def on_face(self, index: Index) -> tuple[Array, Array, Array]:
         """Texture coordinates u and v of sub-pixels and the size of each on its face, metres [N]."""
         x, y, depth = self.x[index], self.y[index], self.depth[index]
         m = self.tables.matrix[:6].take(self.numbers[index], axis=1)
-        u, v = (m[0] * x + m[1] * y + m[2]) * depth, (m[3] * x + m[4] * y + m[5]) * depth
-        size = self.pixel * depth
-        if flat:
-            # The mean of a pixel's width and its length along the ground, which the view at a low angle draws out.
-            size *= np.sqrt(depth / np.float32(self.scene.eye[1]))
-        return u, v, size
+        return (m[0] * x + m[1] * y + m[2]) * depth, (m[3] * x + m[4] * y + m[5]) * depth, self.pixel * depth
 
-    def walls(self, index: Index, gain: Array) -> list[tuple[Index, Array]]:
-        """Windows, doors, name boards and cornices. -> what shines at night: (sub-pixels, light [3, N])"""
+    def on_ground(self, index: Index) -> tuple[Array, Array, Array]:
+        """The same on the ground, where u is the world's x and v its z."""
+        x, y, depth = self.x[index], self.y[index], self.depth[index]
+        right, up, forward = self.camera
+        eye = self.scene.eye
+        u = np.float32(eye[0]) + (right[0] * x + up[0] * y + forward[0]) * depth
+        v = np.float32(eye[2]) + (right[2] * x + up[2] * y + forward[2]) * depth
+        # The mean of a pixel's width and its length on the ground, which the low view draws out.
+        return u, v, self.pixel * depth * np.sqrt(depth / np.float32(eye[1]))
+
+    def front(self, index: Index, parts: texture.Front, gain: Array) -> list[tuple[Index, Array]]:
+        """Windows, doors, name boards and cornices of walls. -> what shines at night: (sub-pixels, light [3, N])"""
         tables, light = self.tables, self.scene.light
         numbers = self.numbers[index]
-        u, v, _ = self.on_face(index)
-        parts = texture.front(u, v, self.params(index))
-        self.put(index[parts.trim], tables.trim.take(numbers[parts.trim], axis=1) * np.minimum(gain[index[parts.trim]], 1.1))
+        self.put(
+            index[parts.trim], tables.trim.take(numbers[parts.trim], axis=1) * np.minimum(gain[index[parts.trim]], 1.1)
+        )
         self.put(index[parts.board], parts.board_colour * tables.incoming.take(numbers[parts.board], axis=1))
         incoming = tables.incoming.take(numbers[parts.pane], axis=1)
         sky = np.array(light.horizon, np.float32) * 0.4 + np.array(light.zenith, np.float32) * 0.6
@@ -209,7 +221,9 @@ class _Photo:
         """Street lamps and our own headlights, as a gain on the little light of the night."""
         depth = self.depth
         x, y = self.x * depth, self.y * depth
-        beam = np.square(depth / 16) + np.square(x / (0.35 * depth + 0.5)) + np.square((y + 0.12 * depth) / (0.25 * depth))
+        beam = (
+            np.square(depth / 16) + np.square(x / (0.35 * depth + 0.5)) + np.square((y + 0.12 * depth) / (0.25 * depth))
+        )
         gain = 6 * np.exp(-beam)
         lamps = np.array(self.scene.lamps, np.float32).reshape(-1, 3) - np.array(self.scene.eye, np.float32)
         nearest = np.argsort(np.square(lamps).sum(axis=1))[:6]
@@ -235,7 +249,9 @@ class _Photo:
         cover = 0.7 * texture.noise(u, v + sun_x * 40, 9.0) + 0.45 * texture.noise(u, v, 31.0)
         thick = np.clip((cover + light.clouds * 3.0 - 1.9) * 0.7, 0, 1) * np.clip(up * 9, 0.15, 1) * 0.9
         bright = 0.8 + 0.15 * cover
-        for channel, zenith, horizon, ambient, sun in zip(self.out, light.zenith, light.horizon, light.ambient, light.sun, strict=True):
+        for channel, zenith, horizon, ambient, sun in zip(
+            self.out, light.zenith, light.horizon, light.ambient, light.sun, strict=True
+        ):
             clear = horizon + (zenith - horizon) * rise + sun * glare
             cloud = horizon * 0.35 + (ambient * 0.75 + sun * 0.35) * bright
             channel[index] = np.maximum(clear + (cloud - clear) * thick, 0)

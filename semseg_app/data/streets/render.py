@@ -7,6 +7,7 @@ at the exact centre of each pixel, so classes never mix.
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +23,27 @@ Polygon = Sequence[Point]
 Matrix = NDArray[np.float64]
 
 
+class Polygons(NamedTuple):
+    """Many polygons as one array."""
+
+    points: Matrix
+    """[N, 3], one polygon after the other."""
+    starts: NDArray[np.intp]
+    """Where each begins."""
+    counts: list[int]
+    """How many points each has."""
+
+
 def render_scene(scene: Scene, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """-> linear light float32 [3, H, W] and label uint8 [H, W]."""
     camera = camera_matrix(scene)
     numbers = Image.new("I", (2 * width, 2 * height), 0)
     classes = Image.new("L", (2 * width, 2 * height), SKY)
     draw_number, draw_class = ImageDraw.Draw(numbers).polygon, ImageDraw.Draw(classes).polygon
-    polygons = [face.points for face in scene.faces]
+    faces = _flatten([face.points for face in scene.faces])
     # In sub-pixels, the centres of the photo's lie at n + 1/2 and the centres of the label's pixels at 2 n + 1; Pillow's
     # polygons have theirs at whole numbers.
-    outlines = project(scene, camera, polygons, 2 * height, 2 * width, (0.5, 1.0))
+    outlines = _project(scene, camera, faces, 2 * height, 2 * width, (0.5, 1.0))
     for number, (face, outline) in enumerate(zip(scene.faces, outlines, strict=True), 1):
         if outline:
             if face.material != UNSEEN:
@@ -40,9 +52,13 @@ def render_scene(scene: Scene, height: int, width: int) -> tuple[NDArray[np.floa
                 draw_class(outline[1], fill=face.label)
     x, y, z = scene.light.sun_direction
     throw = np.array([[1, -x / y, 0], [0, 0, 0], [0, -z / y, 1]])
-    sunlit = _reaching(project(scene, camera, scene.casters, height, width, (0.5,), throw), height, width, 0.004)
-    open_sky = _reaching(project(scene, camera, scene.footprints, height, width, (0.5,)), height, width, 0.012)
-    light = paint(scene, camera, np.asarray(numbers), sunlit, open_sky)
+    shadows = _flatten(scene.casters, throw)
+    sunlit = _reaching(_project(scene, camera, shadows, height, width, (0.5,)), height, width, 0.004)
+    open_sky = _reaching(
+        _project(scene, camera, _flatten(scene.footprints), height, width, (0.5,)), height, width, 0.012
+    )
+    corners = faces.points[faces.starts[:, None] + np.arange(3)]
+    light = paint(scene, camera, corners, np.asarray(numbers), sunlit, open_sky)
     average = light[:, ::2, ::2] + light[:, 1::2, ::2] + light[:, ::2, 1::2] + light[:, 1::2, 1::2]
     return average / 4, np.ascontiguousarray(np.asarray(classes)[::2, ::2])
 
@@ -57,32 +73,29 @@ def camera_matrix(scene: Scene) -> Matrix:
     return np.stack([cos * right + sin * up, cos * up - sin * right, forward])
 
 
-def project(
-    scene: Scene,
-    camera: Matrix,
-    polygons: Sequence[Polygon],
-    height: int,
-    width: int,
-    centres: Sequence[float],
-    throw: Matrix | None = None,
-) -> list[list[list[int]] | None]:
-    """Outlines [x0, y0, x1, y1, ...] of polygons on a buffer of the given size, one for each offset in `centres`; None for
-    a polygon outside it. `throw` [3, 3] moves the points first (a shadow)."""
-    if not polygons:
-        return []
+def _flatten(polygons: Sequence[Polygon], move: Matrix | None = None) -> Polygons:
+    """Polygons as one array, every point multiplied by `move` [3, 3]."""
     counts = [len(polygon) for polygon in polygons]
     numbers = chain.from_iterable(chain.from_iterable(polygons))
     points = np.fromiter(numbers, np.float64, 3 * sum(counts)).reshape(-1, 3)
-    if throw is not None:
-        points = points @ throw.T
-    points = (points - np.array(scene.eye)) @ camera.T
+    return Polygons(points if move is None else points @ move.T, np.cumsum([0, *counts])[:-1], counts)
+
+
+def _project(
+    scene: Scene, camera: Matrix, polygons: Polygons, height: int, width: int, centres: Sequence[float]
+) -> list[list[list[int]] | None]:
+    """Outlines [x0, y0, x1, y1, ...] of polygons on a buffer of the given size, one for each offset in `centres`; None for
+    a polygon outside it."""
+    if not polygons.counts:
+        return []
+    starts, counts = polygons.starts, polygons.counts
+    points = (polygons.points - np.array(scene.eye)) @ camera.T
     focal = scene.focal * height
 
     def on_screen(points: Matrix) -> Matrix:
         return points[:, :2] * (focal / np.maximum(points[:, 2:], NEAR)) * (1, -1) + (width / 2, height / 2)
 
     screen = on_screen(points)
-    starts = np.cumsum([0, *counts[:-1]])
     nearest, farthest = np.minimum.reduceat(points[:, 2], starts), np.maximum.reduceat(points[:, 2], starts)
     low, high = np.minimum.reduceat(screen, starts), np.maximum.reduceat(screen, starts)
     beside = (high < 0).any(axis=1) | (low[:, 0] > width) | (low[:, 1] > height)

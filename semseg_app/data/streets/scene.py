@@ -12,8 +12,8 @@ from semseg_app.data.streets.lens import Lens, sample_lens
 from semseg_app.data.streets.light import Light, sample_light
 from semseg_app.data.streets.shapes import (
     ASPHALT,
-    MARKING,
     FOLIAGE,
+    MARKING,
     PAVEMENT,
     PAVING,
     PLAIN,
@@ -122,7 +122,7 @@ class _Town:
         toward = math.atan2(-across * 0.6, 25) if on_foot else 0.0
         self.scene = Scene(
             eye=eye,
-            yaw=toward + dice.between(-0.12, 0.12) + self.curvature * 6,
+            yaw=toward + dice.between(-1, 1) * (0.3 if dice.chance(0.2) else 0.1) + self.curvature * 6,
             pitch=dice.between(-0.13, 0.05),
             roll=dice.between(-0.035, 0.035),
             focal=dice.between(0.85, 1.25),
@@ -199,11 +199,11 @@ class _Town:
 
     def ground(self) -> None:
         dice, half = self.dice, self.half
-        road = dice.tint(dice.pick(ASPHALTS), 0.22 * self.variety)
+        road = dice.tint(dice.pick(ASPHALTS), 0.25 * self.variety, 0.1)
         paved = (
             shaded(road, dice.between(0.9, 1.25))
             if dice.chance(0.25)
-            else dice.tint(dice.pick(PAVINGS), 0.22 * self.variety)
+            else dice.tint(dice.pick(PAVINGS), 0.25 * self.variety, 0.15)
         )
         paving = (float(dice.whole(0, 2)), dice.between(0.3, 0.9), dice.between(0.4, 1.0), dice.between(0.0, 1.0))
         asphalt = (dice.between(0.3, 1.0), dice.between(0, 1.0), dice.between(0, 1))
@@ -539,7 +539,7 @@ class _Town:
                 self.walker(along + 0.1 * number, across + 0.6 * number, turn, dice.chance(0.75))
         if self.zebra and dice.chance(0.5):
             self.walker(self.zebra + 1.4, dice.between(-self.half, self.half) * 0.8, dice.side() * math.pi / 2, True)
-        for _ in range(dice.pick([0, 0, 0, 1, 1]) if dice.chance(self.clutter) else 0):
+        for _ in range(dice.pick([0, 0, 1, 1]) if dice.chance(self.clutter) else 0):
             side = dice.side()
             across = side * (self.half - (2.6 if self.parking[side] else dice.between(0.6, 1.2)))
             place = self.place(

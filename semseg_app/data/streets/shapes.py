@@ -86,12 +86,11 @@ class Dice:
         """-1 (left) or 1 (right)."""
         return 1 if self.chance(0.5) else -1
 
-    def tint(self, colour: Colour, spread: float) -> Colour:
-        """`colour` brighter or darker by up to `spread`, and each channel by a third of it."""
+    def tint(self, colour: Colour, spread: float, hue: float = 0.33) -> Colour:
+        """`colour` brighter or darker by up to `spread`, and each channel on its own by up to `hue` of that."""
         gain = 1.0 + self.between(-spread, spread)
-        red, green, blue = (
-            min(1.0, max(0.0, channel * gain + self.between(-spread, spread) / 3)) for channel in colour
-        )
+        shift = spread * hue
+        red, green, blue = (min(1.0, max(0.0, channel * gain + self.between(-shift, shift))) for channel in colour)
         return (red, green, blue)
 
 
@@ -108,8 +107,20 @@ def shaded(colour: Colour, gain: float) -> Colour:
     return (min(1.0, colour[0] * gain), min(1.0, colour[1] * gain), min(1.0, colour[2] * gain))
 
 
-def distance(first: Point, second: Point) -> float:
-    return math.dist(first, second)
+def on_quad(quad: Sequence[Point], u: float, v: float) -> Point:
+    """The point at share u of the first edge and share v of the way to the opposite one."""
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz), (dx, dy, dz) = quad
+    p, q, r, s = (1 - u) * (1 - v), u * (1 - v), u * v, (1 - u) * v
+    return (
+        p * ax + q * bx + r * cx + s * dx,
+        p * ay + q * by + r * cy + s * dy,
+        p * az + q * bz + r * cz + s * dz,
+    )
+
+
+def upright(start: Point, end: Point, height: float) -> list[Point]:
+    """The upright rectangle on the ground line from start to end."""
+    return [start, end, (end[0], end[1] + height, end[2]), (start[0], start[1] + height, start[2])]
 
 
 def limb(start: Point, end: Point, start_radius: float, end_radius: float, eye: Point) -> list[Point]:
@@ -149,18 +160,6 @@ ROUND = (1.0,) * 12
 """Radii of a plain disc."""
 
 
-def box(place: Place, width: float, height: float, length: float) -> list[list[Point]]:
-    """The four upright sides and the top of a box: front (towards the camera), right, back, left, top. Each side starts
-    with its bottom edge."""
-    w, d = width / 2, length / 2
-    corners = [(-w, -d), (w, -d), (w, d), (-w, d)]
-    sides = []
-    for number in range(4):
-        (x0, z0), (x1, z1) = corners[number], corners[(number + 1) % 4]
-        sides.append([place.at(x0, 0, z0), place.at(x1, 0, z1), place.at(x1, height, z1), place.at(x0, height, z0)])
-    return [*sides, [place.at(x, height, z) for x, z in corners]]
-
-
 def far_to_near(faces: list[Face], eye: Point) -> list[Face]:
     """Order faces for painting by the distance of their middle."""
 
@@ -171,6 +170,6 @@ def far_to_near(faces: list[Face], eye: Point) -> list[Face]:
             sum(point[1] for point in face.points) / count,
             sum(point[2] for point in face.points) / count,
         )
-        return -distance(middle, eye)
+        return -math.dist(middle, eye)
 
     return sorted(faces, key=key)

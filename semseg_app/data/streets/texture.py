@@ -4,6 +4,7 @@
 looks the same at every size of the photo. All arrays are float32 [N] unless said otherwise.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -132,8 +133,23 @@ def wall(u: Array, v: Array, size: Array, params: Array) -> Array:
     return np.maximum(gain, 0.2)
 
 
-PATTERNS = {ASPHALT: asphalt, MARKING: asphalt, PAVING: paving, FOLIAGE: foliage, PLANKS: planks, WALL: wall}
-"""Material -> function of (u, v, size, params [8, N]) that gives a gain on the face's colour."""
+class Pattern(NamedTuple):
+    """How a material varies over a face."""
+
+    gain: Callable[[Array, Array, Array, Array], Array]
+    """(u, v, size [N], params [P, N]) -> factor on the face's colour [N]."""
+    params: int
+    """How many of a face's params it reads."""
+
+
+PATTERNS = {
+    ASPHALT: Pattern(asphalt, 2),
+    MARKING: Pattern(asphalt, 3),
+    PAVING: Pattern(paving, 4),
+    FOLIAGE: Pattern(foliage, 2),
+    PLANKS: Pattern(planks, 3),
+    WALL: Pattern(wall, 8),
+}
 
 
 class Front(NamedTuple):
@@ -174,7 +190,9 @@ def front(u: Array, v: Array, params: Array) -> Front:
     frame = 0.10 / storey
     framed = there & (aside < half + 0.10 / bay) & (in_v > low - frame) & (in_v < high + frame)
     pane = framed & (aside < half) & (in_v > low) & (in_v < high) & ((aside > 0.02) | is_door)
-    cornice = (np.abs(v - height + np.float32(0.15)) < 0.15) | ((in_v < 0.05) & (level > 0) & (seed > 0.5) & has_windows)
+    cornice = (np.abs(v - height + np.float32(0.15)) < 0.15) | (
+        (in_v < 0.05) & (level > 0) & (seed > 0.5) & has_windows
+    )
     board = np.flatnonzero(is_shop & there & (in_v > 0.76) & (in_v < 0.93))
     hue = draw[board] * np.float32(6.283) + np.array([[0], [2.1], [4.2]], np.float32)
     paint = np.square(0.32 + 0.28 * np.cos(hue)) * 1.4

@@ -1,0 +1,117 @@
+"""`semseg demo`: the whole walk on generated streets, in minutes: data, teacher, student, engine, server."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+TRAIN, VAL, HEIGHT, WIDTH = 256, 64, 192, 256
+EXAMPLES = 8
+
+
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where everything goes; what is there already is used.")] = Path("demo"),
+    no_serve: Annotated[bool, typer.Option("--no-serve", help="End after the result table.")] = False,
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to serve on.")] = 7860,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result table as JSON on stdout.")] = False,
+) -> None:
+    """Generate streets, train a teacher and a student, export and verify the student, then serve it."""
+    from semseg_app.cli.progress import progress_bar
+    from semseg_app.data.streets import generate
+    from semseg_app.errors import UserError
+    from semseg_app.inference.engines import open_engine
+    from semseg_app.serve.server import claim_address, run_server
+
+    address = None if no_serve else claim_address(host, port)  # a port in use is better known now than in minutes
+    streets = folder / "streets"
+    if not streets.exists():
+        with progress_bar(f"drawing {TRAIN + VAL} streets") as update:
+            generate(streets, train=TRAIN, val=VAL, size=(HEIGHT, WIDTH), on_progress=update)
+    teacher = _train("streets-teacher", folder / "teacher", [f"data.root={streets}"])
+    student = _train(
+        "streets-student", folder / "student", [f"data.root={streets}", f"method.teacher={folder / 'teacher' / 'best'}"]
+    )
+    verdict = _export(student, streets)
+    rows = [
+        _score("teacher", teacher, "torch", streets),
+        _score("student", student, "torch", streets),
+        _score("student, exported", student, "onnxruntime", streets),
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        _print_table(rows)
+    if verdict != "passed":
+        raise UserError(f"{student}: the exported graph was rejected; see {student / 'manifest.json'}")
+    if address is not None:
+        examples = sorted((streets / "images" / "val").iterdir())[:EXAMPLES]
+        run_server(open_engine(student, "onnxruntime"), address, examples)
+
+
+def _train(preset: str, output: Path, overrides: list[str]) -> Path:
+    """Train a preset, or go on where an interrupted demo stopped, or take the finished run. -> its model folder."""
+    from semseg_app.training.loop import train
+    from semseg_app.training.recipe import load_recipe
+
+    if not (output / "report.json").exists():
+        train(load_recipe(preset, [*overrides, f"output={output}"]), resume=(output / "checkpoints").exists())
+    return output / "best"
+
+
+def _export(model: Path, streets: Path) -> str:
+    """Export, verify, write the manifest; the verdict."""
+    from semseg_app.artifact import read_config
+    from semseg_app.data.layouts import open_dataset
+    from semseg_app.export.onnx import export_onnx
+    from semseg_app.export.verify import gather_evidence, record, verify
+
+    evidence = gather_evidence(read_config(model).labels, open_dataset(streets), "val", VAL)
+    graph = export_onnx(model)
+    entry = verify(model, graph, evidence)
+    record(model, graph, entry)
+    return str(entry["verdict"])
+
+
+def _score(name: str, model: Path, kind: str, streets: Path) -> dict[str, Any]:
+    """mIoU, size and speed of one engine."""
+    import time
+
+    from semseg_app.artifact import WEIGHTS
+    from semseg_app.data.layouts import open_dataset
+    from semseg_app.inference.engines import GRAPH, open_engine
+    from semseg_app.inference.evaluate import evaluate
+
+    engine = open_engine(model, kind)
+    data = open_dataset(streets)
+    samples = data.samples("val")
+    scores = evaluate(engine, data, samples).scores
+    photo = data.read_image(samples[0])[None]
+    times = []
+    for _ in range(15):
+        start = time.perf_counter()
+        engine.infer(photo)
+        times.append(time.perf_counter() - start)
+    file = model / (WEIGHTS if kind == "torch" else GRAPH)
+    return {
+        "model": name,
+        "engine": f"{engine.kind} {engine.precision} on {engine.device}",
+        "miou": scores.miou,
+        "pixel_accuracy": scores.pixel_accuracy,
+        "megabytes": file.stat().st_size / 1e6,
+        "milliseconds": 1000 * sorted(times)[len(times) // 2],
+    }
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{VAL} generated val streets of {WIDTH}x{HEIGHT}", title_justify="left")
+    for heading in ("model", "engine", "val mIoU", "pixel accuracy", "MB", "ms an image"):
+        table.add_column(heading, justify="left" if heading in ("model", "engine") else "right")
+    for row in rows:
+        scores = (f"{100 * row['miou']:.1f} %", f"{100 * row['pixel_accuracy']:.1f} %")
+        table.add_row(row["model"], row["engine"], *scores, f"{row['megabytes']:.1f}", f"{row['milliseconds']:.1f}")
+    Console().print(table)

@@ -1,0 +1,88 @@
+import io
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from semseg_app.errors import UserError
+from semseg_app.serve.server import claim_address
+
+
+@pytest.fixture
+def process():
+    """`colour_engine.py` as a program: (process, address). Half a second an image."""
+    program = Path(__file__).with_name("colour_engine.py")
+    process = subprocess.Popen([sys.executable, program, "0.5"], stderr=subprocess.PIPE, text=True)
+    assert process.stderr.readline() == "colours: fake on cpu, fp32\n"
+    url = process.stderr.readline().split("API: ")[1].split("/docs")[0]
+    with httpx.Client(transport=httpx.HTTPTransport(retries=9)) as client:
+        client.get(f"{url}/health/live")
+    yield process, url
+    process.kill()
+    process.communicate()
+
+
+def curl(*arguments: str) -> str:
+    return subprocess.run(["curl", "-sS", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def test_real_curl_against_a_real_process(process, encoded, photo, mask, tmp_path):
+    _, url = process
+    (tmp_path / "photo.png").write_bytes(encoded(photo))
+    curl("-F", f"image=@{tmp_path}/photo.png", f"{url}/v1/segment", "-o", f"{tmp_path}/mask.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "mask.png")), mask)
+
+    raw = ["-H", "Content-Type: image/png", "--data-binary", f"@{tmp_path}/photo.png"]
+    assert '"name":"red"' in curl(*raw, "-H", "Accept: application/json", f"{url}/v1/segment")
+
+    (tmp_path / "cut.png").write_bytes(encoded(photo)[:-40])
+    code = ["-w", " %{http_code}"]
+    assert curl("-F", f"image=@{tmp_path}/cut.png", *code, f"{url}/v1/segment").endswith('"} 400')
+    assert curl("--data-binary", "x", *code, f"{url}/v1/segment").endswith('"} 415')
+
+    (tmp_path / "large").write_bytes(bytes(34_000_000))
+    for more in ([], ["-H", "Transfer-Encoding: chunked"], ["-H", "Expect:"]):
+        answer = curl("-F", f"image=@{tmp_path}/large", *more, *code, f"{url}/v1/segment")
+        assert answer == '{"error":"the upload is above the limit of 32 MiB"} 413'
+
+
+def test_sigterm_finishes_what_was_accepted(process, encoded, photo, mask):
+    server, url = process
+    answers = []
+
+    def ask() -> None:
+        answers.append(httpx.post(f"{url}/v1/segment", files={"image": encoded(photo)}, timeout=30))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.4)
+    server.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join()
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    for answer in answers:
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), mask)
+    _, errors = server.communicate(timeout=20)
+    assert server.returncode == -signal.SIGTERM
+    assert "Traceback" not in errors
+
+
+def test_an_address_that_cannot_be_had_is_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"^port {port} on 127.0.0.1 is in use; .* another --port$"):
+            claim_address("127.0.0.1", port)
+    claim_address("127.0.0.1", port).close()
+    with pytest.raises(UserError, match="^host 'no such host': "):
+        claim_address("no such host", 7860)
+    with pytest.raises(UserError, match="^cannot serve on 192.0.2.1 port 7860: "):
+        claim_address("192.0.2.1", 7860)  # TEST-NET: no machine has it
