@@ -66,7 +66,10 @@ class Distillation(nn.Module):
             images = torch.cat([images, batch.unlabeled.weak])
         features = self.network.features(images)
         first = Features(
-            [], features.decoder[:labeled], features.logits[:labeled], [logits[:labeled] for logits in features.auxiliary]
+            [],
+            features.decoder[:labeled],
+            features.logits[:labeled],
+            [logits[:labeled] for logits in features.auxiliary],
         )
         losses = losses_of(self.network, first, batch.labeled, self.config.auxiliary_weight)
         student = features.logits
