@@ -28,7 +28,7 @@ def demo(
     streets = folder / "streets"
     if not streets.exists():
         with progress_bar(f"drawing {TRAIN + VAL} streets") as update:
-            generate(streets, train=TRAIN, val=VAL, size=(HEIGHT, WIDTH), on_progress=update)
+            generate(streets, train=TRAIN, val=VAL, size=(HEIGHT, WIDTH), workers=2, progress=update)
     teacher = _train("streets-teacher", folder / "teacher", [f"data.root={streets}"])
     student = _train(
         "streets-student", folder / "student", [f"data.root={streets}", f"method.teacher={folder / 'teacher' / 'best'}"]

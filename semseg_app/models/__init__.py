@@ -4,6 +4,7 @@ import difflib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -82,7 +83,7 @@ def load(folder: Path, device: torch.device | str = "cpu") -> SegmentationNetwor
     return network.to(device).eval()
 
 
-def _encoder(name: str, stride: int, weights: str | None) -> nn.Module:
+def _encoder(name: str, stride: int, weights: str | None) -> Any:
     arguments = {} if stride == 32 else {"output_stride": stride}
     if name.startswith("tu-"):
         import timm

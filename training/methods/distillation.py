@@ -1,4 +1,4 @@
-"""Distillation: a student learns from the labels and from a trained teacher, on labeled and, if asked, unlabeled images.
+"""Distillation: a student learns from labels and from a trained teacher, also on unlabeled images if asked.
 
 The distillers themselves, each with its paper, are in training/distill/.
 """

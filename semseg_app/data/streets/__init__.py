@@ -3,16 +3,15 @@
 `render(seed, index, height, width)` is a pure function: the same street on every machine (the label bit for bit, the photo
 up to rounding), and the same street at every size. `generate` writes a dataset folder of them.
 
-How a photo comes about, a file a step: dice roll a street in metres (scene.py) from things (things.py, town.py) that are flat
-faces (shapes.py), under some weather (light.py); the faces are drawn far to near (render.py) and shaded with light and
+How a photo comes about, a file a step: dice roll a street in metres (site.py, ground.py, scene.py) from
+houses.py, plants.py, roadside.py, cars.py and people.py, all flat faces (shapes.py), under some weather (light.py); the faces are drawn far to near (render.py) and shaded with light and
 textures (paint.py, texture.py); a camera develops the photo (lens.py).
 """
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +122,26 @@ def generate(
             (folder / "splits").mkdir(exist_ok=True)
             for suffix, chosen in (("labeled", stems[:count]), ("unlabeled", stems[count:])):
                 (folder / "splits" / f"{count}-{suffix}.txt").write_text("\n".join(chosen) + "\n")
+
+
+def _stem(part: str, index: int) -> str:
+    return f"{part}_{index - FIRST_INDEX[part]:05d}"
+
+
+def _write(folder: Path, seed: int, size: tuple[int, int], job: tuple[str, int]) -> None:
+    """Render and save one image of a part, with its label where the part has labels."""
+    part, index = job
+    photo, label = render(seed, index, *size)
+    where = folder / "unlabeled" if part == "unlabeled" else folder / "images" / part
+    # Without colour subsampling: thin things keep their colour.
+    Image.fromarray(photo).save(where / f"{_stem(part, index)}.jpg", quality=95, subsampling=0)
+    if part != "unlabeled":
+        mask = Image.fromarray(label)
+        mask.putpalette([channel for colour in PALETTE for channel in colour])
+        mask.save(folder / "labels" / part / f"{_stem(part, index)}.png", optimize=True)
+
+
+def _count(done: Iterable[None], total: int, progress: Callable[[int, int], None] | None) -> None:
+    for number, _ in enumerate(done, 1):
+        if progress:
+            progress(number, total)

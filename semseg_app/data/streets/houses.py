@@ -4,7 +4,17 @@ import math
 from typing import NamedTuple
 
 from semseg_app.data.streets.shapes import (
-    BUILDING, PLAIN, PLANKS, WALL, Colour, Dice, Face, Point, on_quad, shaded, upright,
+    BUILDING,
+    PLAIN,
+    PLANKS,
+    WALL,
+    Colour,
+    Dice,
+    Face,
+    Point,
+    on_quad,
+    shaded,
+    upright,
 )
 
 WALLS: list[Colour] = [
@@ -154,7 +164,11 @@ def _front(start: Point, end: Point, centre: Point, height: float, style: Style,
                 base = storey * style.storey
                 faces += slab(step * (number + 0.2), step * (number + 0.8), base - 0.1, base + 0.75, 0.8, style.trim)
     if dice.chance(0.35) and length > 6:
-        u, v, tall = dice.between(2, length - 3), dice.between(0.3, max(0.4, min(4.5, height - 3))), dice.between(1.2, 2.4)
+        u, v, tall = (
+            dice.between(2, length - 3),
+            dice.between(0.3, max(0.4, min(4.5, height - 3))),
+            dice.between(1.2, 2.4),
+        )
         wide = 1.3 * tall
         faces += advertisement(upright(at(u, v, 0.05), at(u + wide, v, 0.05), tall), BUILDING, dice)
     return faces

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semseg_app.data.streets import texture
-from semseg_app.data.streets.scene import Scene
 from semseg_app.data.streets.shapes import ASPHALT, FOLIAGE, GLASS, GLOW, MARKING, PAVING, PLANKS, PUDDLE, WALL
+from semseg_app.data.streets.site import Scene
 from semseg_app.data.streets.texture import Array, Index
 
 FAR = 450.0

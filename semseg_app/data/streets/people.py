@@ -5,7 +5,21 @@ from collections.abc import Callable
 
 from semseg_app.data.streets.cars import PAINTS, RUBBER, TURN
 from semseg_app.data.streets.shapes import (
-    BICYCLIST, PEDESTRIAN, PLAIN, ROUND, UNSEEN, Colour, Dice, Face, Place, Point, disc, far_to_near, limb, mix, shaded,
+    BICYCLIST,
+    PEDESTRIAN,
+    PLAIN,
+    ROUND,
+    UNSEEN,
+    Colour,
+    Dice,
+    Face,
+    Place,
+    Point,
+    disc,
+    far_to_near,
+    limb,
+    mix,
+    shaded,
 )
 
 CLOTHS: list[Colour] = [
@@ -31,28 +45,27 @@ def pedestrian(place: Place, eye: Point, dice: Dice, variety: float, umbrella: b
     def stick(a: Point, b: Point, ra: float, rb: float, colour: Colour) -> Face:
         return Face(limb(a, b, ra * size, rb * size, eye), PEDESTRIAN, PLAIN, colour)
 
-    parts = []
+    parts: list[Face] = []
     swing = dice.side()
     legs = skin if shape == "skirt" else bottom
     for side in (-1, 1):
         step = stride * side * swing
-        knee, foot = p(side * 0.1, 0.5, step * 0.6 + 0.04), p(side * 0.1, 0.07, step)
+        knee, foot, toes = (
+            p(side * 0.1, 0.5, step * 0.6 + 0.04),
+            p(side * 0.1, 0.07, step),
+            p(side * 0.11, 0.05, step + 0.16),
+        )
+        elbow, hand = p(side * 0.27, 1.12, -step * 0.3 - 0.05), p(side * 0.27, 0.86, -step * 0.8)
         parts += [
             stick(p(side * 0.1, 0.92, 0), knee, 0.1, 0.075, legs),
             stick(knee, foot, 0.075, 0.055, shaded(legs, 0.9)),
-        ]
-        parts.append(stick(foot, p(side * 0.11, 0.05, step + 0.16), 0.055, 0.045, RUBBER))
-        hand = p(side * 0.27, 0.86, -step * 0.8)
-        elbow = p(side * 0.27, 1.12, -step * 0.3 - 0.05)
-        parts += [
+            stick(foot, toes, 0.055, 0.045, RUBBER),
             stick(p(side * 0.21, 1.42, 0), elbow, 0.065, 0.055, top),
             stick(elbow, hand, 0.055, 0.04, shaded(top, 0.92)),
+            Face(disc(hand, 0.05 * size, 0.06 * size, eye, ROUND), PEDESTRIAN, PLAIN, skin),
         ]
-        parts.append(Face(disc(hand, 0.05 * size, 0.06 * size, eye, ROUND), PEDESTRIAN, PLAIN, skin))
-    hem = {"trousers": 0.9, "coat": 0.55, "skirt": 0.6}[shape]
-    parts.append(
-        stick(p(0, hem, 0), p(0, 1.0, 0), 0.23 if hem < 0.8 else 0.16, 0.15, top if shape == "coat" else bottom)
-    )
+    hem, width = {"trousers": (0.9, 0.16), "coat": (0.55, 0.23), "skirt": (0.6, 0.23)}[shape]
+    parts.append(stick(p(0, hem, 0), p(0, 1.0, 0), width, 0.15, top if shape == "coat" else bottom))
     parts.append(stick(p(0, 0.98, 0), p(0, 1.4, 0), 0.155, 0.19, top))
     if dice.chance(0.35):
         where = p(dice.side() * 0.3, 0.85, 0) if dice.chance(0.5) else p(0, 1.2, -0.22)
@@ -61,7 +74,7 @@ def pedestrian(place: Place, eye: Point, dice: Dice, variety: float, umbrella: b
     if umbrella:
         colour = dice.pick(CLOTHS)
         parts.append(stick(p(0.22, 1.1, 0.1), p(0.12, 2.0, 0.1), 0.02, 0.02, RUBBER))
-        dome = disc(p(0.1, 1.85, 0.05), 0.55 * size, 0.38 * size, eye, [1, 1, 1, 1, 1, 1, 1, 0.3, 0.12, 0.3, 0.12, 0.3])
+        dome = disc(p(0.1, 1.85, 0.05), 0.55 * size, 0.38 * size, eye, (*[1.0] * 7, 0.3, 0.12, 0.3, 0.12, 0.3))
         parts.append(Face(dome, PEDESTRIAN, PLAIN, colour))
     return parts
 
@@ -106,12 +119,13 @@ def bicyclist(place: Place, eye: Point, dice: Dice, variety: float) -> list[Face
     for side in (-1, 1):
         turn = pedal + (math.pi if side > 0 else 0)
         foot = at(side * 0.12, 0.32 + 0.17 * math.sin(turn), 0.05 + 0.17 * math.cos(turn))
+        toes = at(side * 0.12, foot[1] - place.y - 0.02, 0.2 + 0.17 * math.cos(turn))
         knee = at(side * 0.13, 0.72 + 0.1 * math.sin(turn), 0.22 + 0.05 * math.cos(turn))
         start, hand = at(side * 0.11, 0.98, -0.18), at(side * 0.27, 1.04, 0.42)
         elbow, arm = at(side * 0.29, 1.18, 0.22), at(side * 0.2, 1.42, 0.1)
         pieces = [
-            (start, knee, 0.1, 0.075, bottom), (knee, foot, 0.075, 0.055, shaded(bottom, 0.9)), (foot, foot, 0.07, 0.07, RUBBER),
-            (arm, elbow, 0.06, 0.05, top), (elbow, hand, 0.05, 0.04, mix(top, skin, 0.3)),
+            (start, knee, 0.1, 0.075, bottom), (knee, foot, 0.075, 0.055, shaded(bottom, 0.9)),
+            (foot, toes, 0.06, 0.05, RUBBER), (arm, elbow, 0.06, 0.05, top), (elbow, hand, 0.05, 0.04, mix(top, skin, 0.3)),
         ]  # fmt: skip
         for a, b, ra, rb, colour in pieces:
             person.append(Face(limb(a, b, ra, rb, eye), BICYCLIST, PLAIN, colour))

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from semseg_app.data.streets.shapes import FOLIAGE, PLAIN, TREE, Colour, Dice, Face, Place, Point, far_to_near, limb, shaded
+from semseg_app.data.streets.shapes import FOLIAGE, PLAIN, TREE, Colour, Dice, Face, Place, Point, limb
 
 LEAVES: list[Colour] = [
     (0.22, 0.36, 0.12), (0.15, 0.27, 0.12), (0.32, 0.42, 0.14), (0.30, 0.36, 0.20), (0.18, 0.32, 0.20),
@@ -41,7 +41,7 @@ def tree(place: Place, eye: Point, dice: Dice, variety: float, leaf: Colour, kin
     size = np.maximum(size, half * np.where(small, 0.09, 0.15))
     offset = np.stack([np.cos(turn) * reach, level * half * 0.84, np.sin(turn) * reach], axis=1)
     centre = middle + offset
-    normal = (offset + (0, 0.25 * half, 0)) / (half + width) - 0.35 * away / np.linalg.norm(away)
+    normal = (offset + np.array([0, 0.25 * half, 0])) / (half + width) - 0.35 * away / np.linalg.norm(away)
     # Outlines in the plane that faces the eye: [count, 12, 3].
     radii = 0.75 + 0.4 * dice.many(count, 12)
     right = np.array([away[2], 0, -away[0]]) / flat
@@ -51,21 +51,19 @@ def tree(place: Place, eye: Point, dice: Dice, variety: float, leaf: Colour, kin
     gain = (0.72 + 0.18 * level + 0.22 * (shade - 0.5))[:, None]
     colours = np.minimum(np.array(leaf) * gain, 1)
     order = np.argsort(-np.square(centre - eye).sum(axis=1) + 2 * small, kind="stable")
-    rows = zip(
-        outlines[order].tolist(), colours[order].tolist(), seed[order].tolist(), normal[order].tolist(), strict=True
-    )
-    return faces + [
-        Face(points, TREE, FOLIAGE, colour, params=(0.75, 9 * seed), normal=up) for points, colour, seed, up in rows
+    columns = (array[order].tolist() for array in (outlines, colours, 9 * seed, normal))
+    clumps = [
+        Face(points, TREE, FOLIAGE, colour, params=(0.75, seed), normal=normal)
+        for points, colour, seed, normal in zip(*columns, strict=True)
     ]
+    return faces + clumps
 
 
 _TURNS = np.arange(12) * (np.pi / 6)
 _COSINES, _SINES = np.cos(_TURNS), np.sin(_TURNS)
 
 
-def hedge(
-    start: Point, end: Point, height: float, leaf: Colour, eye: Point, dice: Dice, label: int = TREE
-) -> list[Face]:
+def hedge(start: Point, end: Point, height: float, leaf: Colour, dice: Dice, label: int = TREE) -> list[Face]:
     """A clipped hedge, or with another label the ivy over a wall."""
     length = math.dist(start, end)
     count = max(2, int(length / 0.6))

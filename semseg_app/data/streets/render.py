@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from semseg_app.data.streets.paint import paint
-from semseg_app.data.streets.scene import Scene
 from semseg_app.data.streets.shapes import SKY, UNSEEN, Point
+from semseg_app.data.streets.site import Scene
 
 NEAR = 0.4
 """Nothing closer than this (metres) is drawn."""

@@ -5,7 +5,24 @@ import math
 from semseg_app.data.streets.houses import BLACK, BLUE, GREEN, RED, WHITE, YELLOW, Style, advertisement, wall
 from semseg_app.data.streets.plants import LEAVES, hedge
 from semseg_app.data.streets.shapes import (
-    FENCE, GLOW, PLAIN, PLANKS, POLE, ROUND, SIGN, UNSEEN, Colour, Dice, Face, Place, Point, disc, limb, on_quad, shaded, upright,
+    FENCE,
+    GLOW,
+    PLAIN,
+    PLANKS,
+    POLE,
+    ROUND,
+    SIGN,
+    UNSEEN,
+    Colour,
+    Dice,
+    Face,
+    Place,
+    Point,
+    disc,
+    limb,
+    on_quad,
+    shaded,
+    upright,
 )
 
 METALS: list[Colour] = [
@@ -29,15 +46,19 @@ def fence(
         for number in range(count + 1):
             share = number / count
             radius = 0.045 if number in (0, count) else 0.02
-            faces.append(Face(limb(on_quad(quad, share, 0), on_quad(quad, share, 1), radius, radius, eye), UNSEEN, PLAIN, colour))
+            faces.append(
+                Face(limb(on_quad(quad, share, 0), on_quad(quad, share, 1), radius, radius, eye), UNSEEN, PLAIN, colour)
+            )
         for level in (0.14, 0.93):
-            faces.append(Face(limb(on_quad(quad, 0, level), on_quad(quad, 1, level), 0.03, 0.03, eye), UNSEEN, PLAIN, colour))
+            faces.append(
+                Face(limb(on_quad(quad, 0, level), on_quad(quad, 1, level), 0.03, 0.03, eye), UNSEEN, PLAIN, colour)
+            )
         return faces
     if kind in ("masonry", "ivy"):
         faces = [wall(start, end, height, style, dice, windows=False, label=FENCE)]
         if kind == "ivy":
             leaf = dice.tint(dice.pick(LEAVES[:5]), 0.2)
-            faces += hedge(start, end, height * dice.between(0.5, 0.95), leaf, eye, dice, FENCE)
+            faces += hedge(start, end, height * dice.between(0.5, 0.95), leaf, dice, FENCE)
         return faces
     period = 0.24 if kind == "planks" else 1.9
     faces = [Face(quad, FENCE, PLANKS, colour, params=(period, 0.0, dice.between(0, 1)))]
@@ -97,7 +118,11 @@ PLATES: dict[str, list[tuple[Outline, Colour]]] = {
     "ban": [*RING, (_bar(0, 0, 0.7, 0.14), RED)],
     "warning": [(_regular(3, 1.2), RED), (_regular(3, 0.78), WHITE), (_bar(0, -0.05, 0.09, 0.3), BLACK)],
     "yield": [(_regular(3, 1.2, math.pi), RED), (_regular(3, 0.78, math.pi), WHITE)],
-    "parking": [(_bar(0, 0, 0.92, 0.92), BLUE), (_bar(-0.2, 0, 0.13, 0.55), WHITE), (_bar(0.12, 0.25, 0.25, 0.28), WHITE)],
+    "parking": [
+        (_bar(0, 0, 0.92, 0.92), BLUE),
+        (_bar(-0.2, 0, 0.13, 0.55), WHITE),
+        (_bar(0.12, 0.25, 0.25, 0.28), WHITE),
+    ],
     "stop": [(_regular(8, 1.05, math.pi / 8), RED), (_bar(0, 0, 0.7, 0.2), WHITE)],
 }
 BOARD = [_bar(0, 0, 1.7, 1.0), _bar(-0.3, 0.4, 0.9, 0.13), _bar(-0.1, -0.1, 1.1, 0.13), _bar(-0.5, -0.55, 0.7, 0.13)]
