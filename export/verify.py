@@ -228,7 +228,7 @@ def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
 
 
 def _too_far(row: dict[str, Any], gate: Gate) -> str | None:
-    where = f"at {row['height']}x{row['width']}, batch {row['batch']}"
+    where = f"at {row['width']}x{row['height']}, batch {row['batch']}"
     if "error" in row:
         return f"{where}, it does not run: {row['error']}"
     if row["agreement"] < gate.agreement:

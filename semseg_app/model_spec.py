@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Architecture = Literal["deeplabv3", "deeplabv3plus", "pspnet", "upernet", "segformer"]
+Architecture = Literal["deeplabv3", "deeplabv3plus", "pspnet", "upernet", "segformer", "unet"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -22,7 +22,7 @@ class NetworkChoice(BaseModel):
     """Stride of the deepest encoder stage; None = the architecture's own: 8 for deeplabv3 and pspnet, 16 for
     deeplabv3plus, 32 for the others."""
     decoder_channels: int | None = Field(default=None, ge=8)
-    """Width of the decoder; None = the architecture's own."""
+    """Width of the decoder (of a unet: of its last block); None = the architecture's own."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     """Normalisation of RGB in [0, 1]. The network applies it itself."""

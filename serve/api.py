@@ -29,7 +29,7 @@ log = logging.getLogger("semseg.serve")
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 32_000_000
 IMAGES_IN_MEMORY = 4
-"""How many uploads are decoded at any moment, the one in the engine among them. The others wait as the bytes they came in."""
+"""How many uploads are decoded at any moment, the one in the engine among them. Others wait as they came, encoded."""
 
 PNG, JSON = "image/png", "application/json"
 FIELDS = ("image", "file")

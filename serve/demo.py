@@ -16,7 +16,8 @@ from fastapi import FastAPI
 
 from semseg_app.errors import UserError
 from semseg_app.serve.answers import engine_info, summarise
-from semseg_app.serve.demo_html import heading, legend, stage, waiting
+from semseg_app.serve.demo_html import heading, legend, notice, stage
+from semseg_app.serve.demo_uploads import accept_uploads_only, read_upload
 from semseg_app.serve.segmenter import Segmenter
 
 WAITING_VISITORS = 64
@@ -39,17 +40,18 @@ curl -F image=@photo.jpg -H 'Accept: application/json' ${url}`;
 }"""
 
 
-def build_page(segmenter: Segmenter, examples: Sequence[Path]) -> gr.Blocks:
-    """The page as Gradio blocks. Its endpoint `/segment` takes a photo and answers (stage, legend, JSON summary)."""
+def build_page(segmenter: Segmenter, examples: Sequence[Path]) -> tuple[gr.Blocks, gr.Image]:
+    """The page and its input. Its endpoint `/segment` takes a photo and answers (stage, legend, JSON summary)."""
     engine = segmenter.engine
 
-    def segment(photo: dict[str, Any] | None) -> tuple[str, str, dict[str, Any] | None]:
-        if photo is None:
-            return waiting(), "", None
+    def segment(upload: dict[str, Any] | None) -> tuple[str, str, dict[str, Any] | None]:
+        if upload is None:
+            return notice("Drop a photo or pick an example: the result appears here."), "", None
         try:
-            segmentation = segmenter.segment(Path(photo["path"]).read_bytes())
+            segmentation = segmenter.segment(read_upload(upload, photo))
         except UserError as error:
-            raise gr.Error(str(error), title="This photo cannot be used", duration=8) from None
+            # In the stage, not as a passing gr.Error: the last photo's result must not stand beside this photo.
+            return notice(f"This photo cannot be used: {error}."), "", {"error": str(error)}
         summary = summarise(engine, segmentation)
         return stage(segmentation, engine.labels, summary), legend(summary), summary.model_dump()
 
@@ -69,7 +71,7 @@ def build_page(segmenter: Segmenter, examples: Sequence[Path]) -> gr.Blocks:
                 if examples:
                     gr.Examples([[str(path)] for path in examples], photo, examples_per_page=12, elem_id="examples")
             with gr.Column(scale=7, min_width=320):
-                result = gr.HTML(waiting(), elem_id="result")
+                result = gr.HTML(elem_id="result")
                 with gr.Row(equal_height=True):
                     layer = gr.Radio(["Classes", "Confidence"], value="Classes", label="Layer", min_width=200)
                     opacity = gr.Slider(0, 100, _OPACITY, step=1, label="Opacity, %", min_width=200)
@@ -78,8 +80,7 @@ def build_page(segmenter: Segmenter, examples: Sequence[Path]) -> gr.Blocks:
             call = gr.Code(language="shell", label="curl", interactive=False, wrap_lines=True)
             answer = gr.JSON(label="JSON answer", max_height=320)
 
-        # preprocess=False hands over the uploaded file itself: Gradio's own decoding would apply neither our limits
-        # nor our messages. Gradio has checked by then that the path is one of its uploads or examples.
+        # preprocess=False hands over the uploaded file: Gradio's own decoding has neither our limits nor our words.
         outputs = [result, classes, answer]
         photo.change(
             segment,
@@ -90,13 +91,12 @@ def build_page(segmenter: Segmenter, examples: Sequence[Path]) -> gr.Blocks:
             show_progress="minimal",
             show_progress_on=result,
         )
-        if examples:
-            page.load(segment, photo, outputs, preprocess=False, api_visibility="private", show_progress="hidden")
+        page.load(segment, photo, outputs, preprocess=False, api_visibility="private", show_progress="hidden")
         opacity.input(None, opacity, js=_SET_OPACITY)
         layer.change(None, layer, js=_SET_LAYER)
         page.load(None, None, call, js=_SHOW_CALL)
     page.queue(max_size=WAITING_VISITORS)
-    return page
+    return page, photo
 
 
 def _theme() -> gr.themes.Base:
@@ -123,14 +123,18 @@ def _theme() -> gr.themes.Base:
 
 def mount_page(app: FastAPI, segmenter: Segmenter, examples: Sequence[Path], max_bytes: int) -> None:
     """Mount the page at `/`, after the routes that `app` has by now: those keep working."""
+    page, photo = build_page(segmenter, examples)
     gr.mount_gradio_app(
         app,
-        build_page(segmenter, examples),
+        page,
         path="/",
         max_file_size=max_bytes,
+        show_error=False,  # of what Gradio itself raises: its messages name paths of the server
         theme=_theme(),
         css_paths=Path(__file__).with_name("demo.css"),
         footer_links=[],
         run_history=False,
+        enable_monitoring=False,
         ssr_mode=False,
     )
+    accept_uploads_only(page, photo)

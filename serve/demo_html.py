@@ -16,13 +16,14 @@ DISPLAY_SIDE = 1600
 """Longest side of what is sent to the browser. The class map itself is computed at full size."""
 
 _HEAT = [(0.0, "#fcfdbf"), (0.3, "#fe9f6d"), (0.55, "#de4968"), (0.8, "#8c2981"), (1.0, "#2a1155")]
-"""Confidence 0 to 1 -> colour (after matplotlib's magma, turned round): what the model is unsure of glows, and the scale
-differs in lightness, so that it survives colour blindness."""
+"""Confidence 0 to 1 -> colour (after matplotlib's magma, turned round). What the model is unsure of glows; lightness
+falls all the way, so that the scale survives colour blindness."""
 
 _MARK = (
     '<svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8" fill="#0f766e"/>'
     '<path d="M0 20 L12 13 L32 19 V24 a8 8 0 0 1 -8 8 H8 a8 8 0 0 1 -8 -8 Z" fill="#5eead4"/>'
-    '<path d="M13 32 L17 16 H20 L27 31 a8 8 0 0 1 -3 1 Z" fill="#134e4a"/><circle cx="23" cy="8" r="3.5" fill="#fde68a"/>'
+    '<path d="M13 32 L17 16 H20 L27 31 a8 8 0 0 1 -3 1 Z" fill="#134e4a"/>'
+    '<circle cx="23" cy="8" r="3.5" fill="#fde68a"/>'
     "</svg>"
 )
 
@@ -37,9 +38,9 @@ def heading(model: str, engine: EngineInfo, classes: int) -> str:
     )
 
 
-def waiting() -> str:
-    """The stage before there is a photo."""
-    return '<div class="stage empty"><p>Drop a photo or pick an example: the result appears here.</p></div>'
+def notice(text: str) -> str:
+    """The stage without a result."""
+    return f'<div class="stage empty"><p>{html.escape(text)}</p></div>'
 
 
 def stage(segmentation: Segmentation, labels: LabelSpace, summary: Summary) -> str:
@@ -56,14 +57,17 @@ def stage(segmentation: Segmentation, labels: LabelSpace, summary: Summary) -> s
     found = html.escape(", ".join(f"{entry.name} {_percent(entry.share)}" for entry in summary.classes[:5]))
     stops = ",".join(f"{colour} {place:.0%}" for place, colour in _HEAT)
     return (
-        f'<figure class="stage"><div class="layers" style="aspect-ratio:{size[0]}/{size[1]};--ratio:{size[0] / size[1]:.4f}">'
+        '<figure class="stage">'
+        f'<div class="layers" style="aspect-ratio:{size[0]}/{size[1]};--ratio:{size[0] / size[1]:.4f}">'
         f'<img class="photo" alt="the photo" src="{_data_uri(photo.getvalue(), "image/jpeg")}">'
         f'<img class="layer classes" alt="classes: {found}" src="{_data_uri(classes, "image/png")}">'
         f'<img class="layer confidence" alt="confidence" src="{_data_uri(confidence, "image/png")}"></div>'
-        f'<p class="scale"><span>unsure</span><i style="background:linear-gradient(to right,{stops})"></i><span>sure</span></p>'
+        f'<p class="scale"><span>unsure</span><i style="background:linear-gradient(to right,{stops})"></i>'
+        "<span>sure</span></p>"
         f"<figcaption><span>{width} × {height}</span><span>decoded in {summary.latency_ms.decode:.0f} ms</span>"
         f"<span>segmented in <b>{summary.latency_ms.inference:.0f} ms</b></span>"
-        f"<span>{summary.engine.kind} on {summary.engine.device}, {summary.engine.precision}</span></figcaption></figure>"
+        f"<span>{summary.engine.kind} on {summary.engine.device}, {summary.engine.precision}</span>"
+        "</figcaption></figure>"
     )
 
 
@@ -71,7 +75,8 @@ def legend(summary: Summary) -> str:
     """The classes that occur, with colour, name, a bar for the share of pixels, and the model's confidence."""
     widest = summary.classes[0].share
     rows = "".join(
-        f'<li title="mean confidence {_percent(entry.confidence)}"><span class="swatch" style="background:{entry.color}"></span>'
+        f'<li title="mean confidence {_percent(entry.confidence)}">'
+        f'<span class="swatch" style="background:{entry.color}"></span>'
         f'<span class="name">{html.escape(entry.name)}</span>'
         f'<span class="bar"><i style="width:{100 * entry.share / widest:.1f}%;background:{entry.color}"></i></span>'
         f'<span class="share">{_percent(entry.share)}</span></li>'

@@ -56,7 +56,9 @@ class Segmenter:
         if classes.shape != image.shape[:2] or confidence.shape != image.shape[:2]:
             raise RuntimeError(f"engine {self.engine.kind} answered {classes.shape} for an image of {image.shape[:2]}")
         if int(classes.max()) >= len(self.engine.labels.classes):
-            raise RuntimeError(f"engine {self.engine.kind} answered class {classes.max()}, which the model does not have")
+            raise RuntimeError(
+                f"engine {self.engine.kind} answered class {classes.max()}, which the model does not have"
+            )
 
 
 def _milliseconds_since(start: float) -> float:

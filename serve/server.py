@@ -18,7 +18,7 @@ SECONDS_TO_FINISH = 20
 
 
 def claim_address(host: str, port: int) -> socket.socket:
-    """Bind, without listening yet, so that a port in use is known before anything slow happens. Port 0 takes a free one.
+    """Bind, without listening yet: a port in use is known before anything slow happens. Port 0 takes a free one.
 
     UserError when the address cannot be had.
     """
@@ -35,8 +35,12 @@ def claim_address(host: str, port: int) -> socket.socket:
     except OSError as error:
         claimed.close()
         if error.errno == errno.EADDRINUSE:
-            raise UserError(f"port {port} on {host} is in use; stop what runs there, or choose another --port") from None
-        raise UserError(f"cannot serve on {host} port {port}: {error.strerror}; choose another --host or --port") from None
+            raise UserError(
+                f"port {port} on {host} is in use; stop what runs there, or choose another --port"
+            ) from None
+        raise UserError(
+            f"cannot serve on {host} port {port}: {error.strerror}; choose another --host or --port"
+        ) from None
     return claimed
 
 
@@ -66,5 +70,4 @@ def run_server(
         server_header=False,
         timeout_graceful_shutdown=SECONDS_TO_FINISH,
     )
-    with address:
-        uvicorn.Server(config).run(sockets=[address])
+    uvicorn.Server(config).run(sockets=[address])

@@ -47,7 +47,7 @@ def shuffle_classes(labels: Tensor, num_classes: int) -> ShuffledClasses:
     flat = labels.flatten(1).long()
     flat = torch.where((flat >= 0) & (flat < num_classes), flat, num_classes)
     count = flat.new_zeros(len(flat), num_classes + 1).scatter_add_(1, flat, torch.ones_like(flat))
-    # Class in the high bits, chance in the low ones: exact for any number of classes, where floats would mix neighbours.
+    # Class in the high bits, chance in the low ones: exact for many classes too, where floats would mix neighbours.
     chance = torch.randint(1 << 31, flat.shape, device=flat.device)
     order = (flat * (1 << 31) + chance).argsort(dim=1)
     return ShuffledClasses(order, (count.cumsum(1) - count)[:, :-1], count[:, :-1])
@@ -59,9 +59,9 @@ def sample_anchors(
 ) -> Anchors:
     """The same number K of random pixels from every (image, class) that has at least `min_pixels`.
 
-    K = min(smallest such count, max_views, floor(budget / number of pairs)), as in Pissas et al., ECCV 2022. A class that
-    is in two images gets 2K anchors. With `min_views`, K does not fall below it, and classes with fewer pixels give all
-    they have. Should there be more pairs than `budget`, some are dropped at random.
+    K = min(smallest such count, max_views, floor(budget / number of pairs)), as in Pissas et al., ECCV 2022. A class
+    that is in two images gets 2K anchors. With `min_views`, K does not fall below it, and classes with fewer pixels
+    give all they have. Should there be more pairs than `budget`, some are dropped at random.
 
     Args:
         labels: int `[B, H, W]` on the grid of the features; what is not 0 ... num_classes - 1 is ignored.

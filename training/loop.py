@@ -60,7 +60,7 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
     choice = recipe.model.model_dump(exclude={"pretrained", "auxiliary"})
     spec = ModelSpec(**choice, num_classes=data.num_classes)
     network = build(spec, recipe.model.pretrained, recipe.model.auxiliary)
-    method = build_method(recipe.method, network, data)
+    method = build_method(recipe.method, network, labeled)
     unlabeled = _unlabeled_pool(recipe, data, method)
     if accelerator.device.type == "cuda" and accelerator.num_processes > 1:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
@@ -70,14 +70,16 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
     optimizer = _optimizer(recipe.optimizer, method)
 
     # Resume
-    first_step, best, seconds_before = 0, {}, 0.0
+    first_step, seconds_before = 0, 0.0
+    best: dict[str, dict[str, float]] = {}
+    evaluations: dict[str, dict[str, float]] = {}
     recipe_json = recipe.model_dump(mode="json")
     state = load_checkpoint(folder.checkpoints, say) if resume else None
     if state:
         refuse_changed_recipe(state["recipe"], recipe_json)
         method.load_state_dict(state["method"])
         optimizer.load_state_dict(state["optimizer"])
-        first_step, best, seconds_before = state["step"], state["best"], state["seconds"]
+        first_step, best, evaluations, seconds_before = (state[key] for key in ("step", "best", "last", "seconds"))
         say(f"resuming {folder.path} at step {first_step}")
     elif resume:
         say(f"{folder.path}: nothing to resume; starting from the beginning")
@@ -110,7 +112,6 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
     steps = recipe.schedule.steps
     started = logged = time.monotonic()
     logged_step = first_step
-    evaluations: dict[str, dict[str, float]] = {}
     prepared.train()
     for step in range(first_step, steps):
         torch.manual_seed(derive(recipe.seed, "step", step, accelerator.process_index))  # dropout, method's own draws
@@ -178,6 +179,7 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
                         "optimizer": optimizer.state_dict(),
                         "scaler": scaler,
                         "best": best,
+                        "last": evaluations,
                         "seconds": seconds,
                     },
                 )

@@ -52,7 +52,7 @@ def _print_table(exported_file: Path, entry: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{exported_file} against the trained network ({entry['photos']} photos)", title_justify="left")
+    table = Table()
     for heading in ("size", "batch", "same class", "confidence off by"):
         table.add_column(heading, justify="right")
     for row in entry["by_size"]:
@@ -62,6 +62,7 @@ def _print_table(exported_file: Path, entry: dict[str, Any]) -> None:
         else:
             table.add_row(size, batch, f"{row['agreement']:.4%}", f"{row['confidence_difference']} of 255")
     console = Console(stderr=True)
+    console.print(f"{exported_file} against the trained network, {entry['photos']} photos:")
     console.print(table)
     if "miou" in entry:
         miou = entry["miou"]

@@ -6,8 +6,12 @@ import typer
 
 from semseg_app.cli import data
 from semseg_app.cli.check import check
+from semseg_app.cli.demo import demo
 from semseg_app.cli.evaluate import evaluate
+from semseg_app.cli.export import export
+from semseg_app.cli.generate import generate
 from semseg_app.cli.predict import predict
+from semseg_app.cli.serve import serve
 from semseg_app.cli.train import schema, train
 from semseg_app.errors import UserError
 
@@ -19,12 +23,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command()(check)
+data.app.command()(generate)
 app.add_typer(data.app, name="data")
+app.command()(check)
 app.command()(train)
 app.command()(schema)
 app.command()(evaluate)
+app.command()(export)
 app.command()(predict)
+app.command()(serve)
+app.command()(demo)
 
 
 def main(*verb: str) -> None:

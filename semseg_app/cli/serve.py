@@ -35,12 +35,12 @@ def serve(
         photos = sorted(path for path in examples.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)[:12]
         if not photos:
             raise UserError(f"{examples}: holds no photos ({', '.join(IMAGE_SUFFIXES)})")
-    address = claim_address(host, port)
-    run_server(
-        open_engine(model, engine, device, threads),
-        address,
-        photos,
-        demo=demo,
-        max_bytes=round(max_megabytes * 2**20),
-        max_pixels=round(max_megapixels * 1e6),
-    )
+    with claim_address(host, port) as address:  # before the model is loaded: a port in use is known at once
+        run_server(
+            open_engine(model, engine, device, threads),
+            address,
+            photos,
+            demo=demo,
+            max_bytes=round(max_megabytes * 2**20),
+            max_pixels=round(max_megapixels * 1e6),
+        )

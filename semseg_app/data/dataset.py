@@ -124,10 +124,17 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A photo as 8-bit RGB, upright. ValueError for 16-bit and float photos, which Pillow would clip to white."""
+    """A photo as 8-bit RGB, upright, what is transparent laid over white.
+
+    ValueError for 16-bit and float photos, which Pillow would clip to white.
+    """
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"16-bit or float pixels, mode {image.mode}; convert it to 8 bits a channel")
-    return ImageOps.exif_transpose(image).convert("RGB")
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return image.convert("RGB")
 
 
 def read_mask(path: Path) -> np.ndarray:

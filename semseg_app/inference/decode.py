@@ -15,6 +15,7 @@ import io
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from semseg_app.data.dataset import to_rgb
 from semseg_app.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -47,12 +48,14 @@ def decode_image(data: bytes, max_pixels: int) -> np.ndarray:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise ImageTooLarge(
-                    f"the image has {image.width} x {image.height} pixels, above the limit of {max_pixels / 1e6:g} million; "
-                    "send a smaller one"
+                    f"the image has {image.width} x {image.height} pixels, above the limit of "
+                    f"{max_pixels / 1e6:g} million; send a smaller one"
                 )
-            return to_rgb(image)
+            return np.asarray(to_rgb(_eight_bits(image)))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageTooLarge(f"the image is above the limit of {max_pixels / 1e6:g} million pixels; send a smaller one") from None
+        raise ImageTooLarge(
+            f"the image is above the limit of {max_pixels / 1e6:g} million pixels; send a smaller one"
+        ) from None
     except UnidentifiedImageError:
         raise UnsupportedImage("this is not an image that can be read; send JPEG, PNG, WebP, BMP or TIFF") from None
     except (UserError, MemoryError):
@@ -61,15 +64,10 @@ def decode_image(data: bytes, max_pixels: int) -> np.ndarray:
         raise BrokenImage(f"the image is truncated or damaged ({error})") from error
 
 
-def to_rgb(image: Image.Image) -> np.ndarray:
-    """An opened photo as RGB uint8 [H, W, 3], by the table at the top of this file."""
-    image = ImageOps.exif_transpose(image)
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits as 8 bits, upright; Pillow reads colours of 16 bits as 8 by itself."""
     if image.mode.startswith("I;16"):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        return Image.fromarray((np.asarray(ImageOps.exif_transpose(image)) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise UnsupportedImage("the image has 32 bits a pixel; convert it to 8 or 16 bits")
-    if image.has_transparency_data:
-        opaque = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
-    return np.asarray(image.convert("RGB"))
+    return image

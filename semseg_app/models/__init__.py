@@ -13,6 +13,7 @@ from segmentation_models_pytorch.base.initialization import initialize_decoder, 
 from segmentation_models_pytorch.base.modules import Conv2dReLU
 from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3Decoder, DeepLabV3PlusDecoder
 from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
+from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from segmentation_models_pytorch.encoders import get_encoder, get_encoder_names
 from torch import nn
@@ -25,8 +26,8 @@ from semseg_app.models.pyramid_pooling import POOL_SIZES, PSPDecoder, PyramidPoo
 
 __all__ = ["Features", "ModelSpec", "SegmentationNetwork", "build", "load", "save_network"]
 
-DEFAULT_STRIDE = {"deeplabv3": 8, "deeplabv3plus": 16, "pspnet": 8, "upernet": 32, "segformer": 32}
-DEFAULT_CHANNELS = {"deeplabv3": 256, "deeplabv3plus": 256, "pspnet": 512, "upernet": 256, "segformer": 256}
+DEFAULT_STRIDE = {"deeplabv3": 8, "deeplabv3plus": 16, "pspnet": 8, "upernet": 32, "segformer": 32, "unet": 32}
+DEFAULT_CHANNELS = {"deeplabv3": 256, "deeplabv3plus": 256, "pspnet": 512, "upernet": 256, "segformer": 256, "unet": 32}
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}  # "Rethinking Atrous Convolution", section 3.3
 TRAINING_ONLY = "auxiliary."
 
@@ -43,7 +44,7 @@ def build(spec: ModelSpec, encoder_weights: str | None = None, auxiliary: Sequen
     stride = spec.output_stride or DEFAULT_STRIDE[spec.architecture]
     if stride == 32 and spec.architecture.startswith("deeplab"):
         raise UserError(f"model.output_stride: {spec.architecture} needs 8 or 16, not 32")
-    if stride != 32 and spec.architecture in ("upernet", "segformer"):
+    if stride != 32 and spec.architecture in ("upernet", "segformer", "unet"):
         raise UserError(f"model.output_stride: {spec.architecture} reads a full pyramid; leave output_stride out")
     encoder = _encoder(spec.encoder, stride, encoder_weights)
     channels = list(encoder.out_channels)
@@ -122,6 +123,8 @@ def _decoder(architecture: str, channels: list[int], width: int, stride: int) ->
         return PSPDecoder(channels[-1], width)
     if architecture == "segformer":
         return SegformerDecoder(channels, segmentation_channels=width)
+    if architecture == "unet":  # up to stride 2: the last doubling costs as much as the rest and is left to `upsample`
+        return UnetDecoder(channels, [8 * width, 4 * width, 2 * width, width], n_blocks=4)
     decoder = UPerNetDecoder(channels, decoder_channels=width)
     decoder.psp = nn.Sequential(
         PyramidPooling(channels[-1], width),

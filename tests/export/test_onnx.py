@@ -102,11 +102,8 @@ def test_file_is_whole_names_its_axes_and_says_what_it_is(folder: Path) -> None:
 
 
 def test_file_holds_no_path_of_the_machine_that_made_it(folder: Path) -> None:
-    model = onnx.load(folder / "onnx" / "model.onnx")
-    for tensor in model.graph.initializer:
-        tensor.ClearField("raw_data")  # random weights spell anything
-    content = model.SerializeToString()
-    assert b".py" not in content
+    content = (folder / "onnx" / "model.onnx").read_bytes()
+    assert b'.py"' not in content, "a line of a stack trace"
     assert str(Path(torch.__file__).parent).encode() not in content
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 import typer
 from onnx import ModelProto, TensorProto, numpy_helper
 from PIL import Image
+from torch import Tensor
 from torch.nn import functional
 from typer.testing import CliRunner
 
@@ -31,7 +33,7 @@ from semseg_app.export.verify import (
     record,
     verify,
 )
-from semseg_app.inference.engines import Prediction
+from semseg_app.inference.engines import Prediction, open_engine
 from semseg_app.models import pyramid_pooling
 
 CLASSES = ["road", "sky", "tree", "car", "pole"]
@@ -146,16 +148,24 @@ def test_planted_defect_is_refused(folder: Path, defect: Callable[[ModelProto], 
     assert DEFECTS[defect] in entry["reasons"][0]
 
 
-def test_pooling_that_exports_wrong_is_refused(
+def test_pooling_that_is_right_at_the_traced_size_only_is_refused(
     exported: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shutil.copytree(exported("pspnet"), tmp_path / "model")
-    monkeypatch.setattr(pyramid_pooling, "adaptive_average_pool", functional.adaptive_avg_pool2d)
+    right = pyramid_pooling.adaptive_average_pool
+
+    def right_at_the_traced_size_only(maps: Tensor, bins: int) -> Tensor:
+        return right(functional.interpolate(maps, size=(12, 20)), bins)
+
+    monkeypatch.setattr(pyramid_pooling, "adaptive_average_pool", right_at_the_traced_size_only)
     file = export_module.export_onnx(folder)
-    monkeypatch.undo()
+    monkeypatch.setattr(pyramid_pooling, "adaptive_average_pool", right)
     entry = verify(folder, file)
     assert entry["verdict"] == "rejected"
-    assert entry["reasons"][0].startswith("at 127x131, batch 1, ")
+    assert entry["reasons"][0].startswith("at 131x127, batch 1, ")
+    trained, baked = (open_engine(path, device="cpu", kind=kind) for path, kind in ((folder, "torch"), (file, "auto")))
+    (traced,) = compare(trained, baked, generated_photos(1), [(96, 160)], [1])
+    assert traced["agreement"] >= 0.9999, "the defect must not show at the traced size"
 
 
 class LookupEngine:
@@ -282,7 +292,7 @@ def test_command_exits_with_1_when_the_gate_refuses(folder: Path, monkeypatch: p
     assert result.exit_code == 1
     assert result.stdout == ""
     last = result.stderr.splitlines()[-1]
-    assert last.startswith(f"semseg: {folder / 'onnx' / 'model.onnx'}: rejected: at 127x131, batch 1, ")
+    assert last.startswith(f"semseg: {folder / 'onnx' / 'model.onnx'}: rejected: at 131x127, batch 1, ")
     assert artifact.read_manifest(folder)["exports"]["onnx/model.onnx"]["verdict"] == "rejected"
 
 
@@ -293,3 +303,10 @@ def test_command_says_what_can_be_exported(folder: Path, tmp_path: Path) -> None
         assert "available: --to onnx --precision fp32" in str(result.exception)
     result = CliRunner().invoke(app, [str(tmp_path)])
     assert "not a model folder" in str(result.exception)
+
+
+def test_command_names_the_missing_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx_ir", None)  # importing it now fails as if it were not installed
+    monkeypatch.delitem(sys.modules, "semseg_app.export.onnx")
+    result = CliRunner().invoke(app, [str(folder)])
+    assert str(result.exception) == "exporting needs the package onnx_ir: pip install 'semseg-app[export,cpu]'"

@@ -22,6 +22,7 @@ NETWORKS = {
     "deeplabv3plus-mobilenet": ModelSpec(architecture="deeplabv3plus", encoder="mobilenet_v2", num_classes=CLASSES),
     "pspnet": ModelSpec(architecture="pspnet", num_classes=CLASSES, decoder_channels=32),
     "upernet": ModelSpec(architecture="upernet", num_classes=CLASSES, decoder_channels=32),
+    "unet": ModelSpec(architecture="unet", num_classes=CLASSES, decoder_channels=8),
     "segformer": ModelSpec(architecture="segformer", encoder="mit_b0", num_classes=CLASSES, decoder_channels=32),
     "segformer-timm": ModelSpec(architecture="segformer", encoder="tu-convnext_atto", num_classes=CLASSES),
 }

@@ -204,11 +204,15 @@ def test_never_ready_after_a_failed_warm_up(engine, monkeypatch, caplog, wrong):
 
 def test_request_id(client):
     assert client.get("/health/live", headers={"X-Request-ID": "abc-1.2"}).headers["x-request-id"] == "abc-1.2"
-    made = [client.get("/health/live", headers={"X-Request-ID": value}).headers["x-request-id"] for value in ("", "a b")]
+    made = [
+        client.get("/health/live", headers={"X-Request-ID": value}).headers["x-request-id"] for value in ("", "a b")
+    ]
     assert all(len(value) == 32 for value in made)
     assert made[0] != made[1]
     # On errors too, those of the middleware among them.
-    assert client.post("/v1/segment", content=bytes(300_000), headers={"X-Request-ID": "x"}).headers["x-request-id"] == "x"
+    assert (
+        client.post("/v1/segment", content=bytes(300_000), headers={"X-Request-ID": "x"}).headers["x-request-id"] == "x"
+    )
 
 
 def test_unexpected_failure_is_500_with_the_id_that_the_log_names(client, engine, encoded, photo, monkeypatch, caplog):
@@ -230,13 +234,16 @@ def test_parallel_requests_each_get_their_own_answer_and_the_loop_stays_free(run
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), image.argmax(axis=2))
 
     # The engine raises when two calls meet.
-    with running(create_app(ColourEngine(seconds=0.05), demo=False)) as url, httpx.Client(base_url=url, timeout=60) as http:
-        with ThreadPoolExecutor(16) as pool:
-            asked = [pool.submit(ask, number) for number in range(32)]
-            probes = 0
-            while not all(request.done() for request in asked):
-                assert http.get("/health/live").status_code == 200
-                probes += 1
-            for request in asked:
-                request.result()
+    with (
+        running(create_app(ColourEngine(seconds=0.05), demo=False)) as url,
+        httpx.Client(base_url=url, timeout=60) as http,
+        ThreadPoolExecutor(16) as pool,
+    ):
+        asked = [pool.submit(ask, number) for number in range(32)]
+        probes = 0
+        while not all(request.done() for request in asked):
+            assert http.get("/health/live").status_code == 200
+            probes += 1
+        for request in asked:
+            request.result()
     assert probes > 10

@@ -14,10 +14,17 @@ from semseg_app.serve.api import create_app
 
 pytestmark = pytest.mark.browser
 
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 120_000  # milliseconds, for a machine that trains on the side
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
 
 
@@ -37,10 +44,13 @@ def url(running, encoded, tmp_path_factory):
         yield url
 
 
+expect.set_options(timeout=PATIENCE)
+
+
 @pytest.fixture(scope="module")
 def chromium():
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS, timeout=120_000)
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS, timeout=PATIENCE)
         yield browser
         browser.close()
 
@@ -51,7 +61,7 @@ def page(request, url, chromium):
     size, scheme = request.param
     context = chromium.new_context(viewport=SIZES[size], color_scheme=scheme, has_touch=size == "phone")
     page = context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(PATIENCE)
     asked, complaints = [], []
     page.on("request", lambda asking: asked.append(asking.url))
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
@@ -64,7 +74,7 @@ def page(request, url, chromium):
 
 
 def expect_colours(page, left, right, atol=4) -> None:
-    """RGB in the middle of the stage's left and right part, as painted (the browser decodes and paints in its own time)."""
+    """RGB in the middle of the stage's left and right part, as painted: the browser does that in its own time."""
     for _ in range(50):
         pixels = np.asarray(Image.open(io.BytesIO(page.locator("#result .layers").screenshot())).convert("RGB"))
         height, width = pixels.shape[:2]
@@ -78,7 +88,7 @@ def expect_colours(page, left, right, atol=4) -> None:
 def test_a_visit(page, url, encoded, tmp_path):
     # The first example is there, segmented, when the page opens: 60 % class colour over the photo.
     legend = page.locator("#legend li")
-    expect(legend).to_have_text(["red75.0 %", "green25.0 %"], timeout=30_000)
+    expect(legend).to_have_text(["red75.0 %", "green25.0 %"])
     expect_colours(page, (222, 18, 18), (18, 222, 18), atol=8)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
 

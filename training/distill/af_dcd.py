@@ -8,13 +8,13 @@ presets keep them apart: "parity" is the code with the weights of its scripts, "
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from semseg_app.errors import UserError
 from semseg_app.training.distill.kd import kd
 from semseg_app.training.distill.masked_generator import FeatureLoss, MaskedGeneration, feature_loss
 from semseg_app.training.distill.omni_contrast import Negatives, nearest_divisor, omni_contrast, require_negatives
 from semseg_app.training.distill.patch_contrast import Distance
-from torch import Tensor, nn
-
-from semseg_app.errors import UserError
 
 
 class AfDCDConfig(BaseModel):

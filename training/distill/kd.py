@@ -7,9 +7,10 @@ Distillation for Semantic Segmentation", CVPR 2019. It needs no labels: ignored 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from semseg_app.training.consistency import at_least_float32
 from torch import Tensor
 from torch.nn import functional
+
+from semseg_app.training.consistency import at_least_float32
 
 
 class KDConfig(BaseModel):

@@ -7,8 +7,9 @@ is for training only and is dropped with the distiller.
 from typing import Literal
 
 import torch
-from semseg_app.training.consistency import at_least_float32
 from torch import Tensor, nn
+
+from semseg_app.training.consistency import at_least_float32
 
 FeatureLoss = Literal["mean", "sum"]
 """mean: over all elements, one weight for every resolution. sum: over C, H, W and the mean over images, as published;

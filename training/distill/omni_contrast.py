@@ -8,11 +8,12 @@ import warnings
 from typing import Literal
 
 import torch
+from torch import Tensor
+from torch.nn import functional
+
 from semseg_app.training.consistency import at_least_float32
 from semseg_app.training.distill.patch_contrast import Distance, patch_contrast
 from semseg_app.training.precomputed_gradient import wants_gradient
-from torch import Tensor
-from torch.nn import functional
 
 Negatives = Literal["other_group", "all"]
 """other_group: items of the patch in another channel group, as the code does. all: every other item of the patch."""

@@ -9,8 +9,9 @@ cdist's backward ever exists. The teacher gets no gradient.
 from typing import Literal
 
 import torch
-from semseg_app.training.precomputed_gradient import carry_gradients
 from torch import Tensor
+
+from semseg_app.training.precomputed_gradient import carry_gradients
 
 Distance = Literal["l1", "l2", "sq_l2"]
 
@@ -37,7 +38,7 @@ def patch_contrast(
     patches, items, width = student.shape
     measure, pull_back = _DISTANCES[distance]
     losses = student.new_empty(patches, items)
-    gradient = torch.empty_like(student) if with_gradient else student.new_empty(0)
+    gradient = student.new_empty(student.shape) if with_gradient else student.new_empty(0)
     pairs = PAIRS_PER_CHUNK
     if student.is_cuda:
         pairs = DIFFERENCES_PER_CHUNK // width if distance == "l1" else DIFFERENCES_PER_CHUNK
@@ -64,7 +65,7 @@ def patch_contrast(
 def _(
     student: Tensor, teacher: Tensor, excluded: Tensor, temperature: float, distance: str, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    return student.new_empty(()), torch.empty_like(student) if with_gradient else student.new_empty(0)
+    return student.new_empty(()), student.new_empty(student.shape) if with_gradient else student.new_empty(0)
 
 
 carry_gradients(patch_contrast)

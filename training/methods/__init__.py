@@ -14,8 +14,8 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from semseg_app.data.dataset import SegmentationData
 from semseg_app.models import SegmentationNetwork
+from semseg_app.training.data import Pool
 from semseg_app.training.methods.distillation import Distillation, DistillationConfig
 from semseg_app.training.methods.supervised import Supervised, SupervisedConfig
 
@@ -24,6 +24,6 @@ MethodConfig = Annotated[SupervisedConfig | DistillationConfig, Field(discrimina
 METHODS: dict[str, type[nn.Module]] = {"supervised": Supervised, "distillation": Distillation}
 
 
-def build_method(config: MethodConfig, network: SegmentationNetwork, data: SegmentationData) -> nn.Module:
-    """The method that a recipe names, around a fresh network."""
-    return METHODS[config.name](config, network, data)
+def build_method(config: MethodConfig, network: SegmentationNetwork, labeled: Pool) -> nn.Module:
+    """The method that a recipe names, around a fresh network; `labeled` is what it will learn from."""
+    return METHODS[config.name](config, network, labeled)

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semseg_app.artifact import read_config
-from semseg_app.data.dataset import SegmentationData
 from semseg_app.errors import UserError
 from semseg_app.models import Features, SegmentationNetwork, load
-from semseg_app.training.data import Batch, StrongView
+from semseg_app.training.data import Batch, Pool, StrongView
 from semseg_app.training.distill.kd import KDConfig, kd
-from semseg_app.training.methods.supervised import losses_of
+from semseg_app.training.methods.supervised import class_weights, losses_of
 
 
 class DistillationConfig(BaseModel):
@@ -32,6 +31,8 @@ class DistillationConfig(BaseModel):
     use_unlabeled: bool = False
     """Follow the teacher on data.unlabeled too: that needs no labels."""
     auxiliary_weight: float = Field(default=0.4, ge=0)
+    class_balance: float = Field(default=0.0, ge=0, le=1)
+    """As in supervised training (methods/supervised.py)."""
 
 
 class Distillation(nn.Module):
@@ -39,11 +40,14 @@ class Distillation(nn.Module):
 
     strong_views: tuple[StrongView, ...] = ()
 
-    def __init__(self, config: DistillationConfig, network: SegmentationNetwork, data: SegmentationData):
+    class_weights: Tensor | None
+
+    def __init__(self, config: DistillationConfig, network: SegmentationNetwork, labeled: Pool):
         super().__init__()
         self.config = config
         self.uses_unlabeled = config.use_unlabeled
         self.network = network
+        data = labeled.data
         classes = read_config(config.teacher).labels.classes
         if classes != data.info.classes:
             raise UserError(
@@ -51,6 +55,7 @@ class Distillation(nn.Module):
                 f"{', '.join(data.info.classes)}; train the teacher on the same classes"
             )
         self.teacher = load(config.teacher).requires_grad_(False)
+        self.register_buffer("class_weights", class_weights(labeled, config.class_balance), persistent=False)
 
     def train(self, mode: bool = True) -> Self:
         """The teacher stays in eval mode: its batch statistics are what it was trained to."""
@@ -71,7 +76,7 @@ class Distillation(nn.Module):
             features.logits[:labeled],
             [logits[:labeled] for logits in features.auxiliary],
         )
-        losses = losses_of(self.network, first, batch.labeled, self.config.auxiliary_weight)
+        losses = losses_of(self.network, first, batch.labeled, self.config.auxiliary_weight, self.class_weights)
         student = features.logits
         with torch.no_grad():
             teacher = self.teacher(images).float()

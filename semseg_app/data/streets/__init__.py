@@ -1,11 +1,12 @@
-"""Generated streets: a small, honest data set for demos, tests and comparisons of methods; no download, any size and count.
+"""Generated streets: a small, honest data set for demos, tests and comparisons of methods. No download, any size.
 
-`render(seed, index, height, width)` is a pure function: the same street on every machine (the label bit for bit, the photo
-up to rounding), and the same street at every size. `generate` writes a dataset folder of them.
+`render(seed, index, height, width)` is a pure function: the same street on every machine (the label bit for bit, the
+photo up to rounding), and the same street at every size. `generate` writes a dataset folder of them.
 
-How a photo comes about, a file a step: dice roll a street in metres (site.py, ground.py, scene.py) from
-houses.py, plants.py, roadside.py, cars.py and people.py, all flat faces (shapes.py), under some weather (light.py); the faces are drawn far to near (render.py) and shaded with light and
-textures (paint.py, texture.py); a camera develops the photo (lens.py).
+How a photo comes about, a file a step: dice roll a site and its weather (site.py, light.py); ground and things are put
+on it (ground.py, scene.py), all made of flat faces (shapes.py, houses.py, plants.py, roadside.py, cars.py, people.py);
+the faces are drawn far to near (render.py) and shaded with light and textures (paint.py, texture.py); a camera develops
+the photo (lens.py).
 """
 
 import multiprocessing
@@ -26,10 +27,10 @@ from semseg_app.data.streets.shapes import Dice
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_folder
 
-VARIETY = 1.0
-"""Spread of light, weather, colours and cameras. Higher: a few labels tell less about the rest. 0: one plain grey day."""
+VARIETY = 0.4
+"""Spread of light, weather, colours and cameras. Higher: a few labels tell less about the rest."""
 CLUTTER = 1.0
-"""How many cars, people, signs, trees and poles there are, and so how much hides what. 0: an empty street."""
+"""How many cars, people, signs, trees and lamps there are, and so how much hides what."""
 
 CLASSES = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
 """Those of CamVid in its order. As there, a traffic light is a sign, a hedge is a tree, and a bus is a car."""
@@ -73,8 +74,8 @@ def generate(
         train, val, unlabeled: how many images in images/train, images/val and unlabeled/.
         size: height and width in pixels.
         seed: another seed, other streets.
-        labeled_counts: for each n, the lists splits/n-labeled.txt and splits/n-unlabeled.txt part the training images into the
-            first n and the rest (so smaller lists lie inside larger ones). None: those of LABELED_COUNTS below `train`.
+        labeled_counts: for each n, the lists splits/n-labeled.txt and splits/n-unlabeled.txt part the training images
+            into the first n and the rest, so smaller lists lie inside larger ones. None: LABELED_COUNTS below `train`.
         workers: processes; the files are the same for any number.
         progress: called with (images done, images in all).
 

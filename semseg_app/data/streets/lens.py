@@ -46,14 +46,14 @@ def develop(light: NDArray[np.float32], lens: Lens, rain: bool, seed: np.random.
     height, width = light.shape[1:]
     light = light + _bloom(light)
     # Automatic exposure, not a perfect one: dark scenes stay somewhat dark.
-    gain = 0.30 * lens.exposure * (0.30 / (float(light.mean()) + 1e-4)) ** 0.85 / 0.30
+    gain = lens.exposure * (0.30 / (float(light.mean()) + 1e-4)) ** 0.85
     rows = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     columns = np.linspace(-1, 1, width, dtype=np.float32)
     light *= gain * (1 - lens.vignette * (rows * rows + columns * columns) / 2)
     light *= np.array(lens.white_balance, np.float32)[:, None, None]
     # Film's curve as fitted by Narkowicz (2016), then a gamma of 2.2 as a table.
-    light = light * (2.51 * light + 0.03) / (light * (2.43 * light + 0.59) + 0.14)
-    value = _GAMMA.take((np.minimum(light, 1) * 4095).astype(np.int32))
+    film = light * (2.51 * light + 0.03) / (light * (2.43 * light + 0.59) + 0.14)
+    value = _GAMMA.take((np.minimum(film, 1) * 4095).astype(np.int32))
     value += (lens.contrast - 1) * 0.16 * np.sin((value - 0.5) * np.float32(2 * math.pi))
     luma = 0.299 * value[0] + 0.587 * value[1] + 0.114 * value[2]
     value = luma + lens.saturation * (value - luma)

@@ -50,8 +50,8 @@ def face_tables(scene: Scene, camera: NDArray[np.float64], corners: NDArray[np.f
     # All ground shares one texture plane, so that its texture runs on from face to face.
     origin[ground, 0], origin[ground, 2] = 0, 0
     along[ground], across[ground], normal[ground] = (1, 0, 0), (0, 0, 1), (0, 1, 0)
-    # A point u, v of the face lies at q = u a + v b + c in camera coordinates, and on the image plane at p = q / q_z; the
-    # inverse of [a b c] turns p into (u, v, 1) / q_z.
+    # A point u, v of the face lies at q = u a + v b + c in camera coordinates, and on the image plane at p = q / q_z;
+    # the inverse of [a b c] turns p into (u, v, 1) / q_z.
     a, b, c = along @ camera.T, across @ camera.T, (origin - scene.eye) @ camera.T
     rows = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=1)
     determinant = np.sum(a * rows[:, 0], axis=1)
@@ -89,8 +89,8 @@ def face_tables(scene: Scene, camera: NDArray[np.float64], corners: NDArray[np.f
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    length = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
-    return vectors / np.maximum(length, 1e-9)
+    length: NDArray[np.float64] = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
+    return vectors / np.fmax(length, 1e-9)
 
 
 def paint(

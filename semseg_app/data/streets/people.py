@@ -125,7 +125,8 @@ def bicyclist(place: Place, eye: Point, dice: Dice, variety: float) -> list[Face
         elbow, arm = at(side * 0.29, 1.18, 0.22), at(side * 0.2, 1.42, 0.1)
         pieces = [
             (start, knee, 0.1, 0.075, bottom), (knee, foot, 0.075, 0.055, shaded(bottom, 0.9)),
-            (foot, toes, 0.06, 0.05, RUBBER), (arm, elbow, 0.06, 0.05, top), (elbow, hand, 0.05, 0.04, mix(top, skin, 0.3)),
+            (foot, toes, 0.06, 0.05, RUBBER), (arm, elbow, 0.06, 0.05, top),
+            (elbow, hand, 0.05, 0.04, mix(top, skin, 0.3)),
         ]  # fmt: skip
         for a, b, ra, rb, colour in pieces:
             person.append(Face(limb(a, b, ra, rb, eye), BICYCLIST, PLAIN, colour))

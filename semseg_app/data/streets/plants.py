@@ -29,16 +29,18 @@ def tree(place: Place, eye: Point, dice: Dice, variety: float, leaf: Colour, kin
     middle = np.array(place.at(0, low + half, 0))
     away = middle - eye
     flat = np.hypot(away[0], away[2])
-    count = 36 if flat < 15 else 20 if flat < 30 else 12
+    count = 36 if flat < 15 else 18 if flat < 28 else 10
     turn, level, reach, size, squeeze, shade, seed = dice.many(7, count)
-    turn, level = 2 * np.pi * turn, 1.9 * level - 0.93
+    # One clump a level, from bottom to top, so that even a crown of few clumps has no gap.
+    turn, level = 2 * np.pi * turn, 1.9 * (np.arange(count) + level) / count - 0.95
     slim = (1 - level) * 0.55 + 0.06 if kind == "conifer" else np.sqrt(1 - level * level)
     reach = slim * width * (0.3 + 0.6 * reach)
     # Big clumps fill the crown, small ones fray its edge.
     small = np.arange(count) % 2 == 1
     reach = np.where(small, np.maximum(reach, slim * width * 0.8), reach)
     size = width * np.where(small, 0.14 + 0.12 * size, 0.32 + 0.18 * size) * (0.8 if kind == "conifer" else 1.0)
-    size = np.maximum(size, half * np.where(small, 0.09, 0.15))
+    # Slim crowns keep no gaps.
+    size = np.maximum(size, half * np.where(small, 0.12, 0.25))
     offset = np.stack([np.cos(turn) * reach, level * half * 0.84, np.sin(turn) * reach], axis=1)
     centre = middle + offset
     normal = (offset + np.array([0, 0.25 * half, 0])) / (half + width) - 0.35 * away / np.linalg.norm(away)

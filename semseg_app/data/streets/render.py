@@ -41,8 +41,8 @@ def render_scene(scene: Scene, height: int, width: int) -> tuple[NDArray[np.floa
     classes = Image.new("L", (2 * width, 2 * height), SKY)
     draw_number, draw_class = ImageDraw.Draw(numbers).polygon, ImageDraw.Draw(classes).polygon
     faces = _flatten([face.points for face in scene.faces])
-    # In sub-pixels, the centres of the photo's lie at n + 1/2 and the centres of the label's pixels at 2 n + 1; Pillow's
-    # polygons have theirs at whole numbers.
+    # Counted in sub-pixels, the photo's samples lie at n + 1/2 and the label's, the centres of its pixels, at 2 n + 1;
+    # Pillow samples polygons at whole numbers.
     outlines = _project(scene, camera, faces, 2 * height, 2 * width, (0.5, 1.0))
     for number, (face, outline) in enumerate(zip(scene.faces, outlines, strict=True), 1):
         if outline:
@@ -60,7 +60,7 @@ def render_scene(scene: Scene, height: int, width: int) -> tuple[NDArray[np.floa
     corners = faces.points[faces.starts[:, None] + np.arange(3)]
     light = paint(scene, camera, corners, np.asarray(numbers), sunlit, open_sky)
     average = light[:, ::2, ::2] + light[:, 1::2, ::2] + light[:, ::2, 1::2] + light[:, 1::2, 1::2]
-    return average / 4, np.ascontiguousarray(np.asarray(classes)[::2, ::2])
+    return (average / 4).astype(np.float32), np.ascontiguousarray(np.asarray(classes)[::2, ::2])
 
 
 def camera_matrix(scene: Scene) -> Matrix:
@@ -84,8 +84,8 @@ def _flatten(polygons: Sequence[Polygon], move: Matrix | None = None) -> Polygon
 def _project(
     scene: Scene, camera: Matrix, polygons: Polygons, height: int, width: int, centres: Sequence[float]
 ) -> list[list[list[int]] | None]:
-    """Outlines [x0, y0, x1, y1, ...] of polygons on a buffer of the given size, one for each offset in `centres`; None for
-    a polygon outside it."""
+    """Outlines [x0, y0, x1, y1, ...] of polygons on a buffer of the given size, one for each offset in `centres`; None
+    for a polygon outside it."""
     if not polygons.counts:
         return []
     starts, counts = polygons.starts, polygons.counts
@@ -128,7 +128,7 @@ def _clip_near(points: Matrix) -> Matrix:
 def _reaching(
     outlines: Sequence[list[list[int]] | None], height: int, width: int, softness: float
 ) -> NDArray[np.float32]:
-    """The share of light that gets past the polygons to the ground, float32 [H, W]; edges `softness` photo heights wide."""
+    """The share of light that reaches the ground past the polygons, float32 [H, W]; edges `softness` heights wide."""
     mask = Image.new("L", (width, height), 255)
     draw = ImageDraw.Draw(mask).polygon
     for outline in outlines:

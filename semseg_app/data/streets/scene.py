@@ -27,7 +27,7 @@ def compose(layout: Dice, weather: Dice, variety: float, clutter: float) -> Scen
         _traffic(site, side)
     if site.dead_end:
         _close(site, site.dead_end)
-    if site.crossing and site.dice.chance(0.35):
+    if site.crossing and site.dice.chance(0.35 * site.clutter):
         side = site.dice.pick(site.crossing_sides)
         across = side * (site.half + site.dice.between(3, 9))
         turn = site.dice.side() * math.pi / 2
@@ -83,7 +83,7 @@ def _house(site: Site, side: int, along: tuple[float, float], front: float, stor
     plan = [site.at(stop, side * across, KERB) for stop, across in corners]
     # Nothing in front of a house is farther away than its far corner, and all that it hides is.
     depth = math.dist(plan[1], site.eye) + 0.5
-    site.add(building(plan, height, style, site.eye, site.dice), depth, shadow=False)
+    site.add(building(plan, height, style, site.eye, site.dice), depth)
     for number in range(4):
         a, b = plan[number], plan[(number + 1) % 4]
         site.shadow([a, b, (b[0], height, b[2]), (a[0], height, a[2])])
@@ -107,8 +107,7 @@ def _enclose(site: Site, side: int, along: tuple[float, float], across: float) -
             faces = hedge(start, end, height, leaf, dice)
         else:
             faces = fence(start, end, kind, height, colour, style, site.eye, dice)
-        middle = ((start[0] + end[0]) / 2, site.eye[1], (start[2] + end[2]) / 2)
-        site.add(faces, math.dist(middle, site.eye))
+        site.stand(site.place(along[0] + step * (number + 0.5), side * across, up=KERB), faces, 0.2, step)
 
 
 def _plant(site: Site, along: float, across: float, height: float) -> None:
@@ -127,7 +126,7 @@ def _close(site: Site, along: float) -> None:
     place = site.place(along + 3, 0)
     plan = [place.at(x, KERB, z) for x, z in ((-32, 0), (32, 0), (32, 10), (-32, 10))]
     faces = building(plan, dice.whole(2, 6) * style.storey, style, site.eye, dice)
-    site.add(faces, math.dist(plan[2], site.eye) + 10, shadow=False)
+    site.add(faces, math.dist(plan[2], site.eye) + 10)
 
 
 # On the pavement ----------------------------------------------------------------------------------------------------
@@ -147,7 +146,7 @@ def _kerbside(site: Site, side: int) -> None:
                 site.scene.lamps.append(place.at(-side * 1.3, height, 0))
     if dice.chance(0.45 * site.clutter):
         height, leaf, kind = dice.between(4, 8), dice.pick(LEAVES), dice.pick(["round", "round", "poplar"])
-        for stop in _row(site, side, dice.between(7, 12), dice.between(7, 12), 80):
+        for stop in _row(site, side, dice.between(7, 12), dice.between(7, 12), 65):
             place = site.place(stop, side * (site.half + 0.8), up=KERB)
             site.stand(place, tree(place, eye, dice, site.variety, leaf, kind, height * dice.between(0.85, 1.15)), 1, 1)
     for _ in range(dice.pick([0, 0, 1, 1, 2]) if dice.chance(site.clutter) else 0):
@@ -165,9 +164,11 @@ def _kerbside(site: Site, side: int) -> None:
             site.stand(place, bollard(place, metal, eye), 0.3, 0.3)
     elif kind == "railings":
         style = sample_style(dice, site.variety, site.district)
-        for stop in _row(site, side, first, 2.2, first + dice.between(6, 14), 2.5):
-            start, end = (site.at(stop + post, side * (site.half + 0.25), KERB) for post in (0, 2.2))
-            site.add(fence(start, end, "rails", 1.05, metal, style, eye, dice), math.dist(start, eye))
+        across = side * (site.half + 0.25)
+        for stop in _row(site, side, first, 2.0, first + dice.between(6, 14), 1.5):
+            start, end = site.at(stop - 1, across, KERB), site.at(stop + 1, across, KERB)
+            place = site.place(stop, across, up=KERB)
+            site.stand(place, fence(start, end, "rails", 1.05, metal, style, eye, dice), 0.2, 2)
     elif kind == "mast":
         for stop in _row(site, side, site.visible(kerb, 8, 22), math.inf, 99):
             place = site.place(stop, kerb, up=KERB)
@@ -226,7 +227,7 @@ def _people(site: Site) -> None:
     if site.zebra and dice.chance(0.5 * site.clutter):
         across = dice.between(-0.8, 0.8) * site.half
         _walker(site, site.zebra + 1.4, across, dice.side() * math.pi / 2, walking=True)
-    for _ in range(dice.pick([0, 0, 1, 1]) if dice.chance(site.clutter) else 0):
+    for _ in range(dice.pick([0, 0, 1, 1, 1]) if dice.chance(site.clutter) else 0):
         side = dice.side()
         across = side * (site.half - (2.6 if site.parking[side] else dice.between(0.6, 1.2)))
         turn = (0.0 if side == site.drives else math.pi) + dice.between(-0.35, 0.35)

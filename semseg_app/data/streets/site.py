@@ -1,12 +1,14 @@
 """The site of a generated street: its camera, its weather, its course, and what has been built on it so far.
 
-Street coordinates: `along` the road from the camera's foot, `across` to the right of its centre line, both in metres. The
-road bends with a constant curvature; everything is placed in street coordinates, so it follows the bend.
+Street coordinates: `along` the road from the camera's foot, `across` to the right of its centre line, both in metres.
+The road bends with a constant curvature; everything is placed in street coordinates, so it follows the bend.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import NamedTuple
 
 from semseg_app.data.streets.lens import Lens, sample_lens
 from semseg_app.data.streets.light import Light, sample_light
@@ -35,6 +37,18 @@ class Scene:
     footprints: list[Sequence[Point]] = field(default_factory=list)
     """Ground that sees little of the sky: below cars, along walls."""
     lamps: list[Point] = field(default_factory=list)
+
+
+class _Thing(NamedTuple):
+    """Something built, until it is painted."""
+
+    depth: float
+    """Distance from the eye."""
+    faces: list[Face]
+    place: Place | None
+    """Where it stands, if on one spot."""
+    size: tuple[float, float]
+    """Width and length."""
 
 
 class Site:
@@ -78,7 +92,7 @@ class Site:
             light=self.light,
             lens=lens,
         )
-        self._things: list[tuple[float, list[Face]]] = []
+        self._things: list[_Thing] = []
 
     def at(self, along: float, across: float, up: float = 0.0) -> Point:
         """World point of street coordinates."""
@@ -116,11 +130,9 @@ class Site:
         back = [self.at(stop, across[1], up[1]) for stop in reversed(stops)]
         self.scene.faces.append(face._replace(points=[*edge, *back]))
 
-    def add(self, faces: list[Face], depth: float, shadow: bool = True) -> None:
-        """Build a thing. `depth`: its distance from the eye; things are painted far to near."""
-        self._things.append((depth, faces))
-        if shadow and depth < 45:
-            self.shadow(*(face.points for face in faces if face.material != UNSEEN))
+    def add(self, faces: list[Face], depth: float) -> None:
+        """Build something extended that is painted before all that is nearer than `depth` to the eye."""
+        self._things.append(_Thing(depth, faces, None, (0.0, 0.0)))
 
     def shadow(self, *polygons: Sequence[Point]) -> None:
         """Let polygons throw shadows, where the sun is strong enough to be worth it."""
@@ -129,14 +141,31 @@ class Site:
 
     def stand(self, place: Place, faces: list[Face], width: float, length: float) -> None:
         """Build something that stands on a rectangle around `place`."""
-        self.add(faces, math.dist((place.x, self.eye[1], place.z), self.eye))
+        depth = math.dist((place.x, self.eye[1], place.z), self.eye)
+        self._things.append(_Thing(depth, faces, place, (width, length)))
+        if depth < 45:
+            self.shadow(*(face.points for face in faces if face.material != UNSEEN))
         corners = ((-1, -1), (1, -1), (1, 1), (-1, 1))
         self.scene.footprints.append([place.at(x * width / 2, 0, z * length / 2) for x, z in corners])
 
     def finish(self) -> Scene:
         """Paint the things, far to near, over the ground."""
-        self._things.sort(key=lambda thing: -thing[0])
-        for _, faces in self._things:
-            self.scene.faces += faces
-        self._things.clear()
+        things = sorted(self._things, key=lambda thing: -thing.depth)
+        for car in [thing for thing in things if thing.size[0] > 1.5]:
+            # Distances mislead beside something long: what is near a car goes before or after it by where it stands.
+            reach = car.size[1] / 2 + 1
+            near = [n for n, thing in enumerate(things) if thing is car or abs(thing.depth - car.depth) < reach]
+            part = slice(near[0], near[-1] + 1)
+            others = [(thing, self._hides(thing, car)) for thing in things[part] if thing is not car]
+            behind, in_front = ([thing for thing, hides in others if hides == wanted] for wanted in (False, True))
+            things[part] = [*behind, car, *in_front]
+        self.scene.faces += chain.from_iterable(thing.faces for thing in things)
         return self.scene
+
+    def _hides(self, thing: _Thing, car: _Thing) -> bool:
+        """Whether `thing` is in front of `car`: beyond a side of it that looks at the eye."""
+        if thing.place is None or car.place is None:
+            return thing.depth < car.depth
+        spot, eye = (car.place.local(point) for point in ((thing.place.x, 0.0, thing.place.z), self.eye))
+        half = (car.size[0] / 2, 0.0, car.size[1] / 2)
+        return any(min(sign * spot[axis], sign * eye[axis]) > half[axis] for axis in (0, 2) for sign in (-1, 1))

@@ -1,7 +1,7 @@
 """Textures as functions of metres (u, v) on a face, built on one tile of fractal noise and its averaged copies.
 
-`size` is what a sub-pixel covers there: a pattern finer than that fades out instead of flickering (MIP maps), so a texture
-looks the same at every size of the photo. All arrays are float32 [N] unless said otherwise.
+`size` is what a sub-pixel covers there: a pattern finer than that fades out instead of flickering (MIP maps), so a
+texture looks the same at every size of the photo. All arrays are float32 [N] unless said otherwise.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,8 @@ BRICK = (0.42, 0.14)
 
 @lru_cache(maxsize=1)
 def _tile() -> Array:
-    """[LEVELS * TILE * TILE]: value noise of eight octaves, mean 0, deviation 1, periodic; level n averages blocks of 2^n
-    texels."""
+    """[LEVELS * TILE * TILE]: value noise of eight octaves, mean 0, deviation 1, periodic; level n averages blocks of
+    2^n texels."""
     random = np.random.Generator(np.random.PCG64(20))
     tile = np.zeros((TILE, TILE))
     for octave in range(1, 9):
@@ -55,7 +55,8 @@ def noise(u: Array, v: Array, texels: float, size: Array | None = None) -> Array
     at = row * TILE + column
     if size is not None:
         at += np.clip(np.frexp(size * np.float32(texels))[1], 0, LEVELS - 1).astype(np.int32) * (TILE * TILE)
-    return _tile().take(at)
+    sample: Array = _tile().take(at)
+    return sample
 
 
 def lottery(first: Array, second: Array, seed: Array) -> Array:
@@ -63,24 +64,33 @@ def lottery(first: Array, second: Array, seed: Array) -> Array:
     mixed = first.astype(np.int32) * np.int32(374761393) + second.astype(np.int32) * np.int32(668265263)
     mixed += (seed * np.float32(65521)).astype(np.int32)
     mixed = (mixed ^ (mixed >> 13)) * np.int32(1274126177)
-    return ((mixed ^ (mixed >> 16)) & 0xFFFF).astype(np.float32) / np.float32(65536)
+    drawn: Array = ((mixed ^ (mixed >> 16)) & 0xFFFF).astype(np.float32) / np.float32(65536)
+    return drawn
 
 
 def _fade(period: Array | float, size: Array) -> Array:
     """1 where a pattern of this period is well seen, 0 where it is finer than the pixels."""
-    return np.clip(period / (2.5 * size) - 0.45, 0, 1)
+    share: Array = np.clip(period / (2.5 * size) - 0.45, 0, 1)
+    return share
+
+
+def _at_least(floor: float, gain: Array) -> Array:
+    bounded: Array = np.maximum(gain, np.float32(floor))
+    return bounded
 
 
 def asphalt(u: Array, v: Array, size: Array, params: Array) -> Array:
     """Params: grain, cracks, (wear of markings)."""
     gain = 1 + (0.08 * noise(u, v, 70.0, size) + 0.08 * noise(u, v, 11.0, size)) * params[0]
     crack = np.abs(noise(u + 31, v + 7, 20.0, size) - 0.4) < 0.04
-    return np.maximum(gain * (1 - 0.3 * params[1] * crack), 0.3)
+    gain *= 1 - 0.3 * params[1] * crack
+    return _at_least(0.3, gain)
 
 
 def wear(u: Array, v: Array, size: Array, amount: Array) -> Flags:
     """Where paint is worn off the road."""
-    return noise(u + 3, v, 40.0, size) < amount * 3.0 - 2.2
+    bare: Flags = noise(u + 3, v, 40.0, size) < amount * 3.0 - 2.2
+    return bare
 
 
 def paving(u: Array, v: Array, size: Array, params: Array) -> Array:
@@ -95,14 +105,16 @@ def paving(u: Array, v: Array, size: Array, params: Array) -> Array:
     fade = _fade(slab, size) * (kind > 0)
     gain = 1 + 0.07 * noise(u, v, 50.0, size) + 0.08 * noise(u, v, 8.0, size)
     gain *= 1 - fade * (0.35 * params[2] * ((place - column < joint) | (row - line < joint)))
-    return np.maximum(gain * (1 + fade * 0.3 * params[3] * (lottery(column, line, slab) - 0.5)), 0.3)
+    gain *= 1 + fade * 0.3 * params[3] * (lottery(column, line, slab) - 0.5)
+    return _at_least(0.3, gain)
 
 
 def foliage(u: Array, v: Array, size: Array, params: Array) -> Array:
     """Params: contrast, seed."""
     leaves = noise(u + params[1], v + params[1] * 3, 200.0, size)
     clumps = noise(u + params[1] * 2, v, 50.0, size)
-    return np.exp(np.clip(params[0] * (0.7 * leaves + 0.6 * clumps), -1.7, 1.1))
+    gain: Array = np.exp(np.clip(params[0] * (0.7 * leaves + 0.6 * clumps), -1.7, 1.1))
+    return gain
 
 
 def planks(u: Array, v: Array, size: Array, params: Array) -> Array:
@@ -114,7 +126,8 @@ def planks(u: Array, v: Array, size: Array, params: Array) -> Array:
     fade = _fade(period, size)
     gain = 1 + fade * (0.35 * (lottery(board, board, params[2]) - 0.5) - 0.45 * (position - board < 0.1))
     grain = noise(np.where(upright, u * 4, u), np.where(upright, v, v * 4), 12.0, size * 2)
-    return np.maximum(gain + 0.10 * grain + 0.06 * noise(u, v, 9.0, size), 0.25)
+    gain += 0.10 * grain + 0.06 * noise(u, v, 9.0, size)
+    return _at_least(0.25, gain)
 
 
 def wall(u: Array, v: Array, size: Array, params: Array) -> Array:
@@ -130,7 +143,7 @@ def wall(u: Array, v: Array, size: Array, params: Array) -> Array:
     gain += _fade(BRICK[1], size) * (pattern == 1) * (0.45 * (lottery(column, line, seed) - 0.5) + 0.25 * mortar)
     board = v / np.float32(0.22)
     gain -= _fade(0.22, size) * (pattern == 2) * (0.3 * (board - np.floor(board) < 0.16))
-    return np.maximum(gain, 0.2)
+    return _at_least(0.2, gain)
 
 
 class Pattern(NamedTuple):
@@ -172,7 +185,8 @@ class Front(NamedTuple):
 def front(u: Array, v: Array, params: Array) -> Front:
     """One window a bay and storey; the ground floor has doors, or a shop with a name board.
 
-    Params: storey, bay (metres), window's share of bay and of storey (0: none), shop, seed, pattern, height of the wall.
+    Params: storey, bay (metres), window's share of bay and of storey (0: none), shop, seed, pattern (0 plain, 1 brick,
+    2 boards), height of the wall.
     """
     storey, bay, share_u, share_v, shop, seed, _, height = params
     level, slot = np.floor(v / storey), np.floor(u / bay)

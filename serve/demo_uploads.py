@@ -1,0 +1,36 @@
+"""What Gradio (6.31) lets a client name in place of an upload, closed: files of the server, and addresses to fetch."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from semseg_app.errors import UserError
+
+
+def accept_uploads_only(page: gr.Blocks, photo: gr.Image) -> None:
+    """Call once `page` is mounted."""
+    # Gradio compares a path that a client names with its upload folder only when this is set, and sets it in launch()
+    # alone: a mounted page would copy any file of the server into that folder.
+    page.has_launched = True
+    move = photo.async_move_resource_to_block_cache
+
+    async def move_file(url_or_file_path: str | Path | None) -> str | None:
+        if str(url_or_file_path).lower().startswith(("http:", "https:")):
+            # Gradio would fetch it, whatever its size.
+            raise gr.Error("send the photo itself, not its address", print_exception=False)
+        return await move(url_or_file_path)
+
+    photo.async_move_resource_to_block_cache = move_file  # type: ignore[method-assign]
+
+
+def read_upload(payload: dict[str, Any], photo: gr.Image) -> bytes:
+    """The bytes behind a value of `photo`. UserError when it names anything but an upload or an example.
+
+    Gradio's own check passes over a value that does not say of itself that it is a file.
+    """
+    uploads = Path(photo.GRADIO_CACHE).resolve()
+    path = Path(payload.get("path") or "").resolve()
+    if not (path.is_relative_to(uploads) and path.is_file()):
+        raise UserError("it is not, or no longer, among the uploads; send it again")
+    return path.read_bytes()

@@ -1,0 +1,131 @@
+"""Every ```sh and ```python block of README.md and docs/ is run, in order, in one folder, as a reader would.
+
+The folder holds what the pages take for granted: generated streets, photos, a recipe, a trained and exported model. A
+command that serves stays up for the rest of its block. Blocks marked ```console show commands that make or set up the
+project itself; the Makefile and CI run those.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from semseg_app.data.streets import generate
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SMALL = {
+    "schedule": {"steps": 2},
+    "batch_size": 2,
+    "model": {
+        "architecture": "segformer",
+        "encoder": "tu-test_efficientnet",
+        "pretrained": None,
+        "decoder_channels": 32,
+    },
+    "view": {"crop": [64, 96]},
+    "data": {"root": "demo/streets"},
+}
+BIN = Path(sys.executable).parent
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def run(command: str, folder: Path) -> None:
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr[-3000:]}"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which a reader sits."""
+    folder = tmp_path_factory.mktemp("reader")
+    generate(folder / "demo" / "streets", train=6, val=2, size=(64, 96), labeled_counts=[2])
+    photos = sorted((folder / "demo" / "streets" / "images" / "val").iterdir())
+    (folder / "photos").mkdir()
+    shutil.copy(photos[0], folder / "photo.jpg")
+    shutil.copy(photos[1], folder / "photos" / "street.jpg")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({"name": "street"} | SMALL))
+    run("semseg train recipe.yaml && semseg export runs/street/best", folder)
+    return folder
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 90
+    while True:
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+
+
+def run_block(block: str, folder: Path) -> None:
+    """Line by line; a line that ends in a backslash goes on in the next."""
+    servers: list[subprocess.Popen[str]] = []
+    try:
+        for command in block.replace("\\\n", " ").splitlines():
+            if command.startswith("semseg serve"):
+                port = re.search(r"--port (\d+)", command)
+                server = subprocess.Popen(
+                    command.split(),
+                    cwd=folder,
+                    env=environment(),
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                )
+                servers.append(server)
+                wait_until_ready(f"http://127.0.0.1:{port[1] if port else 7860}/health/ready", server)
+            elif command.strip() and not command.startswith("#"):
+                run(command, folder)
+    finally:
+        for server in servers:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.communicate(timeout=30)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of(page, prepared, tmp_path):
+    text = page.read_text()
+    folder = tmp_path / "reader"
+    shutil.copytree(prepared, folder, symlinks=True)
+    if "\nsemseg train recipe.yaml\n" in text:  # the page makes this run itself
+        shutil.rmtree(folder / "runs" / "street")
+    for language, block in BLOCK.findall(text):
+        if language == "sh":
+            run_block(block, folder)
+        else:
+            (folder / "block.py").write_text(block)
+            run("python block.py", folder)
+
+
+def test_links_and_pictures_exist():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -1,0 +1,177 @@
+"""Multi- and cross-scale contrast: an add-on for any method that has labels and an encoder with several scales.
+
+Pissas et al., "Multi-scale and Cross-scale Contrastive Learning for Semantic Segmentation", ECCV 2022. Each scale has a
+projection head into one common space; pixels are drawn evenly from every (image, class); anchors are contrasted within
+their scale and with the deep scales. Heads and losses are for training only.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from semseg_app.errors import UserError
+from semseg_app.training.class_contrast import class_contrast
+from semseg_app.training.class_sampling import Anchors, resize_labels, sample_anchors
+from semseg_app.training.consistency import at_least_float32
+
+ATTACHED_STAGES = {"deeplabv3": (-4, -2, -1), "pspnet": (-4, -2, -1)}
+"""Where it is attached, as indices into `Features.stages`: dilated encoders at strides 4, 8, 8."""
+ALL_SCALES = (-4, -3, -2, -1)
+"""Everywhere else: strides 4, 8, 16, 32."""
+
+
+class ContrastConfig(BaseModel):
+    """Defaults of the released configurations, but with the budget per image instead of per GPU."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weight: float = Field(default=0.1, ge=0)
+    """Of the sum over scales."""
+    scale_weights: tuple[float, ...] = (1.0, 0.7, 0.4, 0.1)
+    """From the finest scale to the deepest; three scales use the first three."""
+    cross_weight: float = Field(default=0.1, ge=0)
+    """Of the sum over pairs of scales."""
+    cross_pairs: tuple[tuple[int, int], ...] = ((0, -1), (0, -2))
+    """Anchors' scale, candidates' scale."""
+    detach_candidates: bool = False
+    """Stop the cross-scale gradient at the deeper scale."""
+    temperature: float = Field(default=0.1, gt=0)
+    cross_temperature: float = Field(default=0.1, gt=0)
+    dimension: int = Field(default=256, ge=1)
+    """Width of the common space."""
+    anchors_per_image: int = Field(default=5000, ge=1)
+    min_pixels: int = Field(default=5, ge=1)
+    """A class with fewer pixels in an image is left out there, at that scale."""
+    max_views: int = Field(default=2500, ge=1)
+    """Most anchors of a class in an image."""
+    min_views: int = Field(default=1, ge=1)
+    """Floor of the number of anchors a class, which else follows the smallest class; 1 = none, as published."""
+    stages: tuple[int, ...] | None = None
+    """Encoder stages to attach to; None = the architecture's own."""
+
+    def pair_bytes(self, batch: int) -> int:
+        """float32 bytes of one term's pair matrix at a full budget. The implementation holds a chunk of it."""
+        return 4 * (self.anchors_per_image * batch) ** 2
+
+
+class ProjectionHead(nn.Sequential):
+    """1x1 convolution, ReLU, batch norm, 1x1 convolution into the common space (in this order in the released code)."""
+
+    def __init__(self, channels: int, dimension: int):
+        super().__init__(
+            nn.Conv2d(channels, channels, kernel_size=1, bias=False),
+            nn.ReLU(inplace=True),
+            nn.BatchNorm2d(channels, momentum=3e-4),
+            nn.Conv2d(channels, dimension, kernel_size=1),
+        )
+
+
+class ContrastAddOn(nn.Module):
+    """Projection heads and both losses.
+
+    Args:
+        config: see `ContrastConfig`.
+        channels: widths of the attached maps, finest first.
+        num_classes: labels are 0 ... num_classes - 1; all else is ignored.
+    """
+
+    def __init__(self, config: ContrastConfig, channels: Sequence[int], num_classes: int):
+        super().__init__()
+        if len(config.scale_weights) < len(channels):
+            raise UserError(f"contrast.scale_weights: {len(config.scale_weights)} weights for {len(channels)} scales")
+        self.config = config
+        self.num_classes = num_classes
+        self.heads = nn.ModuleList(ProjectionHead(width, config.dimension) for width in channels)
+        pairs = [
+            tuple(range(len(channels))[scale] for scale in pair) for pair in config.cross_pairs if _fits(pair, channels)
+        ]
+        self.cross_pairs = [(fine, deep) for fine, deep in pairs if fine != deep]
+
+    def forward(self, maps: Sequence[Tensor], labels: Tensor) -> dict[str, Tensor]:
+        """Weighted terms "contrast" and "cross_contrast"; zeros that hang on the graph when no class qualifies.
+
+        Args:
+            maps: `[B, C_s, H_s, W_s]` per scale, finest first.
+            labels: int `[B, H, W]`, covering what the maps cover.
+        """
+        config = self.config
+        vectors, places = [], []
+        for head, feature in zip(self.heads, maps, strict=True):
+            anchors = sample_anchors(
+                resize_labels(labels, *feature.shape[2:]),
+                self.num_classes,
+                config.anchors_per_image * len(labels),
+                config.min_pixels,
+                config.max_views,
+                config.min_views,
+            )
+            vectors.append(functional.normalize(_gather(head(feature), anchors), dim=1))
+            places.append(anchors.label)
+        terms = {}
+        if config.weight:
+            within = [
+                weight * class_contrast(anchors, label, anchors, label, config.temperature)
+                for weight, anchors, label in zip(config.scale_weights, vectors, places, strict=False)
+            ]
+            terms["contrast"] = config.weight * torch.stack(within).sum()
+        if config.cross_weight and self.cross_pairs:
+            across = [
+                class_contrast(
+                    vectors[fine],
+                    places[fine],
+                    vectors[deep].detach() if config.detach_candidates else vectors[deep],
+                    places[deep],
+                    config.cross_temperature,
+                )
+                for fine, deep in self.cross_pairs
+            ]
+            terms["cross_contrast"] = config.cross_weight * torch.stack(across).sum()
+        return terms
+
+
+def intra_scale_contrast(features: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """InfoNCE among anchors of one scale, as a scalar: the mean over all T * K anchors.
+
+    Args:
+        features: `[T, C, K]` before normalisation: K views of each of T (image, class) pairs.
+        labels: int `[T]`, the classes; -1 = an empty pair, which counts nowhere.
+        temperature: tau.
+    """
+    anchors, places = _flatten(features, labels)
+    return class_contrast(anchors, places, anchors, places, temperature)
+
+
+def cross_scale_contrast(
+    features_a: Tensor, labels_a: Tensor, features_b: Tensor, labels_b: Tensor, temperature: float
+) -> Tensor:
+    """InfoNCE of the anchors of scale a with candidates of scale b. Gradients reach both; it is not symmetric.
+
+    An anchor whose class is missing in b contributes 0 and stays in the mean.
+
+    Args:
+        features_a: `[T_a, C, K_a]` before normalisation.
+        labels_a: int `[T_a]`.
+        features_b: `[T_b, C, K_b]`.
+        labels_b: int `[T_b]`.
+        temperature: tau.
+    """
+    return class_contrast(*_flatten(features_a, labels_a), *_flatten(features_b, labels_b), temperature)
+
+
+def _flatten(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """`[T, C, K], [T]` -> unit vectors `[T * K, C]`, labels `[T * K]`."""
+    unit = functional.normalize(at_least_float32(features), dim=1).transpose(1, 2).flatten(0, 1)
+    return unit, labels.long().repeat_interleave(features.shape[2])
+
+
+def _gather(feature: Tensor, anchors: Anchors) -> Tensor:
+    """The vectors `[N, D]` of the sampled pixels of `[B, D, H, W]`, whatever its memory format."""
+    width = feature.shape[3]
+    return at_least_float32(feature[anchors.image, :, anchors.pixel // width, anchors.pixel % width])
+
+
+def _fits(pair: tuple[int, int], channels: Sequence[int]) -> bool:
+    return all(-len(channels) <= scale < len(channels) for scale in pair)

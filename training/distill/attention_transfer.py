@@ -1,0 +1,36 @@
+"""Attention transfer: where a feature has energy follows the teacher's.
+
+Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, with squared activations.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import functional
+
+from semseg_app.training.consistency import at_least_float32
+
+
+class AttentionTransferConfig(BaseModel):
+    """Weight of the CIRKD code base."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["attention_transfer"] = "attention_transfer"
+    weight: float = Field(default=10000.0, ge=0)
+
+
+def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of the attention maps, each of unit length per image.
+
+    Args:
+        student: `[B, C_s, H, W]`.
+        teacher: `[B, C_t, H, W]`, detached.
+    """
+    return functional.mse_loss(_attention(student), _attention(teacher.detach()))
+
+
+def _attention(feature: Tensor) -> Tensor:
+    """`[B, C, H, W]` -> `[B, HW]`."""
+    return functional.normalize(at_least_float32(feature).square().mean(dim=1).flatten(1), dim=1)

@@ -1,0 +1,66 @@
+"""CWD: every channel's map, as a distribution over the image, follows the teacher's.
+
+Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from semseg_app.training.consistency import at_least_float32
+
+
+class CWDConfig(BaseModel):
+    """Weights of the CIRKD code base for convolutional pairs; it takes 5 and 0.3 for SegFormer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["cwd"] = "cwd"
+    logit_weight: float = Field(default=3.0, ge=0)
+    feature_weight: float = Field(default=50.0, ge=0)
+    """On what the classifier reads."""
+    temperature: float = Field(default=4.0, gt=0)
+
+
+def cwd(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """tau^2 / (B C) times the sum of KL(teacher || student) between softmaxes over the pixels of each channel.
+
+    Args:
+        student_logits: `[B, C, h, w]`, logits or features.
+        teacher_logits: the same shape, detached.
+        temperature: tau.
+    """
+    student = (at_least_float32(student_logits).flatten(2) / temperature).log_softmax(dim=2)
+    teacher = (at_least_float32(teacher_logits.detach()).flatten(2) / temperature).log_softmax(dim=2)
+    divergence = functional.kl_div(student, teacher, reduction="sum", log_target=True)
+    return divergence * (temperature**2 / (student.shape[0] * student.shape[1]))
+
+
+class CWD(nn.Module):
+    """Both terms; a 1x1 convolution without bias takes the student's feature to the teacher's width if they differ.
+
+    Args:
+        config: see `CWDConfig`.
+        student_channels: width of the student's feature.
+        teacher_channels: width of the teacher's.
+    """
+
+    def __init__(self, config: CWDConfig, student_channels: int, teacher_channels: int):
+        super().__init__()
+        self.config = config
+        same = student_channels == teacher_channels
+        self.align = nn.Identity() if same else nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
+
+    def forward(
+        self, student: Tensor, teacher: Tensor, student_logits: Tensor, teacher_logits: Tensor
+    ) -> dict[str, Tensor]:
+        """Weighted terms, from features `[B, C, h, w]` and logits `[B, K, h, w]`."""
+        config = self.config
+        terms = {}
+        if config.logit_weight:
+            terms["cwd_logits"] = config.logit_weight * cwd(student_logits, teacher_logits, config.temperature)
+        if config.feature_weight:
+            terms["cwd_feature"] = config.feature_weight * cwd(self.align(student), teacher, config.temperature)
+        return terms
