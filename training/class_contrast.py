@@ -95,7 +95,7 @@ def _class_contrast(
             logits.sub_(top).exp_()
             mass = logits.sum(dim=1, keepdim=True)
             excess = (top + mass.log()).sub(close)  # m_i - s_ij
-            share = positive / positive.sum(dim=1, keepdim=True).clamp(min=1)
+            share = positive.to(excess.dtype) / positive.sum(dim=1, keepdim=True).clamp(min=1)
             loss += (functional.softplus(excess, threshold=40) * share).sum()
             if sorted_gradient is not None or sorted_other is not None:
                 pull = excess.sigmoid_().mul_(share)  # -dloss/ds_ij of the positives

@@ -18,8 +18,8 @@ class ShuffledClasses(NamedTuple):
     """int64 `[B, HW]`: positions in the flattened map; class 0's run first, ignored pixels last."""
     start: Tensor
     """int64 `[B, C]`: where the run of a class begins."""
-    count: Tensor
-    """int64 `[B, C]`: its length."""
+    length: Tensor
+    """int64 `[B, C]`: how long it is."""
 
 
 class Anchors(NamedTuple):
@@ -73,9 +73,9 @@ def sample_anchors(
     """
     shuffled = shuffle_classes(labels, num_classes)
     batch, pixels = shuffled.order.shape
-    kept = shuffled.count >= min_pixels  # [B, C]
+    kept = shuffled.length >= min_pixels  # [B, C]
     pairs = kept.sum()
-    smallest = torch.where(kept, shuffled.count, pixels).amin()
+    smallest = torch.where(kept, shuffled.length, pixels).amin()
     views = smallest.clamp(min=min_views, max=max_views)
     views = torch.minimum(views, budget // pairs.clamp(min=1)).clamp(min=1)
 
@@ -84,7 +84,7 @@ def sample_anchors(
     place = torch.arange(min(budget, batch * pixels), device=labels.device)
     pair = kept_first[(place // views).clamp(max=kept.numel() - 1)]
     view = place % views
-    count, start = shuffled.count.flatten()[pair], shuffled.start.flatten()[pair]
+    count, start = shuffled.length.flatten()[pair], shuffled.start.flatten()[pair]
     filled = (place < pairs * views) & (view < count)
     image, label = pair // num_classes, pair % num_classes
     pixel = shuffled.order[image, (start + view).clamp(max=pixels - 1)]

@@ -76,7 +76,8 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
     recipe_json = recipe.model_dump(mode="json")
     state = load_checkpoint(folder.checkpoints, say) if resume else None
     if state:
-        refuse_changed_recipe(state["recipe"], recipe_json)
+        # Through the model, so that keys which a newer version added have their defaults.
+        refuse_changed_recipe(Recipe.model_validate(state["recipe"]).model_dump(mode="json"), recipe_json)
         method.load_state_dict(state["method"])
         optimizer.load_state_dict(state["optimizer"])
         first_step, best, evaluations, seconds_before = (state[key] for key in ("step", "best", "last", "seconds"))

@@ -153,6 +153,6 @@ def test_page_and_api_share_one_address(http, url, example):
     assert answer.headers["content-type"] == "image/png"
 
 
-def test_serving_needs_no_torch():
+def test_the_page_imports_without_torch():
     code = "import sys; sys.modules['torch'] = None; import semseg_app.serve.server, semseg_app.serve.demo"
     subprocess.run([sys.executable, "-c", code], check=True)

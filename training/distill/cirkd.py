@@ -135,7 +135,7 @@ class CIRKD(nn.Module):
         classes = torch.arange(self.num_classes, device=labels.device)
         member = (labels.flatten(1).unsqueeze(1) == classes.unsqueeze(1)).to(pixels.dtype)  # [B, C, HW]
         means = functional.normalize(member @ pixels, dim=2).unsqueeze(2)
-        drawn, means, count = (_of_all_processes(part) for part in (drawn, means, shuffled.count))
+        drawn, means, count = (_of_all_processes(part) for part in (drawn, means, shuffled.length))
         _push(self.pixel_queue, self.pixel_pointer, drawn, count.clamp(max=len(view)))
         _push(self.region_queue, self.region_pointer, means, count.clamp(max=1))
 

@@ -72,8 +72,9 @@ def omni_contrast(
     total, _ = patch_contrast(
         own,
         others.to(own.dtype),
-        _excluded_pairs(channel_groups, patch_size, negatives, own.device),
         temperature,
+        channel_groups,
+        negatives == "all",
         distance,
         wants_gradient(own),
     )
@@ -86,15 +87,6 @@ def _patch_items(feature: Tensor, groups: int, patch: int) -> Tensor:
     cells = feature.reshape(batch, groups, channels // groups, height // patch, patch, width // patch, patch)
     items = cells.permute(0, 3, 5, 4, 6, 1, 2)
     return items.reshape(-1, patch * patch * groups, channels // groups)
-
-
-def _excluded_pairs(groups: int, patch: int, negatives: Negatives, device: torch.device) -> Tensor:
-    """bool `[K, K]`: with "other_group", the same group at another pixel is neither positive nor negative."""
-    group = torch.arange(patch * patch * groups, device=device) % groups
-    if negatives == "all":
-        return torch.zeros(len(group), len(group), dtype=torch.bool, device=device)
-    same_group = group.unsqueeze(0) == group.unsqueeze(1)
-    return same_group & ~torch.eye(len(group), dtype=torch.bool, device=device)
 
 
 def require_negatives(groups: int, patch: int, negatives: str) -> None:

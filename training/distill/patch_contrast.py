@@ -23,15 +23,22 @@ DIFFERENCES_PER_CHUNK = 1 << 26
 
 @torch.library.custom_op("semseg::patch_contrast", mutates_args=())
 def patch_contrast(
-    student: Tensor, teacher: Tensor, excluded: Tensor, temperature: float, distance: str, with_gradient: bool
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float,
+    channel_groups: int,
+    all_negatives: bool,
+    distance: str,
+    with_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     """-> (loss summed over all rows, its gradient for `student`, empty unless `with_gradient`).
 
     Args:
         student: float32 or float64 `[P, K, c]`, K items a patch.
         teacher: like `student`; the item at the same place is the positive.
-        excluded: bool `[K, K]`, pairs that are neither positive nor negative.
         temperature: divides the distances.
+        channel_groups: item k belongs to group k modulo channel_groups.
+        all_negatives: False leaves out the pairs of one group that are not the positive.
         distance: a `Distance`.
         with_gradient: whether to make the gradient.
     """
@@ -44,6 +51,7 @@ def patch_contrast(
         pairs = DIFFERENCES_PER_CHUNK // width if distance == "l1" else DIFFERENCES_PER_CHUNK
     patch_step = max(pairs // items**2, 1)
     row_step = min(max(pairs // items, 1), items)  # only patches of more than 2^10 items are cut into rows
+    group = torch.arange(items, device=student.device) % channel_groups
     with torch.autocast(student.device.type, enabled=False):
         for start in range(0, patches, patch_step):
             chunk = slice(start, start + patch_step)
@@ -52,7 +60,11 @@ def patch_contrast(
                 rows = slice(row, row + row_step)
                 own = student[chunk, rows]
                 distances = measure(own, others, row)  # [p, r, K]
-                logits = (distances * (-1 / temperature)).masked_fill_(excluded[rows], -torch.inf)
+                logits = distances * (-1 / temperature)
+                if not all_negatives:
+                    neither = group[rows].unsqueeze(1) == group
+                    neither.diagonal(row).fill_(False)
+                    logits.masked_fill_(neither, -torch.inf)
                 losses[chunk, rows] = -logits.log_softmax(dim=2).diagonal(row, 1, 2)  # five times as quick as logsumexp
                 if with_gradient:  # dloss/dd_ij = (1[i = j] - p_ij) / temperature
                     pull = logits.softmax(dim=2).div_(-temperature)
@@ -63,7 +75,13 @@ def patch_contrast(
 
 @patch_contrast.register_fake
 def _(
-    student: Tensor, teacher: Tensor, excluded: Tensor, temperature: float, distance: str, with_gradient: bool
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float,
+    channel_groups: int,
+    all_negatives: bool,
+    distance: str,
+    with_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     return student.new_empty(()), student.new_empty(student.shape) if with_gradient else student.new_empty(0)
 
