@@ -65,8 +65,10 @@ def save(folder: Path, config: ModelConfig, weights: dict[str, Any]) -> None:
 
     with atomic_folder(folder) as part:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
         (part / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
+        # safetensors writes for the owner alone; a server often runs as somebody else.
+        (part / WEIGHTS).chmod((part / CONFIG).stat().st_mode)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

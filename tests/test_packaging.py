@@ -83,6 +83,7 @@ for name in ("torch", "torchvision", "timm", "accelerate", "segmentation_models_
         "semseg_app.inference.evaluate",
         "semseg_app.inference.engines.onnxruntime",
         "semseg_app.serve.server",
+        "semseg_app.serve.demo",
     ],
 )
 def test_serving_needs_no_torch(module):

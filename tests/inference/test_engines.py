@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from semseg_app import models
+from semseg_app.artifact import write_manifest
 from semseg_app.errors import UserError
 from semseg_app.inference.engines import ProbabilityEngine, open_engine
 
@@ -92,6 +93,18 @@ def test_auto_runs_the_exported_graph_of_a_folder_else_torch(network_folder: Pat
     make_graph(network_folder / "onnx" / "model.onnx")
     assert open_engine(network_folder).kind == "onnxruntime"
     assert open_engine(network_folder, kind="torch", device="cpu").kind == "torch"
+
+
+def test_a_rejected_graph_is_not_run(network_folder: Path, make_graph: MakeGraph) -> None:
+    make_graph(network_folder / "onnx" / "model.onnx")
+    entry = {"verdict": "rejected", "reasons": ["131x127: 3 % of the pixels differ"]}
+    write_manifest(network_folder, {"exports": {"onnx/model.onnx": entry}})
+    for kind in ("auto", "onnxruntime"):
+        with pytest.raises(UserError, match=r"rejected when it was exported: 131x127: 3 % of .* or use --engine torch"):
+            open_engine(network_folder, kind)
+    assert open_engine(network_folder, "torch").kind == "torch"
+    write_manifest(network_folder, {"exports": {"onnx/model.onnx": entry | {"verdict": "passed"}}})
+    assert open_engine(network_folder).kind == "onnxruntime"
 
 
 def test_misuse_is_one_line(network_folder: Path, make_graph: MakeGraph, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from semseg_app.training.ema import ema_decay, make_teacher, update_ema
 from torch import nn
+
+from semseg_app.training.ema import ema_decay, make_teacher, update_ema
 
 
 def network(seed: int) -> nn.Module:

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torch import Generator, Tensor
+
 from semseg_app.training.mixing import (
     MixBatch,
     adaptive_cutmix,
@@ -17,7 +19,6 @@ from semseg_app.training.mixing import (
     paste,
     unimatch_boxes,
 )
-from torch import Generator, Tensor
 
 
 def seeded(seed: int = 0) -> Generator:

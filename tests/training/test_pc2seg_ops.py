@@ -4,6 +4,9 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional
+
 from semseg_app.training.methods.pc2seg import (
     anchor_losses,
     label_consistency,
@@ -11,8 +14,6 @@ from semseg_app.training.methods.pc2seg import (
     pixel_contrast,
     sample_negatives,
 )
-from torch import Tensor
-from torch.nn import functional
 
 EVERY_STRATEGY = ["uniform", "cross-image", "debiased", "cross-image-debiased"]
 

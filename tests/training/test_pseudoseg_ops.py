@@ -5,6 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
+
 from semseg_app.training.consistency import masked_mean, pseudo_label_loss, resize_mask, soft_label_loss
 from semseg_app.training.methods.pseudoseg import (
     ImageClassifier,
@@ -14,8 +17,6 @@ from semseg_app.training.methods.pseudoseg import (
     grad_cam,
     hypercolumn,
 )
-from torch import nn
-from torch.nn import functional
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import timm
 import torch
+from torch import Tensor, nn
+
 from semseg_app.training.methods.s4former import (
     attention_bias,
     draw_permutation,
@@ -15,7 +17,6 @@ from semseg_app.training.methods.s4former import (
     restore_tokens,
     unconfidence,
 )
-from torch import Tensor, nn
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

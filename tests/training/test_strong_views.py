@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
+from torch import Generator, Tensor
+from torchvision.transforms.v2 import functional
+
 from semseg_app.training import strong_views
 from semseg_app.training.strong_views import (
     AUGSEG_OPERATIONS,
@@ -20,8 +23,6 @@ from semseg_app.training.strong_views import (
     pseudoseg_view,
     unimatch_view,
 )
-from torch import Generator, Tensor
-from torchvision.transforms.v2 import functional
 
 VIEWS = [unimatch_view, pseudoseg_view, photometric_distortion, augseg_view]
 

@@ -7,9 +7,10 @@ contrast's details open; what is chosen here is said where it is chosen.
 from typing import Literal
 
 import torch
-from semseg_app.training.consistency import at_least_float32, masked_mean
 from torch import Generator, Tensor
 from torch.nn import functional
+
+from semseg_app.training.consistency import at_least_float32, masked_mean
 
 NegativeSampling = Literal["uniform", "cross-image", "debiased", "cross-image-debiased"]
 

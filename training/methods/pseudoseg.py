@@ -7,9 +7,10 @@ code differ, the code is followed, because the published numbers came from it; e
 from collections.abc import Sequence
 
 import torch
-from semseg_app.training.consistency import at_least_float32
 from torch import Tensor, nn
 from torch.nn import functional
+
+from semseg_app.training.consistency import at_least_float32
 
 CAM_FLOOR = 1e-5  # a map is divided by its maximum, but never by less
 

@@ -7,9 +7,10 @@ released code differ, the code is followed, because the published numbers came f
 from typing import Literal
 
 import torch
-from semseg_app.training.consistency import at_least_float32
 from torch import Generator, Tensor
 from torch.nn import functional
+
+from semseg_app.training.consistency import at_least_float32
 
 NCR_EPSILON = 1e-6  # added to every entry before the l2 norm, as the reference does: the norm has a gradient at 0
 

@@ -21,8 +21,8 @@ class SupervisedConfig(BaseModel):
     auxiliary_weight: float = Field(default=0.4, ge=0)
     """Weight of each auxiliary head's loss (PSPNet, section 3.3); no effect without model.auxiliary."""
     class_balance: float = Field(default=0.0, ge=0, le=1)
-    """Pixels of a class count (1 / share of the class)^this, on average 1: 0 is plain cross-entropy, 1 makes all classes
-    equal. About 0.5 lifts rare classes in short runs."""
+    """A pixel counts (1 / share of its class)^this, on average 1: 0 is plain cross-entropy, 1 makes all classes equal.
+    A little of it lifts rare classes in short runs."""
 
 
 class Supervised(nn.Module):

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from semseg_app.artifact import LabelSpace, read_config
+from semseg_app.artifact import LabelSpace, read_config, read_manifest
 from semseg_app.errors import UserError
 
 KINDS = ("auto", "torch", "onnxruntime")
@@ -77,6 +77,7 @@ def open_engine(model: str | Path, kind: str = "auto", device: str = "auto", thr
             return _open_torch(path, device, threads)
         if not graph.is_file():
             raise UserError(f"{graph}: missing; run `semseg export {path} --to onnx` first")
+        _refuse_rejected(path)
     else:
         if path.suffix != ".onnx":
             raise UserError(f"{path}: neither a model folder nor an .onnx file")
@@ -84,6 +85,16 @@ def open_engine(model: str | Path, kind: str = "auto", device: str = "auto", thr
             raise UserError(f"{path}: the torch engine runs a model folder, not an exported graph; give the folder")
         graph = path
     return _open_onnxruntime(graph, device, threads)
+
+
+def _refuse_rejected(folder: Path) -> None:
+    """UserError when verification found that the exported graph is not the trained network."""
+    entry = read_manifest(folder).get("exports", {}).get(GRAPH.as_posix(), {})
+    if entry.get("verdict") == "rejected":
+        raise UserError(
+            f"{folder / GRAPH}: rejected when it was exported: {'; '.join(entry['reasons'])}. "
+            f"Run `semseg export {folder}` again, or use --engine torch"
+        )
 
 
 def check_images(images: np.ndarray) -> None:
