@@ -6,13 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-TRAIN, VAL, HEIGHT, WIDTH = 256, 64, 192, 256
+HEIGHT, WIDTH = 192, 256
 EXAMPLES = 8
 
 
 def demo(
     folder: Annotated[Path, typer.Option(help="Where everything goes; what is there already is used.")] = Path("demo"),
     no_serve: Annotated[bool, typer.Option("--no-serve", help="End after the result table.")] = False,
+    images: Annotated[int, typer.Option(min=8, help="Training streets; a quarter as many for validation.")] = 256,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps of each network, instead of the preset's.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to serve on.")] = 7860,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result table as JSON on stdout.")] = False,
@@ -27,12 +31,13 @@ def demo(
     address = None if no_serve else claim_address(host, port)  # a port in use is better known now than in minutes
     streets = folder / "streets"
     if not streets.exists():
-        with progress_bar(f"drawing {TRAIN + VAL} streets") as update:
-            generate(streets, train=TRAIN, val=VAL, size=(HEIGHT, WIDTH), workers=2, progress=update)
-    teacher = _train("streets-teacher", folder / "teacher", [f"data.root={streets}"])
-    student = _train(
-        "streets-student", folder / "student", [f"data.root={streets}", f"method.teacher={folder / 'teacher' / 'best'}"]
-    )
+        with progress_bar("drawing streets") as update:
+            generate(streets, train=images, val=images // 4, size=(HEIGHT, WIDTH), workers=2, progress=update)
+    chosen = [f"data.root={streets}"]
+    if steps:
+        chosen += [f"schedule.steps={steps}", "schedule.warmup=0"]
+    teacher = _train("streets-teacher", folder / "teacher", chosen)
+    student = _train("streets-student", folder / "student", [*chosen, f"method.teacher={teacher}"])
     verdict = _export(student, streets)
     rows = [
         _score("teacher", teacher, "torch", streets),
@@ -67,7 +72,7 @@ def _export(model: Path, streets: Path) -> str:
     from semseg_app.export.onnx import export_onnx
     from semseg_app.export.verify import gather_evidence, record, verify
 
-    evidence = gather_evidence(read_config(model).labels, open_dataset(streets), "val", VAL)
+    evidence = gather_evidence(read_config(model).labels, open_dataset(streets), "val", limit=64)
     graph = export_onnx(model)
     entry = verify(model, graph, evidence)
     record(model, graph, entry)
@@ -108,7 +113,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{VAL} generated val streets of {WIDTH}x{HEIGHT}", title_justify="left")
+    table = Table(title=f"generated val streets, {WIDTH}x{HEIGHT}", title_justify="left")
     for heading in ("model", "engine", "val mIoU", "pixel accuracy", "MB", "ms an image"):
         table.add_column(heading, justify="left" if heading in ("model", "engine") else "right")
     for row in rows:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,13 +15,11 @@ from semseg_app.errors import UserError
 from semseg_app.models import Features, SegmentationNetwork, load
 from semseg_app.training.data import Batch, Pool, StrongView
 from semseg_app.training.distill.kd import KDConfig, kd
-from semseg_app.training.methods.supervised import class_weights, losses_of
+from semseg_app.training.labeled_loss import LabeledLoss, LabeledLossConfig
 
 
-class DistillationConfig(BaseModel):
+class DistillationConfig(LabeledLossConfig):
     """Which teacher, and what of it the student follows."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["distillation"] = "distillation"
     teacher: Path
@@ -30,17 +27,12 @@ class DistillationConfig(BaseModel):
     kd: KDConfig = KDConfig()
     use_unlabeled: bool = False
     """Follow the teacher on data.unlabeled too: that needs no labels."""
-    auxiliary_weight: float = Field(default=0.4, ge=0)
-    class_balance: float = Field(default=0.0, ge=0, le=1)
-    """As in supervised training (methods/supervised.py)."""
 
 
 class Distillation(nn.Module):
     """See `semseg_app.training.methods` for what the loop asks of a method."""
 
     strong_views: tuple[StrongView, ...] = ()
-
-    class_weights: Tensor | None
 
     def __init__(self, config: DistillationConfig, network: SegmentationNetwork, labeled: Pool):
         super().__init__()
@@ -55,7 +47,7 @@ class Distillation(nn.Module):
                 f"{', '.join(data.info.classes)}; train the teacher on the same classes"
             )
         self.teacher = load(config.teacher).requires_grad_(False)
-        self.register_buffer("class_weights", class_weights(labeled, config.class_balance), persistent=False)
+        self.labeled_loss = LabeledLoss(config, labeled)
 
     def train(self, mode: bool = True) -> Self:
         """The teacher stays in eval mode: its batch statistics are what it was trained to."""
@@ -76,7 +68,7 @@ class Distillation(nn.Module):
             features.logits[:labeled],
             [logits[:labeled] for logits in features.auxiliary],
         )
-        losses = losses_of(self.network, first, batch.labeled, self.config.auxiliary_weight, self.class_weights)
+        losses = self.labeled_loss(self.network, first, batch.labeled)
         student = features.logits
         with torch.no_grad():
             teacher = self.teacher(images).float()

@@ -75,21 +75,21 @@ def pole(place: Place, height: float, radius: float, colour: Colour, eye: Point)
 def lamp(place: Place, arm: float, height: float, colour: Colour, glow: float, eye: Point) -> list[Face]:
     """A street lamp; its arm reaches `arm` metres to the right. All of it is pole."""
     head = place.at(arm, height + 0.25, 0)
-    arm_face = Face(limb(place.at(0, height - 0.1, 0), head, 0.07, 0.06, eye), POLE, PLAIN, colour)
-    bulb = disc(head, 0.36, 0.13, eye, ROUND)
+    arm_face = Face(limb(place.at(0, height - 0.1, 0), head, 0.1, 0.09, eye), POLE, PLAIN, colour)
+    bulb = disc(head, 0.42, 0.17, eye, ROUND)
     light = Face(bulb, POLE, GLOW, (1.0, 0.86, 0.6), params=(glow,)) if glow else Face(bulb, POLE, PLAIN, colour)
-    return [pole(place, height, 0.1, colour, eye), arm_face, light]
+    return [pole(place, height, 0.16, colour, eye), arm_face, light]
 
 
 def bollard(place: Place, colour: Colour, eye: Point) -> list[Face]:
-    band = Face(limb(place.at(0, 0.72, 0), place.at(0, 0.84, 0), 0.11, 0.11, eye), POLE, PLAIN, WHITE)
-    return [pole(place, 1.0, 0.11, colour, eye), band]
+    band = Face(limb(place.at(0, 0.72, 0), place.at(0, 0.84, 0), 0.14, 0.14, eye), POLE, PLAIN, WHITE)
+    return [pole(place, 1.0, 0.14, colour, eye), band]
 
 
 def traffic_light(place: Place, colour: Colour, glow: float, eye: Point, dice: Dice) -> list[Face]:
     """The post is pole, the head is sign (as in CamVid)."""
     case = upright(place.at(-0.28, 2.3, -0.12), place.at(0.28, 2.3, -0.12), 1.4)
-    faces = [pole(place, 2.6, 0.09, colour, eye), Face(case, SIGN, PLAIN, (0.07, 0.08, 0.08))]
+    faces = [pole(place, 2.6, 0.14, colour, eye), Face(case, SIGN, PLAIN, (0.07, 0.08, 0.08))]
     burning = dice.whole(0, 2)
     for number, tint in enumerate(((0.1, 0.85, 0.4), (0.95, 0.65, 0.1), (0.95, 0.1, 0.08))):
         lit = number == burning
@@ -130,15 +130,15 @@ BOARD = [_bar(0, 0, 1.7, 1.0), _bar(-0.3, 0.4, 0.9, 0.13), _bar(-0.1, -0.1, 1.1,
 
 def traffic_sign(place: Place, colour: Colour, eye: Point, dice: Dice) -> list[Face]:
     """A post (pole) and its plate (sign), which faces backwards from `place`; or a direction board on two posts."""
-    size, height = dice.between(0.42, 0.56), dice.between(2.0, 2.6)
+    size, height = dice.between(0.5, 0.7), dice.between(2.0, 2.6)
     kind = dice.pick(["board", "limit", *PLATES])
     if kind == "board":
         paint, ink = dice.pick([(BLUE, WHITE), (GREEN, WHITE), (YELLOW, BLACK), (WHITE, BLACK)])
         layers = list(zip(BOARD, (paint, ink, ink, ink), strict=True))
-        faces = [pole(place._replace(x=place.x + aside), height, 0.07, colour, eye) for aside in (-0.6, 0.6)]
+        faces = [pole(place._replace(x=place.x + aside), height, 0.1, colour, eye) for aside in (-0.6, 0.6)]
     else:
         layers = PLATES[kind]
-        faces = [pole(place, height + size * 0.6, 0.065, colour, eye)]
+        faces = [pole(place, height + size * 0.6, 0.1, colour, eye)]
     for outline, paint in layers:
         faces.append(Face([place.at(x * size, height + y * size, -0.1) for x, y in outline], SIGN, PLAIN, paint))
     return faces

@@ -139,7 +139,7 @@ def _kerbside(site: Site, side: int) -> None:
     if dice.chance(0.55 * site.clutter):
         height, period, along = dice.between(4.5, 7.0), dice.between(14, 24), site.visible(kerb, 6, 10)
         glow = 6.0 * site.light.lamps
-        for stop in _row(site, side, along, period, 70):
+        for stop in _row(site, side, along, period, 45):
             place = site.place(stop, kerb, up=KERB)
             site.stand(place, lamp(place, -side * 1.3, height, metal, glow, eye), 0.3, 0.3)
             if glow:
@@ -150,7 +150,7 @@ def _kerbside(site: Site, side: int) -> None:
             place = site.place(stop, side * (site.half + 0.8), up=KERB)
             site.stand(place, tree(place, eye, dice, site.variety, leaf, kind, height * dice.between(0.85, 1.15)), 1, 1)
     for _ in range(dice.pick([0, 0, 1, 1, 2]) if dice.chance(site.clutter) else 0):
-        for stop in _row(site, side, site.visible(kerb, 5.5, 17), math.inf, 99):
+        for stop in _row(site, side, site.visible(kerb, 5, 12), math.inf, 99):
             place = site.place(stop, kerb + side * dice.between(-0.1, 0.4), dice.between(-0.35, 0.35), KERB)
             site.stand(place, traffic_sign(place, metal, eye, dice), 0.25, 0.25)
     if side in site.crossing_sides and site.crossing and dice.chance(0.5 * site.clutter):
@@ -172,7 +172,7 @@ def _kerbside(site: Site, side: int) -> None:
     elif kind == "mast":
         for stop in _row(site, side, site.visible(kerb, 8, 22), math.inf, 99):
             place = site.place(stop, kerb, up=KERB)
-            site.stand(place, [pole(place, dice.between(6, 9), 0.12, (0.36, 0.29, 0.22), eye)], 0.4, 0.4)
+            site.stand(place, [pole(place, dice.between(6, 9), 0.18, (0.36, 0.29, 0.22), eye)], 0.4, 0.4)
 
 
 def _row(site: Site, side: int, first: float, period: float, last: float, margin: float = 0.5) -> list[float]:
@@ -220,20 +220,20 @@ def _people(site: Site) -> None:
     dice = site.dice
     for _ in range(round(dice.pick([0, 1, 2, 2, 3, 5]) * site.clutter)):
         across = dice.side() * (site.half + dice.between(0.5, site.walk - 0.3))
-        along = site.visible(across, 5, 14)
+        along = site.visible(across, 4, 9.5)
         turn = dice.pick([0.0, 0.0, math.pi, math.pi, math.pi / 2, -math.pi / 2]) + dice.between(-0.4, 0.4)
         for number in range(2 if dice.chance(0.25) else 1):
             _walker(site, along + 0.1 * number, across + 0.6 * number, turn, dice.chance(0.75))
     if site.zebra and dice.chance(0.5 * site.clutter):
         across = dice.between(-0.8, 0.8) * site.half
         _walker(site, site.zebra + 1.4, across, dice.side() * math.pi / 2, walking=True)
-    for _ in range(dice.pick([0, 0, 1, 1, 1]) if dice.chance(site.clutter) else 0):
+    for _ in range(dice.pick([0, 1, 1, 1]) if dice.chance(site.clutter) else 0):
         side = dice.side()
         across = side * (site.half - (2.6 if site.parking[side] else dice.between(0.6, 1.2)))
         turn = (0.0 if side == site.drives else math.pi) + dice.between(-0.35, 0.35)
         if dice.chance(0.2):
             turn += dice.side() * math.pi / 2
-        place = site.place(site.visible(across, 4.8, 12), across, turn)
+        place = site.place(site.visible(across, 4, 9), across, turn)
         site.stand(place, bicyclist(place, site.eye, dice, site.variety), 0.5, 1.4)
 
 

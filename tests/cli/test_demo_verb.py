@@ -1,0 +1,30 @@
+"""`semseg demo` from nothing, in a process of its own, with a few steps; then again, from what lies there."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+
+def demo(folder: Path) -> tuple[list[dict], str]:
+    command = [sys.executable, "-m", "semseg_app.cli", "demo", "--no-serve", "--folder", str(folder)]
+    command += ["--images", "8", "--steps", "2", "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout), result.stderr
+
+
+def test_the_walk_ends_with_a_verified_engine(tmp_path):
+    rows, said = demo(tmp_path / "demo")
+    assert "step 2/2" in said
+    assert [row["model"] for row in rows] == ["teacher", "student", "student, exported"]
+    teacher, student, exported = rows
+    assert student["megabytes"] < 0.6 * teacher["megabytes"]
+    assert abs(exported["miou"] - student["miou"]) < 0.001
+    manifest = json.loads((tmp_path / "demo" / "student" / "best" / "manifest.json").read_text())
+    assert manifest["exports"]["onnx/model.onnx"]["verdict"] == "passed"
+    config = json.loads((tmp_path / "demo" / "student" / "best" / "config.json").read_text())
+    assert config["provenance"]["training"]["recipe"]["method"]["name"] == "distillation"
+    again, said = demo(tmp_path / "demo")
+    assert "step 2/2" not in said
+    assert [row["miou"] for row in again] == [row["miou"] for row in rows]
