@@ -1,6 +1,6 @@
 """Speed and memory of the distillation and contrast losses against plain transcriptions of the published algorithms.
 
-    python benchmarks/distill_losses.py [--threads 2] [--rounds 5] [--only CASE ...]
+    python benchmarks/distill_losses.py [--threads 2] [--rounds 3] [--only CASE ...]
 
 Every case runs forward and backward on the same inputs; the two implementations take turns in one process and the
 fastest round counts. Memory is the peak of the resident set above the inputs, each in a process of its own (Linux). The
@@ -240,7 +240,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()

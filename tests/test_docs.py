@@ -62,7 +62,7 @@ def run(command: str, folder: Path) -> None:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which a reader sits."""
     folder = tmp_path_factory.mktemp("reader")
-    generate(folder / "demo" / "streets", train=6, val=2, size=(64, 96), labeled_counts=[2])
+    generate(folder / "demo" / "streets", train=24, val=4, size=(64, 96))
     photos = sorted((folder / "demo" / "streets" / "images" / "val").iterdir())
     (folder / "photos").mkdir()
     shutil.copy(photos[0], folder / "photo.jpg")

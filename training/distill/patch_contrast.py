@@ -15,8 +15,8 @@ from semseg_app.training.precomputed_gradient import carry_gradients
 
 Distance = Literal["l1", "l2", "sq_l2"]
 
-PAIRS_PER_CHUNK = 1 << 20
-"""4 MiB of float32 pairs stay in the CPU's cache from cdist to softmax."""
+PAIRS_PER_CHUNK = 1 << 22
+"""16 MiB of float32. Chunks that fit the cache are no quicker, and many short loops wait for each other's threads."""
 DIFFERENCES_PER_CHUNK = 1 << 26
 """On a GPU cdist's L1 backward holds pairs x c differences: 256 MiB of float32."""
 
@@ -50,7 +50,7 @@ def patch_contrast(
     if student.is_cuda:
         pairs = DIFFERENCES_PER_CHUNK // width if distance == "l1" else DIFFERENCES_PER_CHUNK
     patch_step = max(pairs // items**2, 1)
-    row_step = min(max(pairs // items, 1), items)  # only patches of more than 2^10 items are cut into rows
+    row_step = min(max(pairs // items, 1), items)  # only patches of more than 2^11 items are cut into rows
     group = torch.arange(items, device=student.device) % channel_groups
     with torch.autocast(student.device.type, enabled=False):
         for start in range(0, patches, patch_step):

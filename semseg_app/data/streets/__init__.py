@@ -27,7 +27,7 @@ from semseg_app.data.streets.shapes import Dice
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_folder
 
-VARIETY = 0.4
+VARIETY = 0.3
 """Spread of light, weather, colours and cameras. Higher: a few labels tell less about the rest."""
 CLUTTER = 1.0
 """How many cars, people, signs, trees and lamps there are, and so how much hides what."""
