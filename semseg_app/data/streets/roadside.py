@@ -26,7 +26,7 @@ from semseg_app.data.streets.shapes import (
 )
 
 METALS: list[Colour] = [
-    (0.50, 0.51, 0.52), (0.22, 0.24, 0.25), (0.66, 0.66, 0.64), (0.16, 0.24, 0.20), (0.34, 0.28, 0.24),
+    (0.22, 0.24, 0.25), (0.12, 0.14, 0.16), (0.16, 0.24, 0.20), (0.24, 0.20, 0.17),
 ]  # fmt: skip
 
 
@@ -45,13 +45,13 @@ def fence(
         count = max(2, int(math.dist(start, end) / gap))
         for number in range(count + 1):
             share = number / count
-            radius = 0.045 if number in (0, count) else 0.02
+            radius = 0.06 if number in (0, count) else 0.04
             faces.append(
                 Face(limb(on_quad(quad, share, 0), on_quad(quad, share, 1), radius, radius, eye), UNSEEN, PLAIN, colour)
             )
         for level in (0.14, 0.93):
             faces.append(
-                Face(limb(on_quad(quad, 0, level), on_quad(quad, 1, level), 0.03, 0.03, eye), UNSEEN, PLAIN, colour)
+                Face(limb(on_quad(quad, 0, level), on_quad(quad, 1, level), 0.05, 0.05, eye), UNSEEN, PLAIN, colour)
             )
         return faces
     if kind in ("masonry", "ivy"):

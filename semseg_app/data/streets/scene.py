@@ -45,7 +45,7 @@ def _lots(site: Site, side: int) -> None:
     front = site.half + site.walk
     along = dice.between(-9, -3)
     storeys = {"suburb": 2, "town": 3, "centre": 5}[site.district]
-    yards = {"suburb": 0.4, "town": 0.2, "centre": 0.12}[site.district]
+    yards = {"suburb": 0.55, "town": 0.3, "centre": 0.15}[site.district]
     opening = site.crossing if site.crossing and side in site.crossing_sides else (math.inf, math.inf)
     while along < site.end:
         if opening[0] - 4.8 < along < opening[1] + 1.8:
@@ -94,8 +94,8 @@ def _house(site: Site, side: int, along: tuple[float, float], front: float, stor
 def _enclose(site: Site, side: int, along: tuple[float, float], across: float) -> None:
     """A fence, a wall or a hedge along the pavement, in pieces short enough for painting by distance."""
     dice = site.dice
-    kind = dice.pick(["planks", "rails", "rails", "masonry", "ivy", "panels", "hedge"])
-    height = dice.between(1.0, 1.5) if kind == "rails" else dice.between(1.0, 2.0)
+    kind = dice.pick(["planks", "planks", "rails", "rails", "panels", "masonry", "ivy", "hedge"])
+    height = dice.between(1.3, 1.7) if kind == "rails" else dice.between(1.4, 2.2)
     style = sample_style(dice, site.variety, site.district)
     colour = dice.tint(dice.pick({"planks": PLANKS, "panels": PANELS}.get(kind, METALS)), 0.25)
     leaf = dice.tint(dice.pick(LEAVES[:5]), 0.25)
