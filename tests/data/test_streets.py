@@ -21,7 +21,7 @@ from semseg_app.errors import UserError
 
 CLASSES = streets.CLASSES
 # sha256 of the label's bytes: changes when the streets change, and then every result on them is out of date.
-GOLDEN = "5c8fab5fd2d88c06c7dde6c277f9afeb99236abe98b253b67e70858d7a647d17"
+GOLDEN = "ffca72c07b1bea03a7008b4d6a5c61bd7362921f5ae4f989a876146cce1b9926"
 HASHES = """
 import hashlib
 from semseg_app.data.streets import render

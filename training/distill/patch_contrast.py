@@ -122,7 +122,7 @@ def _l2(own: Tensor, others: Tensor, row: int) -> Tensor:
 
 def _l2_gradient(pull: Tensor, own: Tensor, others: Tensor, distances: Tensor) -> Tensor:
     """sum_j pull_ij (s_i - t_j) / d_ij, and nothing where the two meet."""
-    steepness = torch.where(distances > 0, pull / distances, 0)
+    steepness = pull.div_(distances.masked_fill_(distances == 0, torch.inf))
     return steepness.sum(dim=2, keepdim=True) * own - torch.bmm(steepness, others)
 
 
