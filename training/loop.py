@@ -252,8 +252,8 @@ def _optimizer(section: OptimizerSection, method: nn.Module) -> torch.optim.Opti
         for (lr, decay), parameters in groups.items()
     ]
     if section.name == "sgd":
-        return torch.optim.SGD(arguments, momentum=section.momentum)
-    return torch.optim.AdamW(arguments)
+        return torch.optim.SGD(arguments, momentum=section.momentum, fused=True)
+    return torch.optim.AdamW(arguments, fused=True)
 
 
 def _unlabeled_pool(recipe: Recipe, data: SegmentationData, method: nn.Module) -> Pool | None:

@@ -1,7 +1,7 @@
 """The inner loop of omni-contrast: every student item of a patch against every teacher item of the same patch.
 
 For items s_i, t_j of one patch, l_ij = -d(s_i, t_j) / temperature, and the loss is the sum over rows i of
-logsumexp_j(l_ij) - l_ii over the pairs that count. Patches go through in chunks that fit the cache; value and gradient
+logsumexp_j(l_ij) - l_ii over the pairs that count. Patches go through in chunks; the value and its gradient
 are made together (see precomputed_gradient.py), so neither the [P, K, K] pair matrix nor the [P, K, K, c] buffer of
 cdist's backward ever exists. The teacher gets no gradient.
 """
@@ -15,8 +15,8 @@ from semseg_app.training.precomputed_gradient import carry_gradients
 
 Distance = Literal["l1", "l2", "sq_l2"]
 
-PAIRS_PER_CHUNK = 1 << 22
-"""16 MiB of float32. Chunks that fit the cache are no quicker, and many short loops wait for each other's threads."""
+PAIRS_PER_CHUNK = 1 << 21
+"""8 MiB of float32. Chunks that fit the cache are no quicker, and many short loops wait for each other's threads."""
 DIFFERENCES_PER_CHUNK = 1 << 26
 """On a GPU cdist's L1 backward holds pairs x c differences: 256 MiB of float32."""
 
