@@ -21,7 +21,7 @@ from semseg_app.errors import UserError
 
 CLASSES = streets.CLASSES
 # sha256 of the label's bytes: changes when the streets change, and then every result on them is out of date.
-GOLDEN = "ffca72c07b1bea03a7008b4d6a5c61bd7362921f5ae4f989a876146cce1b9926"
+GOLDEN = "c07c3cdd9ded2a2d80cd0bf7a01fe1a3f994aeb9f2e0bacf426dcfa70671d30f"
 HASHES = """
 import hashlib
 from semseg_app.data.streets import render

@@ -78,7 +78,7 @@ def lamp(place: Place, arm: float, height: float, colour: Colour, glow: float, e
     arm_face = Face(limb(place.at(0, height - 0.1, 0), head, 0.1, 0.09, eye), POLE, PLAIN, colour)
     bulb = disc(head, 0.42, 0.17, eye, ROUND)
     light = Face(bulb, POLE, GLOW, (1.0, 0.86, 0.6), params=(glow,)) if glow else Face(bulb, POLE, PLAIN, colour)
-    return [pole(place, height, 0.16, colour, eye), arm_face, light]
+    return [pole(place, height, 0.13, colour, eye), arm_face, light]
 
 
 def bollard(place: Place, colour: Colour, eye: Point) -> list[Face]:
