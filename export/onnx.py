@@ -8,6 +8,7 @@ client re-implements them, and two bytes a pixel leave the device instead of fou
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import onnx_ir
 import torch
@@ -17,16 +18,18 @@ from torch import Tensor, nn
 import semseg_app
 from semseg_app import artifact, models
 from semseg_app.errors import UserError
+from semseg_app.export.graph import name_layers
 from semseg_app.files import atomic_file
-from semseg_app.inference.engines import GRAPH
+from semseg_app.inference.engines import GRAPHS
 from semseg_app.inference.engines.metadata import KEY
 
 OPSET = 20
 """What torch writes without converting, and ONNX Runtime reads since 1.17."""
 LARGEST_FILE = 2_000_000_000
 """Bytes of weights. A protobuf message, which one .onnx file is, ends at 2 GiB."""
-TRACED_SHAPE = (2, 96, 160, 3)
-"""What the exporter sees. No side is 1, which it would take for a constant, and no two are equal."""
+TRACED_SHAPE = (2, 576, 640, 3)
+"""What the exporter sees. No side is 1, which it would take for a constant, and no two are equal. It is large so that
+this holds for every map inside, too: a Swin's windows and PIDNet's poolings at stride 64. No pixel is computed."""
 
 
 class DeployedGraph(nn.Module):
@@ -65,32 +68,41 @@ def export_onnx(folder: Path) -> Path:
     with weights.open("rb") as file:
         source = hashlib.file_digest(file, "sha256").hexdigest()
     model = _trace(DeployedGraph(network).eval())
+    name_layers(model.graph)
     # The exporter notes for every node which line of which file on this machine made it; that is not to be published.
     ClearMetadataAndDocStringPass()(model)
-    model.metadata_props[KEY] = json.dumps(
-        {
-            "format_version": 1,
-            "name": config.name,
-            "labels": config.labels.model_dump(),
-            "precision": "fp32",
-            "stride": network.stride,
-            "opset": OPSET,
-            "source_sha256": source,
-            "producer": f"semseg_app {semseg_app.__version__}, torch {torch.__version__}",
-        }
-    )
-    target = folder / GRAPH
-    _forget_verdict(folder)
+    metadata = {
+        "format_version": 1,
+        "name": config.name,
+        "labels": config.labels.model_dump(),
+        "precision": "fp32",
+        "stride": network.stride,
+        "opset": OPSET,
+        "source_sha256": source,
+        "producer": f"semseg_app {semseg_app.__version__}, torch {torch.__version__}",
+    }
+    return save_graph(folder, model, metadata)
+
+
+def metadata_of(model: onnx_ir.Model) -> dict[str, Any]:
+    """What `export_onnx` wrote into a graph, for the graphs that are made from it."""
+    metadata: dict[str, Any] = json.loads(model.metadata_props[KEY])
+    return metadata
+
+
+def save_graph(folder: Path, model: onnx_ir.Model, metadata: dict[str, Any]) -> Path:
+    """Write a graph to its model folder, whole or not at all, under the name of `metadata["precision"]`; say where.
+
+    What the manifest says of an earlier file is forgotten: it must not pass for a verdict on the new one.
+    """
+    model.metadata_props[KEY] = json.dumps(metadata)
+    target = folder / GRAPHS[metadata["precision"]]
+    manifest = artifact.read_manifest(folder)
+    if manifest.get("exports", {}).pop(target.relative_to(folder).as_posix(), None) is not None:
+        artifact.write_manifest(folder, manifest)
     with atomic_file(target) as part:
         onnx_ir.save(model, part)
     return target
-
-
-def _forget_verdict(folder: Path) -> None:
-    """What the manifest says of an earlier file must not pass for a verdict on the new one."""
-    manifest = artifact.read_manifest(folder)
-    if manifest.get("exports", {}).pop(GRAPH.as_posix(), None) is not None:
-        artifact.write_manifest(folder, manifest)
 
 
 def _trace(graph: DeployedGraph) -> onnx_ir.Model:

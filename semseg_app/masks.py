@@ -1,10 +1,11 @@
 """Class maps as PNG files."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 COMPRESS_LEVEL = 1
 """Of zlib. Class maps are long runs of one value: higher levels take several times as long for a few percent."""
@@ -12,12 +13,15 @@ COMPRESS_LEVEL = 1
 Palette = Sequence[tuple[int, int, int]]
 
 
-def indexed_png(classes: np.ndarray, palette: Palette) -> bytes:
-    """uint8 `[H, W]` -> PNG (mode P, 8 bits): pixel values are class indices, viewers show the palette's colours."""
+def indexed_png(classes: np.ndarray, palette: Palette, text: Mapping[str, str] | None = None) -> bytes:
+    """uint8 `[H, W]` -> PNG (mode P, 8 bits): pixel values are class indices, viewers show the palette's colours.
+
+    `text` travels in the file as compressed text chunks.
+    """
     image = Image.fromarray(classes)
     # All 256 entries: with a short palette Pillow packs pixels into fewer bits, and 255 (ignore) becomes a class.
     image.putpalette(_table(palette).tobytes())
-    return _encode(image)
+    return _encode(image, text)
 
 
 def colour_png(classes: np.ndarray, palette: Palette) -> bytes:
@@ -37,7 +41,10 @@ def _table(palette: Palette) -> np.ndarray:
     return table
 
 
-def _encode(image: Image.Image) -> bytes:
+def _encode(image: Image.Image, text: Mapping[str, str] | None = None) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=COMPRESS_LEVEL)
+    chunks = PngInfo()
+    for key, value in (text or {}).items():
+        chunks.add_text(key, value, zip=True)
+    image.save(buffer, "PNG", compress_level=COMPRESS_LEVEL, pnginfo=chunks)
     return buffer.getvalue()

@@ -4,7 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Architecture = Literal["deeplabv3", "deeplabv3plus", "pspnet", "upernet", "segformer", "unet"]
+Architecture = Literal[
+    "deeplabv3", "deeplabv3plus", "pspnet", "upernet", "segformer", "unet", "setr", "dpt", "hrnet", "ocr", "pidnet"
+]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -17,10 +19,12 @@ class NetworkChoice(BaseModel):
 
     architecture: Architecture = "deeplabv3plus"
     encoder: str = "resnet18"
-    """A segmentation_models_pytorch encoder, or any timm model as "tu-<name>"."""
+    """A segmentation_models_pytorch encoder, or any timm model as "tu-<name>". setr and dpt take plain vision
+    transformers (ViT, DeiT, DINOv2) of timm, pidnet its own pidnet_s and pidnet_m, the others everything else."""
     output_stride: Literal[8, 16, 32] | None = None
-    """Stride of the deepest encoder stage; None = the architecture's own: 8 for deeplabv3 and pspnet, 16 for
-    deeplabv3plus, 32 for the others."""
+    """Stride of the deepest encoder stage; None = the architecture's own: 8 for deeplabv3, pspnet and ocr (but
+    32 over an HRNet), 16 for deeplabv3plus, the encoder's patch size for setr and dpt (which take no other), 64 for
+    pidnet (likewise), 32 for the others."""
     decoder_channels: int | None = Field(default=None, ge=8)
     """Width of the decoder (of a unet: of its last block); None = the architecture's own."""
     mean: tuple[float, float, float] = IMAGENET_MEAN

@@ -81,6 +81,8 @@ for name in ("torch", "torchvision", "timm", "accelerate", "segmentation_models_
         "semseg_app.data.check",
         "semseg_app.data.streets",
         "semseg_app.inference.evaluate",
+        "semseg_app.benchmark.report",
+        "semseg_app.doctor",
         "semseg_app.inference.engines.onnxruntime",
         "semseg_app.serve.server",
         "semseg_app.serve.demo",

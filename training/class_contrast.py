@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from semseg_app.training.precomputed_gradient import carry_gradients, wants_gradient
+from semseg_app.training.precomputed_gradient import carry_gradients, wants_gradient, zeros_if
 
 PAIRS_PER_CHUNK = 1 << 22
 """16 MiB of float32, some 400 rows of 10000: enough for matrix products at full speed."""
@@ -65,8 +65,7 @@ def _class_contrast(
     `same`: anchors and candidates are the same pixels, and no pixel is its own positive.
     """
     loss = anchors.new_zeros(())
-    gradient = anchors.new_zeros(anchors.shape) if anchor_gradient else anchors.new_empty(0)
-    other_gradient = candidates.new_zeros(candidates.shape) if candidate_gradient else candidates.new_empty(0)
+    gradient, other_gradient = zeros_if(anchor_gradient, anchors), zeros_if(candidate_gradient, candidates)
     rows, row_labels = _sorted_by_class(anchor_labels)
     columns, column_labels = _sorted_by_class(candidate_labels)
     if len(rows) == 0 or len(columns) == 0:
@@ -115,26 +114,7 @@ def _class_contrast(
     return loss, gradient, other_gradient
 
 
-@_class_contrast.register_fake
-def _(
-    anchors: Tensor,
-    candidates: Tensor,
-    anchor_labels: Tensor,
-    candidate_labels: Tensor,
-    temperature: float,
-    same: bool,
-    anchor_gradient: bool,
-    candidate_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    gradient = anchors.new_empty(anchors.shape) if anchor_gradient else anchors.new_empty(0)
-    return (
-        anchors.new_empty(()),
-        gradient,
-        candidates.new_empty(candidates.shape) if candidate_gradient else anchors.new_empty(0),
-    )
-
-
-carry_gradients(_class_contrast)
+carry_gradients(_class_contrast, inputs=2)
 
 
 def _sorted_by_class(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,15 @@ def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:
     return resized.squeeze(1) > 0.5
 
 
+def mask_on_grid(mask: Tensor, stride: int, height: int, width: int) -> Tensor:
+    """bool `[B, H, W]` of a crop -> bool `[B, height, width]` on a grid of the network's maps.
+
+    The maps cover the image as the network pads it, right and bottom to its stride: that border is True.
+    """
+    padding = (0, -mask.shape[2] % stride, 0, -mask.shape[1] % stride)
+    return resize_mask(functional.pad(mask, padding, value=True), height, width)
+
+
 def masked_mean(pixel_loss: Tensor, counted: Tensor, valid: Tensor, reduction: Reduction = "valid") -> Tensor:
     """Sum of `pixel_loss [B, H, W]` over `counted` and `valid`, divided as `reduction` says.
 
@@ -46,6 +55,7 @@ def pseudo_label_loss(
     valid: Tensor,
     threshold: float,
     reduction: Reduction = "valid",
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy to hard pseudo labels (FixMatch for pixels).
 
@@ -56,9 +66,10 @@ def pseudo_label_loss(
         valid: bool `[B, H, W]`, neither pad nor cut.
         threshold: 0 counts every pixel.
         reduction: see `Reduction`.
+        class_weights: `[C]`, what a pixel of each class counts; None = 1. They do not enter the denominator.
     """
     pixel_loss = functional.cross_entropy(
-        at_least_float32(logits), labels.long(), ignore_index=IGNORE, reduction="none"
+        at_least_float32(logits), labels.long(), class_weights, ignore_index=IGNORE, reduction="none"
     )
     return masked_mean(pixel_loss, (labels != IGNORE) & (confidence >= threshold), valid, reduction)
 

@@ -5,22 +5,29 @@ projection head into one common space; pixels are drawn evenly from every (image
 their scale and with the deep scales. Heads and losses are for training only.
 """
 
-from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from semseg_app.data.dataset import IGNORE
 from semseg_app.errors import UserError
+from semseg_app.models import Features, SegmentationNetwork
+from semseg_app.models.encoders import is_hrnet
+from semseg_app.models.upernet import PYRAMID_LEVELS, UPerNetDecoder
 from semseg_app.training.class_contrast import class_contrast
 from semseg_app.training.class_sampling import Anchors, resize_labels, sample_anchors
 from semseg_app.training.consistency import at_least_float32
 
-ATTACHED_STAGES = {"deeplabv3": (-4, -2, -1), "pspnet": (-4, -2, -1)}
+DILATED = (-4, -2, -1)
 """Where it is attached, as indices into `Features.stages`: dilated encoders at strides 4, 8, 8."""
+FIRST_AND_LAST = (-4, -1)
+"""OCRNet over a dilated encoder."""
 ALL_SCALES = (-4, -3, -2, -1)
-"""Everywhere else: strides 4, 8, 16, 32."""
+"""Everywhere else, strides 4, 8, 16, 32: HRNet's four branches before their fusion, C2 to C5 of UPerNet or its feature
+pyramid, the stages of a SegFormer."""
 
 
 class ContrastConfig(BaseModel):
@@ -49,8 +56,12 @@ class ContrastConfig(BaseModel):
     """Most anchors of a class in an image."""
     min_views: int = Field(default=1, ge=1)
     """Floor of the number of anchors a class, which else follows the smallest class; 1 = none, as published."""
-    stages: tuple[int, ...] | None = None
-    """Encoder stages to attach to; None = the architecture's own."""
+    attach: Literal["encoder", "fpn"] = "encoder"
+    """To stages of the encoder, or to the feature pyramid of an upernet (with Swin better on ADE20K, not on
+    Cityscapes)."""
+    stages: tuple[int, ...] | None = Field(default=None, min_length=1)
+    """Which of these maps (indices, -1 = the deepest), finest first; null = the last four, of the encoders of deeplabv3
+    and pspnet -4, -2 and -1, of ocr over a dilated encoder -4 and -1."""
 
     def pair_bytes(self, batch: int) -> int:
         """float32 bytes of one term's pair matrix at a full budget. The implementation holds a chunk of it."""
@@ -74,32 +85,49 @@ class ContrastAddOn(nn.Module):
 
     Args:
         config: see `ContrastConfig`.
-        channels: widths of the attached maps, finest first.
-        num_classes: labels are 0 ... num_classes - 1; all else is ignored.
+        network: whose maps are contrasted; nothing of it is kept.
     """
 
-    def __init__(self, config: ContrastConfig, channels: Sequence[int], num_classes: int):
+    def __init__(self, config: ContrastConfig, network: SegmentationNetwork):
         super().__init__()
-        if len(config.scale_weights) < len(channels):
-            raise UserError(f"contrast.scale_weights: {len(config.scale_weights)} weights for {len(channels)} scales")
         self.config = config
-        self.num_classes = num_classes
-        self.heads = nn.ModuleList(ProjectionHead(width, config.dimension) for width in channels)
-        pairs = [
-            tuple(range(len(channels))[scale] for scale in pair) for pair in config.cross_pairs if _fits(pair, channels)
-        ]
+        widths = network.stage_channels
+        if config.attach == "fpn":
+            if not isinstance(network.decoder, UPerNetDecoder):
+                raise UserError(f"method.contrast.attach: {network.spec.architecture} has no fpn; use encoder")
+            widths = [network.decoder_channels] * PYRAMID_LEVELS
+        self.stages = config.stages or own_stages(config, network)
+        for stage in self.stages:
+            if not -len(widths) <= stage < len(widths):
+                raise UserError(
+                    f"method.contrast.stages: {network.spec.encoder} has stages {-len(widths)} to {len(widths) - 1}, "
+                    f"not {stage}; name others"
+                )
+        scales = range(len(self.stages))
+        if len(config.scale_weights) < len(scales):
+            raise UserError(
+                f"method.contrast.scale_weights: {len(config.scale_weights)} weights for {len(scales)} scales; "
+                "write one for each"
+            )
+        self.num_classes, self.stride = network.spec.num_classes, network.stride
+        self.heads = nn.ModuleList(ProjectionHead(widths[stage], config.dimension) for stage in self.stages)
+        fitting = [pair for pair in config.cross_pairs if all(-len(scales) <= one < len(scales) for one in pair)]
+        pairs = [(scales[fine], scales[deep]) for fine, deep in fitting]
         self.cross_pairs = [(fine, deep) for fine, deep in pairs if fine != deep]
 
-    def forward(self, maps: Sequence[Tensor], labels: Tensor) -> dict[str, Tensor]:
-        """Weighted terms "contrast" and "cross_contrast"; zeros that hang on the graph when no class qualifies.
+    def forward(self, features: Features, labels: Tensor) -> dict[str, Tensor]:
+        """Weighted terms, `scale_contrast` and `cross_scale_contrast`; graph-attached zeros when no class qualifies.
 
         Args:
-            maps: `[B, C_s, H_s, W_s]` per scale, finest first.
-            labels: int `[B, H, W]`, covering what the maps cover.
+            features: their maps cover the image as the network pads it.
+            labels: int `[B, H, W]` of the image itself; what is not a class is ignored.
         """
         config = self.config
+        border = (0, -labels.shape[2] % self.stride, 0, -labels.shape[1] % self.stride)
+        labels = functional.pad(labels, border, value=IGNORE)
+        maps = features.pyramid if config.attach == "fpn" else features.stages
         vectors, places = [], []
-        for head, feature in zip(self.heads, maps, strict=True):
+        for head, feature in zip(self.heads, [maps[stage] for stage in self.stages], strict=True):
             anchors = sample_anchors(
                 resize_labels(labels, *feature.shape[2:]),
                 self.num_classes,
@@ -110,13 +138,12 @@ class ContrastAddOn(nn.Module):
             )
             vectors.append(functional.normalize(_gather(head(feature), anchors), dim=1))
             places.append(anchors.label)
-        terms = {}
-        if config.weight:
-            within = [
-                weight * class_contrast(anchors, label, anchors, label, config.temperature)
-                for weight, anchors, label in zip(config.scale_weights, vectors, places, strict=False)
-            ]
-            terms["contrast"] = config.weight * torch.stack(within).sum()
+        # Also at weight 0: every head must take part in every step, or several processes wait for its gradient.
+        within = [
+            weight * class_contrast(anchors, label, anchors, label, config.temperature)
+            for weight, anchors, label in zip(config.scale_weights, vectors, places, strict=False)
+        ]
+        terms = {"scale_contrast": config.weight * torch.stack(within).sum()}
         if config.cross_weight and self.cross_pairs:
             across = [
                 class_contrast(
@@ -128,7 +155,7 @@ class ContrastAddOn(nn.Module):
                 )
                 for fine, deep in self.cross_pairs
             ]
-            terms["cross_contrast"] = config.cross_weight * torch.stack(across).sum()
+            terms["cross_scale_contrast"] = config.cross_weight * torch.stack(across).sum()
         return terms
 
 
@@ -173,5 +200,11 @@ def _gather(feature: Tensor, anchors: Anchors) -> Tensor:
     return at_least_float32(feature[anchors.image, :, anchors.pixel // width, anchors.pixel % width])
 
 
-def _fits(pair: tuple[int, int], channels: Sequence[int]) -> bool:
-    return all(-len(channels) <= scale < len(channels) for scale in pair)
+def own_stages(config: ContrastConfig, network: SegmentationNetwork) -> tuple[int, ...]:
+    """Where the paper attaches to this architecture."""
+    spec = network.spec
+    if config.attach == "encoder" and spec.architecture in ("deeplabv3", "pspnet"):
+        return DILATED
+    if config.attach == "encoder" and spec.architecture == "ocr" and not is_hrnet(spec.encoder):
+        return FIRST_AND_LAST
+    return ALL_SCALES

@@ -7,6 +7,7 @@ number of workers, ranks or accumulation steps, and wherever a run was interrupt
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from semseg_app.data.dataset import Sample, SegmentationData
 from semseg_app.errors import UserError
+from semseg_app.training.image_labels import read_image_labels
 from semseg_app.training.randomness import generator, permutation
+from semseg_app.training.strong_views import photometric_distortion
 from semseg_app.training.views import WeakView, weak_view
 
 CACHE_LIMIT_BYTES = 4 << 30
@@ -50,6 +53,10 @@ class UnlabeledBatch(NamedTuple):
     """bool `[B, h, w]`."""
     cut: list[Tensor]
     """For each strong view bool `[B, h, w]`, True where CutOut removed the image."""
+    labels: Tensor | None = None
+    """int64 `[B, h, w]`, 255 = ignore: what an earlier teacher wrote to files (self-training only)."""
+    image_classes: Tensor | None = None
+    """bool `[B, C]`: the classes of the whole photo, where the pool has a table of them."""
 
 
 class Batch(NamedTuple):
@@ -67,14 +74,23 @@ class Pool:
         samples: which of its images.
         with_labels: decode masks too.
         cache: True, False, or None = when the decoded images stay under 4 GiB.
+        image_labels: table of the classes in each image (training/image_labels.py).
     """
 
-    def __init__(self, data: SegmentationData, samples: list[Sample], with_labels: bool, cache: bool | None = None):
+    def __init__(
+        self,
+        data: SegmentationData,
+        samples: list[Sample],
+        with_labels: bool,
+        cache: bool | None = None,
+        image_labels: Path | None = None,
+    ):
         if not samples:
             raise UserError(f"{data.root}: an empty list of images cannot be trained on")
         self.data = data
         self.samples = samples
         self.with_labels = with_labels
+        self.image_classes = read_image_labels(image_labels, data, samples) if image_labels else None
         self.cached: list[tuple[Tensor, Tensor | None]] | None = None
         if cache is None:
             cache = self._estimated_bytes() <= CACHE_LIMIT_BYTES
@@ -88,6 +104,15 @@ class Pool:
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor | None]:
         """uint8 image `[3, H, W]` and uint8 label `[H, W]` or None."""
         return self.cached[index] if self.cached is not None else self._decode(index)
+
+    def class_counts(self) -> Tensor:
+        """int64 `[C]`: labeled pixels of each class, over all images."""
+        counts = torch.zeros(256, dtype=torch.int64)
+        for index, sample in enumerate(self.samples):
+            label = self.cached[index][1] if self.cached else torch.from_numpy(self.data.read_label(sample))
+            assert label is not None
+            counts += torch.bincount(label.flatten(), minlength=256)
+        return counts[: self.data.num_classes]
 
     def _decode(self, index: int) -> tuple[Tensor, Tensor | None]:
         sample = self.samples[index]
@@ -120,16 +145,20 @@ class Stream(Dataset[dict[str, Any]]):
         epoch, place = divmod(position, len(self.pool))
         if self._order[0] != epoch:
             self._order = (epoch, permutation(self.seed, f"order/{self.name}", len(self.pool), epoch))
-        image, label = self.pool[int(self._order[1][place])]
+        index = int(self._order[1][place])
+        image, label = self.pool[index]
         random = generator(self.seed, f"views/{self.name}", position)
         view = weak_view(image, label, self.weak, random)
         strong = [make(view.image, random) for make in self.strong]
-        sample: dict[str, Any] = {"image": view.image, "pad": view.pad}
+        weak = photometric_distortion(view.image, random)[0] if self.weak.photometric else view.image
+        sample: dict[str, Any] = {"image": weak, "pad": view.pad}
         if view.label is not None:
             sample["label"] = view.label
         if strong:
             sample["strong"] = [image for image, _ in strong]
             sample["cut"] = [cut for _, cut in strong]
+        if self.pool.image_classes is not None:
+            sample["image_classes"] = self.pool.image_classes[index]
         return sample
 
 
@@ -193,6 +222,8 @@ def to_unlabeled(raw: dict[str, Any], device: torch.device) -> UnlabeledBatch:
         [_images(images, device) for images in raw.get("strong", [])],
         raw["pad"].to(device, non_blocking=True),
         [cut.to(device, non_blocking=True) for cut in raw.get("cut", [])],
+        raw["label"].to(device, non_blocking=True).long() if "label" in raw else None,
+        raw["image_classes"].to(device, non_blocking=True) if "image_classes" in raw else None,
     )
 
 

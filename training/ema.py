@@ -2,12 +2,48 @@
 
 import copy
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from semseg_app.models import SegmentationNetwork
+
 Network = TypeVar("Network", bound=nn.Module)
+
+
+class EmaConfig(BaseModel):
+    """How slowly the teacher follows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    momentum: float = Field(default=0.999, ge=0, le=1)
+    warm_up: bool = True
+    """See `ema_decay`; False is S4Former's constant momentum."""
+
+
+class EmaTeacher(nn.Module):
+    """A copy of the student that follows it; always in eval mode, never with gradients."""
+
+    def __init__(self, student: SegmentationNetwork, config: EmaConfig):
+        super().__init__()
+        self.config = config
+        self.network = make_teacher(student)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in eval mode, whatever the method around it is put into."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """`[B, 3, H, W]` -> float32 logits `[B, C, h, w]` on the network's own grid."""
+        logits: Tensor = self.network(images)
+        return logits.float()
+
+    def follow(self, student: SegmentationNetwork, step: int) -> None:
+        """After the optimiser's step number `step` (from 0)."""
+        update_ema(self.network, student, ema_decay(step, self.config.momentum, self.config.warm_up))
 
 
 def make_teacher(student: Network) -> Network:

@@ -1,12 +1,14 @@
 """Scores of a network while it trains: whole images, fp32, every image counted once by however many processes."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from semseg_app.data.dataset import IGNORE
 from semseg_app.metrics import ConfusionMatrix
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.data import Pool
@@ -14,24 +16,45 @@ from semseg_app.training.data import Pool
 BATCH = 4
 
 
-def evaluate_network(network: SegmentationNetwork, pool: Pool, accelerator: Accelerator) -> ConfusionMatrix:
-    """Confusion matrix over a labeled pool; the same on every process."""
+class Evaluation(NamedTuple):
+    """What a network's predictions are worth."""
+
+    matrix: ConfusionMatrix
+    pseudo_labels: dict[str, float]
+    """`coverage` and `agreement`: the share of labeled pixels that reach the threshold, and how many of those are
+    right (left out where none does). A held-out measure of what unlabeled images are taught. Empty without a
+    threshold."""
+
+
+def evaluate_network(
+    network: SegmentationNetwork, pool: Pool, accelerator: Accelerator, threshold: float | None = None
+) -> Evaluation:
+    """Scores over a labeled pool; the same on every process. `threshold`: confidence of a pseudo label."""
     matrix = ConfusionMatrix(network.spec.num_classes)
+    confident = torch.zeros(3, dtype=torch.int64)  # labeled pixels, confident ones of them, right ones of those
     was_training = network.training
     network.eval()
     mine = range(accelerator.process_index, len(pool), accelerator.num_processes)
     with torch.inference_mode():
         for images, labels in _equal_sized(pool, mine):
             pixels = images.to(accelerator.device).float().div_(255)
-            predicted = network.full_logits(pixels).argmax(dim=1).to(torch.uint8).cpu().numpy()
-            matrix.add(predicted, labels)
+            logits = network.full_logits(pixels)
+            predicted = logits.argmax(dim=1).to(torch.uint8).cpu()
+            matrix.add(predicted.numpy(), labels.numpy())
+            if threshold is not None:
+                labeled = labels != IGNORE
+                sure = labeled & (logits.softmax(dim=1).amax(dim=1) >= threshold).cpu()
+                confident += torch.stack([labeled.sum(), sure.sum(), (sure & (predicted == labels)).sum()])
     network.train(was_training)
     counts = torch.from_numpy(matrix.counts).to(accelerator.device)
     matrix.counts = np.asarray(accelerator.reduce(counts, "sum").cpu())
-    return matrix
+    labeled, sure, right = accelerator.reduce(confident.to(accelerator.device), "sum").tolist()
+    if not labeled:
+        return Evaluation(matrix, {})
+    return Evaluation(matrix, {"coverage": sure / labeled} | ({"agreement": right / sure} if sure else {}))
 
 
-def _equal_sized(pool: Pool, indices: range) -> Iterator[tuple[Tensor, np.ndarray]]:
+def _equal_sized(pool: Pool, indices: range) -> Iterator[tuple[Tensor, Tensor]]:
     """Consecutive images of one size, a few at a time: uint8 `[n, 3, H, W]` and `[n, H, W]`."""
     group: list[tuple[Tensor, Tensor]] = []
     for index in indices:
@@ -45,5 +68,5 @@ def _equal_sized(pool: Pool, indices: range) -> Iterator[tuple[Tensor, np.ndarra
         yield _stack(group)
 
 
-def _stack(group: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, np.ndarray]:
-    return torch.stack([image for image, _ in group]), torch.stack([label for _, label in group]).numpy()
+def _stack(group: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.stack([image for image, _ in group]), torch.stack([label for _, label in group])

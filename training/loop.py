@@ -2,33 +2,34 @@
 
 import math
 import os
-import resource
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from semseg_app.artifact import LabelSpace, ModelConfig
-from semseg_app.data.dataset import IGNORE, SegmentationData
+from semseg_app.data.dataset import IGNORE, SegmentationData, explain
 from semseg_app.data.layouts import open_dataset
+from semseg_app.data.pseudo_labels import as_labeled, read_manifest
 from semseg_app.errors import UserError
 from semseg_app.files import remove_folder
 from semseg_app.models import ModelSpec, build, save_network
 from semseg_app.training.checkpoint import load_checkpoint, save_checkpoint
 from semseg_app.training.data import Batch, Pool, StepPositions, Stream, batches, to_labeled, to_unlabeled
 from semseg_app.training.evaluation import evaluate_network
+from semseg_app.training.gradient_norms import gradient_norms
 from semseg_app.training.methods import build_method
+from semseg_app.training.progress import agreement, nowhere, peak_memory_mb, progress_line, to_stderr
 from semseg_app.training.randomness import derive
 from semseg_app.training.recipe import OptimizerSection, Recipe
 from semseg_app.training.run_folder import RunFolder, provenance, refuse_changed_recipe
+from semseg_app.training.stop_signal import StopSignal
 
 
 def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | None = None) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
     """
     accelerator = _accelerator(recipe)
     main = accelerator.is_main_process
-    say = (say or _to_stderr) if main else _nowhere
+    say = (say or to_stderr) if main else nowhere
     folder = RunFolder(recipe.run_folder)
     if folder.has_run() and not resume:
         raise UserError(f"{folder.path}: already holds a run; add --resume, or choose another output=")
@@ -73,11 +74,16 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
     first_step, seconds_before = 0, 0.0
     best: dict[str, dict[str, float]] = {}
     evaluations: dict[str, dict[str, float]] = {}
+    entry: dict[str, Any] = {}
     recipe_json = recipe.model_dump(mode="json")
     state = load_checkpoint(folder.checkpoints, say) if resume else None
     if state:
         # Through the model, so that keys which a newer version added have their defaults.
-        refuse_changed_recipe(Recipe.model_validate(state["recipe"]).model_dump(mode="json"), recipe_json)
+        try:
+            before = Recipe.model_validate(state["recipe"])
+        except ValidationError as error:
+            raise explain(error, f"{folder.path}: --resume: its recipe is of another version of semseg") from None
+        refuse_changed_recipe(before.model_dump(mode="json"), recipe_json)
         method.load_state_dict(state["method"])
         optimizer.load_state_dict(state["optimizer"])
         first_step, best, evaluations, seconds_before = (state[key] for key in ("step", "best", "last", "seconds"))
@@ -85,7 +91,8 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
     elif resume:
         say(f"{folder.path}: nothing to resume; starting from the beginning")
     if recipe.compile:
-        network.features = torch.compile(network.features)
+        for part in ("encode", "decode", "head"):  # methods call them one by one
+            setattr(network, part, torch.compile(getattr(network, part)))
     prepared, optimizer = accelerator.prepare(method, optimizer)
     if state and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state["scaler"])
@@ -95,7 +102,7 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
 
     facts: dict[str, Any] = {
         "recipe": recipe_json,
-        "data": _fingerprints(data, labeled, unlabeled, val),
+        "data": _fingerprints(recipe, data, labeled, unlabeled, val),
         "processes": accelerator.num_processes,
         "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
@@ -107,32 +114,47 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
         + f" {recipe.precision}"
     )
 
+    references = method.references() if val and hasattr(method, "references") else {}
+    for role, one in references.items():
+        scores = evaluate_network(one, val, accelerator).matrix.result()
+        facts[role] = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
+        say(f"  before the first step: {role} val mIoU {100 * scores.miou:.2f} %")
+
     feed = _feed(recipe, accelerator, labeled, unlabeled, method, first_step)
-    stop = _StopSignal(accelerator.num_processes == 1)
+    stop = StopSignal(accelerator.num_processes == 1)
     sums: dict[str, Tensor] = {}
     steps = recipe.schedule.steps
     started = logged = time.monotonic()
     logged_step = first_step
     prepared.train()
     for step in range(first_step, steps):
-        torch.manual_seed(derive(recipe.seed, "step", step, accelerator.process_index))  # dropout, method's own draws
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * recipe.schedule.factor(step)
         for part, batch in enumerate(next(feed)):
+            # Dropout and the method's own draws belong to a batch, whichever rank or part of a step it falls to.
+            place = part * accelerator.num_processes + accelerator.process_index
+            torch.manual_seed(derive(recipe.seed, "step", step, place))
             last_part = part == recipe.accumulate - 1
             with _nothing() if last_part else accelerator.no_sync(prepared):
                 losses = prepared(batch, step)
+                if recipe.log_gradient_norms and last_part and recipe.logs_after(step):
+                    scale = accelerator.scaler.get_scale() if accelerator.scaler is not None else 1.0
+                    norms = gradient_norms(losses, network.parameters(), scale)
                 accelerator.backward(torch.stack(list(losses.values())).sum() / recipe.accumulate)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() / recipe.accumulate
+        if recipe.optimizer.clip_norm or hasattr(method, "clip_gradients"):
+            accelerator.unscale_gradients()  # of fp16, and once a step only
+        if hasattr(method, "clip_gradients"):
+            method.clip_gradients()
         if recipe.optimizer.clip_norm:
-            accelerator.clip_grad_norm_(parameters, recipe.optimizer.clip_norm)
+            nn.utils.clip_grad_norm_(parameters, recipe.optimizer.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         method.after_step(step)
         done = step + 1
 
-        if done % recipe.log_every == 0 or done == steps:
+        if recipe.logs_after(step):
             now = time.monotonic()
             rate = (done - logged_step) / (now - logged)
             means = {name: float(value) / (done - logged_step) for name, value in sums.items()}
@@ -142,19 +164,31 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
                 "losses": {name: round(value, 6) for name, value in means.items()},
                 "lr": optimizer.param_groups[0]["lr"],
                 "images_per_second": round(rate * recipe.batch_size, 2),
-                "memory_mb": _peak_memory_mb(accelerator.device),
+                "memory_mb": peak_memory_mb(accelerator.device),
             }
+            if recipe.log_gradient_norms:
+                entry["gradient_norms"] = {name: float(f"{norm:.4g}") for name, norm in norms.items()}
+            if method.monitor:
+                counts = accelerator.reduce(method.monitor.take().to(accelerator.device), "sum")
+                entry["pseudo_labels"], warnings = method.monitor.judge(counts, done - logged_step, done)
+                for warning in warnings:
+                    say(f"warning: step {done}: {warning}")
             if main:
                 folder.log(entry)
-            say(_line(entry, steps, (steps - done) / rate))
+            say(progress_line(entry, steps, (steps - done) / rate))
             sums, logged, logged_step = {}, now, done
 
         if val and (done % recipe.evaluation_interval == 0 or done == steps):
             evaluations = {}
             for role, one in method.networks().items():
-                scores = evaluate_network(one, val, accelerator).result()
-                evaluations[role] = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
-                say(f"  step {done}: {role} val mIoU {100 * scores.miou:.2f} %")
+                threshold = method.monitor.threshold if method.monitor else None
+                evaluation = evaluate_network(one, val, accelerator, threshold)
+                scores = evaluation.matrix.result()
+                evaluations[role] = {
+                    "miou": scores.miou,
+                    "pixel_accuracy": scores.pixel_accuracy,
+                } | evaluation.pseudo_labels
+                say(f"  step {done}: {role} val mIoU {100 * scores.miou:.2f} %" + agreement(evaluation.pseudo_labels))
                 improved = scores.miou > best.get(role, {}).get("miou", -1.0)
                 if improved:
                     best[role] = {"step": done, **evaluations[role]}
@@ -194,9 +228,10 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
         "name": recipe.name,
         "steps": steps,
         "seconds": round(seconds_before + time.monotonic() - started, 1),
-        "memory_mb": _peak_memory_mb(accelerator.device),
+        "memory_mb": peak_memory_mb(accelerator.device),
         "best": best,
         "last": evaluations,
+        "pseudo_labels": entry.get("pseudo_labels"),
         "model": str(folder.path / "best") if best else None,
     }
     if main:
@@ -263,7 +298,13 @@ def _unlabeled_pool(recipe: Recipe, data: SegmentationData, method: nn.Module) -
         raise UserError(
             f"data.unlabeled: {recipe.method.name} needs unlabeled images; name a split or list of {data.root}"
         )
-    return Pool(data, data.samples(recipe.data.unlabeled), with_labels=False, cache=recipe.data.cache)
+    table = getattr(recipe.method, "image_labels", None)
+    image_labels = data.root / table if table else None
+    samples = data.samples(recipe.data.unlabeled)
+    folder = getattr(recipe.method, "pseudo_labels", None)
+    if folder:
+        data, samples = as_labeled(folder, data, samples)
+    return Pool(data, samples, bool(folder), recipe.data.cache, image_labels)
 
 
 def _feed(
@@ -306,12 +347,16 @@ def _refuse_overlap(labeled: Pool, val: Pool, recipe: Recipe) -> None:
         )
 
 
-def _fingerprints(data: SegmentationData, labeled: Pool, unlabeled: Pool | None, val: Pool | None) -> dict[str, Any]:
+def _fingerprints(
+    recipe: Recipe, data: SegmentationData, labeled: Pool, unlabeled: Pool | None, val: Pool | None
+) -> dict[str, Any]:
     pools = {"labeled": labeled, "unlabeled": unlabeled, "val": val}
     lists = {
         name: {"images": len(pool), "hash": data.fingerprint(pool.samples)} for name, pool in pools.items() if pool
     }
-    return {"name": data.info.name, **lists}
+    folder = getattr(recipe.method, "pseudo_labels", None)
+    written = {"pseudo_labels": read_manifest(folder).model_dump()} if folder else {}
+    return {"name": data.info.name, **lists, **written}
 
 
 def _model_config(
@@ -349,48 +394,6 @@ def _refuse_non_finite(means: dict[str, float], step: int, folder: RunFolder) ->
         )
 
 
-def _line(entry: dict[str, Any], steps: int, seconds_left: float) -> str:
-    losses = "  ".join(f"{name} {value:.4f}" for name, value in entry["losses"].items())
-    eta = time.strftime("%H:%M:%S", time.gmtime(seconds_left))
-    return (
-        f"step {entry['step']}/{steps}  {losses}  lr {entry['lr']:.2e}  {entry['images_per_second']:.1f} images/s  "
-        f"ETA {eta}  {entry['memory_mb']:.0f} MB"
-    )
-
-
-def _peak_memory_mb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    scale = 2**20 if sys.platform == "darwin" else 2**10
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale, 1)
-
-
-class _StopSignal:
-    """SIGTERM and Ctrl-C let the running step finish and a checkpoint be written; a second one ends at once."""
-
-    def __init__(self, active: bool):
-        self.requested = 0
-        self._before = (
-            {number: signal.signal(number, self._on) for number in (signal.SIGTERM, signal.SIGINT)} if active else {}
-        )
-
-    def _on(self, number: int, frame: FrameType | None) -> None:
-        self.requested = number
-        self.restore()
-
-    def restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
 class _nothing:
     def __enter__(self) -> None: ...
     def __exit__(self, *error: object) -> None: ...
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _nowhere(line: str) -> None:
-    """Other ranks stay silent."""

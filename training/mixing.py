@@ -5,7 +5,7 @@ everything that belongs to a pixel. Random numbers come from the generator that 
 """
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -72,6 +72,32 @@ def paste(own: MixBatch, other: MixBatch, mask: Tensor) -> MixBatch:
         torch.where(mask, other.cut, own.cut),
         logits,
     )
+
+
+Mix = Literal["none", "half", "unimatch", "french", "class"]
+"""S4Former's, FixMatch's and UniMatch's, French et al.'s CutMix; ClassMix."""
+
+
+def mix(kind: Mix, own: MixBatch, num_classes: int, probability: float = 0.5) -> MixBatch:
+    """Every image mixed with its partner: the next one for `half`, as published, and else that of the reversed batch.
+
+    Draws from torch's global CPU generator, which the loop seeds anew for every batch.
+    """
+    if kind == "none":
+        return own
+    random = torch.default_generator
+    count, height, width = own.labels.shape
+    if kind == "half":
+        return paste(own, next_partners(own), half_boxes(count, height, width, random, probability))
+    other = partners(own)
+    if kind == "unimatch":
+        mask = unimatch_boxes(count, height, width, random, probability)
+    elif kind == "french":
+        mask = french_boxes(count, height, width, random)
+    else:
+        chosen = (_uniform(random, count, 1, 1) < probability).to(own.labels.device)
+        mask = class_mix(other.labels, num_classes, random) & chosen
+    return paste(own, other, mask)
 
 
 def unimatch_boxes(batch: int, height: int, width: int, random: Generator, probability: float = 0.5) -> Tensor:

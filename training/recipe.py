@@ -14,6 +14,7 @@ from semseg_app.data.dataset import explain, read_yaml
 from semseg_app.errors import UserError
 from semseg_app.model_spec import NetworkChoice
 from semseg_app.training.methods import MethodConfig, SupervisedConfig
+from semseg_app.training.methods.s4former import S4FormerConfig
 from semseg_app.training.views import WeakView
 
 PRESETS = Path(__file__).parent / "recipes"
@@ -114,10 +115,38 @@ class Recipe(Section):
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; null leaves torch's choice."""
     log_every: int = Field(default=20, ge=1)
+    log_gradient_norms: bool = False
+    """Log the norm of each loss's own gradient over the network too: for the last micro-batch of a logged step, on the
+    first process. A backward pass more for each loss, in logged steps only."""
     evaluate_every: int | None = Field(default=None, ge=1)
     """Steps between evaluations on data.val; null = ten times a run."""
     checkpoint_every: int | None = Field(default=None, ge=1)
     """Steps between checkpoints; null = with every evaluation."""
+
+    @model_validator(mode="after")
+    def _blocks_fill_the_crop(self) -> "Recipe":
+        if isinstance(self.method, S4FormerConfig) and self.method.shuffle:
+            block = self.method.shuffle_block
+            if any(side % block for side in self.view.crop):
+                near = [max(1, round(side / block)) * block for side in self.view.crop]
+                raise ValueError(f"view.crop {list(self.view.crop)} is not filled by shuffle_block {block}; use {near}")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Recipe":
+        if self.log_gradient_norms and self.compile:
+            raise ValueError("log_gradient_norms takes several backward passes, which compile cannot; turn one off")
+        maskd = getattr(self.method, "maskd", None)
+        if maskd and maskd.token_steps >= self.schedule.steps:
+            raise ValueError(
+                f"method.maskd.token_steps ({maskd.token_steps}) must be below schedule.steps ({self.schedule.steps}): "
+                "the student follows the masks only after them"
+            )
+        return self
+
+    def logs_after(self, step: int) -> bool:
+        """Whether `step` (from 0) ends with a line in the log."""
+        return (step + 1) % self.log_every == 0 or step + 1 == self.schedule.steps
 
     @property
     def run_folder(self) -> Path:

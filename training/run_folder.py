@@ -26,7 +26,16 @@ from semseg_app.files import atomic_file, atomic_symlink, remove_folder
 from semseg_app.training.recipe import Recipe
 
 # What may change between an interrupted run and its continuation without changing a number.
-FREE_TO_CHANGE = {"name", "aims_at", "output", "log_every", "evaluate_every", "checkpoint_every", "threads"}
+FREE_TO_CHANGE = {
+    "name",
+    "aims_at",
+    "output",
+    "log_every",
+    "log_gradient_norms",
+    "evaluate_every",
+    "checkpoint_every",
+    "threads",
+}
 FREE_DATA = {"root", "workers", "cache"}
 
 

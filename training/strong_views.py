@@ -6,6 +6,7 @@ same type back; cut bool `[h, w]`, True where CutOut removed the image. All rand
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
@@ -156,6 +157,22 @@ def cut_out(image: Tensor, random: Generator, size: int) -> tuple[Tensor, Tensor
     colour = torch.tensor(MEAN_COLOUR, device=image.device).view(3, 1, 1)
     fill = colour.to(image.dtype) if image.is_floating_point() else (255 * colour).round().to(image.dtype)
     return torch.where(cut, fill, image), cut
+
+
+def same_view(image: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
+    """The image itself."""
+    return image, _nothing_cut(image)
+
+
+StrongViewName = Literal["none", "photometric", "unimatch", "augseg", "pseudoseg"]
+STRONG_VIEWS: dict[StrongViewName, Callable[[Tensor, Generator], tuple[Tensor, Tensor]]] = {
+    "none": same_view,
+    "photometric": photometric_distortion,
+    "unimatch": unimatch_view,
+    "augseg": augseg_view,
+    "pseudoseg": pseudoseg_view,
+}
+"""By the names that recipes use."""
 
 
 def _uniform(count: int, random: Generator) -> list[float]:

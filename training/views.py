@@ -28,6 +28,8 @@ class WeakView(BaseModel):
     scale: tuple[float, float] = (0.5, 2.0)
     """The image is resized by a factor drawn uniformly from this range before the crop."""
     flip: float = Field(default=0.5, ge=0, le=1)
+    photometric: bool = False
+    """Change the colours of weak views too, as mmsegmentation does (S4Former); strong views start from the photo."""
 
     @model_validator(mode="after")
     def _positive(self) -> "WeakView":

@@ -1,8 +1,8 @@
-"""`semseg data ...`: list the splits of a dataset, draw label splits."""
+"""`semseg data ...`: list the splits of a dataset, draw label splits, write pseudo labels."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -67,6 +67,41 @@ def split_labels(
     for result in drawn:
         if result.missing:
             typer.echo(f"{result.name}-labeled is too small to show {', '.join(result.missing)}", err=True)
+
+
+@app.command("pseudo-label")
+def pseudo_label(
+    model: Annotated[str, typer.Argument(help="The teacher: a model folder or an .onnx file.")],
+    data: Annotated[Path, typer.Option(help="A dataset folder, or a published dataset.")],
+    split: Annotated[str, typer.Option("--list", help="A split or a list of it, e.g. 1_8-unlabeled.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the masks and manifest.json.")],
+    threshold: Annotated[float, typer.Option(help="Keep pixels whose largest probability is above this.")] = 0.5,
+    engine: Annotated[
+        Literal["auto", "torch", "onnxruntime", "tensorrt"], typer.Option(help="What runs the model.")
+    ] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
+    layout: LayoutName = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Write a model's confident predictions as masks, for self-training; run again to finish what was interrupted."""
+    from semseg_app.cli.progress import progress_bar
+    from semseg_app.data.layouts import open_dataset
+    from semseg_app.inference.engines import open_engine
+    from semseg_app.inference.pseudo_label import write_pseudo_labels
+
+    dataset = open_dataset(data, layout)
+    loaded = open_engine(model, engine, device)
+    with progress_bar("predicting") as update:
+        manifest = write_pseudo_labels(Path(model), loaded, dataset, split, out, threshold, update)
+    if as_json:
+        print(json.dumps({"folder": str(out), **manifest.model_dump()}, indent=1))
+        return
+    coverage = manifest.coverage
+    assert coverage is not None
+    rows = [*coverage.by_class.items(), ("near edges", coverage.near_edges), ("inside", coverage.inside)]
+    rows.append(("all pixels", coverage.overall))
+    _print_table(("predicted as", "kept %"), [(name, "-" if it is None else f"{100 * it:.1f}") for name, it in rows])
+    typer.echo(f"{manifest.images} masks in {out} ({loaded.name}, {loaded.kind}, {loaded.device})", err=True)
 
 
 def _print_table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:

@@ -17,9 +17,15 @@ def evaluate(
     stride: Annotated[int | None, typer.Option(help="From window to window; two thirds of it unless told.")] = None,
     scales: Annotated[str, typer.Option(help="Average over resized images, e.g. 0.75,1,1.25.")] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Average over mirrored images too.")] = False,
-    engine: Annotated[Literal["auto", "torch", "onnxruntime"], typer.Option(help="What runs the model.")] = "auto",
+    engine: Annotated[
+        Literal["auto", "torch", "onnxruntime", "tensorrt"], typer.Option(help="What runs the model.")
+    ] = "auto",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "fp16", "int8"], typer.Option(help="Which exported graph of the folder; auto is fp32.")
+    ] = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder for the scores and the confusion matrix.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run a graph that verification rejected.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON on stdout.")] = False,
 ) -> None:
     """Score a model on labeled images."""
@@ -38,7 +44,7 @@ def evaluate(
     samples = opened.samples(split)
     if engine == "auto" and protocol.averages and Path(model).is_dir():
         engine = "torch"
-    loaded = open_engine(model, engine, device)
+    loaded = open_engine(model, engine, device, precision=precision, force=force)
     console = Console(stderr=True)
     shown = track(samples, "evaluating", console=console, disable=not console.is_terminal)
     evaluation = run(loaded, opened, shown, protocol, batch_size=1 if loaded.device == "cpu" else 4)

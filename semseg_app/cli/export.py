@@ -2,23 +2,41 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
 from semseg_app.errors import UserError
 
-AVAILABLE = {"onnx": ("fp32",)}
+AVAILABLE = dict.fromkeys(("onnx", "tensorrt", "tensorrt-rtx", "triton"), ("fp32", "fp16", "int8"))
 """--to -> --precision."""
 
 
 def export(
     model: Annotated[Path, typer.Argument(help="A model folder.")],
-    to: Annotated[str, typer.Option("--to", help="Format of the exported file: onnx.")] = "onnx",
-    precision: Annotated[str, typer.Option(help="Arithmetic of the exported file: fp32.")] = "fp32",
-    data: Annotated[Path | None, typer.Option(help="Dataset whose photos and labels to verify with.")] = None,
-    split: Annotated[str, typer.Option(help="Split or list of that dataset.")] = "val",
+    to: Annotated[str, typer.Option("--to", help=f"What to make: {', '.join(AVAILABLE)}.")] = "onnx",
+    precision: Annotated[str, typer.Option(help="Arithmetic of the exported file: fp32, fp16 or int8.")] = "fp32",
+    data: Annotated[Path | None, typer.Option(help="Dataset to verify with; int8 needs one.")] = None,
+    split: Annotated[str, typer.Option(help="Split or list of it that verifies, with labels.")] = "val",
     limit: Annotated[int, typer.Option(min=1, help="Most images to measure the mIoU on, evenly spaced.")] = 200,
+    calibration: Annotated[
+        Literal["minmax", "percentile", "entropy"], typer.Option(help="How int8 chooses the range of activations.")
+    ] = "minmax",
+    calibration_split: Annotated[
+        str | None, typer.Option(help="Split or list whose photos calibrate; train, where there is one.")
+    ] = None,
+    calibration_images: Annotated[int, typer.Option(min=1, help="Most photos to calibrate on, evenly spaced.")] = 32,
+    buckets: Annotated[
+        str | None, typer.Option(help="TensorRT, Triton: photo sizes to be fast at, 512x512,480x360; else from --data.")
+    ] = None,
+    max_batch: Annotated[int, typer.Option(min=1, help="TensorRT, Triton: most photos a run.")] = 4,
+    compute_capability: Annotated[
+        str | None,
+        typer.Option(help="TensorRT for RTX: GPUs to build for ahead of time, 8.6,8.9; else this machine's."),
+    ] = None,
+    backend: Annotated[
+        Literal["onnxruntime", "tensorrt"], typer.Option(help="Triton: what runs the model.")
+    ] = "onnxruntime",
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest's entry as JSON on stdout.")] = False,
 ) -> None:
     """Export a model, verify it against the trained weights and write manifest.json. Exits with 1 when rejected."""
@@ -26,49 +44,37 @@ def export(
         offers = ", ".join(f"--to {name} --precision {one}" for name, many in AVAILABLE.items() for one in many)
         raise UserError(f"cannot export --to {to} --precision {precision}; available: {offers}")
     try:
-        from semseg_app.export.onnx import export_onnx
-        from semseg_app.export.verify import gather_evidence, record, verify
+        from semseg_app.export.evidence import calibration_photos, gather_evidence
+        from semseg_app.export.int8 import Calibration
+        from semseg_app.export.pipeline import export_verified
+        from semseg_app.export.verify import has_passed
     except ModuleNotFoundError as error:
         raise UserError(f"exporting needs the package {error.name}: pip install 'semseg-app[export,cpu]'") from error
     from semseg_app.artifact import read_config
+    from semseg_app.cli.export_engines import Choices, make
+    from semseg_app.cli.gate_report import print_entry, rejection
     from semseg_app.data.layouts import open_dataset
+    from semseg_app.inference.engines import GRAPHS
 
     labels = read_config(model).labels
-    evidence = gather_evidence(labels, open_dataset(data), split, limit) if data else None
-    exported_file = export_onnx(model)
-    entry = verify(model, exported_file, evidence)
-    record(model, exported_file, entry)
-    _print_table(exported_file, entry)
+    choices = Choices.check(to, data, buckets, max_batch, compute_capability, backend) if to != "onnx" else None
+    evidence = calibrated = None
+    if data:
+        opened = open_dataset(data)
+        evidence = gather_evidence(labels, opened, split, limit)
+        if precision != "fp32":
+            source = calibration_split or ("train" if "train" in opened.split_names() else split)
+            photos = calibration_photos(opened, source, calibration_images)
+            calibrated = Calibration(photos, f"{opened.info.name} {source}", calibration)
+    verified = to != "onnx" and has_passed(model, model / GRAPHS[precision])
+    if not verified:
+        for exported_file, entry in export_verified(model, precision, evidence, calibrated):
+            print_entry(exported_file, entry)
+        verified = entry["verdict"] == "passed"
+    if choices and verified:
+        exported_file, entry = make(model, precision, choices, evidence)
     if as_json:
         print(json.dumps({"file": str(exported_file), **entry}, indent=2))
     if entry["verdict"] == "rejected":
-        first, *others = entry["reasons"]
-        more = f" (and {len(others)} more in manifest.json)" if others else ""
-        typer.echo(f"semseg: {exported_file}: rejected: {first}{more}", err=True)
+        typer.echo(rejection(exported_file, entry), err=True)
         raise typer.Exit(1)
-
-
-def _print_table(exported_file: Path, entry: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table()
-    for heading in ("size", "batch", "same class", "confidence off by"):
-        table.add_column(heading, justify="right")
-    for row in entry["by_size"]:
-        size, batch = f"{row['width']}x{row['height']}", str(row["batch"])
-        if "error" in row:
-            table.add_row(size, batch, "does not run", "")
-        else:
-            table.add_row(size, batch, f"{row['agreement']:.4%}", f"{row['confidence_difference']} of 255")
-    console = Console(stderr=True)
-    console.print(f"{exported_file} against the trained network, {entry['photos']} photos:")
-    console.print(table)
-    if "miou" in entry:
-        miou = entry["miou"]
-        console.print(f"mIoU {miou['trained']:.2%} trained, {miou['exported']:.2%} exported, {miou['images']} images")
-    if "latency_ms" in entry:
-        latency = entry["latency_ms"]
-        size = f"{latency['width']}x{latency['height']}"
-        console.print(f"{latency['median']:.1f} ms a photo of {size}, {latency['threads']} threads, {entry['device']}")
-    console.print(f"verdict: {entry['verdict']}")

@@ -5,14 +5,18 @@ import sys
 import typer
 
 from semseg_app.cli import data
+from semseg_app.cli.benchmark import benchmark
 from semseg_app.cli.check import check
+from semseg_app.cli.compare import compare
 from semseg_app.cli.demo import demo
+from semseg_app.cli.doctor import doctor
 from semseg_app.cli.evaluate import evaluate
 from semseg_app.cli.export import export
 from semseg_app.cli.generate import generate
 from semseg_app.cli.predict import predict
 from semseg_app.cli.serve import serve
 from semseg_app.cli.train import schema, train
+from semseg_app.cli.verify import verify
 from semseg_app.errors import UserError
 
 app = typer.Typer(
@@ -28,11 +32,15 @@ app.add_typer(data.app, name="data")
 app.command()(check)
 app.command()(train)
 app.command()(schema)
+app.command()(compare)
 app.command()(evaluate)
 app.command()(export)
+app.command()(verify)
+app.command()(benchmark)
 app.command()(predict)
 app.command()(serve)
 app.command()(demo)
+app.command()(doctor)
 
 
 def main(*verb: str) -> None:

@@ -10,10 +10,16 @@ def predict(
     model: Annotated[str, typer.Argument(help="A model folder or an .onnx file.")],
     inputs: Annotated[list[str], typer.Argument(metavar="IN...", help="Images, folders (searched below) or globs.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
-    engine: Annotated[Literal["auto", "torch", "onnxruntime"], typer.Option(help="What runs the model.")] = "auto",
+    engine: Annotated[
+        Literal["auto", "torch", "onnxruntime", "tensorrt"], typer.Option(help="What runs the model.")
+    ] = "auto",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "fp16", "int8"], typer.Option(help="Which exported graph of the folder; auto is fp32.")
+    ] = "auto",
     tile: Annotated[int, typer.Option(help="Longest side run at once, in pixels; 0 = never tile.")] = 1024,
     overlay: Annotated[bool, typer.Option(help="Also write the photo under the class colours.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Run a graph that verification rejected.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON on stdout.")] = False,
 ) -> None:
     """Segment images: OUT/masks/*.png, OUT/overlays/*.jpg, OUT/shares.csv."""
@@ -35,7 +41,7 @@ def predict(
     if tile and tile < 64:
         raise UserError(f"--tile {tile}: at least 64 pixels, or 0 for whole images")
     images = find_images(inputs, leave_out=out)
-    loaded = open_engine(model, engine, device)
+    loaded = open_engine(model, engine, device, precision=precision, force=force)
     predictor = Predictor(
         loaded, tile or None, overlap=min(128, tile // 4), batch_size=1 if loaded.device == "cpu" else 4
     )

@@ -6,7 +6,7 @@
                                  (with a color_map in dataset.yaml: colour masks)
     splits/<name>.txt            optional lists, one stem a line ("train/stem" where a stem is not unique)
     unlabeled/                   optional photos without labels, sub-folders welcome
-    image_labels.csv             optional: stem,class[;class...]
+    image_labels.csv             optional, for PseudoSeg: image,classes (training/image_labels.py)
 
 A list of samples is asked for by name: a folder split ("train"), a list ("1_8-labeled") or "unlabeled". In memory a
 label is always uint8 with classes 0..C-1 and IGNORE (255), whatever the files use. No torch here.

@@ -188,8 +188,10 @@ def entry(data: SegmentationData, sample: Sample) -> str:
     """What a list must say to name this sample: its stem, or split/stem where the stem alone names several."""
     if data.by_entry.get(sample.stem) == [sample]:
         return sample.stem
-    names = (f"{split}/{sample.stem}" for split in data.folders)
-    return next(name for name in names if data.by_entry.get(name) == [sample])
+    for name in (f"{split}/{sample.stem}" for split in data.folders):
+        if data.by_entry.get(name) == [sample]:
+            return name
+    raise UserError(f"{sample.image}: another photo of its folder has the same name; rename one of the two")
 
 
 class ListFaults(NamedTuple):

@@ -5,10 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from semseg_app.inference.engines import Engine, Prediction
-from semseg_app.inference.tiling import Tile, Window, batches, tiles
-
-GRID = 32
-"""Tile sides are multiples of the largest stride of a network: tiles and the whole image share one grid of cells."""
+from semseg_app.inference.tiling import GRID, OVERLAP, TILE, Tile, Window, batches, tile_side, tiles
 
 
 class Predictor:
@@ -21,7 +18,7 @@ class Predictor:
         batch_size: images or tiles a call of the engine.
     """
 
-    def __init__(self, engine: Engine, tile: int | None = 1024, overlap: int = 128, batch_size: int = 1):
+    def __init__(self, engine: Engine, tile: int | None = TILE, overlap: int = OVERLAP, batch_size: int = 1):
         if tile is not None and not (tile >= GRID and 0 <= overlap < tile):
             raise ValueError(f"tile {tile} must be at least {GRID} and more than the overlap, {overlap}")
         if batch_size < 1:
@@ -79,9 +76,4 @@ class Predictor:
         return self.tile is not None and max(height, width) > self.tile
 
     def _side(self, length: int) -> int:
-        """The shortest tile side that needs no more tiles than the longest would: little is computed twice."""
-        if self.tile is None or length <= self.tile:
-            return length
-        count = -(-(length - self.overlap) // (self.tile - self.overlap))
-        side = -(-(length + (count - 1) * self.overlap) // count)
-        return min(-(-side // GRID) * GRID, self.tile)
+        return length if self.tile is None else tile_side(length, self.tile, self.overlap)

@@ -13,6 +13,11 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+GRID = 32
+"""Tile sides are multiples of the largest stride of a network: tiles and the whole image share one grid of cells."""
+TILE, OVERLAP = 1024, 128
+"""Longest side of what an engine gets at once, and what neighbouring tiles share, where nobody says otherwise."""
+
 Item = TypeVar("Item")
 
 
@@ -55,6 +60,15 @@ def tiles(height: int, width: int, tile_height: int, tile_width: int, overlap: i
                 Window(top, left, min(tile_height, height), min(tile_width, width)),
                 Window(keep_top, keep_left, keep_bottom - keep_top, keep_right - keep_left),
             )
+
+
+def tile_side(length: int, tile: int = TILE, overlap: int = OVERLAP) -> int:
+    """The shortest tile side that needs no more tiles than the longest would: little is computed twice."""
+    if length <= tile:
+        return length
+    count = -(-(length - overlap) // (tile - overlap))
+    side = -(-(length + (count - 1) * overlap) // count)
+    return min(-(-side // GRID) * GRID, tile)
 
 
 def _spans(length: int, tile: int, overlap: int) -> list[tuple[int, int, int]]:

@@ -1,6 +1,5 @@
 """Networks: `build` makes one from a spec, `save_network` and `load` move it to and from a model folder."""
 
-import difflib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,29 +9,61 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
-from segmentation_models_pytorch.base.modules import Conv2dReLU
 from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3Decoder, DeepLabV3PlusDecoder
 from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
-from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
-from segmentation_models_pytorch.encoders import get_encoder, get_encoder_names
 from torch import nn
 
 from semseg_app import artifact
 from semseg_app.errors import UserError
 from semseg_app.model_spec import ModelSpec
-from semseg_app.models.network import Features, SegmentationNetwork
-from semseg_app.models.pyramid_pooling import POOL_SIZES, PSPDecoder, PyramidPooling
+from semseg_app.models.dpt import DPTDecoder
+from semseg_app.models.encoders import is_hrnet, pyramid_encoder, transformer_encoder
+from semseg_app.models.hrnet import BRANCHES, HRNetDecoder
+from semseg_app.models.network import AuxiliaryHead, Features, SegmentationNetwork
+from semseg_app.models.ocr import OCRDecoder
+from semseg_app.models.pidnet import STRIDE as PIDNET_STRIDE
+from semseg_app.models.pidnet import WIDTHS as PIDNET_WIDTHS
+from semseg_app.models.pidnet import PIDNetDecoder, PIDNetEncoder
+from semseg_app.models.pyramid_pooling import PSPDecoder
+from semseg_app.models.setr import SETRAuxiliaryHead, SETRDecoder
+from semseg_app.models.upernet import UPerNetDecoder
+from semseg_app.models.vision_transformer import READOUTS
 
 __all__ = ["Features", "ModelSpec", "SegmentationNetwork", "build", "load", "save_network"]
 
-DEFAULT_STRIDE = {"deeplabv3": 8, "deeplabv3plus": 16, "pspnet": 8, "upernet": 32, "segformer": 32, "unet": 32}
-DEFAULT_CHANNELS = {"deeplabv3": 256, "deeplabv3plus": 256, "pspnet": 512, "upernet": 256, "segformer": 256, "unet": 32}
+DEFAULT_STRIDE = {
+    "deeplabv3": 8,
+    "deeplabv3plus": 16,
+    "pspnet": 8,
+    "upernet": 32,
+    "segformer": 32,
+    "unet": 32,
+    "hrnet": 32,
+    "ocr": 8,
+}
+DEFAULT_CHANNELS = {
+    "deeplabv3": 256,
+    "deeplabv3plus": 256,
+    "pspnet": 512,
+    "upernet": 256,
+    "segformer": 256,
+    "unet": 32,
+    "setr": 256,
+    "dpt": 128,
+    "ocr": 512,
+    "pidnet": 128,
+}
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}  # "Rethinking Atrous Convolution", section 3.3
-TRAINING_ONLY = "auxiliary."
+TRAINING_ONLY = ("auxiliary.", "decoder.auxiliary.")
 
 
-def build(spec: ModelSpec, encoder_weights: str | None = None, auxiliary: Sequence[int] = ()) -> SegmentationNetwork:
+def build(
+    spec: ModelSpec,
+    encoder_weights: str | None = None,
+    auxiliary: Sequence[int] = (),
+    training_heads: bool = True,
+) -> SegmentationNetwork:
     """A network with fresh weights, drawn from torch's global generator.
 
     Args:
@@ -40,22 +71,21 @@ def build(spec: ModelSpec, encoder_weights: str | None = None, auxiliary: Sequen
         encoder_weights: "imagenet" or another set of segmentation_models_pytorch for this encoder (any text for timm
             encoders, whose name carries its weights). Where the Hub cannot be reached: a warning, and random weights.
         auxiliary: encoder stages (indices into `Features.stages`) that get a training-only auxiliary head.
+        training_heads: with the training-only heads that the architecture itself has (PIDNet's).
     """
-    stride = spec.output_stride or DEFAULT_STRIDE[spec.architecture]
-    if stride == 32 and spec.architecture.startswith("deeplab"):
-        raise UserError(f"model.output_stride: {spec.architecture} needs 8 or 16, not 32")
-    if stride != 32 and spec.architecture in ("upernet", "segformer", "unet"):
-        raise UserError(f"model.output_stride: {spec.architecture} reads a full pyramid; leave output_stride out")
-    encoder = _encoder(spec.encoder, stride, encoder_weights)
+    encoder, stride = _encoder(spec, encoder_weights)
     channels = list(encoder.out_channels)
-    width = spec.decoder_channels or DEFAULT_CHANNELS[spec.architecture]
-    decoder = _decoder(spec.architecture, channels, width, stride)
+    default_width = sum(channels[-BRANCHES:]) if spec.architecture == "hrnet" else DEFAULT_CHANNELS[spec.architecture]
+    width = spec.decoder_channels or default_width
+    decoder = _decoder(spec, channels, width, stride, training_heads)
     stages = [count for count in channels[1:] if count > 0]
     for index in auxiliary:
         if not -len(stages) <= index < len(stages):
             raise UserError(f"model.auxiliary: {spec.encoder} has stages 0 to {len(stages) - 1}, not {index}")
-    network = SegmentationNetwork(spec, encoder, decoder, width, stride, stages, tuple(auxiliary))
-    initialize_decoder(network.decoder)
+    head = SETRAuxiliaryHead if spec.architecture == "setr" else AuxiliaryHead
+    network = SegmentationNetwork(spec, encoder, decoder, width, stride, stages, tuple(auxiliary), head)
+    if spec.architecture != "dpt":  # which has no norms: it starts from torch's own, smaller weights, as published
+        initialize_decoder(network.decoder)
     initialize_decoder(network.auxiliary)
     initialize_head(network.classifier)
     return network
@@ -71,7 +101,7 @@ def load(folder: Path, device: torch.device | str = "cpu") -> SegmentationNetwor
     """The network of a model folder, in eval mode."""
     config = artifact.read_config(folder)
     path = folder / artifact.WEIGHTS
-    network = build(config.model)
+    network = build(config.model, training_heads=False)
     try:
         network.load_state_dict(load_file(path))
     except FileNotFoundError:
@@ -84,35 +114,40 @@ def load(folder: Path, device: torch.device | str = "cpu") -> SegmentationNetwor
     return network.to(device).eval()
 
 
-def _encoder(name: str, stride: int, weights: str | None) -> Any:
-    arguments = {} if stride == 32 else {"output_stride": stride}
-    if name.startswith("tu-"):
-        import timm
-
-        if not timm.is_model(name.removeprefix("tu-")):
-            near = difflib.get_close_matches(name.removeprefix("tu-"), timm.list_models(), n=3)
-            raise UserError(f"model.encoder: timm has no {name[3:]!r}" + _did_you_mean([f"tu-{one}" for one in near]))
-    elif name not in get_encoder_names():
-        near = difflib.get_close_matches(name, get_encoder_names(), n=3)
-        raise UserError(f"model.encoder: no encoder {name!r}{_did_you_mean(near)}; any timm model is tu-<name>")
-    try:
+def _encoder(spec: ModelSpec, weights: str | None) -> tuple[Any, int]:
+    """The encoder and the stride of its deepest map."""
+    architecture = spec.architecture
+    if architecture == "pidnet":
+        if spec.encoder not in PIDNET_WIDTHS:
+            raise UserError(f"model.encoder: pidnet has its own, {' and '.join(PIDNET_WIDTHS)}, not {spec.encoder}")
+        if spec.output_stride:
+            raise UserError("model.output_stride: pidnet keeps its strides; leave output_stride out")
         if weights is not None:
-            try:
-                return get_encoder(name, weights=True if name.startswith("tu-") else weights, **arguments)
-            except (OSError, RuntimeError) as error:  # no network, no such file, a proxy's answer instead of weights
-                reason = str(error).splitlines()[0]
-                warnings.warn(
-                    f"no pretrained weights for {name}: {reason}. Training starts from random weights, which needs "
-                    "many more steps; set model.pretrained to null to silence this",
-                    stacklevel=3,
-                )
-        return get_encoder(name, weights=None, **arguments)
-    except (KeyError, ValueError, TypeError) as error:
-        raise UserError(f"model.encoder: {name} does not fit here ({error})") from None
+            warnings.warn(
+                f"no pretrained weights for {spec.encoder}: none are published that fit. Training starts from random "
+                "weights, which needs many more steps; set model.pretrained to null to silence this",
+                stacklevel=3,
+            )
+        return PIDNetEncoder(PIDNET_WIDTHS[spec.encoder]), PIDNET_STRIDE
+    if architecture in READOUTS:
+        if spec.output_stride:
+            raise UserError(
+                f"model.output_stride: {architecture} has its encoder's patch size; leave output_stride out"
+            )
+        transformer = transformer_encoder(spec.encoder, architecture, READOUTS[architecture], weights)
+        return transformer, transformer.patch
+    parallel_branches = architecture == "ocr" and is_hrnet(spec.encoder)
+    stride = spec.output_stride or (32 if parallel_branches else DEFAULT_STRIDE[architecture])
+    if stride == 32 and (architecture.startswith("deeplab") or (architecture == "ocr" and not parallel_branches)):
+        raise UserError(f"model.output_stride: {architecture} needs 8 or 16, not 32")
+    if stride != 32 and architecture in ("upernet", "segformer", "unet", "hrnet"):
+        raise UserError(f"model.output_stride: {architecture} reads a full pyramid; leave output_stride out")
+    return pyramid_encoder(spec.encoder, architecture, stride, weights), stride
 
 
-def _decoder(architecture: str, channels: list[int], width: int, stride: int) -> nn.Module:
+def _decoder(spec: ModelSpec, channels: list[int], width: int, stride: int, training_heads: bool) -> nn.Module:
     """A decoder that takes the encoder's list of maps and gives `[B, width, h, w]`."""
+    architecture = spec.architecture
     if architecture == "deeplabv3":
         return DeepLabV3Decoder(channels[-1], width, ATROUS_RATES[stride], aspp_separable=False, aspp_dropout=0.1)
     if architecture == "deeplabv3plus":
@@ -123,15 +158,16 @@ def _decoder(architecture: str, channels: list[int], width: int, stride: int) ->
         return PSPDecoder(channels[-1], width)
     if architecture == "segformer":
         return SegformerDecoder(channels, segmentation_channels=width)
+    if architecture == "setr":
+        return SETRDecoder(channels[-1], width, patch=stride)
+    if architecture == "dpt":
+        return DPTDecoder(channels[-1], width)
+    if architecture == "hrnet":
+        return HRNetDecoder(channels, width)
+    if architecture == "ocr":
+        return OCRDecoder(channels, width, spec.num_classes, parallel_branches=is_hrnet(spec.encoder))
+    if architecture == "pidnet":
+        return PIDNetDecoder(PIDNET_WIDTHS[spec.encoder], width, spec.num_classes, training_heads)
     if architecture == "unet":  # up to stride 2: the last doubling costs as much as the rest and is left to `upsample`
         return UnetDecoder(channels, [8 * width, 4 * width, 2 * width, width], n_blocks=4)
-    decoder = UPerNetDecoder(channels, decoder_channels=width)
-    decoder.psp = nn.Sequential(
-        PyramidPooling(channels[-1], width),
-        Conv2dReLU(channels[-1] + len(POOL_SIZES) * width, width, kernel_size=3, padding=1, use_norm="batchnorm"),
-    )
-    return decoder
-
-
-def _did_you_mean(names: Sequence[str]) -> str:
-    return f"; did you mean {' or '.join(names)}?" if names else ""
+    return UPerNetDecoder(channels, width)

@@ -1,12 +1,19 @@
 """The network that every room works with: encoder, decoder, classifier, with its normalisation and padding inside."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+from segmentation_models_pytorch.encoders.mix_transformer import MixVisionTransformerEncoder
 from torch import Tensor, nn
 from torch.nn import functional
 
 from semseg_app.model_spec import ModelSpec
+from semseg_app.models.mix_transformer import biased_maps
+from semseg_app.models.ocr import OCRDecoder
+from semseg_app.models.pidnet import PIDNetDecoder
+from semseg_app.models.upernet import UPerNetDecoder
+from semseg_app.models.vision_transformer import VisionTransformerEncoder
 
 
 class Features(NamedTuple):
@@ -19,7 +26,27 @@ class Features(NamedTuple):
     logits: Tensor
     """`[B, num_classes, h, w]`, on the decoder's grid."""
     auxiliary: list[Tensor]
-    """Logits of the auxiliary heads, each on the grid of its encoder stage."""
+    """Logits that a second loss supervises, each on a grid of its own: first those that the decoder brings (OCRNet's
+    regions, PIDNet's detail branch), then those of the auxiliary heads (most: on the grid of their encoder stage)."""
+    boundary: Tensor | None = None
+    """Logits of a boundary between classes, `[B, 1, h, w]`, of a PIDNet that is trained; else None."""
+    pyramid: Sequence[Tensor] = ()
+    """UPerNet's feature pyramid, `[B, D, H_s, W_s]` at strides 4, 8, 16, 32; of other networks empty."""
+
+    def split(self, first: int) -> tuple["Features", "Features"]:
+        """Those of the first images of the batch, and those of the rest."""
+        parts = [
+            Features(
+                [stage[part] for stage in self.stages],
+                self.decoder[part],
+                self.logits[part],
+                [logits[part] for logits in self.auxiliary],
+                None if self.boundary is None else self.boundary[part],
+                [level[part] for level in self.pyramid],
+            )
+            for part in (slice(first), slice(first, None))
+        ]
+        return parts[0], parts[1]
 
 
 class AuxiliaryHead(nn.Sequential):
@@ -46,6 +73,7 @@ class SegmentationNetwork(nn.Module):
         decoder_channels: D.
         stride: sides of the images are padded to a multiple of it.
         auxiliary_stages: indices into `Features.stages` that get an auxiliary head.
+        auxiliary_head: (channels of the stage, classes) -> such a head.
     """
 
     mean: Tensor
@@ -60,6 +88,7 @@ class SegmentationNetwork(nn.Module):
         stride: int,
         stage_channels: list[int],
         auxiliary_stages: tuple[int, ...] = (),
+        auxiliary_head: Callable[[int, int], nn.Module] = AuxiliaryHead,
     ):
         super().__init__()
         self.spec = spec
@@ -71,23 +100,39 @@ class SegmentationNetwork(nn.Module):
         self.classifier = nn.Conv2d(decoder_channels, spec.num_classes, kernel_size=1)
         self.auxiliary_stages = auxiliary_stages
         self.auxiliary = nn.ModuleList(
-            AuxiliaryHead(stage_channels[stage], spec.num_classes) for stage in auxiliary_stages
+            auxiliary_head(stage_channels[stage], spec.num_classes) for stage in auxiliary_stages
         )
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, 3, H, W]` -> `[B, num_classes, h, w]`, a grid over the image padded right and bottom to the stride."""
-        logits: Tensor = self.classifier(self.decoder(self._encode(images)))
+        return self.head(self.encode(images))
+
+    def head(self, maps: list[Tensor]) -> Tensor:
+        """The second half of `forward`: what `encode` gave, as it is or changed on the way, to logits."""
+        logits: Tensor = self.classifier(self.decoder(maps))
         return logits
 
     def features(self, images: Tensor) -> Features:
         """Like `forward`, with every intermediate map."""
-        maps = self._encode(images)
+        return self.decode(self.encode(images))
+
+    def decode(self, maps: list[Tensor]) -> Features:
+        """The second half of `features`: what `encode` gave, as it is or changed on the way."""
         stages = [stage for stage in maps[1:] if stage.shape[1] > 0]  # transformers carry an empty map at stride 2
-        decoded = self.decoder(maps)
+        own_logits: list[Tensor] = []
+        pyramid: list[Tensor] = []
+        boundary = None
+        if isinstance(self.decoder, OCRDecoder | PIDNetDecoder):
+            decoded, own_logits, boundary = self.decoder.supervised(maps)
+        elif isinstance(self.decoder, UPerNetDecoder):
+            pyramid = self.decoder.pyramid(maps)
+            decoded = self.decoder.fuse(pyramid)
+        else:
+            decoded = self.decoder(maps)
         auxiliary = [head(stages[index]) for index, head in zip(self.auxiliary_stages, self.auxiliary, strict=True)]
-        return Features(stages, decoded, self.classifier(decoded), auxiliary)
+        return Features(stages, decoded, self.classifier(decoded), own_logits + auxiliary, boundary, pyramid)
 
     def full_logits(self, images: Tensor) -> Tensor:
         """`[B, 3, H, W]` -> `[B, num_classes, H, W]`."""
@@ -95,13 +140,47 @@ class SegmentationNetwork(nn.Module):
 
     def upsample(self, logits: Tensor, height: int, width: int) -> Tensor:
         """Bilinear from the grid of the padded image to that image, then cropped to `[B, C, height, width]`."""
-        padded = (height + -height % self.stride, width + -width % self.stride)
+        padded = (self._padded(height), self._padded(width))
         return functional.interpolate(logits, size=padded, mode="bilinear", align_corners=False)[..., :height, :width]
 
-    def _encode(self, images: Tensor) -> list[Tensor]:
+    def _padded(self, side: int) -> int:
+        """The next multiple of the stride; written with -side, torch 2.14 exports no stride that is no power of 2."""
+        return side + (self.stride - side % self.stride) % self.stride
+
+    @property
+    def attention_patch(self) -> int | None:
+        """Side in pixels of the square that an entry of `encode`'s attention_bias stands for; None: takes no bias."""
+        biased = isinstance(self.encoder, VisionTransformerEncoder | MixVisionTransformerEncoder)
+        return self.stride if biased else None
+
+    @property
+    def attention_class_token(self) -> bool:
+        """Whether the encoder has a class token, which entry 0 of `encode`'s attention_bias then is."""
+        return isinstance(self.encoder, VisionTransformerEncoder) and self.encoder.class_token
+
+    def encode(self, images: Tensor, attention_bias: Tensor | None = None) -> list[Tensor]:
+        """`[B, 3, H, W]` -> the encoder's maps, the normalised and padded image first.
+
+        `attention_bias`, `[B, 1 + N, 1 + N]`, is added to `Q K^T / sqrt(d)`: in all layers of a vision transformer, in
+        the last stage of a MiT. N = squares of side `attention_patch` of the padded image, row by row; entry 0 is the
+        class token's, and unread where there is none. ValueError where the encoder takes no bias or the shape is wrong.
+        """
         normalised = (images - self.mean) / self.std
         # Padding after normalising: the border is then the mean colour, not black.
         height, width = images.shape[2], images.shape[3]
-        padded = functional.pad(normalised, (0, -width % self.stride, 0, -height % self.stride))
-        maps: list[Tensor] = self.encoder(padded)
-        return maps
+        padded = functional.pad(normalised, (0, self._padded(width) - width, 0, self._padded(height) - height))
+        if attention_bias is None:
+            maps: list[Tensor] = self.encoder(padded)
+            return maps
+        if self.attention_patch is None:
+            raise ValueError(
+                f"{self.spec.encoder} takes no attention bias; vision transformers and mit_b0 to mit_b5 do"
+            )
+        side = 1 + (padded.shape[2] // self.attention_patch) * (padded.shape[3] // self.attention_patch)
+        if attention_bias.shape != (len(images), side, side):
+            expected = (len(images), side, side)
+            raise ValueError(f"attention_bias is {tuple(attention_bias.shape)}, but these images need {expected}")
+        bias = attention_bias if self.attention_class_token else attention_bias[:, 1:, 1:]
+        if isinstance(self.encoder, MixVisionTransformerEncoder):
+            return biased_maps(self.encoder, padded, bias)
+        return self.encoder(padded, bias)

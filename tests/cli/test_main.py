@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-VERBS = ["check", "data", "train", "evaluate", "predict", "export", "serve", "demo", "schema"]
+VERBS = ["check", "data", "train", "evaluate", "predict", "export", "benchmark", "serve", "demo", "doctor", "schema"]
 
 
 def semseg(*arguments: str) -> subprocess.CompletedProcess[str]:

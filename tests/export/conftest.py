@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny_encoders  # noqa: F401, adds hrnet_test and swin_test to timm
 import torch
 from torch import nn
 
@@ -16,12 +17,23 @@ from semseg_app.model_spec import ModelSpec
 
 CLASSES = ["road", "sky", "tree", "car", "pole"]
 PALETTE = [(128, 64, 128), (70, 130, 180), (107, 142, 35), (0, 0, 142), (153, 153, 153)]
+ENCODERS = {
+    "setr": "tu-test_vit",
+    "dpt": "tu-test_vit",
+    "ocr": "tu-hrnet_test",
+    "pidnet": "pidnet_s",
+}
 
 
 def lively_network(architecture: str) -> models.SegmentationNetwork:
-    """A random network as a trained one would be: batch norms that do something, every class somewhere the largest."""
+    """A random network as a trained one would be: batch norms that do something, every class somewhere the largest.
+
+    "architecture/encoder" takes that encoder instead of a small one that fits.
+    """
     torch.manual_seed(0)
-    spec = ModelSpec(architecture=architecture, encoder="tu-test_resnet", num_classes=len(CLASSES), decoder_channels=32)
+    architecture, _, encoder = architecture.partition("/")
+    encoder = encoder or ENCODERS.get(architecture, "tu-test_resnet")
+    spec = ModelSpec(architecture=architecture, encoder=encoder, num_classes=len(CLASSES), decoder_channels=32)
     network = models.build(spec).eval()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -46,7 +58,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     @functools.cache
     def export(architecture: str) -> Path:
         network = lively_network(architecture)
-        folder = tmp_path_factory.mktemp(architecture) / "model"
+        folder = tmp_path_factory.mktemp(network.spec.architecture) / "model"
         labels = LabelSpace(classes=CLASSES, palette=PALETTE)
         config = ModelConfig(name=f"lively {architecture}", model=network.spec, labels=labels)
         models.save_network(folder, network, config)

@@ -21,11 +21,19 @@ from semseg_app.export.onnx import export_onnx
 from semseg_app.model_spec import Architecture
 
 SIZES = ((127, 131), (40, 200), (192, 96))
-"""Height and width; the exporter saw 96x160."""
+"""Height and width; the exporter saw 576x640."""
 BATCH_SIZES = (1, 3)
 
 
-@pytest.fixture(scope="module", params=get_args(Architecture))
+QUICK = ("deeplabv3plus", "upernet", "segformer", "setr")
+"""One of a kind; the rest take minutes (-m slow)."""
+NETWORKS = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+    for name in (*get_args(Architecture), "upernet/tu-swin_test")
+]
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
 def folder(request: pytest.FixtureRequest, exported: Callable[[str], Path]) -> Path:
     return exported(request.param)
 

@@ -107,12 +107,37 @@ def test_a_rejected_graph_is_not_run(network_folder: Path, make_graph: MakeGraph
     assert open_engine(network_folder).kind == "onnxruntime"
 
 
+def test_a_rejected_graph_is_run_when_forced_and_refused_under_its_own_name_too(
+    network_folder: Path, make_graph: MakeGraph
+) -> None:
+    graph = make_graph(network_folder / "onnx" / "model.onnx")
+    entry = {"verdict": "rejected", "reasons": ["131x127: 3 % of the pixels differ"]}
+    write_manifest(network_folder, {"exports": {"onnx/model.onnx": entry}})
+    assert "run it all the same with --force" in refused(graph)
+    assert open_engine(graph, force=True).kind == open_engine(network_folder, force=True).kind == "onnxruntime"
+
+
+def test_a_precision_is_chosen_by_name(network_folder: Path, make_graph: MakeGraph) -> None:
+    message = refused(network_folder, precision="int8")
+    assert str(network_folder / "onnx" / "model-int8.onnx") in message
+    assert f"run `semseg export {network_folder} --to onnx --precision int8 --data DATASET` first" in message
+    graph = make_graph(network_folder / "onnx" / "model-int8.onnx")
+    metadata = json.loads(onnxruntime.InferenceSession(graph).get_modelmeta().custom_metadata_map["semseg_app"])
+    make_graph(graph, metadata={**metadata, "precision": "int8"})
+    assert open_engine(network_folder, device="cpu").kind == "torch", "a reduced precision is asked for by name"
+    assert open_engine(network_folder, precision="int8").precision == "int8"
+    assert open_engine(network_folder, device="cpu", precision="fp32").kind == "torch"
+    assert "the torch engine runs in fp32" in refused(network_folder, kind="torch", precision="int8")
+    assert "a file has its own precision" in refused(graph, precision="int8")
+    assert "auto, fp32, fp16, int8" in refused(network_folder, precision="int4")
+
+
 def test_misuse_is_one_line(network_folder: Path, make_graph: MakeGraph, tmp_path: Path) -> None:
     graph = make_graph()
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "empty").mkdir()
     assert "no such model folder" in refused(tmp_path / "missing")
-    assert "neither a model folder nor an .onnx file" in refused(tmp_path / "notes.txt")
+    assert "neither a model folder nor an .onnx or .engine file" in refused(tmp_path / "notes.txt")
     assert "it has no config.json" in refused(tmp_path / "empty")
     assert "give the folder" in refused(graph, kind="torch")
     assert "torch, onnxruntime" in refused(graph, kind="caffe")

@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import tiny_encoders  # noqa: F401, adds hrnet_test and swin_test to timm
 import torch
 from torch.nn import functional
 
@@ -24,7 +25,16 @@ NETWORKS = {
     "upernet": ModelSpec(architecture="upernet", num_classes=CLASSES, decoder_channels=32),
     "unet": ModelSpec(architecture="unet", num_classes=CLASSES, decoder_channels=8),
     "segformer": ModelSpec(architecture="segformer", encoder="mit_b0", num_classes=CLASSES, decoder_channels=32),
+    "upernet-swin": ModelSpec(architecture="upernet", encoder="tu-swin_test", num_classes=CLASSES, decoder_channels=16),
+    "hrnet": ModelSpec(architecture="hrnet", encoder="tu-hrnet_test", num_classes=CLASSES, decoder_channels=32),
+    "ocr": ModelSpec(architecture="ocr", encoder="tu-test_resnet", num_classes=CLASSES, decoder_channels=32),
+    "ocr-hrnet": ModelSpec(architecture="ocr", encoder="tu-hrnet_test", num_classes=CLASSES, decoder_channels=32),
+    "pidnet": ModelSpec(architecture="pidnet", encoder="pidnet_s", num_classes=CLASSES, decoder_channels=32),
     "segformer-timm": ModelSpec(architecture="segformer", encoder="tu-convnext_atto", num_classes=CLASSES),
+    "setr": ModelSpec(architecture="setr", encoder="tu-test_vit", num_classes=CLASSES, decoder_channels=32),
+    "dpt": ModelSpec(architecture="dpt", encoder="tu-test_vit", num_classes=CLASSES, decoder_channels=32),
+    # A register token, no class token, scaled layers.
+    "dpt-registers": ModelSpec(architecture="dpt", encoder="tu-test_vit2", num_classes=CLASSES, decoder_channels=32),
 }
 
 
@@ -68,8 +78,10 @@ def test_every_parameter_gets_a_gradient(spec):
     network = build(spec, auxiliary=(-2,)).train()
     features = network.features(torch.rand(2, 3, 64, 96))
     labels = torch.randint(CLASSES, (2, 64, 96))
-    loss = functional.cross_entropy(network.upsample(features.logits, 64, 96), labels)
-    loss = loss + functional.cross_entropy(network.upsample(features.auxiliary[0], 64, 96), labels)
+    every = [network.upsample(logits, 64, 96) for logits in (features.logits, *features.auxiliary)]
+    loss = torch.stack([functional.cross_entropy(logits, labels) for logits in every]).sum()
+    if features.boundary is not None:
+        loss = loss + features.boundary.square().mean()
     loss.backward()
     missing = [name for name, one in network.named_parameters() if one.grad is None or not one.grad.isfinite().all()]
     assert not missing
@@ -118,6 +130,18 @@ def test_pyramid_pooling_equals_adaptive_pooling(bins):
         ({"encoder": "tu-convnext_ato"}, "did you mean tu-convnext_atto"),
         ({"architecture": "deeplabv3plus", "output_stride": 32}, "needs 8 or 16"),
         ({"architecture": "upernet", "output_stride": 8}, "leave output_stride out"),
+        (
+            {"architecture": "setr", "encoder": "tu-test_vit", "output_stride": 16},
+            "patch size; leave output_stride out",
+        ),
+        ({"architecture": "setr"}, "needs a plain vision transformer .* tu-deit_base_patch16_224, not resnet18"),
+        ({"architecture": "dpt", "encoder": "tu-resnet18"}, "needs a plain vision transformer .* not tu-resnet18"),
+        ({"architecture": "segformer", "encoder": "tu-deit_tiny_patch16_224"}, "take model.architecture setr or dpt"),
+        ({"encoder": "tu-deit_tiny_patch16_224.best"}, r"no weights 'best'; .* tu-deit_tiny_patch16_224.fb_in1k"),
+        ({"architecture": "ocr", "output_stride": 32}, "ocr needs 8 or 16, not 32"),
+        ({"architecture": "deeplabv3", "encoder": "tu-hrnet_test"}, "keeps strides 4 to 32"),
+        ({"architecture": "pidnet"}, "pidnet has its own, pidnet_s and pidnet_m, not resnet18"),
+        ({"architecture": "pidnet", "encoder": "pidnet_s", "output_stride": 8}, "leave output_stride out"),
     ],
 )
 def test_impossible_networks_are_explained(change, message):
@@ -140,6 +164,17 @@ def test_unreachable_weights_warn_and_train_from_scratch(monkeypatch):
     with pytest.warns(UserWarning, match="no pretrained weights for resnet18: cannot reach the Hub"):
         network = build(ModelSpec(num_classes=3), "imagenet")
     assert isinstance(network, torch.nn.Module)
+
+
+def test_unreachable_weights_of_timm_warn(monkeypatch):
+    def no_network(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("cannot reach the Hub")
+
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", no_network)
+    spec = ModelSpec(architecture="setr", encoder="tu-test_vit", num_classes=3)
+    with pytest.warns(UserWarning, match="no pretrained weights for tu-test_vit: cannot reach the Hub") as caught:
+        build(spec, "imagenet")
+    assert caught[0].filename == __file__
 
 
 def damage(folder: Path, kind: str) -> None:

@@ -40,11 +40,11 @@ def test_options_reach_the_server(tmp_path, monkeypatch):
     run("model", "--port", "0", "--examples", tmp_path)
     run(
         *("model", "--port", "0", "--host", "0.0.0.0", "--engine", "torch", "--device", "cpu", "--threads", "2"),
-        *("--no-demo", "--max-megabytes", "0.5", "--max-megapixels", "1.5"),
+        *("--no-demo", "--max-megabytes", "0.5", "--max-megapixels", "1.5", "--precision", "int8", "--force"),
     )
     assert [(str(model), *rest) for model, *rest in opened] == [
-        ("model", "auto", "auto", None),
-        ("model", "torch", "cpu", 2),
+        ("model", "auto", "auto", None, "auto", False),
+        ("model", "torch", "cpu", 2, "int8", True),
     ]
     defaults = {"demo": True, "max_bytes": 32 * 2**20, "max_pixels": 32_000_000}
     assert served == [

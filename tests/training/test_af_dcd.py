@@ -3,20 +3,23 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
-from torch.nn import functional
 
 from semseg_app.errors import UserError
 from semseg_app.training.distill import patch_contrast
-from semseg_app.training.distill.af_dcd import AfDCD, AfDCDConfig, omni_contrast, preset
+from semseg_app.training.distill.af_dcd import AfDCD, AfDCDConfig, omni_contrast
 from semseg_app.training.distill.masked_generator import MaskedGeneration, feature_loss, random_mask
+from semseg_app.training.distill.presets import PRESETS, Preset
+from semseg_app.training.methods.distillation import DistillationConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+NO_LABELS = torch.zeros(0, 8, 8)
 EVERY_DISTANCE = ["l1", "l2", "sq_l2"]
 EVERY_RULE = ["other_group", "all"]
 
@@ -252,18 +255,17 @@ def test_module_trains_the_student_and_leaves_the_teacher() -> None:
     torch.manual_seed(0)
     teacher = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()).eval()
     student = nn.Conv2d(3, 6, 3, padding=1)
-    head, teacher_head = nn.Conv2d(6, 5, 1), nn.Conv2d(16, 5, 1)
     config = AfDCDConfig(channel_groups=4, pool_size=0, clip_norm=1e-3)
     distiller = AfDCD(config, student_channels=6, teacher_channels=16)
-    modules = nn.ModuleList([student, head, distiller])
+    modules = nn.ModuleList([student, distiller])
     optimizer = torch.optim.SGD(modules.parameters(), lr=0.01)
     kept = {name: value.clone() for name, value in teacher.state_dict().items()}
     totals = []
     images = torch.randn(2, 3, 8, 8)
     for _ in range(10):
         feature, target = student(images), teacher(images)  # the teacher is not even in no_grad
-        terms = distiller(feature, target, head(feature), teacher_head(target))
-        assert set(terms) == {"kd", "feature", "contrast"}
+        terms = distiller({-1: (feature, target)}, NO_LABELS)
+        assert set(terms) == {"af_dcd_features", "af_dcd_contrast"}
         total = torch.stack(list(terms.values())).sum()
         optimizer.zero_grad()
         total.backward()
@@ -276,46 +278,60 @@ def test_module_trains_the_student_and_leaves_the_teacher() -> None:
         optimizer.step()
         totals.append(total.item())
     assert totals[-1] < totals[0]
-    assert all(parameter.grad is None for parameter in [*teacher.parameters(), *teacher_head.parameters()])
+    assert all(parameter.grad is None for parameter in teacher.parameters())
     assert all(torch.equal(value, kept[name]) for name, value in teacher.state_dict().items())
     assert all(name.startswith("generation.") for name in distiller.state_dict())  # nothing of either network
 
 
 def test_weights_select_and_scale_the_terms() -> None:
     torch.manual_seed(0)
-    student, teacher = torch.randn(2, 1, 16, 16, 16)
-    logits, targets = torch.randn(2, 1, 5, 16, 16)
+    pairs = {2: tuple(torch.randn(2, 1, 16, 16, 16))}
     terms = {}
     for factor in (1, 2):
-        config = AfDCDConfig(kd_weight=factor, feature_weight=3 * factor, contrast_weight=0.1 * factor, drop_ratio=0)
+        config = AfDCDConfig(feature_weight=3 * factor, contrast_weight=0.1 * factor, drop_ratio=0, features=2)
         torch.manual_seed(1)
-        terms[factor] = AfDCD(config, 16, 16)(student, teacher, logits, targets)
+        terms[factor] = AfDCD(config, 16, 16)(pairs, NO_LABELS)
     for name, value in terms[1].items():
         assert terms[2][name].item() == pytest.approx(2 * value.item(), rel=1e-5)
-    only = AfDCD(AfDCDConfig(feature_weight=0, contrast_weight=0), 16, 16)(student, teacher, logits, targets)
-    assert set(only) == {"kd"}
-    assert only["kd"].item() == pytest.approx(
-        functional.kl_div(logits.log_softmax(1), targets.softmax(1), reduction="none").sum(1).mean().item(), rel=1e-5
-    )
+    assert set(AfDCD(AfDCDConfig(feature_weight=0, features=2), 16, 16)(pairs, NO_LABELS)) == {"af_dcd_contrast"}
+    with pytest.raises(ValidationError, match="both 0; leave af_dcd out"):
+        AfDCDConfig(feature_weight=0, contrast_weight=0)
+
+
+def started_from(preset: Preset, **written: object) -> DistillationConfig:
+    return DistillationConfig(teacher=Path("teacher"), preset=preset, **written)
+
+
+def test_presets() -> None:
+    assert set(PRESETS) == set(get_args(Preset))
+    # One mean weight stands for the scripts' sums at 512x1024 and 360x360, stride 8 and 2048 channels.
+    for name, cells in (("cityscapes", 64 * 128), ("camvid", 45 * 45)):
+        parity = started_from(f"af-dcd-parity-{name}").af_dcd
+        assert parity.feature_loss == "sum"
+        assert parity.feature_weight * 2048 * cells == pytest.approx(AfDCDConfig().feature_weight, rel=0.03)
+    assert started_from("af-dcd-parity-ade20k").kd.weight == 0.5
+    assert started_from("af-dcd-parity-ade20k").af_dcd.contrast_weight == 4e-2
+    assert started_from("af-dcd-recommended").af_dcd == AfDCDConfig()
+    assert started_from("af-dcd-recommended-camvid").af_dcd.pool_size == 0
+    # What is written counts more; what was dumped comes back.
+    changed = started_from("af-dcd-parity-camvid", af_dcd={"contrast_weight": 1}, kd=None)
+    assert (changed.af_dcd.contrast_weight, changed.af_dcd.feature_weight, changed.kd) == (1, 8e-6, None)
+    assert DistillationConfig.model_validate(changed.model_dump(mode="json")) == changed
+    assert started_from("af-dcd-recommended", af_dcd=None).af_dcd is None
+    with pytest.raises(ValidationError, match="af-dcd-recommended-camvid"):
+        started_from("af-dcd-parity-kitti")
 
 
 def test_configuration() -> None:
-    assert preset("parity", "cityscapes").feature_loss == "sum"
-    assert preset("parity", "ade20k").contrast_weight == 4e-2
-    assert preset("recommended", "voc") == AfDCDConfig()
-    # One mean weight stands for the scripts' sums at 512x1024 and 360x360, stride 8 and 2048 channels.
-    for name, cells in (("cityscapes", 64 * 128), ("camvid", 45 * 45)):
-        mean_weight = preset("recommended", name).feature_weight
-        assert preset("parity", name).feature_weight * 2048 * cells == pytest.approx(mean_weight, rel=0.03)
-    assert preset("recommended", "camvid").pool_size == 0
-    with pytest.raises(UserError, match="no preset for dataset 'kitti'; there are: cityscapes, camvid"):
-        preset("parity", "kitti")
     with pytest.raises(ValidationError, match='use negatives="all"'):
         AfDCDConfig(channel_groups=1)
     with pytest.raises(ValidationError, match="Extra inputs"):
         AfDCDConfig(tau=0.1)
     with pytest.raises(UserError, match="does not divide the teacher's 24 channels; use 12"):
         AfDCD(AfDCDConfig(), 8, 24)
+    small = {-1: tuple(torch.zeros(2, 1, 16, 12, 20))}
+    with pytest.raises(UserError, match=r"12x20, smaller than pool_size x patch_size = 4 x 4; set pool_size 0"):
+        AfDCD(AfDCDConfig(), 16, 16)(small, NO_LABELS)
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
@@ -324,11 +340,10 @@ def test_compiles_whole(backend: str) -> None:
     torch.compiler.reset()
     distiller = AfDCD(AfDCDConfig(), student_channels=8, teacher_channels=32)
     student, teacher = torch.randn(2, 8, 16, 32, requires_grad=True), torch.randn(2, 32, 16, 32)
-    logits, targets = torch.randn(2, 2, 5, 16, 32)
     results = []
     for call in (distiller, torch.compile(distiller, backend=backend, fullgraph=True)):
         torch.manual_seed(1)
-        total = torch.stack(list(call(student, teacher, logits, targets).values())).sum()
+        total = torch.stack(list(call({-1: (student, teacher)}, NO_LABELS).values())).sum()
         results.append((total, *torch.autograd.grad(total, [student, *distiller.parameters()])))
     for plain, compiled in zip(*results, strict=True):
         torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)

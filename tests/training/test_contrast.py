@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from semseg_app.errors import UserError
+from semseg_app.models import Features, ModelSpec, SegmentationNetwork, build
 from semseg_app.training import class_contrast as chunked
 from semseg_app.training.class_sampling import Anchors, resize_labels, sample_anchors
 from semseg_app.training.contrast import (
@@ -240,9 +241,22 @@ def test_labels_go_straight_to_the_size_of_the_map() -> None:
     assert torch.equal(resize_labels(labels, 90, 90), labels[:, ::4, ::4])
 
 
+def network(
+    widths: list[int], architecture: str = "upernet", encoder: str = "resnet18", stride: int = 32
+) -> SegmentationNetwork:
+    """What the add-on asks of a network: spec, stride, widths of its stages. 3 classes."""
+    spec = ModelSpec(architecture=architecture, encoder=encoder, num_classes=3)
+    return SegmentationNetwork(spec, nn.Identity(), nn.Identity(), 8, stride, widths)
+
+
+def features(stages: list[Tensor], pyramid: list[Tensor] | None = None) -> Features:
+    return Features(stages, stages[0], stages[0], [], None, pyramid or [])
+
+
 def add_on(**settings: object) -> tuple[ContrastAddOn, list[Tensor], Tensor]:
     torch.manual_seed(0)
-    module = ContrastAddOn(ContrastConfig(dimension=16, anchors_per_image=100, **settings), [4, 6, 8, 10], 3)
+    config = ContrastConfig(dimension=16, anchors_per_image=100, **settings)
+    module = ContrastAddOn(config, network([2, 4, 6, 8, 10]))
     maps = [
         torch.randn(2, width, 24 >> scale, 32 >> scale, requires_grad=True) for scale, width in enumerate((4, 6, 8, 10))
     ]
@@ -258,7 +272,7 @@ def total(terms: dict[str, Tensor]) -> Tensor:
 def test_add_on_combines_the_scales() -> None:
     module, maps, labels = add_on(min_pixels=2)
     torch.manual_seed(1)
-    terms = module(maps, labels)
+    terms = module(features(maps), labels)
     torch.manual_seed(1)  # the same draws again, term by term
     vectors, names = [], []
     with torch.no_grad():
@@ -273,8 +287,8 @@ def test_add_on_combines_the_scales() -> None:
             for weight, vector, name in zip((1, 0.7, 0.4, 0.1), vectors, names, strict=True)
         )
         cross = sum(cross_scale_contrast(vectors[0], names[0], vectors[deep], names[deep], 0.1) for deep in (3, 2))
-    assert terms["contrast"].item() == pytest.approx(0.1 * intra.item(), rel=1e-4)
-    assert terms["cross_contrast"].item() == pytest.approx(0.1 * cross.item(), rel=1e-4)
+    assert terms["scale_contrast"].item() == pytest.approx(0.1 * intra.item(), rel=1e-4)
+    assert terms["cross_scale_contrast"].item() == pytest.approx(0.1 * cross.item(), rel=1e-4)
     total(terms).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in module.parameters())
     assert all(feature.grad.abs().sum() > 0 for feature in maps)
@@ -283,7 +297,7 @@ def test_add_on_combines_the_scales() -> None:
 def test_gradient_reaches_sampled_pixels_only() -> None:
     module, maps, labels = add_on(cross_weight=0)
     module.eval()  # batch statistics tie all pixels together
-    total(module(maps, labels)).backward()
+    total(module(features(maps), labels)).backward()
     for feature in maps:
         ignored = resize_labels(labels, *feature.shape[2:]) == 255
         touched = feature.grad.abs().sum(1) > 0
@@ -294,19 +308,66 @@ def test_gradient_reaches_sampled_pixels_only() -> None:
 
 def test_detached_candidates_and_weights() -> None:
     module, maps, labels = add_on(weight=0, detach_candidates=True)
-    terms = module(maps, labels)
-    assert set(terms) == {"cross_contrast"}
+    terms = module(features(maps), labels)
+    assert terms["scale_contrast"] == 0
     total(terms).backward()
     assert maps[0].grad.abs().sum() > 0
-    assert maps[3].grad is None or maps[3].grad.abs().sum() == 0
-    three = ContrastAddOn(ContrastConfig(), [4, 6, 8], 3)
-    assert three.cross_pairs == [(0, 2), (0, 1)]
-    two = ContrastAddOn(ContrastConfig(), [4, 6], 3)
-    assert two.cross_pairs == [(0, 1)]
-    with pytest.raises(UserError, match=r"contrast.scale_weights: 2 weights for 3 scales"):
-        ContrastAddOn(ContrastConfig(scale_weights=(1.0, 0.5)), [4, 6, 8], 3)
+    assert maps[3].grad.abs().sum() == 0
+    # Every head takes part, as several processes need it.
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+def test_attachment() -> None:
+    resnet, hrnet = [64, 64, 128, 256, 512], [64, 18, 36, 72, 144]
+    for architecture, encoder, widths, stages in (
+        ("upernet", "resnet18", resnet, (-4, -3, -2, -1)),
+        ("segformer", "mit_b0", [32, 64, 160, 256], (-4, -3, -2, -1)),
+        ("hrnet", "tu-hrnet_w18", hrnet, (-4, -3, -2, -1)),
+        ("ocr", "tu-hrnet_w18", hrnet, (-4, -3, -2, -1)),
+        ("ocr", "resnet18", resnet, (-4, -1)),
+        ("deeplabv3", "resnet18", resnet, (-4, -2, -1)),
+        ("pspnet", "resnet18", resnet, (-4, -2, -1)),
+    ):
+        module = ContrastAddOn(ContrastConfig(dimension=8), network(widths, architecture, encoder))
+        assert module.stages == stages
+        assert [head[0].in_channels for head in module.heads] == [widths[stage] for stage in stages]
+    config = ContrastConfig(dimension=8)
+    assert ContrastAddOn(config, network(resnet, "deeplabv3")).cross_pairs == [(0, 2), (0, 1)]
+    assert ContrastAddOn(config, network(resnet, "ocr")).cross_pairs == [(0, 1)]
+    with pytest.raises(UserError, match=r"contrast.scale_weights: 2 weights for 3 scales; write one for each"):
+        ContrastAddOn(ContrastConfig(scale_weights=(1.0, 0.5)), network(resnet, "deeplabv3"))
+    with pytest.raises(UserError, match=r"contrast.attach: deeplabv3 has no fpn; use encoder"):
+        ContrastAddOn(ContrastConfig(attach="fpn"), network(resnet, "deeplabv3"))
+    with pytest.raises(UserError, match=r"contrast.stages: resnet18 has stages -5 to 4, not 5; name others"):
+        ContrastAddOn(ContrastConfig(stages=(1, 5)), network(resnet))
     with pytest.raises(ValidationError, match="Extra inputs"):
         ContrastConfig(tau=0.1)
+
+
+def test_feature_pyramid() -> None:
+    torch.manual_seed(0)
+    upernet = build(ModelSpec(architecture="upernet", encoder="resnet18", num_classes=3, decoder_channels=16))
+    module = ContrastAddOn(ContrastConfig(attach="fpn", dimension=8, min_pixels=1), upernet)
+    assert [head[0].in_channels for head in module.heads] == [16] * 4
+    labels = torch.randint(0, 3, (2, 64, 96))
+    first, _ = upernet.features(torch.rand(4, 3, 64, 96)).split(2)
+    total(module(first, labels)).backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+    assert upernet.decoder.fpn_conv_blocks[0][0].weight.grad.abs().sum() > 0
+    assert upernet.decoder.fusion_block[0].weight.grad is None
+
+
+def test_labels_of_an_image_that_the_network_pads() -> None:
+    """A 24x40 image under 32x64 pixels of maps: cell (y, x) of stride 4 is pixel (4y, 4x), the border is nothing."""
+    torch.manual_seed(0)
+    module = ContrastAddOn(ContrastConfig(stages=(0,), dimension=8, min_pixels=1), network([4])).eval()
+    feature = torch.randn(1, 4, 8, 16, requires_grad=True)
+    labels = torch.zeros(1, 24, 40, dtype=torch.long)
+    labels[:, :, 20:] = 1
+    module(features([feature]), labels)["scale_contrast"].backward()
+    touched = feature.grad[0].abs().sum(0) > 0
+    assert touched[:6, :10].all()  # 30 cells of each class, all drawn
+    assert touched.sum() == 60
 
 
 @pytest.mark.parametrize("ignored", ["image", "batch", "deepest"])
@@ -320,9 +381,9 @@ def test_nothing_to_sample(ignored: str) -> None:
         labels[:] = 255
         labels[:, ::32, :32] = 0
         labels[:, 1:4, :32] = 1
-    terms = module(maps, labels)
+    terms = module(features(maps), labels)
     total(terms).backward()
-    assert set(terms) == {"contrast", "cross_contrast"}
+    assert set(terms) == {"scale_contrast", "cross_scale_contrast"}
     assert all(value.isfinite() for value in terms.values())
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in module.parameters())
     if ignored == "batch":
@@ -338,7 +399,7 @@ def test_add_on_compiles_whole(backend: str) -> None:
     results = []
     for call in (module, compiled):
         torch.manual_seed(1)
-        loss = total(call(maps, labels))
+        loss = total(call(features(maps), labels))
         results.append((loss, *torch.autograd.grad(loss, [*maps, *module.parameters()])))
     for plain, ours in zip(*results, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)

@@ -1,5 +1,6 @@
 """The reference distillers against golden vectors, plain loops and their invariances."""
 
+import copy
 import inspect
 import math
 from collections.abc import Callable, Iterator
@@ -13,7 +14,6 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, distributed
 from torch.nn import functional
 
-from semseg_app.errors import UserError
 from semseg_app.training.distill import relational_kl as relational
 from semseg_app.training.distill.attention_transfer import AttentionTransferConfig, attention_transfer
 from semseg_app.training.distill.cirkd import CIRKD, CIRKDConfig, cross_image_similarity
@@ -22,13 +22,11 @@ from semseg_app.training.distill.fitnet import FitNet, FitNetConfig
 from semseg_app.training.distill.ifvd import IFVDConfig, ifvd
 from semseg_app.training.distill.kd import KDConfig, kd
 from semseg_app.training.distill.maskd import (
+    MasKD,
     MasKDConfig,
-    ReceptiveTokens,
     dice_overlap,
-    learn_tokens,
-    load_tokens,
     mask_distillation,
-    save_tokens,
+    receptive_masks,
     token_loss,
 )
 from semseg_app.training.distill.mgd import MGD, MGDConfig
@@ -271,7 +269,7 @@ def test_queue_terms_equal_whole_matrices() -> None:
     student, teacher = torch.randn(2, 5, 4, 6, requires_grad=True), torch.randn(2, 3, 4, 6, requires_grad=True)
     labels = torch.randint(0, 4, (2, 8, 12))
     labels[labels == 3] = 255
-    terms = module(student, teacher, labels)
+    terms = module({"decoder": (student, teacher)}, labels)
     valid = (labels[:, ::2, ::2] != 255).flatten()
     own, others = (
         functional.normalize(feature, dim=1).permute(0, 2, 3, 1).reshape(48, 3)[valid]
@@ -280,14 +278,24 @@ def test_queue_terms_equal_whole_matrices() -> None:
     for name, weight, queue in (("pixel", 2, module.pixel_queue[:, :8]), ("region", 3, module.region_queue[:, :4])):
         keys = queue.reshape(-1, 3).T / 0.1
         expected = functional.kl_div((own @ keys).log_softmax(1), (others @ keys).softmax(1), reduction="batchmean")
-        assert terms[f"{name}_memory"].item() == pytest.approx(weight * expected.item(), rel=1e-4)
+        assert terms[f"cirkd_{name}s"].item() == pytest.approx(weight * expected.item(), rel=1e-4)
     torch.stack(list(terms.values())).sum().backward()
     assert student.grad.abs().sum() > 0
     assert teacher.grad is None
-    ignored = module(student, teacher, torch.full_like(labels, 255))
+    # Only the first images are labeled: the others are neither queued nor compared with the queues.
+    alone = copy.deepcopy(module)
+    torch.manual_seed(1)
+    terms = module({"decoder": (student, teacher)}, labels[:1])
+    torch.manual_seed(1)
+    expected = alone({"decoder": (student[:1], teacher[:1])}, labels[:1])
+    assert terms == expected
+    assert torch.equal(module.pixel_queue, alone.pixel_queue)
+    ignored = module({"decoder": (student, teacher)}, torch.full_like(labels, 255))
     assert [value.item() for value in ignored.values()] == [0, 0]
     assert all(value.requires_grad for value in ignored.values())
-    assert set(queue_module(pixel_weight=0, region_weight=0)(student, teacher, labels)) == {"cross_image"}
+    without = queue_module(pixel_weight=0, region_weight=0)
+    assert set(without({"decoder": (student, teacher)}, labels)) == {"cirkd_images"}
+    assert not without.state_dict()
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
@@ -297,7 +305,7 @@ def test_queues_compile_whole(backend: str) -> None:
     module = queue_module()
     student, teacher, labels = torch.randn(2, 5, 4, 4), torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 4, 4))
     compiled = torch.compile(module, backend=backend, fullgraph=True)
-    torch.stack(list(compiled(student, teacher, labels).values())).sum().backward()
+    torch.stack(list(compiled({"decoder": (student, teacher)}, labels).values())).sum().backward()
     assert module.region_pointer.tolist() == [2, 2, 2]
     assert module.project[0].weight.grad.abs().sum() > 0
 
@@ -326,20 +334,18 @@ def test_aligned_distillers() -> None:
     expected = 7 * functional.mse_loss(fitnet.align(student), teacher)
     channel_wise = CWD(CWDConfig(logit_weight=2, feature_weight=5), 4, 6)
     masked = MGD(MGDConfig(weight=3, drop_ratio=0, logit_weight=2), 4, 6)
-    results = {
-        "fitnet": fitnet(student, teacher),
-        "cwd": channel_wise(student, teacher, logits, targets),
-        "mgd": masked(student, teacher, logits, targets),
-    }
+    pairs = {"decoder": (student, teacher), -1: (student, teacher), "logits": (logits, targets)}
+    modules = {"fitnet": fitnet, "cwd": channel_wise, "mgd": masked}
+    results = {name: module(pairs, torch.zeros(0, 6, 6)) for name, module in modules.items()}
     assert results["fitnet"]["fitnet"].item() == pytest.approx(expected.item())
     assert results["cwd"]["cwd_logits"].item() == pytest.approx(2 * cwd(logits, targets, 4.0).item())
-    assert results["cwd"]["cwd_feature"].item() == pytest.approx(
+    assert results["cwd"]["cwd_features"].item() == pytest.approx(
         5 * cwd(channel_wise.align(student), teacher, 4).item()
     )
-    assert results["mgd"]["cwd_logits"].item() == results["cwd"]["cwd_logits"].item()
+    assert results["mgd"]["mgd_logits"].item() == results["cwd"]["cwd_logits"].item()
     generated = masked.generation.generator(masked.generation.align(student))
-    assert results["mgd"]["feature"].item() == pytest.approx(3 * functional.mse_loss(generated, teacher).item())
-    for module, terms in zip((fitnet, channel_wise, masked), results.values(), strict=True):
+    assert results["mgd"]["mgd_features"].item() == pytest.approx(3 * functional.mse_loss(generated, teacher).item())
+    for module, terms in zip(modules.values(), results.values(), strict=True):
         torch.stack(list(terms.values())).sum().backward()
         assert all(parameter.grad.abs().sum() > 0 for parameter in module.parameters())
     assert teacher.grad is None
@@ -351,7 +357,7 @@ def test_aligned_distillers() -> None:
 def test_mask_distillation_equals_a_loop() -> None:
     torch.manual_seed(0)
     student, teacher = torch.randn(2, 3, 4, 5, requires_grad=True), torch.randn(2, 3, 4, 5)
-    masks = ReceptiveTokens(4, 3)(5 * teacher)
+    masks = receptive_masks(torch.randn(4, 3) / 100, 5 * teacher)
     assert 0 < masks.min() < masks.max() < 1
     expected = 0.0
     for image in range(2):
@@ -376,33 +382,55 @@ def test_dice_counts_different_masks_only() -> None:
     assert dice_overlap(pair).item() == pytest.approx(2 * 0.5 / (2 + 0.25))
 
 
-def test_tokens_learn_and_are_kept(tmp_path: Path) -> None:
+def test_tokens_learn_first_and_then_the_student_follows() -> None:
+    """Stage one against torch's SGD on the same loss, each step in two parts; stage two has no tokens to learn."""
     torch.manual_seed(0)
     labels = torch.randint(0, 3, (2, 8, 8))
-    logits = functional.one_hot(labels[:, ::2, ::2], 3).permute(0, 3, 1, 2).float() + 0.3 * torch.randn(2, 3, 4, 4)
+    teacher = functional.one_hot(labels[:, ::2, ::2], 3).permute(0, 3, 1, 2).float() + 0.3 * torch.randn(2, 3, 4, 4)
     labels[0, 0] = 255
-    config = MasKDConfig(tokens=4, token_steps=40)
-    tokens, losses = learn_tokens(((logits, labels) for _ in range(100)), config, num_classes=3)
-    assert len(losses) == 40
-    assert losses[-1] < losses[0]
-    masks = tokens(logits)
+    student = torch.randn(2, 3, 4, 4, requires_grad=True)
+    config = MasKDConfig(tokens=4, token_steps=20, weight=2)
+    module = MasKD(config, num_classes=3)
+    tokens = module.tokens.clone().requires_grad_()
+    optimizer = torch.optim.SGD([tokens], lr=0.1, momentum=0.9, weight_decay=1e-3)
+    losses = []
+    for step in range(20):
+        optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / 20) ** 0.9
+        optimizer.zero_grad()
+        for part in (slice(0, 1), slice(1, 2)):
+            # The second image of each part is unlabeled: the tokens do not see it.
+            pairs = {"logits": (student, torch.cat([teacher[part], torch.randn(1, 3, 4, 4)]))}
+            terms = module(pairs, labels[part])
+            assert set(terms) == {"maskd_tokens"}
+            assert not terms["maskd_tokens"].requires_grad
+            (token_loss(tokens, teacher[part], labels[part]) / 2).backward()
+            losses.append(terms["maskd_tokens"].item())
+        optimizer.step()
+        module.after_step()
+        torch.testing.assert_close(module.tokens, tokens.detach())
+    assert sum(losses[-2:]) < sum(losses[:2])
+
+    resumed = MasKD(config, num_classes=3)
+    resumed.load_state_dict(module.state_dict())
+    for one in (module, resumed):
+        loss = one({"logits": (student, teacher)}, labels)["maskd"]
+        one.after_step()
+        assert loss.item() == 2 * mask_distillation(student, teacher, receptive_masks(tokens, teacher)).item()
+        assert torch.equal(one.tokens, module.tokens)
+    loss.backward()
+    assert student.grad.abs().sum() > 0
+    assert not list(module.parameters())
+
+
+def test_token_loss_by_hand() -> None:
+    torch.manual_seed(0)
+    tokens, logits, labels = torch.randn(4, 3), torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 8, 8))
+    labels[0, 0] = 255
+    masks = receptive_masks(tokens, logits)
     weighted = functional.interpolate((logits.unsqueeze(1) * masks.unsqueeze(2)).sum(1), (8, 8), mode="bilinear")
     expected = functional.cross_entropy(weighted, labels, ignore_index=255) + dice_overlap(masks)
     assert token_loss(tokens, logits, labels).item() == pytest.approx(expected.item(), rel=1e-5)
     assert token_loss(tokens, logits, torch.full_like(labels, 255)).isfinite()
-
-    path = tmp_path / "tokens.safetensors"
-    with pytest.raises(UserError, match=r"tokens.safetensors: no such file; learn the tokens first"):
-        load_tokens(path, 3)
-    save_tokens(path, tokens)
-    kept = load_tokens(path, 3)
-    assert torch.equal(kept(logits), masks)
-    assert not kept.tokens.requires_grad
-    with pytest.raises(UserError, match="tokens for 3 classes, but there are 5"):
-        load_tokens(path, 5)
-    path.write_bytes(b"nonsense")
-    with pytest.raises(UserError, match="not a token file"):
-        load_tokens(path, 3)
 
 
 @pytest.mark.parametrize("config", CONFIGS)

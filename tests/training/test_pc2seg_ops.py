@@ -7,13 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from semseg_app.training.methods.pc2seg import (
-    anchor_losses,
-    label_consistency,
-    negative_weights,
-    pixel_contrast,
-    sample_negatives,
-)
+from semseg_app.training.methods.pc2seg import anchor_losses, label_consistency, pixel_contrast
+from semseg_app.training.negative_sampling import negative_weights, sample_negatives
 
 EVERY_STRATEGY = ["uniform", "cross-image", "debiased", "cross-image-debiased"]
 

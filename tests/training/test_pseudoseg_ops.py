@@ -8,11 +8,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from semseg_app.training.consistency import masked_mean, pseudo_label_loss, resize_mask, soft_label_loss
-from semseg_app.training.methods.pseudoseg import (
+from semseg_app.training.consistency import (
+    mask_on_grid,
+    masked_mean,
+    pseudo_label_loss,
+    resize_mask,
+    soft_label_loss,
+)
+from semseg_app.training.methods.pseudoseg import calibrated_fusion
+from semseg_app.training.self_attention_cam import (
     ImageClassifier,
     SelfAttentionCam,
-    calibrated_fusion,
     classes_present,
     grad_cam,
     hypercolumn,
@@ -202,3 +208,12 @@ def test_resized_mask_samples_pixel_centres() -> None:
     mask[:, 2:, :4] = True
     assert resize_mask(mask, 2, 2).int().tolist() == [[[1, 0], [1, 0]]]
     assert resize_mask(mask, 8, 8) is mask
+
+
+def test_mask_on_a_grid_covers_what_the_network_pads() -> None:
+    mask = torch.zeros(1, 9, 14, dtype=torch.bool)  # a network of stride 8 pads it to 16 x 16
+    mask[:, :, :4] = True
+    expected = [[1, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
+    expected[0][3] = expected[1][3] = 1  # centre at column 14
+    assert mask_on_grid(mask, 8, 4, 4).int().tolist() == [expected]
+    assert mask_on_grid(mask, 1, 9, 14).equal(mask)

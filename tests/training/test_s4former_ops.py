@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from semseg_app.training.methods.s4former import (
+from semseg_app.training.patch_operators import (
     attention_bias,
     draw_permutation,
     negative_class_ranking,

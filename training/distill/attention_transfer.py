@@ -3,13 +3,12 @@
 Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, with squared activations.
 """
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from semseg_app.training.consistency import at_least_float32
+from semseg_app.training.distill.maps import MapName, Pairs
 
 
 class AttentionTransferConfig(BaseModel):
@@ -17,8 +16,8 @@ class AttentionTransferConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["attention_transfer"] = "attention_transfer"
     weight: float = Field(default=10000.0, ge=0)
+    features: MapName = "decoder"
 
 
 def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
@@ -34,3 +33,16 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
 def _attention(feature: Tensor) -> Tensor:
     """`[B, C, H, W]` -> `[B, HW]`."""
     return functional.normalize(at_least_float32(feature).square().mean(dim=1).flatten(1), dim=1)
+
+
+class AttentionTransfer(nn.Module):
+    """The weighted term, `attention_transfer`."""
+
+    def __init__(self, config: AttentionTransferConfig):
+        super().__init__()
+        self.config = config
+        self.reads = (config.features,)
+
+    def forward(self, pairs: Pairs, labels: Tensor) -> dict[str, Tensor]:
+        """See `semseg_app.training.distill`."""
+        return {"attention_transfer": self.config.weight * attention_transfer(*pairs[self.config.features])}

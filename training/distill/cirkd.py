@@ -5,8 +5,6 @@ with the pixels of every image of the batch; pixels with a queue of the teacher'
 class means. Features are what the classifiers read.
 """
 
-from typing import Literal
-
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, distributed, nn
@@ -14,6 +12,7 @@ from torch.nn import functional
 
 from semseg_app.training.class_sampling import resize_labels, shuffle_classes
 from semseg_app.training.consistency import at_least_float32
+from semseg_app.training.distill.maps import MapName, Pairs
 from semseg_app.training.distill.relational_kl import relational_kl
 
 
@@ -22,7 +21,6 @@ class CIRKDConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["cirkd"] = "cirkd"
     weight: float = Field(default=1.0, ge=0)
     """Of the mini-batch term."""
     pixel_weight: float = Field(default=0.1, ge=0)
@@ -37,6 +35,7 @@ class CIRKDConfig(BaseModel):
     region_samples: int = Field(default=1024, ge=1)
     pixels_per_image: int = Field(default=16, ge=1)
     """Pixels of a class that an image adds to the queue, at most."""
+    features: MapName = "decoder"
 
 
 def cross_image_similarity(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -75,6 +74,9 @@ class CIRKD(nn.Module):
         super().__init__()
         self.config = config
         self.num_classes = num_classes
+        self.reads = (config.features,)
+        if not (config.pixel_weight or config.region_weight):
+            return
         self.project = nn.Sequential(
             nn.Conv2d(student_channels, teacher_channels, kernel_size=1, bias=False),
             nn.BatchNorm2d(teacher_channels),
@@ -87,33 +89,37 @@ class CIRKD(nn.Module):
             self.register_buffer(f"{name}_queue", queue)
             self.register_buffer(f"{name}_pointer", torch.zeros(num_classes, dtype=torch.long))
 
-    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Weighted terms; the queues take up this batch before they are compared with.
+    def forward(self, pairs: Pairs, labels: Tensor) -> dict[str, Tensor]:
+        """See `semseg_app.training.distill`. The queues take up this batch before they are compared with.
 
-        Args:
-            student: `[B, C_s, H, W]`.
-            teacher: `[B, C_t, H, W]`, no gradient flows there.
-            labels: int `[B, H0, W0]`. Ignored pixels are neither compared with the queues nor queued.
+        Ignored pixels and unlabeled images are neither compared with the queues nor queued.
         """
-        config, classes = self.config, self.num_classes
-        teacher = teacher.detach()
+        config = self.config
+        student, teacher = pairs[config.features]
         terms = {}
         if config.weight:
-            terms["cross_image"] = config.weight * cross_image_similarity(student, teacher, config.temperature)
+            terms["cirkd_images"] = config.weight * cross_image_similarity(student, teacher, config.temperature)
         if config.pixel_weight or config.region_weight:
-            labels = resize_labels(labels, *teacher.shape[2:])
-            others = _unit_pixels(teacher)
-            self.enqueue(others, labels)
-            valid = ((labels >= 0) & (labels < classes)).flatten().to(others.dtype)
-            weights = valid / valid.sum().clamp(min=1)
-            rows, teacher_rows = _unit_pixels(self.project(student)).flatten(0, 1), others.flatten(0, 1)
-            for name, weight, queue, samples in (
-                ("pixel_memory", config.pixel_weight, self.pixel_queue, config.pixel_samples),
-                ("region_memory", config.region_weight, self.region_queue, config.region_samples),
-            ):
-                if weight:
-                    keys = _draw(queue, samples // classes + 1).to(rows.dtype)
-                    terms[name] = weight * relational_kl(rows, keys, teacher_rows, keys, weights, config.temperature)
+            terms |= self._memory_terms(student[: len(labels)], teacher[: len(labels)].detach(), labels)
+        return terms
+
+    def _memory_terms(self, student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        config, classes = self.config, self.num_classes
+        labels = resize_labels(labels, *teacher.shape[2:])
+        others = _unit_pixels(teacher)
+        self.enqueue(others, labels)
+        valid = ((labels >= 0) & (labels < classes)).flatten().to(others.dtype)
+        weights = valid / valid.sum().clamp(min=1)
+        rows, teacher_rows = _unit_pixels(self.project(student)).flatten(0, 1), others.flatten(0, 1)
+        terms = {}
+        for name, weight, queue, samples in (
+            ("cirkd_pixels", config.pixel_weight, self.pixel_queue, config.pixel_samples),
+            ("cirkd_regions", config.region_weight, self.region_queue, config.region_samples),
+        ):
+            if weight:
+                keys = _draw(queue, samples // classes + 1)
+                loss = relational_kl(rows, keys, teacher_rows, keys, weights, config.temperature)
+                terms[name] = weight * loss
         return terms
 
     @torch.no_grad()

@@ -3,13 +3,12 @@
 Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021.
 """
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from semseg_app.training.consistency import at_least_float32
+from semseg_app.training.distill.maps import MapName, Pairs
 
 
 class CWDConfig(BaseModel):
@@ -17,11 +16,11 @@ class CWDConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["cwd"] = "cwd"
     logit_weight: float = Field(default=3.0, ge=0)
     feature_weight: float = Field(default=50.0, ge=0)
-    """On what the classifier reads."""
+    """Of the same loss on `features`."""
     temperature: float = Field(default=4.0, gt=0)
+    features: MapName = "decoder"
 
 
 def cwd(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -50,17 +49,17 @@ class CWD(nn.Module):
     def __init__(self, config: CWDConfig, student_channels: int, teacher_channels: int):
         super().__init__()
         self.config = config
-        same = student_channels == teacher_channels
-        self.align = nn.Identity() if same else nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
+        self.reads: tuple[MapName, ...] = ("logits", config.features)
+        aligned = student_channels == teacher_channels or not config.feature_weight
+        self.align = nn.Identity() if aligned else nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
 
-    def forward(
-        self, student: Tensor, teacher: Tensor, student_logits: Tensor, teacher_logits: Tensor
-    ) -> dict[str, Tensor]:
-        """Weighted terms, from features `[B, C, h, w]` and logits `[B, K, h, w]`."""
+    def forward(self, pairs: Pairs, labels: Tensor) -> dict[str, Tensor]:
+        """See `semseg_app.training.distill`."""
         config = self.config
         terms = {}
         if config.logit_weight:
-            terms["cwd_logits"] = config.logit_weight * cwd(student_logits, teacher_logits, config.temperature)
+            terms["cwd_logits"] = config.logit_weight * cwd(*pairs["logits"], config.temperature)
         if config.feature_weight:
-            terms["cwd_feature"] = config.feature_weight * cwd(self.align(student), teacher, config.temperature)
+            student, teacher = pairs[config.features]
+            terms["cwd_features"] = config.feature_weight * cwd(self.align(student), teacher, config.temperature)
         return terms

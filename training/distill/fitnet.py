@@ -3,11 +3,10 @@
 Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015.
 """
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from semseg_app.training.distill.maps import MapName, Pairs
 from semseg_app.training.distill.masked_generator import feature_loss
 
 
@@ -16,24 +15,20 @@ class FitNetConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["fitnet"] = "fitnet"
     weight: float = Field(default=10.0, ge=0)
+    features: MapName = "decoder"
 
 
 class FitNet(nn.Module):
-    """A 1x1 convolution without bias to the teacher's width, and the mean squared error.
-
-    Args:
-        config: see `FitNetConfig`.
-        student_channels: width of the student's feature.
-        teacher_channels: width of the teacher's.
-    """
+    """The weighted term, `fitnet`, after a 1x1 convolution without bias to the teacher's width."""
 
     def __init__(self, config: FitNetConfig, student_channels: int, teacher_channels: int):
         super().__init__()
         self.config = config
+        self.reads = (config.features,)
         self.align = nn.Conv2d(student_channels, teacher_channels, kernel_size=1, bias=False)
 
-    def forward(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-        """The weighted term, from features `[B, C, H, W]`."""
+    def forward(self, pairs: Pairs, labels: Tensor) -> dict[str, Tensor]:
+        """See `semseg_app.training.distill`."""
+        student, teacher = pairs[self.config.features]
         return {"fitnet": self.config.weight * feature_loss(self.align(student), teacher, "mean")}

@@ -1,17 +1,17 @@
 """IFVD: how far each pixel lies from the mean of its class follows the teacher's.
 
 Wang et al., "Intra-class Feature Variation Distillation for Semantic Segmentation", ECCV 2020. Features are what the
-classifiers read. The paper adds KD and an adversarial term; alone the loss can end below the undistilled student.
+classifiers read. The paper adds KD and an adversarial term (left out here); alone the loss can end below the
+undistilled student.
 """
-
-from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from semseg_app.training.class_sampling import resize_labels
 from semseg_app.training.consistency import at_least_float32
+from semseg_app.training.distill.maps import MapName, Pairs
 
 
 class IFVDConfig(BaseModel):
@@ -19,10 +19,10 @@ class IFVDConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["ifvd"] = "ifvd"
     weight: float = Field(default=20.0, ge=0)
     count_ignored: bool = True
     """Ignored pixels contribute nothing, but stay in the mean, as in the released code."""
+    features: MapName = "decoder"
 
 
 def ifvd(student: Tensor, teacher: Tensor, label: Tensor, num_classes: int, count_ignored: bool = True) -> Tensor:
@@ -55,3 +55,19 @@ def _closeness(feature: Tensor, label: Tensor, valid: Tensor, num_classes: int) 
     mean_norms = torch.linalg.vector_norm(means, dim=2).gather(1, label)
     pixel_norms = torch.linalg.vector_norm(pixels, dim=1)
     return products / (pixel_norms.clamp(min=1e-8) * mean_norms.clamp(min=1e-8))
+
+
+class IFVD(nn.Module):
+    """The weighted term, `ifvd`, of the labeled images."""
+
+    def __init__(self, config: IFVDConfig, num_classes: int):
+        super().__init__()
+        self.config = config
+        self.num_classes = num_classes
+        self.reads = (config.features,)
+
+    def forward(self, pairs: Pairs, labels: Tensor) -> dict[str, Tensor]:
+        """See `semseg_app.training.distill`."""
+        student, teacher = (feature[: len(labels)] for feature in pairs[self.config.features])
+        loss = ifvd(student, teacher, labels, self.num_classes, self.config.count_ignored)
+        return {"ifvd": self.config.weight * loss}

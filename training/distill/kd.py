@@ -4,13 +4,12 @@ Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, per pixel a
 Distillation for Semantic Segmentation", CVPR 2019. It needs no labels: ignored pixels and unlabeled images count too.
 """
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from semseg_app.training.consistency import at_least_float32
+from semseg_app.training.distill.maps import MapName, Pairs
 
 
 class KDConfig(BaseModel):
@@ -18,7 +17,6 @@ class KDConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["kd"] = "kd"
     weight: float = Field(default=1.0, ge=0)
     temperature: float = Field(default=1.0, gt=0)
 
@@ -37,3 +35,17 @@ def kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Te
     teacher = (at_least_float32(teacher_logits.detach()) / temperature).log_softmax(dim=1)
     divergence = functional.kl_div(student, teacher, reduction="sum", log_target=True)
     return divergence * (temperature**2 / student[:, 0].numel())
+
+
+class KD(nn.Module):
+    """The weighted term, `kd`."""
+
+    reads: tuple[MapName, ...] = ("logits",)
+
+    def __init__(self, config: KDConfig):
+        super().__init__()
+        self.config = config
+
+    def forward(self, pairs: Pairs, labels: Tensor) -> dict[str, Tensor]:
+        """See `semseg_app.training.distill`."""
+        return {"kd": self.config.weight * kd(*pairs["logits"], self.config.temperature)}

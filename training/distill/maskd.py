@@ -1,72 +1,55 @@
 """MasKD: tokens learn where the teacher's logits matter, then the student is compared there.
 
-Huang et al., "Masked Distillation with Receptive Tokens", ICLR 2023. Stage one freezes the teacher and learns the
-tokens, which are kept in a small file. Stage two distils with the masks that they give.
+Huang et al., "Masked Distillation with Receptive Tokens", ICLR 2023. The released code has a run of its own for the
+tokens. Here they learn in the first steps of the student's run, from the teacher's logits, which are at hand: in that
+time the student follows the other losses only. Nothing of the student reaches the tokens, so the order changes no mask.
 """
-
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from semseg_app.data.dataset import IGNORE
-from semseg_app.errors import UserError
-from semseg_app.files import atomic_file
 from semseg_app.training.consistency import at_least_float32
+from semseg_app.training.distill.maps import MapName, Pairs
+
+MOMENTUM, POWER = 0.9, 0.9
 
 
 class MasKDConfig(BaseModel):
-    """Defaults of the released code."""
+    """Defaults of the released code, but for `token_steps` and for the same loss between auxiliary heads: a model
+    folder has none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["maskd"] = "maskd"
     weight: float = Field(default=1.0, ge=0)
-    auxiliary_weight: float = Field(default=0.4, ge=0)
-    """Of the same loss between auxiliary heads, times `weight`."""
     tokens: int = Field(default=8, ge=2)
-    token_steps: int = Field(default=10000, ge=1)
-    """Length of stage one."""
+    token_steps: int = Field(default=500, ge=1)
+    """Steps at the beginning in which the tokens learn; the released code takes 10000. They need the labels."""
     token_lr: float = Field(default=0.1, gt=0)
+    """Of SGD with momentum 0.9 and polynomial decay, whatever the student learns with."""
     token_weight_decay: float = Field(default=1e-3, ge=0)
 
 
-class ReceptiveTokens(nn.Module):
-    """Tokens over class logits: mask = sigmoid(token . logits).
-
-    Args:
-        tokens: how many masks.
-        num_classes: K of the logits.
-    """
-
-    def __init__(self, tokens: int, num_classes: int):
-        super().__init__()
-        self.tokens = nn.Parameter(torch.randn(tokens, num_classes) * 0.01)
-
-    def forward(self, teacher_logits: Tensor) -> Tensor:
-        """`[B, K, h, w]` -> masks in (0, 1), `[B, tokens, h, w]`."""
-        with torch.autocast(teacher_logits.device.type, enabled=False):
-            logits = at_least_float32(teacher_logits.detach())
-            return torch.einsum("tk,bkhw->bthw", self.tokens.to(logits.dtype), logits).sigmoid()
+def receptive_masks(tokens: Tensor, teacher_logits: Tensor) -> Tensor:
+    """sigmoid(token . logits): tokens `[T, K]`, logits `[B, K, h, w]` -> masks in (0, 1), `[B, T, h, w]`."""
+    with torch.autocast(teacher_logits.device.type, enabled=False):
+        logits = at_least_float32(teacher_logits.detach())
+        return torch.einsum("tk,bkhw->bthw", tokens.to(logits.dtype), logits).sigmoid()
 
 
-def token_loss(tokens: ReceptiveTokens, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+def token_loss(tokens: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
     """Stage one: cross-entropy of the teacher's logits, weighted and summed over masks, plus the Dice overlap of masks.
 
     The released loss adds 0.4 x the teacher's auxiliary cross-entropy, which no token can change; it is left out.
 
     Args:
-        tokens: what is learnt.
+        tokens: `[T, K]`, what is learnt.
         teacher_logits: `[B, K, h, w]`.
         labels: int `[B, H, W]`, 255 ignored.
     """
-    masks = tokens(teacher_logits)
+    masks = receptive_masks(tokens, teacher_logits)
     weighted = at_least_float32(teacher_logits.detach()) * masks.sum(dim=1, keepdim=True)
     full = functional.interpolate(weighted, size=labels.shape[1:], mode="bilinear", align_corners=False)
     task = functional.cross_entropy(full, labels.long(), ignore_index=IGNORE, reduction="sum")
@@ -102,44 +85,50 @@ def mask_distillation(student_logits: Tensor, teacher_logits: Tensor, masks: Ten
         return (sums / (flat.sum(dim=2, keepdim=True) + 1e-5)).mean() / 2
 
 
-def learn_tokens(
-    batches: Iterable[tuple[Tensor, Tensor]], config: MasKDConfig, num_classes: int, device: torch.device | str = "cpu"
-) -> tuple[ReceptiveTokens, list[float]]:
-    """Stage one: SGD with momentum 0.9 and polynomial decay on (teacher logits, labels), one step a batch.
+class MasKD(nn.Module):
+    """Both stages. The tokens are buffers with an optimiser of their own: the run's reaches parameters only.
 
-    Returns the tokens and the loss of every step. The run ends with the batches or after `config.token_steps`.
+    Args:
+        config: see `MasKDConfig`.
+        num_classes: K of the logits.
     """
-    tokens = ReceptiveTokens(config.tokens, num_classes).to(device)
-    optimizer = torch.optim.SGD(
-        tokens.parameters(), lr=config.token_lr, momentum=0.9, weight_decay=config.token_weight_decay
-    )
-    losses: list[float] = []
-    for step, (teacher_logits, labels) in zip(range(config.token_steps), batches, strict=False):
-        optimizer.param_groups[0]["lr"] = config.token_lr * (1 - step / config.token_steps) ** 0.9
-        loss = token_loss(tokens, teacher_logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return tokens, losses
 
+    reads: tuple[MapName, ...] = ("logits",)
+    tokens: Tensor
+    velocity: Tensor
+    learned_steps: Tensor
 
-def save_tokens(path: Path, tokens: ReceptiveTokens) -> None:
-    """Write the tokens as a safetensors file."""
-    with atomic_file(path) as part:
-        save_file({"tokens": tokens.tokens.detach().cpu().contiguous()}, part)
+    def __init__(self, config: MasKDConfig, num_classes: int):
+        super().__init__()
+        self.config = config
+        self.register_buffer("tokens", torch.randn(config.tokens, num_classes) * 0.01)
+        self.register_buffer("velocity", torch.zeros(config.tokens, num_classes))
+        self.register_buffer("learned_steps", torch.zeros((), dtype=torch.long))
+        self._gradients: list[Tensor] = []  # of the parts of one step; empty between steps, so no checkpoint needs it
 
+    def forward(self, pairs: Pairs, labels: Tensor) -> dict[str, Tensor]:
+        """See `semseg_app.training.distill`. `maskd_tokens`, which is without gradient, then `maskd`."""
+        student, teacher = pairs["logits"]
+        if self.learned_steps < self.config.token_steps:
+            tokens = self.tokens.clone().requires_grad_()
+            with torch.enable_grad():
+                loss = token_loss(tokens, teacher[: len(labels)], labels)
+            self._gradients += torch.autograd.grad(loss, tokens)
+            return {"maskd_tokens": loss.detach()}
+        masks = receptive_masks(self.tokens, teacher)
+        return {"maskd": self.config.weight * mask_distillation(student, teacher, masks)}
 
-def load_tokens(path: Path, num_classes: int) -> ReceptiveTokens:
-    """Read them back; UserError when the file is missing, broken or for another number of classes."""
-    try:
-        values = load_file(path)["tokens"]
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; learn the tokens first") from None
-    except (SafetensorError, KeyError, OSError) as error:
-        raise UserError(f"{path}: not a token file ({error}); learn the tokens again") from error
-    if values.shape[1] != num_classes:
-        raise UserError(f"{path}: tokens for {values.shape[1]} classes, but there are {num_classes}; learn them again")
-    tokens = ReceptiveTokens(len(values), num_classes)
-    tokens.load_state_dict({"tokens": values})
-    return tokens.requires_grad_(False)
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """One step of the tokens, on the mean gradient of the step's parts and of all processes."""
+        if not self._gradients:
+            return
+        gradient = torch.stack(self._gradients).mean(dim=0)
+        self._gradients = []
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(gradient)
+            gradient /= distributed.get_world_size()
+        decay = (1 - self.learned_steps.item() / self.config.token_steps) ** POWER
+        self.velocity.mul_(MOMENTUM).add_(gradient + self.config.token_weight_decay * self.tokens)
+        self.tokens.sub_(self.config.token_lr * decay * self.velocity)
+        self.learned_steps += 1

@@ -1,15 +1,14 @@
 """MGD: from a masked feature, a small generator has to make the teacher's; plus CWD on the logits.
 
 Yang et al., "Masked Generative Distillation", ECCV 2022. The released segmentation recipe adds CWD on the logits; so
-does this one. Features are the last encoder stage.
+does this one. KD is no part of it.
 """
-
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from semseg_app.training.distill.cwd import cwd
+from semseg_app.training.distill.maps import MapName, Pairs
 from semseg_app.training.distill.masked_generator import FeatureLoss, MaskedGeneration, feature_loss
 
 
@@ -18,13 +17,13 @@ class MGDConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["mgd"] = "mgd"
     weight: float = Field(default=168.0, ge=0)
     feature_loss: FeatureLoss = "mean"
     drop_ratio: float = Field(default=0.75, ge=0, le=1)
     logit_weight: float = Field(default=3.0, ge=0)
     """Of CWD on the logits; 0 = the paper's loss alone."""
     logit_temperature: float = Field(default=4.0, gt=0)
+    features: MapName = -1
 
 
 class MGD(nn.Module):
@@ -32,21 +31,22 @@ class MGD(nn.Module):
 
     Args:
         config: see `MGDConfig`.
-        student_channels: width of the student's last encoder stage.
+        student_channels: width of the student's feature.
         teacher_channels: width of the teacher's.
     """
 
     def __init__(self, config: MGDConfig, student_channels: int, teacher_channels: int):
         super().__init__()
         self.config = config
+        self.reads: tuple[MapName, ...] = ("logits", config.features)
         self.generation = MaskedGeneration(student_channels, teacher_channels, config.drop_ratio)
 
-    def forward(
-        self, student: Tensor, teacher: Tensor, student_logits: Tensor, teacher_logits: Tensor
-    ) -> dict[str, Tensor]:
-        """Weighted terms, from features `[B, C, H, W]` and logits `[B, K, h, w]`."""
+    def forward(self, pairs: Pairs, labels: Tensor) -> dict[str, Tensor]:
+        """See `semseg_app.training.distill`."""
         config = self.config
-        terms = {"feature": config.weight * feature_loss(self.generation(student), teacher, config.feature_loss)}
+        student, teacher = pairs[config.features]
+        generated = self.generation(student)
+        terms = {"mgd_features": config.weight * feature_loss(generated, teacher, config.feature_loss)}
         if config.logit_weight:
-            terms["cwd_logits"] = config.logit_weight * cwd(student_logits, teacher_logits, config.logit_temperature)
+            terms["mgd_logits"] = config.logit_weight * cwd(*pairs["logits"], config.logit_temperature)
         return terms

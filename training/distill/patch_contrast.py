@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from semseg_app.training.precomputed_gradient import carry_gradients
+from semseg_app.training.precomputed_gradient import carry_gradients, zeros_if
 
 Distance = Literal["l1", "l2", "sq_l2"]
 
@@ -45,7 +45,7 @@ def patch_contrast(
     patches, items, width = student.shape
     measure, pull_back = _DISTANCES[distance]
     losses = student.new_empty(patches, items)
-    gradient = student.new_empty(student.shape) if with_gradient else student.new_empty(0)
+    gradient = zeros_if(with_gradient, student)
     pairs = PAIRS_PER_CHUNK
     if student.is_cuda:
         pairs = DIFFERENCES_PER_CHUNK // width if distance == "l1" else DIFFERENCES_PER_CHUNK
@@ -73,20 +73,7 @@ def patch_contrast(
     return losses.sum(), gradient
 
 
-@patch_contrast.register_fake
-def _(
-    student: Tensor,
-    teacher: Tensor,
-    temperature: float,
-    channel_groups: int,
-    all_negatives: bool,
-    distance: str,
-    with_gradient: bool,
-) -> tuple[Tensor, Tensor]:
-    return student.new_empty(()), student.new_empty(student.shape) if with_gradient else student.new_empty(0)
-
-
-carry_gradients(patch_contrast)
+carry_gradients(patch_contrast, inputs=1)
 
 
 def _l1(own: Tensor, others: Tensor, row: int) -> Tensor:

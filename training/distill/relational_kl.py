@@ -11,7 +11,7 @@ MiB for one pair of 64 x 128 maps) exist a chunk of rows at a time; see precompu
 import torch
 from torch import Tensor
 
-from semseg_app.training.precomputed_gradient import carry_gradients, wants_gradient
+from semseg_app.training.precomputed_gradient import carry_gradients, wants_gradient, zeros_if
 
 PAIRS_PER_CHUNK = 1 << 22
 
@@ -49,8 +49,7 @@ def _relational_kl(
     """-> loss, gradient for the rows, gradient for the keys; each gradient empty unless it is wanted."""
     groups, length, _ = keys.shape
     loss = rows.new_zeros(())
-    gradient = rows.new_empty(rows.shape) if row_gradient else rows.new_empty(0)
-    other_gradient = keys.new_zeros(keys.shape) if key_gradient else rows.new_empty(0)
+    gradient, other_gradient = zeros_if(row_gradient, rows), zeros_if(key_gradient, keys)
     flat_keys, flat_teacher_keys = keys.reshape(groups * length, -1), teacher_keys.reshape(groups * length, -1)
     step = max(PAIRS_PER_CHUNK // len(flat_keys), 1)
     with torch.autocast(rows.device.type, enabled=False):
@@ -71,19 +70,4 @@ def _relational_kl(
     return loss, gradient, other_gradient
 
 
-@_relational_kl.register_fake
-def _(
-    rows: Tensor,
-    keys: Tensor,
-    teacher_rows: Tensor,
-    teacher_keys: Tensor,
-    weights: Tensor,
-    temperature: float,
-    row_gradient: bool,
-    key_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    gradient = rows.new_empty(rows.shape) if row_gradient else rows.new_empty(0)
-    return rows.new_empty(()), gradient, keys.new_empty(keys.shape) if key_gradient else rows.new_empty(0)
-
-
-carry_gradients(_relational_kl)
+carry_gradients(_relational_kl, inputs=2)

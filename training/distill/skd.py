@@ -1,17 +1,17 @@
 """SKD, the pair-wise term: cosines between all pixels of an image follow the teacher's.
 
 Liu et al., "Structured Knowledge Distillation for Semantic Segmentation", CVPR 2019, with the pooling of the CIRKD code
-base (2x2; the original pools half the map into one cell). The paper adds per-pixel KD and an adversarial term.
+base (2x2; the original pools half the map into one cell). The paper adds per-pixel KD and an adversarial term, which is
+left out here: its users report that it becomes NaN.
 """
-
-from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from semseg_app.training.consistency import at_least_float32
+from semseg_app.training.distill.maps import MapName, Pairs
 
 
 class SKDConfig(BaseModel):
@@ -19,9 +19,9 @@ class SKDConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["skd"] = "skd"
     weight: float = Field(default=10.0, ge=0)
     pool_size: int = Field(default=2, ge=1)
+    features: MapName = "decoder"
 
 
 def pairwise_similarity(student: Tensor, teacher: Tensor, pool_size: int = 2) -> Tensor:
@@ -42,3 +42,17 @@ def _cosines(feature: Tensor, pool_size: int) -> Tensor:
     pooled = functional.max_pool2d(at_least_float32(feature), pool_size, ceil_mode=True)
     unit = functional.normalize(pooled, dim=1).flatten(2)
     return unit.mT @ unit
+
+
+class SKD(nn.Module):
+    """The weighted term, `skd`."""
+
+    def __init__(self, config: SKDConfig):
+        super().__init__()
+        self.config = config
+        self.reads = (config.features,)
+
+    def forward(self, pairs: Pairs, labels: Tensor) -> dict[str, Tensor]:
+        """See `semseg_app.training.distill`."""
+        config = self.config
+        return {"skd": config.weight * pairwise_similarity(*pairs[config.features], config.pool_size)}

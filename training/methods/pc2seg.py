@@ -2,17 +2,120 @@
 
 Zhong et al., "Pixel Contrastive-Consistent Semi-Supervised Semantic Segmentation", ICCV 2021. The paper leaves the
 contrast's details open; what is chosen here is said where it is chosen.
+
+A step costs: labeled images forward and backward; strong views forward and backward; weak views forward, and through
+the encoder backward where the contrast learns from them. The contrast compares all N = B h w pixels of the deepest
+stage. Its memory peaks while negatives are drawn, at about four float32 `[N, N]` matrices: 0.3 GB for four crops of 513
+at stride 16 (N = 4356), 1.2 GB for eight, 0.1 GB for eight at stride 32. Nothing is `[N, N, C]` or `[N, K, D]`.
 """
 
+from contextlib import nullcontext
+from functools import partial
 from typing import Literal
 
 import torch
-from torch import Generator, Tensor
+from pydantic import Field
+from torch import Tensor, nn
 from torch.nn import functional
 
-from semseg_app.training.consistency import at_least_float32, masked_mean
+from semseg_app.models import SegmentationNetwork
+from semseg_app.training.consistency import at_least_float32, mask_on_grid, masked_mean
+from semseg_app.training.data import Batch, Pool
+from semseg_app.training.guardrails import PseudoLabelMonitor
+from semseg_app.training.labeled_loss import LabeledLoss
+from semseg_app.training.negative_sampling import NegativeSampling, negative_weights, sample_negatives
+from semseg_app.training.pseudo_labels import SemiSupervisedConfig
+from semseg_app.training.strong_views import pseudoseg_view
 
-NegativeSampling = Literal["uniform", "cross-image", "debiased", "cross-image-debiased"]
+
+class PC2SegConfig(SemiSupervisedConfig):
+    """Negatives, projection and the strong view are the paper's; weights, temperature and sampling are our choice."""
+
+    name: Literal["pc2seg"] = "pc2seg"
+    consistency_weight: float = Field(default=1.0, ge=0)
+    contrast_weight: float = Field(default=0.1, ge=0)
+    """0 is the paper's label-consistency-only variant, without a projection and without gradient in weak views."""
+    contrast_sg: bool = False
+    """Stop the contrast's gradient into weak views: positives and negatives then stand still."""
+    temperature: float = Field(default=0.07, gt=0)
+    negatives: int = Field(default=200, ge=1)
+    """Drawn for each pixel of the deepest encoder stage."""
+    sampling: NegativeSampling = "cross-image-debiased"
+    projection_channels: int = Field(default=128, ge=1)
+    cutout_size: int = Field(default=100, ge=0)
+    """Side of the square that is cut out of strong views, in pixels of the crop; see PseudoSeg."""
+
+
+class PC2Seg(nn.Module):
+    """See `semseg_app.training.methods` for what the loop asks of a method."""
+
+    uses_unlabeled = True
+
+    def __init__(self, config: PC2SegConfig, network: SegmentationNetwork, labeled: Pool):
+        super().__init__()
+        self.config = config
+        self.network = network
+        # "Projection layer", in the singular: one 1x1 convolution.
+        width = config.projection_channels
+        self.projection = nn.Conv2d(network.stage_channels[-1], width, 1) if config.contrast_weight else None
+        self.labeled_loss = LabeledLoss(config, labeled, network)
+        self.strong_views = (partial(pseudoseg_view, cutout_size=config.cutout_size),)
+        self.monitor = PseudoLabelMonitor(config.guardrails, labeled, threshold=0.0)  # no pixel is left out
+
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The labeled losses, `consistency`, and `contrast` where it is on.
+
+        Labeled, weak and strong images are three batches with statistics of their own, as in PseudoSeg.
+        """
+        assert batch.unlabeled is not None
+        unlabeled, network, config = batch.unlabeled, self.network, self.config
+        weight = config.unlabeled_weight(step)
+        features = network.features(batch.labeled.images)
+        losses = self.labeled_loss(network, features, batch.labeled)
+
+        learns_from_weak = self.projection is not None and not config.contrast_sg
+        with nullcontext() if learns_from_weak else torch.no_grad():
+            weak_maps = network.encode(unlabeled.weak)
+        with torch.no_grad():  # the decoder's answer is a target only
+            weak_logits = at_least_float32(network.head(weak_maps))
+        strong_maps = network.encode(unlabeled.strong[0])
+        strong_logits = network.head(strong_maps)
+
+        grid = strong_logits.shape[2:]
+        invalid = unlabeled.pad | unlabeled.cut[0]
+        valid = ~mask_on_grid(invalid, network.stride, *grid)
+        consistency = label_consistency(strong_logits, weak_logits, valid)
+        losses["consistency"] = weight * config.consistency_weight * consistency
+        confidence, classes = weak_logits.softmax(dim=1).max(dim=1)
+        self.monitor.observe(classes, confidence, ~mask_on_grid(unlabeled.pad, network.stride, *grid))
+        if self.projection is not None:
+            contrast = self._contrast(self.projection, strong_maps[-1], weak_maps[-1], weak_logits, invalid)
+            losses["contrast"] = weight * config.contrast_weight * contrast
+        return losses
+
+    def _contrast(
+        self, projection: nn.Module, strong: Tensor, weak: Tensor, weak_logits: Tensor, invalid: Tensor
+    ) -> Tensor:
+        """L_pc, mean over pixels of the deepest stage that are neither pad nor cut; those are no negatives either."""
+        count, _, height, width = strong.shape
+        valid = ~mask_on_grid(invalid, self.network.stride, height, width).flatten()
+        shares = functional.adaptive_avg_pool2d(weak_logits.softmax(dim=1), (height, width))
+        image_index = torch.arange(count, device=valid.device).repeat_interleave(height * width)
+        wanted = negative_weights(self.config.sampling, _rows(shares), image_index)
+        negatives = sample_negatives(wanted, valid, self.config.negatives, torch.default_generator)
+        del wanted  # an [N, N] that would else live on beside the similarities
+        anchors, positives = _rows(projection(strong)), _rows(projection(weak))
+        if self.config.contrast_sg:
+            positives = positives.detach()
+        terms = anchor_losses(anchors, positives, positives, negatives, self.config.temperature)
+        return masked_mean(terms, torch.ones_like(valid), valid)
+
+    def after_step(self, step: int) -> None:
+        """Nothing to update."""
+
+    def networks(self) -> dict[str, SegmentationNetwork]:
+        """The student is its own teacher."""
+        return {"student": self.network}
 
 
 def label_consistency(strong_logits: Tensor, weak_logits: Tensor, valid: Tensor) -> Tensor:
@@ -63,65 +166,6 @@ def anchor_losses(
         return logits.logsumexp(dim=1) - logits[:, 0]
 
 
-@torch.no_grad()
-def negative_weights(strategy: NegativeSampling, probabilities: Tensor, image_index: Tensor) -> Tensor:
-    """How much pixel j is wanted as a negative of pixel i, float `[N, N]`.
-
-    uniform: 1. cross-image: 1 where i and j come from different images. debiased: 1 - <y_i, y_j>, the probability that
-    their classes differ. cross-image-debiased: the product (our choice of default; the paper names none).
-
-    Args:
-        strategy: see above.
-        probabilities: `[N, C]`, class probabilities y of every pixel.
-        image_index: int `[N]`, which image each pixel comes from.
-    """
-    with torch.autocast(probabilities.device.type, enabled=False):
-        classes = at_least_float32(probabilities)
-        pixels = len(classes)
-        if strategy in ("debiased", "cross-image-debiased"):
-            # One matrix product: no [N, N, C] is ever formed. Rounding may leave -1e-7 between two sure pixels.
-            weights = (1 - classes @ classes.t()).clamp_(min=0)
-        else:
-            weights = classes.new_ones(pixels, pixels)
-        if strategy in ("cross-image", "cross-image-debiased"):
-            weights.masked_fill_(image_index.unsqueeze(1) == image_index.unsqueeze(0), 0.0)
-        return weights
-
-
-@torch.no_grad()
-def sample_negatives(weights: Tensor, valid: Tensor, count: int, random: Generator) -> Tensor:
-    """Draw `count` distinct negatives of every pixel, never itself, in proportion to their weights.
-
-    Without replacement by Gumbel-top-k, here as its equal in exponential form: the largest weight / Exp(1). About four
-    `[N, N]` float matrices live at once (0.3 GB at N = 4356).
-
-    Args:
-        weights: `[N, N]`, row i for anchor i. A row with fewer than `count` positive weights falls back to uniform.
-        valid: bool `[N]`, pixels that may serve as negatives (neither pad nor cut).
-        count: at most N are drawn.
-        random: source of randomness, on any device.
-
-    Returns:
-        int64 `[N, min(count, N)]`; -1 where fewer than `count` other valid pixels exist.
-    """
-    pixels = len(weights)
-    count = min(count, pixels)
-    eligible = valid.unsqueeze(0).repeat(pixels, 1).fill_diagonal_(False)
-    wanted = torch.where(eligible, weights, 0.0)
-    enough = (wanted > 0).sum(dim=1, keepdim=True) >= count
-    wanted = torch.where(enough, wanted, eligible.to(weights.dtype))
-    # -log of a uniform number: twice as fast as drawing Exp(1) itself. The clamp keeps a drawn 0 finite.
-    noise = torch.rand(
-        wanted.shape, dtype=wanted.dtype, device=wanted.device, generator=_on_device(random, wanted.device)
-    )
-    noise.clamp_(min=torch.finfo(noise.dtype).tiny).log_().neg_()
-    score, index = wanted.div_(noise).topk(count, dim=1, sorted=False)
-    return index.masked_fill_(score <= 0, -1)
-
-
-def _on_device(random: Generator, device: torch.device) -> Generator:
-    """The generator itself, or one on `device` seeded from it: drawing N x N numbers elsewhere would cost a copy."""
-    if random.device.type == device.type:
-        return random
-    seed = int(torch.randint(2**63 - 1, (), generator=random, device=random.device))
-    return torch.Generator(device).manual_seed(seed)
+def _rows(maps: Tensor) -> Tensor:
+    """`[B, D, h, w]` -> `[B h w, D]`."""
+    return maps.permute(0, 2, 3, 1).flatten(0, 2)

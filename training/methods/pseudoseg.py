@@ -1,18 +1,152 @@
-"""PseudoSeg: pseudo labels fused from the decoder and from self-attention Grad-CAM (SGC).
+"""PseudoSeg: soft pseudo labels fused from the decoder and from self-attention Grad-CAM (SGC).
 
 Zou et al., "PseudoSeg: Designing Pseudo Labels for Semantic Segmentation", ICLR 2021. Where the paper and its released
 code differ, the code is followed, because the published numbers came from it; each such place says so.
+
+A step costs: labeled images forward and backward; strong views forward and backward; weak views forward without
+gradient, for the decoder's opinion, and once more through the encoder in eval mode, for the class activation maps. With
+image labels the weak views' pass through the encoder also goes backward. The attention over the n = h w pixels of the
+deepest stage takes O(n^2) time; its memory is that of torch's fused attention.
 """
 
-from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semseg_app.training.consistency import at_least_float32
+from semseg_app.data.dataset import IGNORE, SegmentationData
+from semseg_app.errors import UserError
+from semseg_app.models import SegmentationNetwork
+from semseg_app.training.consistency import at_least_float32, mask_on_grid, soft_label_loss
+from semseg_app.training.data import Batch, LabeledBatch, Pool
+from semseg_app.training.guardrails import PseudoLabelMonitor
+from semseg_app.training.labeled_loss import LabeledLoss
+from semseg_app.training.pseudo_labels import SemiSupervisedConfig
+from semseg_app.training.self_attention_cam import (
+    ImageClassifier,
+    SelfAttentionCam,
+    classes_present,
+    grad_cam,
+    hypercolumn,
+)
+from semseg_app.training.strong_views import pseudoseg_view
 
-CAM_FLOOR = 1e-5  # a map is divided by its maximum, but never by less
+BACKGROUND = "background"
+
+
+class PseudoSegConfig(SemiSupervisedConfig):
+    """The defaults are those of the published few-label runs; with many labels gamma 0.3 and temperature 0.7."""
+
+    name: Literal["pseudoseg"] = "pseudoseg"
+    gamma: float = Field(default=0.5, ge=0, le=1)
+    """Share of the decoder in the pseudo label; the rest is SGC's."""
+    temperature: float = Field(default=0.5, gt=0)
+    """The pseudo label is sharpened to the power 1 / temperature."""
+    classifier_weight: float = Field(default=1.0, ge=0)
+    attention_weight: float = Field(default=1.0, ge=0)
+    """Of the loss that trains SGC on labeled images."""
+    key_channels: int = Field(default=128, ge=1)
+    """Width of the attention's queries and keys."""
+    image_labels: Path | None = None
+    """Table of the classes in each unlabeled image (training/image_labels.py), relative to data.root. They then take
+    the place of the classes that are predicted, and train the classifier instead of the labeled crops."""
+    background: str | None = None
+    """The class that is no object: the classifier does not look for it, SGC gives it what no object claims. null = the
+    class named "background", if there is one."""
+    cam_mode: Literal["eval", "train"] = "eval"
+    """Batch norms while activation maps are made: eval is the released code; train saves a pass of the encoder, and is
+    the better choice in the first steps from random weights, whose running statistics are not yet true."""
+    cutout_size: int = Field(default=100, ge=0)
+    """Side of the square that is cut out of strong views, in pixels of the crop. The paper's 50 is half of it."""
+
+
+class PseudoSeg(nn.Module):
+    """See `semseg_app.training.methods` for what the loop asks of a method."""
+
+    uses_unlabeled = True
+
+    def __init__(self, config: PseudoSegConfig, network: SegmentationNetwork, labeled: Pool):
+        super().__init__()
+        self.config = config
+        self.network = network
+        classes, channels = network.spec.num_classes, network.stage_channels
+        self.background = background_class(config.background, labeled.data)
+        self.foreground = [index for index in range(classes) if index != self.background]
+        self.classifier = ImageClassifier(channels[-1], len(self.foreground))
+        self.attention = SelfAttentionCam(channels[-2] + channels[-1], classes, self.background, config.key_channels)
+        self.labeled_loss = LabeledLoss(config, labeled, network)
+        self.strong_views = (partial(pseudoseg_view, cutout_size=config.cutout_size),)
+        self.monitor = PseudoLabelMonitor(config.guardrails, labeled, threshold=0.0)  # no pixel is left out
+
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The labeled losses, `attention`, `classifier` and `unsupervised`.
+
+        Labeled, weak and strong images are three batches with statistics of their own, as in the code.
+        """
+        assert batch.unlabeled is not None
+        labeled, unlabeled, config = batch.labeled, batch.unlabeled, self.config
+        unlabeled_weight = config.unlabeled_weight(step)
+
+        features = self.network.features(labeled.images)
+        losses = self.labeled_loss(self.network, features, labeled)
+        in_crop = classes_present(labeled.labels, self.network.spec.num_classes, self.background)
+        losses["attention"] = config.attention_weight * self._attention_loss(features.stages, in_crop, labeled)
+
+        # What the weak view is taken for. Only true image labels have something to teach the encoder here.
+        true_classes = unlabeled.image_classes[:, self.foreground] if unlabeled.image_classes is not None else None
+        with nullcontext() if true_classes is not None else torch.no_grad():
+            weak_maps = self.network.encode(unlabeled.weak)
+        with torch.no_grad():
+            weak_logits = self.network.head(weak_maps)
+        if true_classes is not None:
+            classifier_loss = unlabeled_weight * presence_loss(self.classifier(weak_maps[-1]), true_classes)
+        else:
+            classifier_loss = presence_loss(self.classifier(features.stages[-1]), in_crop)
+        losses["classifier"] = config.classifier_weight * classifier_loss
+        cam_maps = weak_maps if config.cam_mode == "train" else encode_as_deployed(self.network, unlabeled.weak)
+        sgc_logits = self._sgc_logits(cam_maps, unlabeled.pad, true_classes)
+        sgc_logits = functional.interpolate(
+            at_least_float32(sgc_logits), size=weak_logits.shape[2:], mode="bilinear", align_corners=False
+        )
+        target = calibrated_fusion(weak_logits, sgc_logits, config.gamma, config.temperature)
+
+        strong_logits = self.network(unlabeled.strong[0])
+        grid = strong_logits.shape[2:]
+        invalid = mask_on_grid(unlabeled.pad | unlabeled.cut[0], self.network.stride, *grid)
+        losses["unsupervised"] = unlabeled_weight * soft_label_loss(strong_logits, target, ~invalid)
+        confidence, classes = target.max(dim=1)
+        self.monitor.observe(classes, confidence, ~mask_on_grid(unlabeled.pad, self.network.stride, *grid))
+        return losses
+
+    def _attention_loss(self, stages: list[Tensor], present: Tensor, labeled: LabeledBatch) -> Tensor:
+        """L_sa: SGC learns the labels. Its inputs are stopped, so nothing else learns from this."""
+        cam = grad_cam(stages[-1], self.classifier.linear.weight, present)
+        pad = mask_on_grid(labeled.pad, self.network.stride, *cam.shape[2:])
+        logits = at_least_float32(self.attention(hypercolumn(stages), cam, pad))
+        full = self.network.upsample(logits, *labeled.labels.shape[1:])
+        total = functional.cross_entropy(full, labeled.labels, ignore_index=IGNORE, reduction="sum")
+        return total / labeled.label_count.clamp(min=1)
+
+    @torch.no_grad()
+    def _sgc_logits(self, maps: list[Tensor], pad: Tensor, present: Tensor | None) -> Tensor:
+        """SGC's opinion of unlabeled images, `[B, C, h, w]`; `present` None = the classes that the classifier sees."""
+        if present is None:
+            present = self.classifier(maps[-1]) >= 0  # a probability of at least 1/2
+        cam = grad_cam(maps[-1], self.classifier.linear.weight, present)
+        logits: Tensor = self.attention(hypercolumn(maps), cam, mask_on_grid(pad, self.network.stride, *cam.shape[2:]))
+        return logits
+
+    def after_step(self, step: int) -> None:
+        """Nothing to update."""
+
+    def networks(self) -> dict[str, SegmentationNetwork]:
+        """The decoder alone, as in the paper: classifier and attention are for training only."""
+        return {"student": self.network}
 
 
 @torch.no_grad()
@@ -48,112 +182,28 @@ def calibrated_fusion(decoder_logits: Tensor, sgc_logits: Tensor, gamma: float, 
     return (mixture.log() / temperature).softmax(dim=1)
 
 
-class ImageClassifier(nn.Module):
-    """Which classes an image holds: global average pooling and a linear layer on the deepest encoder stage."""
-
-    def __init__(self, in_channels: int, foreground_classes: int):
-        super().__init__()
-        self.linear = nn.Linear(in_channels, foreground_classes)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """`[B, K, h, w]` -> scores `[B, F]` before the sigmoid, one a foreground class."""
-        scores: Tensor = self.linear(features.mean(dim=(2, 3)))
-        return scores
+def presence_loss(scores: Tensor, present: Tensor) -> Tensor:
+    """L_x: sigmoid cross-entropy of scores `[B, F]` to bool `[B, F]`, mean over images and classes."""
+    scores = at_least_float32(scores)
+    return functional.binary_cross_entropy_with_logits(scores, present.to(scores.dtype))
 
 
 @torch.no_grad()
-def grad_cam(features: Tensor, weight: Tensor, present: Tensor) -> Tensor:
-    """Grad-CAM of every foreground class in one pass, without gradient.
-
-    For average pooling and a linear layer, the gradient of a score with respect to channel k is weight_k / (h w)
-    everywhere, so Grad-CAM is a product with the weights and needs no backward passes.
-
-    Args:
-        features: `[B, K, h, w]`, what the classifier pooled.
-        weight: `[F, K]`, its linear layer.
-        present: bool `[B, F]`; the map of an absent class is exactly 0.
-
-    Returns:
-        `[B, F, h, w]`, at least float32, each map divided by its maximum (of at least 1e-5).
-    """
-    with torch.autocast(features.device.type, enabled=False):
-        height, width = features.shape[2:]
-        maps = torch.einsum("bkhw,fk->bfhw", at_least_float32(features), at_least_float32(weight)) / (height * width)
-        maps = maps.relu() * present[:, :, None, None]
-        return maps / maps.amax(dim=(2, 3), keepdim=True).clamp(min=CAM_FLOOR)
+def encode_as_deployed(network: SegmentationNetwork, images: Tensor) -> list[Tensor]:
+    """`network.encode` in eval mode: batch statistics are read, not written. The mode is put back."""
+    was_training = network.encoder.training
+    network.encoder.eval()
+    try:
+        return network.encode(images)
+    finally:
+        network.encoder.train(was_training)
 
 
-def classes_present(labels: Tensor, num_classes: int, background: int | None) -> Tensor:
-    """int labels `[B, H, W]` (255 = ignore) -> bool `[B, F]`: the foreground classes that each crop holds.
-
-    F is `num_classes` without the background, or all of them where the dataset has none (None).
-    """
-    flat = labels.flatten(1).long()
-    seen = flat.new_zeros(len(flat), num_classes + 1, dtype=torch.bool)
-    seen.scatter_(1, flat.clamp(max=num_classes), True)  # ignored pixels fall into the extra column
-    foreground = [index for index in range(num_classes) if index != background]
-    return seen[:, foreground]
-
-
-def hypercolumn(stages: Sequence[Tensor]) -> Tensor:
-    """The last two encoder stages on the grid of the deepest, `[B, K1 + K2, h, w]`, without gradient (appendix A)."""
-    shallow, deep = stages[-2].detach(), stages[-1].detach()
-    if shallow.shape[2:] != deep.shape[2:]:
-        shallow = functional.interpolate(shallow, size=deep.shape[2:], mode="bilinear", align_corners=False)
-    return torch.cat([shallow, deep], dim=1)
-
-
-class SelfAttentionCam(nn.Module):
-    """SGC: Grad-CAM spread over pixels that look alike, then 1x1 convolution and batch norm (appendix A).
-
-    Args:
-        hypercolumn_channels: K of `hypercolumn`.
-        num_classes: C, background included.
-        background: its class index; None where every class is foreground.
-        key_channels: width of queries and keys.
-    """
-
-    def __init__(
-        self, hypercolumn_channels: int, num_classes: int, background: int | None = 0, key_channels: int = 128
-    ):
-        super().__init__()
-        self.background = background
-        self.query = nn.Conv2d(hypercolumn_channels, key_channels, 1, bias=False)
-        self.key = nn.Conv2d(hypercolumn_channels, key_channels, 1, bias=False)
-        self.output = nn.Sequential(nn.Conv2d(num_classes, num_classes, 1, bias=False), nn.BatchNorm2d(num_classes))
-
-    def forward(self, columns: Tensor, cam: Tensor, pad: Tensor | None = None) -> Tensor:
-        """SGC logits `[B, C, h, w]`. Gradients reach this module's weights only.
-
-        Args:
-            columns: `[B, K, h, w]`.
-            cam: `[B, F, h, w]` from `grad_cam`.
-            pad: bool `[B, h, w]`, True where there is no image: nothing is gathered from there.
-        """
-        logits: Tensor = self.output(self.scores(columns, cam, pad))
-        return logits
-
-    def scores(self, columns: Tensor, cam: Tensor, pad: Tensor | None = None) -> Tensor:
-        """`A cam + cam` with the background beside it, `[B, C, h, w]`, each in [0, 2].
-
-        Background is `2 - max over foreground` after the attention (the code; the paper takes `1 - max` before it).
-        """
-        columns, cam = columns.detach(), cam.detach()
-        query, key = _pixels_last(self.query(columns)), _pixels_last(self.key(columns))
-        value = _pixels_last(cam.to(query.dtype))
-        mask = None
-        if pad is not None:
-            # Finite, so that an image that is all padding attends evenly instead of giving NaN.
-            bias = torch.zeros(pad.shape, dtype=query.dtype, device=query.device)
-            mask = bias.masked_fill(pad, torch.finfo(query.dtype).min / 2).flatten(1)[:, None, None, :]
-        spread = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        foreground = spread.squeeze(1).transpose(1, 2).reshape(cam.shape) + cam
-        if self.background is None:
-            return foreground
-        background = 2 - foreground.amax(dim=1, keepdim=True)
-        return torch.cat([foreground[:, : self.background], background, foreground[:, self.background :]], dim=1)
-
-
-def _pixels_last(maps: Tensor) -> Tensor:
-    """`[B, D, h, w]` -> `[B, 1, h w, D]`: one attention head over pixels."""
-    return maps.flatten(2).transpose(1, 2).unsqueeze(1)
+def background_class(name: str | None, data: SegmentationData) -> int | None:
+    """The index of the background, or None where every class is an object."""
+    classes = data.info.classes
+    if name is None:
+        return classes.index(BACKGROUND) if BACKGROUND in classes else None
+    if name not in classes:
+        raise UserError(f"method.background: {data.root} has no class {name!r}; its classes are {', '.join(classes)}")
+    return classes.index(name)

@@ -1,166 +1,220 @@
-"""S4Former: PatchShuffle, patch-adaptive self-attention (PASA) and negative-class ranking (NCR) for ViT students.
+"""S4Former: semi-supervised vision transformers with PatchShuffle, PASA and NCR (training/patch_operators.py).
 
-Hu et al., "Training Vision Transformers for Semi-Supervised Semantic Segmentation", CVPR 2024. Where the paper and its
-released code differ, the code is followed, because the published numbers came from it; each such place says so.
+Hu et al., "Training Vision Transformers for Semi-Supervised Semantic Segmentation", CVPR 2024, on three hosts: its own
+base, UniMatch and AugSeg. Where the paper and its released code differ, the code is followed.
 """
 
+import warnings
 from typing import Literal
 
 import torch
-from torch import Generator, Tensor
+from pydantic import Field
+from torch import Tensor, nn
 from torch.nn import functional
 
-from semseg_app.training.consistency import at_least_float32
+from semseg_app.data.dataset import IGNORE
+from semseg_app.errors import UserError
+from semseg_app.models import SegmentationNetwork
+from semseg_app.training.consistency import Reduction
+from semseg_app.training.data import Batch, Pool
+from semseg_app.training.ema import EmaConfig, EmaTeacher
+from semseg_app.training.guardrails import PseudoLabelMonitor
+from semseg_app.training.labeled_loss import LabeledLoss
+from semseg_app.training.mixing import Mix, MixBatch, adaptive_cutmix, certainty, mix
+from semseg_app.training.patch_operators import (
+    attention_bias,
+    draw_permutation,
+    negative_class_ranking,
+    patch_shuffle,
+    product_attention_bias,
+    restore_tokens,
+)
+from semseg_app.training.pseudo_labels import HardLabelConfig, HardLabelLoss, pseudo_labels
+from semseg_app.training.strong_views import STRONG_VIEWS
 
-NCR_EPSILON = 1e-6  # added to every entry before the l2 norm, as the reference does: the norm has a gradient at 0
+__all__ = [
+    "S4Former",
+    "S4FormerConfig",
+    "attention_bias",
+    "negative_class_ranking",
+    "patch_shuffle",
+    "restore_tokens",
+]
 
 
-def unconfidence(confident: Tensor, patch_size: int) -> Tensor:
-    """The mean of `1 - confident` over every patch: `[B, H, W]` -> at least float32 `[B, N]`, patches row by row.
+class S4FormerConfig(HardLabelConfig):
+    """Three parts, each with its switch; all off is the host alone. Defaults are the released code's."""
 
-    `confident` is 1 or True where the teacher is sure (the code), or the teacher's largest probability (the paper).
+    name: Literal["s4former"] = "s4former"
+    host: Literal["base", "unimatch", "augseg"] = "base"
+    """What is built upon. base: EMA teacher + CutMix (S4Former-Base). unimatch: no EMA, two strong streams with its
+    boxes, and the PASA stream in place of feature dropout. augseg: EMA teacher, its views, its adaptive CutMix."""
+    ema: EmaConfig = EmaConfig(warm_up=False)
+    mix_probability: float = Field(default=0.5, ge=0, le=1)
+    """Of CutMix, for the hosts base (one coin a batch) and unimatch (one an image)."""
+    reduction: Reduction = "all"
+
+    shuffle: bool = True
+    """PatchShuffle of the mixed streams."""
+    shuffle_block: int = Field(default=128, ge=1)
+    """Side of a block in pixels: 8 patches of 16. Must divide the crop, and be a multiple of the network's stride."""
+    shuffle_probability: float = Field(default=0.5, ge=0, le=1)
+
+    pasa: bool = True
+    """A stream of its own, without mixing, whose attention is led to unsure patches."""
+    pasa_weight: float = Field(default=5.0, ge=0)
+    """alpha; the published configs use 5, the code's default is 50."""
+    pasa_confidence: Literal["binary", "soft"] = "binary"
+    """A patch's confidence: the share of its pixels above the threshold (code), or their mean probability (paper)."""
+    pasa_form: Literal["key", "product"] = "key"
+    """alpha * u_j in the rows of the unsure half, or the supplement's alpha * u_i * u_j."""
+
+    ncr: bool = True
+    """Negative-class ranking beside each mixed stream."""
+    ncr_distance: Literal["l2", "squared", "kl"] = "l2"
+    ncr_mix_logits: bool = True
+    """Mix the teacher's logits like the images; False compares with the unmixed ones, as the code does by mistake."""
+    ncr_on_pasa: bool = False
+    """On the PASA stream too, as the paper's algorithm says and its code does not."""
+
+
+class S4Former(nn.Module):
+    """See `semseg_app.training.methods` for what the loop asks of a method.
+
+    Memory beside the network's own: with `ncr` the teacher's and the student's logits and their softmax at full
+    resolution, about 6 * B * C * H * W floats (0.26 GB for 2 crops of 512 and 21 classes).
     """
-    batch, height, width = confident.shape
-    if height % patch_size or width % patch_size:
-        raise ValueError(
-            _not_divisible(f"the confidence map is {height}x{width}", height, width, patch_size, "patches")
-        )
-    values = confident.float() if not confident.is_floating_point() else at_least_float32(confident)
-    patches = values.reshape(batch, height // patch_size, patch_size, width // patch_size, patch_size)
-    return 1 - patches.mean(dim=(2, 4)).flatten(1)
 
+    uses_unlabeled = True
 
-def attention_bias(confident: Tensor, patch_size: int, weight: float) -> Tensor:
-    """PASA (specification E4): what is added to `Q K^T / sqrt(d)` in every layer and head of the student.
+    def __init__(self, config: S4FormerConfig, network: SegmentationNetwork, labeled: Pool):
+        super().__init__()
+        _refuse_network(config, network)
+        self.config = config
+        self.network = network
+        self.teacher = EmaTeacher(network, config.ema) if config.host != "unimatch" else None
+        self.labeled_loss = LabeledLoss(config, labeled, network)
+        self.hard_label_loss = HardLabelLoss(config, labeled)
+        view = STRONG_VIEWS[{"base": "photometric", "unimatch": "unimatch", "augseg": "augseg"}[config.host]]
+        self.strong_views = (view, view) if config.host == "unimatch" else (view,)
+        self.monitor = PseudoLabelMonitor(config.guardrails, labeled, config.threshold)
 
-    An unsure patch looks at other unsure patches: `bias[i, j] = weight * u_j` for the queries i of the less confident
-    half, 0 for the floor(N / 2) patches of lowest u (ties: the lower index is zeroed first). The median rule of the
-    paper's text zeroes every row once most patches tie, so the code's rule is taken.
-
-    Args:
-        confident: `[B, H, W]`, bool, 0/1 or probabilities.
-        patch_size: side of a patch in pixels; must divide H and W.
-        weight: alpha; 0 gives a bias of 0.
-
-    Returns:
-        float `[B, 1 + N, 1 + N]`, N = patches. Entry 0 is the class token: its column is 0, its row keeps the key bias
-        of the code. Networks without a class token take `[:, 1:, 1:]`.
-    """
-    unsure = unconfidence(confident, patch_size)  # [B, N]
-    patches = unsure.shape[1]
-    rank = unsure.argsort(dim=1, stable=True).argsort(dim=1)
-    asks = functional.pad((rank >= patches // 2).to(unsure.dtype), (1, 0), value=1.0)  # [B, 1 + N]
-    return asks.unsqueeze(2) * functional.pad(weight * unsure, (1, 0)).unsqueeze(1)
-
-
-def product_attention_bias(confident: Tensor, patch_size: int, weight: float) -> Tensor:
-    """The supplement's variant, `weight * u_i * u_j`; otherwise as `attention_bias` (the class token has u_i = 1)."""
-    unsure = unconfidence(confident, patch_size)
-    return functional.pad(unsure, (1, 0), value=1.0).unsqueeze(2) * functional.pad(weight * unsure, (1, 0)).unsqueeze(1)
-
-
-def negative_class_ranking(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    pseudo_label: Tensor,
-    ignore_index: int = 255,
-    distance: Literal["l2", "squared", "kl"] = "l2",
-) -> Tensor:
-    """NCR (specification E5): student and teacher agree on the classes that a pixel is *not*.
-
-    The pseudo label's class is taken out of both logits, the rest renormalised by softmax and compared. Despite the
-    name it is no ranking loss: it is 0 only where the two distributions are equal.
-
-    Args:
-        student_logits: `[B, K, H, W]`.
-        teacher_logits: `[B, K, H, W]`; no gradient flows there.
-        pseudo_label: int `[B, H, W]`; `ignore_index` marks pixels without one.
-        ignore_index: see above.
-        distance: l2 with 1e-6 added per entry (the code), its square (the supplement), or KL(teacher || student).
-
-    Returns:
-        Scalar, at least float32: the sum over labeled pixels / all B*H*W pixels.
-    """
-    labeled = pseudo_label != ignore_index
-    label = torch.where(labeled, pseudo_label, 0).long().unsqueeze(1)  # [B, 1, H, W]
-    student = _without_class(student_logits, label)
-    teacher = _without_class(teacher_logits.detach(), label)
-    if distance == "kl":
-        terms = functional.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="none", log_target=True)
-        pixel_loss = terms.scatter(1, label, 0.0).sum(dim=1)
-    else:
-        difference = student.softmax(1) - teacher.softmax(1)
-        if distance == "squared":
-            pixel_loss = difference.square().sum(dim=1)
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The labeled losses, `mixed`, and `pasa` and `ncr` where they are on."""
+        config = self.config
+        assert batch.unlabeled is not None
+        weak, pad, strong = batch.unlabeled.weak, batch.unlabeled.pad, batch.unlabeled.strong
+        height, width = pad.shape[1:]
+        if self.teacher is None:
+            images = torch.cat([batch.labeled.images, weak])
+            features, rest = self.network.features(images).split(len(batch.labeled.images))
+            pseudo = pseudo_labels(self.network, rest.logits, height, width)
         else:
-            # Back to 0 at the class taken out: only the K - 1 negative classes carry the epsilon.
-            pixel_loss = torch.linalg.vector_norm((difference + NCR_EPSILON).scatter(1, label, 0.0), dim=1)
-    return (pixel_loss * labeled).sum() / max(labeled.numel(), 1)
+            features = self.network.features(batch.labeled.images)
+            pseudo = pseudo_labels(self.network, self.teacher(weak), height, width)
+        losses = self.labeled_loss(self.network, features, batch.labeled)
+        self.monitor.observe(pseudo.labels, pseudo.confidence, ~pad)
+
+        # Half of the weight goes to the PASA stream, the rest is shared by the mixed ones.
+        each = (0.5 if config.pasa else 1.0) / len(strong)
+        mixed_terms, ncr_terms = [], []
+        for view, cut in zip(strong, batch.unlabeled.cut, strict=True):
+            own = MixBatch(view, pseudo.labels, pseudo.confidence, pad, cut, pseudo.logits if config.ncr else None)
+            mixed = self._mix(own, batch, pseudo.logits)
+            student = self._shuffled_logits(mixed.images)
+            mixed_terms.append(self.hard_label_loss(student, mixed))
+            if config.ncr:
+                ncr_terms.append(self._ncr(student, mixed if config.ncr_mix_logits else own, mixed))
+        unlabeled = {"mixed": each * torch.stack(mixed_terms).sum()}
+        if config.pasa:
+            view, cut = (weak, torch.zeros_like(pad)) if self.teacher is None else (strong[0], batch.unlabeled.cut[0])
+            own = MixBatch(view, pseudo.labels, pseudo.confidence, pad, cut, pseudo.logits)
+            student = self._biased_logits(view, pseudo.confidence)
+            unlabeled["pasa"] = 0.5 * self.hard_label_loss(student, own)
+            if config.ncr and config.ncr_on_pasa:
+                ncr_terms.append(0.5 / each * self._ncr(student, own, own))
+        if config.ncr:
+            unlabeled["ncr"] = each * torch.stack(ncr_terms).sum()
+        weight = config.unlabeled_weight(step)
+        return losses | {name: weight * loss for name, loss in unlabeled.items()}
+
+    def after_step(self, step: int) -> None:
+        """The teacher, where the host has one, follows the student."""
+        if self.teacher is not None:
+            self.teacher.follow(self.network, step)
+
+    def networks(self) -> dict[str, SegmentationNetwork]:
+        """The published figures are the student's; the teacher is evaluated beside it."""
+        teacher = {} if self.teacher is None else {"teacher": self.teacher.network}
+        return {"student": self.network} | teacher
+
+    def _mix(self, own: MixBatch, batch: Batch, teacher_logits: Tensor) -> MixBatch:
+        classes = self.network.spec.num_classes
+        if self.config.host != "augseg":
+            kind: Mix = "half" if self.config.host == "base" else "unimatch"
+            return mix(kind, own, classes, self.config.mix_probability)
+        labels = batch.labeled.labels
+        # True labels have no logits: zeros, which NCR leaves out.
+        logits = None
+        if own.teacher_logits is not None:
+            logits = torch.zeros_like(own.teacher_logits[:1]).expand(len(labels), -1, -1, -1)
+        sure = torch.ones(labels.shape, device=labels.device)
+        uncut = torch.zeros_like(batch.labeled.pad)
+        helpers = MixBatch(batch.labeled.images, labels, sure, batch.labeled.pad, uncut, logits)
+        return adaptive_cutmix(own, helpers, certainty(teacher_logits), torch.default_generator)
+
+    def _shuffled_logits(self, images: Tensor) -> Tensor:
+        """Logits at full resolution, every pixel at its own place, of images that the encoder saw shuffled."""
+        if not self.config.shuffle:
+            return self.network.full_logits(images)
+        height, width = images.shape[2:]
+        block = self.config.shuffle_block
+        blocks = (height // block) * (width // block)
+        chance = self.config.shuffle_probability
+        permutation = draw_permutation(len(images), blocks, torch.default_generator, chance).to(images.device)
+        maps = self.network.encode(patch_shuffle(images, permutation, block))
+        inverse = permutation.argsort(dim=1)
+        restored = [
+            patch_shuffle(one, inverse, block * one.shape[2] // height) if one.shape[1] else one for one in maps
+        ]
+        return self.network.upsample(self.network.head(restored), height, width)
+
+    def _biased_logits(self, images: Tensor, confidence: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        certain = confidence if self.config.pasa_confidence == "soft" else (confidence >= self.config.threshold).float()
+        stride = self.network.stride
+        certain = functional.pad(certain, (0, -width % stride, 0, -height % stride), value=1.0)
+        patch = self.network.attention_patch
+        assert patch is not None
+        make = attention_bias if self.config.pasa_form == "key" else product_attention_bias
+        maps = self.network.encode(images, make(certain, patch, self.config.pasa_weight))
+        return self.network.upsample(self.network.head(maps), height, width)
+
+    def _ncr(self, student: Tensor, teacher: MixBatch, target: MixBatch) -> Tensor:
+        assert teacher.teacher_logits is not None
+        learned = (target.confidence >= self.config.threshold) & target.valid & (teacher.teacher_logits != 0).any(dim=1)
+        labels = torch.where(learned, target.labels, IGNORE)
+        return negative_class_ranking(student, teacher.teacher_logits, labels, IGNORE, self.config.ncr_distance)
 
 
-def _without_class(logits: Tensor, label: Tensor) -> Tensor:
-    """The logits with a very low, finite value at the pixel's own class (-inf would give NaN where K = 1)."""
-    logits = at_least_float32(logits)
-    return logits.scatter(1, label, torch.finfo(logits.dtype).min / 4)
-
-
-def draw_permutation(batch: int, blocks: int, random: Generator, probability: float = 0.5) -> Tensor:
-    """int64 `[batch, blocks]` on the generator's device: a uniform permutation with `probability`, else 0, 1, 2 ..."""
-    shuffled = torch.rand(batch, blocks, generator=random, device=random.device).argsort(dim=1)
-    chosen = torch.rand(batch, 1, generator=random, device=random.device) < probability
-    return torch.where(chosen, shuffled, torch.arange(blocks, device=random.device))
-
-
-def patch_shuffle(images: Tensor, permutation: Tensor, block: int) -> Tensor:
-    """PatchShuffle (specification E3): block k of the output is block `permutation[b, k]` of the input.
-
-    Args:
-        images: `[B, C, H, W]`, any type.
-        permutation: int `[B, blocks]`, blocks counted row by row; it need not be a square grid.
-        block: side of a block in pixels; must divide H and W.
-    """
-    height, width = images.shape[2:]
-    if height % block or width % block:
-        raise ValueError(_not_divisible(f"the images are {height}x{width}", height, width, block, "blocks"))
-    return _move_blocks(images.movedim(1, 3), permutation, block).movedim(3, 1).contiguous()
-
-
-def restore_tokens(tokens: Tensor, permutation: Tensor, grid: tuple[int, int], block: int) -> Tensor:
-    """The inverse of `patch_shuffle` on the tokens of a shuffled image.
-
-    Args:
-        tokens: `[B, h w, D]` without class token, row by row.
-        permutation: what the images were shuffled with, `[B, blocks]`.
-        grid: (h, w).
-        block: side of a block in tokens; must divide h and w.
-    """
-    height, width = grid
-    if height % block or width % block:
-        raise ValueError(_not_divisible(f"the token grid is {height}x{width}", height, width, block, "blocks"))
-    if tokens.shape[1] != height * width:
-        raise ValueError(
-            f"{tokens.shape[1]} tokens do not fill a grid of {height}x{width}; take class tokens off first"
+def _refuse_network(config: S4FormerConfig, network: SegmentationNetwork) -> None:
+    encoder = network.spec.encoder
+    if network.attention_patch is None:
+        if config.pasa:
+            raise UserError(
+                f"method.pasa: {encoder} has no attention to lead; set method.pasa=false, or use a transformer "
+                "(architecture setr or segformer with a mit_b0 to mit_b5 encoder)"
+            )
+        harmful = [name for name in ("shuffle", "ncr") if getattr(config, name)]
+        if harmful:
+            warnings.warn(
+                f"method.{' and method.'.join(harmful)} on the CNN {encoder}: made for transformers; on a ResNet-101 "
+                "PatchShuffle was published with +4.0, -0.4, -0.2 and NCR with -3.8, -3.6, -1.0 points of mIoU",
+                stacklevel=3,
+            )
+    if config.shuffle and config.shuffle_block % network.stride:
+        near = max(1, round(config.shuffle_block / network.stride)) * network.stride
+        raise UserError(
+            f"method.shuffle_block: {config.shuffle_block} is no multiple of the network's stride {network.stride}; "
+            f"use {near}"
         )
-    maps = tokens.reshape(len(tokens), height, width, tokens.shape[2])
-    return _move_blocks(maps, permutation.argsort(dim=1), block).flatten(1, 2)
-
-
-def _move_blocks(maps: Tensor, source: Tensor, block: int) -> Tensor:
-    """`[B, h, w, D]` -> the same shape, whose block k is the input's block `source[b, k]`."""
-    batch, height, width, depth = maps.shape
-    rows, columns = height // block, width // block
-    if source.shape != (batch, rows * columns):
-        raise ValueError(
-            f"permutation is {tuple(source.shape)}, but {batch} images of {rows}x{columns} blocks need "
-            f"{(batch, rows * columns)}"
-        )
-    blocks = maps.reshape(batch, rows, block, columns, block, depth).transpose(2, 3).reshape(batch * rows * columns, -1)
-    first = torch.arange(0, len(blocks), rows * columns, device=maps.device).unsqueeze(1)  # each image's block 0
-    moved = blocks.index_select(0, (source.to(maps.device) + first).flatten())
-    moved = moved.reshape(batch, rows, columns, block, block, depth).transpose(2, 3)
-    return moved.reshape(batch, height, width, depth)
-
-
-def _not_divisible(found: str, height: int, width: int, side: int, what: str) -> str:
-    best = f"{max(round(height / side), 1) * side}x{max(round(width / side), 1) * side}"
-    return f"{found}, which {what} of {side} do not fill; use {best}"

@@ -20,11 +20,12 @@ class Supervised(nn.Module):
 
     uses_unlabeled = False
     strong_views: tuple[StrongView, ...] = ()
+    monitor = None
 
     def __init__(self, config: SupervisedConfig, network: SegmentationNetwork, labeled: Pool):
         super().__init__()
         self.network = network
-        self.labeled_loss = LabeledLoss(config, labeled)
+        self.labeled_loss = LabeledLoss(config, labeled, network)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Named losses; the loop backs up their sum."""

@@ -1,6 +1,6 @@
 """Engines: uint8 images in, uint8 class maps out, whatever runs underneath.
 
-`open_engine` picks the one that fits a model; torch.py and onnxruntime.py hold the engines themselves, and are imported
+`open_engine` picks the one that fits a model; torch.py, onnxruntime.py and tensorrt.py hold the engines, imported
 only when they run: a machine without torch serves an exported graph.
 """
 
@@ -10,12 +10,20 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from semseg_app.artifact import LabelSpace, read_config, read_manifest
+from semseg_app.artifact import CONFIG, LabelSpace, read_config, read_manifest
 from semseg_app.errors import UserError
+from semseg_app.inference.engines.plans import SUFFIX
 
-KINDS = ("auto", "torch", "onnxruntime")
+KINDS = ("auto", "torch", "onnxruntime", "tensorrt")
 DEVICES = ("auto", "cpu", "cuda")
-GRAPH = Path("onnx", "model.onnx")
+GRAPHS = {
+    "fp32": Path("onnx", "model.onnx"),
+    "fp16": Path("onnx", "model-fp16.onnx"),
+    "int8": Path("onnx", "model-int8.onnx"),
+}
+"""Precision -> where a model folder keeps its exported graph."""
+GRAPH = GRAPHS["fp32"]
+PRECISIONS = ("auto", *GRAPHS)
 
 
 class Prediction(NamedTuple):
@@ -54,46 +62,72 @@ class ProbabilityEngine(Engine, Protocol):
         ...
 
 
-def open_engine(model: str | Path, kind: str = "auto", device: str = "auto", threads: int | None = None) -> Engine:
-    """Load a model folder or an .onnx file.
+def open_engine(
+    model: str | Path,
+    kind: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    precision: str = "auto",
+    force: bool = False,
+) -> Engine:
+    """Load a model folder, an .onnx or an .engine file.
 
     Args:
-        model: a model folder or an .onnx file.
-        kind: "torch", "onnxruntime" or "auto" (ONNX Runtime when the folder holds an exported graph, else torch).
+        model: a model folder, an .onnx file or an .engine file of TensorRT.
+        kind: "torch", "onnxruntime", "tensorrt" or "auto" (ONNX Runtime when the folder holds an exported graph, else
+            torch).
         device: "cpu", "cuda", or "auto". Asked for "cuda" and not getting it is an error, never a silent fallback.
         threads: CPU threads; None leaves the runtime's default.
+        precision: which of a folder's exported graphs: "fp32", "fp16", "int8", or "auto" (fp32; of TensorRT's engines
+            fp16).
+        force: run a graph that verification rejected all the same.
     """
     path = Path(model)
-    if kind not in KINDS:
-        raise UserError(f"engine {kind!r}: there are {', '.join(KINDS)}")
-    if device not in DEVICES:
-        raise UserError(f"device {device!r}: there are {', '.join(DEVICES)}")
+    for name, value, there_are in (
+        ("engine", kind, KINDS),
+        ("device", device, DEVICES),
+        ("precision", precision, PRECISIONS),
+    ):
+        if value not in there_are:
+            raise UserError(f"{name} {value!r}: there are {', '.join(there_are)}")
     if not path.exists():
         raise UserError(f"{path}: no such model folder or .onnx file")
+    if kind == "tensorrt" or path.suffix == SUFFIX:
+        return _open_tensorrt(path, kind, device, precision, force)
     if path.is_dir():
         read_config(path)
-        graph = path / GRAPH
-        if kind == "torch" or (kind == "auto" and not (graph.is_file() and _installed("onnxruntime"))):
+        reduced = precision not in ("auto", "fp32")
+        graph = path / GRAPHS[precision if reduced else "fp32"]
+        if kind == "torch" and reduced:
+            raise UserError(f"{path}: the torch engine runs in fp32; for {precision} use --engine onnxruntime")
+        if kind == "torch" or (kind == "auto" and not reduced and not (graph.is_file() and _installed("onnxruntime"))):
             return _open_torch(path, device, threads)
         if not graph.is_file():
-            raise UserError(f"{graph}: missing; run `semseg export {path} --to onnx` first")
-        _refuse_rejected(path)
+            options = f" --precision {precision} --data DATASET" if reduced else ""
+            raise UserError(f"{graph}: missing; run `semseg export {path} --to onnx{options}` first")
     else:
         if path.suffix != ".onnx":
-            raise UserError(f"{path}: neither a model folder nor an .onnx file")
+            raise UserError(f"{path}: neither a model folder nor an .onnx or .engine file")
         if kind == "torch":
             raise UserError(f"{path}: the torch engine runs a model folder, not an exported graph; give the folder")
+        if precision != "auto":
+            raise UserError(f"{path}: a file has its own precision; leave --precision out, or give the model folder")
         graph = path
+    if not force:
+        refuse_rejected(graph)
     return _open_onnxruntime(graph, device, threads)
 
 
-def _refuse_rejected(folder: Path) -> None:
-    """UserError when verification found that the exported graph is not the trained network."""
-    entry = read_manifest(folder).get("exports", {}).get(GRAPH.as_posix(), {})
+def refuse_rejected(graph: Path) -> None:
+    """UserError when verification found that a graph in a model folder is not the trained network."""
+    folder = graph.resolve().parent.parent
+    if not (folder / CONFIG).is_file():
+        return
+    entry = read_manifest(folder).get("exports", {}).get(graph.resolve().relative_to(folder).as_posix(), {})
     if entry.get("verdict") == "rejected":
         raise UserError(
-            f"{folder / GRAPH}: rejected when it was exported: {'; '.join(entry['reasons'])}. "
-            f"Run `semseg export {folder}` again, or use --engine torch"
+            f"{graph}: rejected when it was exported: {'; '.join(entry['reasons'])}. "
+            f"Run `semseg export {folder}` again, run it all the same with --force, or use --engine torch"
         )
 
 
@@ -122,6 +156,16 @@ def _open_onnxruntime(graph: Path, device: str, threads: int | None) -> Engine:
             f"{graph}: running it needs the extra `cpu` or `gpu` ({error}): pip install 'semseg-app[cpu]'"
         ) from error
     return OnnxRuntimeEngine(graph, device, threads)
+
+
+def _open_tensorrt(path: Path, kind: str, device: str, precision: str, force: bool) -> Engine:
+    if path.is_dir():
+        read_config(path)
+    elif path.suffix != SUFFIX or kind not in ("auto", "tensorrt"):
+        raise UserError(f"{path}: --engine tensorrt and .engine files go together; give both, or the model folder")
+    from semseg_app.inference.engines.tensorrt import open_tensorrt
+
+    return open_tensorrt(path, device, precision, force)
 
 
 def _installed(module: str) -> bool:

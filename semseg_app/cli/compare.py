@@ -1,0 +1,62 @@
+"""`semseg compare`: runs side by side."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from semseg_app.training.compare import Row
+
+
+def compare(
+    what: Annotated[list[Path], typer.Argument(help="A comparison file (YAML), or folders of finished runs.")],
+    baseline: Annotated[str | None, typer.Option(help="The row that gains are counted from.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the runs of a comparison file lie.")] = Path("runs/compare"),
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON on stdout.")] = False,
+) -> None:
+    """Train what a comparison file describes, or read finished runs, and print scores, gains, time and memory."""
+    import json
+
+    from semseg_app.training.compare import load_comparison, read_runs, run_comparison, tabulate
+
+    if len(what) == 1 and what[0].suffix in (".yaml", ".yml"):
+        comparison = load_comparison(what[0])
+        reports = run_comparison(comparison, out)
+        baseline = baseline or comparison.baseline
+    else:
+        reports = read_runs(what)
+    rows = tabulate(reports, baseline)
+    if as_json:
+        print(json.dumps([row._asdict() | {"deviation": row.deviation} for row in rows], indent=2))
+    elif markdown:
+        print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
+        for row in rows:
+            print("| " + " | ".join(_cells(row)) + " |")
+    else:
+        _print_table(rows)
+
+
+COLUMNS = ("row", "seeds", "steps", "val mIoU %", "gain", "seconds", "peak MB")
+
+
+def _cells(row: "Row") -> list[str]:
+    mean = sum(row.scores) / len(row.scores)
+    spread = f" ± {row.deviation:.1f}" if len(row.scores) > 1 else ""
+    gain = "" if row.gain is None else f"{row.gain:+.1f}"
+    cells = [row.name, len(row.scores), row.steps, f"{mean:.1f}{spread}", gain, f"{row.seconds:.0f}"]
+    return [*(str(cell) for cell in cells), f"{row.memory_mb:.0f}"]
+
+
+def _print_table(rows: list["Row"]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    table.add_column(COLUMNS[0])
+    for column in COLUMNS[1:]:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(*_cells(row))
+    Console(highlight=False).print(table)

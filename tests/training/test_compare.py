@@ -1,0 +1,103 @@
+"""`semseg compare`: what is run, what is counted, what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from semseg_app.cli.main import app
+from semseg_app.errors import UserError
+from semseg_app.training.compare import load_comparison, read_runs, run_comparison, tabulate
+
+NETWORK = {"architecture": "segformer", "encoder": "tu-test_efficientnet", "pretrained": None, "decoder_channels": 16}
+
+
+def write(folder: Path, root: Path, **changes) -> Path:
+    recipe = {
+        "name": "tiny",
+        "data": {"root": str(root)},
+        "model": NETWORK,
+        "view": {"crop": [48, 64]},
+        "batch_size": 2,
+        "precision": "fp32",
+        "threads": 1,
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    content = {
+        "recipe": str(folder / "recipe.yaml"),
+        "set": {"schedule.steps": 4, "evaluate_every": 4},
+        "seeds": [0, 1],
+        "baseline": "alone",
+        "rows": {
+            "alone": {},
+            "As long": {"same_time_as": "big batch"},
+            "big batch": {"batch_size": 4, "optimizer.lr": 0.02},
+        },
+    }
+    path = folder / "comparison.yaml"
+    path.write_text(yaml.safe_dump(content | changes, sort_keys=False))
+    return path
+
+
+def test_rows_seeds_gains_and_equal_time(tiny_dataset, tmp_path):
+    path = write(tmp_path, tiny_dataset)
+    reports = run_comparison(load_comparison(path), tmp_path / "out", say=lambda line: None)
+    assert list(reports) == ["alone", "As long", "big batch"]
+    assert [[report["recipe"]["seed"] for report in runs] for runs in reports.values()] == [[0, 1]] * 3
+    for alone, longer, big in zip(*reports.values(), strict=True):
+        assert longer["steps"] == max(1, round(big["seconds"] / alone["seconds"] * alone["steps"]))
+        assert big["recipe"]["batch_size"] == 4
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["alone-0", "alone-1", "as-long-0", "as-long-1", "big-batch-0", "big-batch-1"]
+
+    # Nothing is trained twice, and the table is the mean of the reports, counted by hand.
+    runner = CliRunner()
+    result = runner.invoke(app, ["compare", str(path), "--out", str(tmp_path / "out"), "--json"])
+    rows = {row["name"]: row for row in json.loads(result.stdout)}
+    means = {
+        name: 50
+        * sum(
+            json.loads((tmp_path / "out" / f"{name}-{seed}" / "report.json").read_text())["last"]["student"]["miou"]
+            for seed in (0, 1)
+        )
+        for name in ("alone", "big-batch")
+    }
+    assert sum(rows["alone"]["scores"]) / 2 == pytest.approx(means["alone"])
+    assert rows["alone"]["gain"] is None
+    assert rows["big batch"]["gain"] == pytest.approx(means["big-batch"] - means["alone"])
+
+    # The same from the folders.
+    folders = [str(one) for one in sorted((tmp_path / "out").glob("[ab]*-[01]"))]
+    shown = runner.invoke(app, ["compare", *folders, "--baseline", "alone", "--markdown"])
+    assert "| alone | 2 | 4 |" in shown.stdout
+    assert f"{rows['big batch']['gain']:+.1f}" in shown.stdout
+    with pytest.raises(UserError, match="--baseline none: no such row; there are: alone"):
+        tabulate(read_runs([tmp_path / "out" / "alone-0"]), "none")
+
+
+def test_what_is_refused(tiny_dataset, tmp_path):
+    with pytest.raises(UserError, match="baseline: 'other' is no row with a length of its own; rows: alone"):
+        load_comparison(write(tmp_path, tiny_dataset, baseline="other"))
+    with pytest.raises(UserError, match=r"rows\.x\.same_time_as: 'y' is no row"):
+        load_comparison(write(tmp_path, tiny_dataset, rows={"alone": {}, "x": {"same_time_as": "y"}}))
+    wrong = load_comparison(write(tmp_path, tiny_dataset, rows={"alone": {}, "x": {"optimizer.lrr": 1}}))
+    with pytest.raises(UserError, match=r"unknown key optimizer\.lrr; did you mean lr"):
+        run_comparison(wrong, tmp_path / "out", say=lambda line: None)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match=r"missing; .* is no run folder"):
+        read_runs([tmp_path])
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(UserError, match="not a report of semseg train"):
+        read_runs([tmp_path])
+    runs = {"a": [report("1")], "b": [report("2")]}
+    with pytest.raises(UserError, match="a and b were scored on different images"):
+        tabulate(runs, None)
+    with pytest.raises(UserError, match=r"a: its run had no data\.val"):
+        tabulate({"a": [report("1") | {"last": {}}]}, None)
+
+
+def report(val: str) -> dict:
+    last = {"teacher": {"miou": 0.5}, "student": {"miou": 0.1}}
+    return {"name": "a", "steps": 1, "seconds": 1.0, "memory_mb": 1, "last": last, "data": {"val": {"hash": val}}}

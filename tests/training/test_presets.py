@@ -1,0 +1,144 @@
+"""Presets: each loads, fits its network, and is as long and as large as the run that it aims at."""
+
+import re
+from fractions import Fraction
+from math import ceil
+
+import pytest
+import torch
+
+from semseg_app.data.splits import split_name
+from semseg_app.model_spec import ModelSpec
+from semseg_app.models import build
+from semseg_app.training.methods import METHODS
+from semseg_app.training.recipe import PRESETS, Recipe, load_recipe
+
+NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+RECIPES = {name: load_recipe(name, []) for name in NAMES}
+IMAGES = {"voc": 1464, "cityscapes": 2975, "coco": 118287, "camvid": 367}
+"""What the labeled lists are drawn from."""
+LABELED = {("voc", "1/16"): 92, ("cityscapes", "1/16"): 186, ("cityscapes", "1/8"): 372}
+LABELED |= {("coco", "1/512"): 232, ("camvid", "1/8"): 46}
+
+# Crop, labeled and unlabeled batch, optimiser, lr, factor of the head, weight decay, power of the schedule.
+ROWS = {
+    "voc-supervised": (513, 8, None, "sgd", 0.007, 1, 1e-4, 1.0),
+    "cityscapes-supervised": (513, 8, None, "sgd", 0.007, 1, 1e-4, 1.0),
+    "coco-supervised": (513, 8, None, "sgd", 0.007, 1, 4e-5, 1.0),
+    "voc-mean-teacher": (512, 8, 8, "sgd", 0.001, 10, 0, 0.9),
+    "voc-fixmatch": (321, 8, 8, "sgd", 0.001, 10, 1e-4, 0.9),
+    "voc-self-training": (513, 64, 64, "sgd", 0.007, 1, 4e-5, 0.9),
+    "voc-pseudoseg": (513, 64, 64, "sgd", 0.007, 1, 1e-4, 0.9),
+    "cityscapes-pseudoseg": (513, 64, 64, "sgd", 0.007, 1, 1e-4, 0.9),
+    "coco-pseudoseg": (513, 64, 64, "sgd", 0.007, 1, 4e-5, 0.9),
+    "voc-pc2seg": (513, 8, 8, "sgd", 0.007, 1, 1e-4, 1.0),
+    "cityscapes-pc2seg": (513, 8, 8, "sgd", 0.007, 1, 1e-4, 1.0),
+    "coco-pc2seg": (513, 8, 8, "sgd", 0.007, 1, 4e-5, 1.0),
+    "voc-s4former": (512, 8, 8, "sgd", 0.001, 10, 0, 0.9),
+    "cityscapes-s4former": (768, 8, 8, "sgd", 0.001, 10, 0, 0.9),
+    "coco-s4former": (512, 8, 8, "sgd", 0.001, 10, 0, 0.9),
+    "voc-unimatch": (321, 8, 8, "sgd", 0.001, 10, 1e-4, 0.9),
+    "cityscapes-unimatch": (801, 8, 8, "sgd", 0.005, 1, 1e-4, 0.9),
+    "coco-unimatch": (513, 8, 8, "sgd", 0.004, 10, 1e-4, 0.9),
+    "voc-augseg": (513, 16, 16, "sgd", 0.001, 10, 1e-4, 0.9),
+    "cityscapes-augseg": (800, 16, 16, "sgd", 0.01, 1, 5e-4, 0.9),
+}
+STEPS = {
+    "voc-supervised": 30_000,
+    "voc-self-training": 30_000,
+    "voc-pseudoseg": 30_000,
+    "voc-pc2seg": 30_000,
+    "voc-mean-teacher": 80_000,
+    "voc-s4former": 80_000,
+    "cityscapes-supervised": 130_000,
+    "cityscapes-pseudoseg": 130_000,
+    "cityscapes-pc2seg": 130_000,
+    "cityscapes-s4former": 40_000,
+    "coco-supervised": 200_000,
+    "coco-pseudoseg": 200_000,
+    "coco-pc2seg": 200_000,
+    "coco-s4former": 160_000,
+}
+EPOCHS = {
+    "voc-fixmatch": (80, 10582),
+    "voc-unimatch": (80, 10582),
+    "voc-augseg": (80, 10582),
+    "cityscapes-unimatch": (240, 2975 - 186),
+    "cityscapes-augseg": (240, 2975 - 186),
+    "coco-unimatch": (30, 118287 - 232),
+}
+"""Epochs of so many unlabeled images."""
+
+
+def unlabeled_batch(recipe: Recipe) -> int | None:
+    return None if recipe.data.unlabeled is None else recipe.unlabeled_batch_size or recipe.batch_size
+
+
+def test_every_semi_supervised_preset_of_a_published_row_is_in_the_tables():
+    named = {
+        name for name in NAMES if name.startswith(("voc-", "cityscapes-", "coco-")) and RECIPES[name].data.unlabeled
+    }
+    supervised = {name for name in ROWS if name.endswith("-supervised")}
+    assert ROWS.keys() == STEPS.keys() | EPOCHS.keys() == named | supervised
+    methods = {recipe.method.name for recipe in RECIPES.values()}
+    assert METHODS.keys() <= methods
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_size_optimiser_and_length_are_the_published_ones(name):
+    recipe = RECIPES[name]
+    optimizer = recipe.optimizer
+    row = (*recipe.view.crop[:1], recipe.batch_size, unlabeled_batch(recipe), optimizer.name, optimizer.lr)
+    row += (optimizer.head_lr_factor, optimizer.weight_decay, recipe.schedule.power)
+    assert row == pytest.approx(ROWS[name])
+    assert recipe.view.crop[0] == recipe.view.crop[1]
+    assert (recipe.view.scale, recipe.view.flip, optimizer.momentum) == ((0.5, 2.0), 0.5, 0.9)
+    if name in EPOCHS:
+        epochs, images = EPOCHS[name]
+        assert recipe.schedule.steps == epochs * (images // recipe.batch_size)
+    else:
+        assert recipe.schedule.steps == STEPS[name]
+
+
+def test_what_only_cityscapes_has():
+    unimatch, augseg = RECIPES["cityscapes-unimatch"].method, RECIPES["cityscapes-augseg"].method
+    assert (unimatch.threshold, unimatch.ohem_threshold, unimatch.ohem_min_kept) == (0, 0.7, 200_000)
+    assert (augseg.threshold, augseg.ohem_threshold, augseg.ohem_min_kept) == (0, 0.7, 100_000)
+    assert (augseg.ema.momentum, RECIPES["voc-augseg"].method.ema.momentum) == (0.996, 0.999)
+    elsewhere = [RECIPES[name].method for name in ROWS if not name.startswith("cityscapes")]
+    assert all(getattr(method, "threshold", 0.95) == 0.95 and method.ohem_threshold is None for method in elsewhere)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lists_crop_and_batch_fit_the_method(name):
+    recipe = RECIPES[name]
+    listed, _, kind = recipe.data.labeled.rpartition("-")
+    if kind == "labeled":
+        dataset, size = name.partition("-")[0], listed.replace("_", "/")
+        assert split_name(size) == listed
+        assert ceil(Fraction(size) * IMAGES[dataset]) == LABELED[dataset, size]
+    if recipe.method.name not in ("supervised", "distillation"):
+        # One process or two, with a pair to mix on each.
+        assert recipe.batch_size == unlabeled_batch(recipe)
+        assert recipe.batch_size % 4 == 0
+    if patch := re.search(r"patch(\d+)", recipe.model.encoder):
+        assert all(side % int(patch[1]) == 0 for side in recipe.view.crop)
+    if recipe.method.name == "s4former":
+        assert all(side % recipe.method.shuffle_block == 0 for side in recipe.view.crop)
+
+
+@pytest.mark.parametrize("choice", sorted({one.model.model_dump_json() for one in RECIPES.values()}))
+def test_networks_can_be_built(choice):
+    recipe = next(one for one in RECIPES.values() if one.model.model_dump_json() == choice)
+    spec = ModelSpec(**recipe.model.model_dump(exclude={"pretrained", "auxiliary"}), num_classes=21)
+    with torch.device("meta"):
+        network = build(spec, auxiliary=recipe.model.auxiliary)
+        images = torch.rand(2, 3, *recipe.view.crop)
+    features = network.eval().features(images)
+    assert network.upsample(features.logits, *recipe.view.crop).shape == (2, 21, *recipe.view.crop)
+    assert len(features.auxiliary) == len(recipe.model.auxiliary)
+
+
+def test_blend_is_an_override_away():
+    recipe = load_recipe("voc-unimatch", ["data.labeled=train_aug-1_8-labeled"])
+    assert recipe.data.labeled == f"{split_name('1/8', 'train_aug')}-labeled"

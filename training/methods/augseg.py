@@ -1,0 +1,83 @@
+"""AugSeg: mean teacher with strong views of random intensity and CutMix that gives unsure images true labels.
+
+Zhao et al., "Augmentation Matters: A Simple-yet-Effective Approach to Semi-supervised Semantic Segmentation", 2023.
+Unlike the released code, padding is not learned from.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from semseg_app.models import SegmentationNetwork
+from semseg_app.training.consistency import Reduction
+from semseg_app.training.data import Batch, LabeledBatch, Pool
+from semseg_app.training.ema import EmaConfig, EmaTeacher
+from semseg_app.training.guardrails import PseudoLabelMonitor
+from semseg_app.training.labeled_loss import LabeledLoss
+from semseg_app.training.mixing import MixBatch, adaptive_cutmix, certainty
+from semseg_app.training.pseudo_labels import HardLabelConfig, HardLabelLoss, pseudo_labels
+from semseg_app.training.strong_views import augseg_view
+
+
+class AugSegConfig(HardLabelConfig):
+    """The defaults are those of the published VOC runs; Cityscapes takes momentum 0.996, threshold 0, OHEM, no weak."""
+
+    name: Literal["augseg"] = "augseg"
+    ema: EmaConfig = EmaConfig()
+    weak_in_batch: bool = True
+    """The student's batch also holds the weak views, without a loss: batch norm then sees images as they are. It costs
+    a third of the student's pass, and a network without batch norm gains nothing by it."""
+    reduction: Reduction = "all"
+
+
+class AugSeg(nn.Module):
+    """See `semseg_app.training.methods` for what the loop asks of a method."""
+
+    uses_unlabeled = True
+    strong_views = (augseg_view,)
+
+    def __init__(self, config: AugSegConfig, network: SegmentationNetwork, labeled: Pool):
+        super().__init__()
+        self.config = config
+        self.network = network
+        self.teacher = EmaTeacher(network, config.ema)
+        self.labeled_loss = LabeledLoss(config, labeled, network)
+        self.hard_label_loss = HardLabelLoss(config, labeled)
+        self.monitor = PseudoLabelMonitor(config.guardrails, labeled, config.threshold)
+
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The labeled losses and `unsupervised`. The teacher labels the weak view in eval mode.
+
+        Labeled, mixed and weak images are one pass of the student, because they share batch statistics (with several
+        processes each passes its own share). An image's score is a mean over the network's own grid.
+        """
+        assert batch.unlabeled is not None
+        weak, pad = batch.unlabeled.weak, batch.unlabeled.pad
+        height, width = pad.shape[1:]
+        teacher = self.teacher(weak)
+        pseudo = pseudo_labels(self.network, teacher, height, width)
+        self.monitor.observe(pseudo.labels, pseudo.confidence, ~pad)
+        unlabeled = MixBatch(batch.unlabeled.strong[0], pseudo.labels, pseudo.confidence, pad, batch.unlabeled.cut[0])
+        helpers = _with_true_labels(batch.labeled)
+        mixed = adaptive_cutmix(unlabeled, helpers, certainty(teacher), torch.default_generator)
+
+        parts = [batch.labeled.images, mixed.images, *([weak] if self.config.weak_in_batch else [])]
+        first, rest = self.network.features(torch.cat(parts)).split(len(batch.labeled.images))
+        losses = self.labeled_loss(self.network, first, batch.labeled)
+        loss = self.hard_label_loss(self.network.upsample(rest.logits[: len(weak)], height, width), mixed)
+        return losses | {"unsupervised": self.config.unlabeled_weight(step) * loss}
+
+    def after_step(self, step: int) -> None:
+        """The teacher follows the student."""
+        self.teacher.follow(self.network, step)
+
+    def networks(self) -> dict[str, SegmentationNetwork]:
+        """The teacher is what this method delivers; the student is evaluated beside it."""
+        return {"teacher": self.teacher.network, "student": self.network}
+
+
+def _with_true_labels(labeled: LabeledBatch) -> MixBatch:
+    """Labeled crops as a source of pixels: sure of every label; ignored pixels stay ignored."""
+    sure = torch.ones(labeled.labels.shape, device=labeled.labels.device)
+    return MixBatch(labeled.images, labeled.labels, sure, labeled.pad, torch.zeros_like(labeled.pad))

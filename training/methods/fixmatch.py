@@ -1,0 +1,68 @@
+"""FixMatch for segmentation: the student labels its own weak view and learns the confident pixels on a strong one.
+
+Sohn et al., "FixMatch", NeurIPS 2020, in the form of Yang et al., "Revisiting Weak-to-Strong Consistency in
+Semi-Supervised Semantic Segmentation" (UniMatch), CVPR 2023, section 3.1. There is no EMA teacher.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from semseg_app.models import SegmentationNetwork
+from semseg_app.training.data import Batch, Pool
+from semseg_app.training.guardrails import PseudoLabelMonitor
+from semseg_app.training.labeled_loss import LabeledLoss
+from semseg_app.training.mixing import Mix, MixBatch, mix
+from semseg_app.training.pseudo_labels import HardLabelConfig, HardLabelLoss, pseudo_labels
+from semseg_app.training.strong_views import STRONG_VIEWS, StrongViewName
+
+
+class FixMatchConfig(HardLabelConfig):
+    """The defaults are those of the published VOC runs; Cityscapes takes threshold 0."""
+
+    name: Literal["fixmatch"] = "fixmatch"
+    strong: StrongViewName = "unimatch"
+    mix: Mix = "unimatch"
+    mix_probability: float = Field(default=0.5, ge=0, le=1)
+
+
+class FixMatch(nn.Module):
+    """See `semseg_app.training.methods` for what the loop asks of a method."""
+
+    uses_unlabeled = True
+
+    def __init__(self, config: FixMatchConfig, network: SegmentationNetwork, labeled: Pool):
+        super().__init__()
+        self.config = config
+        self.network = network
+        self.labeled_loss = LabeledLoss(config, labeled, network)
+        self.hard_label_loss = HardLabelLoss(config, labeled)
+        self.strong_views = (STRONG_VIEWS[config.strong],)
+        self.monitor = PseudoLabelMonitor(config.guardrails, labeled, config.threshold)
+
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The labeled losses and `unsupervised`, each at half weight (equation 1 and the code).
+
+        Labeled and weak images share one forward pass and its batch statistics; labels come from that pass.
+        """
+        assert batch.unlabeled is not None
+        images = torch.cat([batch.labeled.images, batch.unlabeled.weak])
+        first, rest = self.network.features(images).split(len(batch.labeled.images))
+        losses = self.labeled_loss(self.network, first, batch.labeled)
+        pad, cut = batch.unlabeled.pad, batch.unlabeled.cut[0]
+        pseudo = pseudo_labels(self.network, rest.logits, *pad.shape[1:])
+        self.monitor.observe(pseudo.labels, pseudo.confidence, ~pad)
+        own = MixBatch(batch.unlabeled.strong[0], pseudo.labels, pseudo.confidence, pad, cut)
+        mixed = mix(self.config.mix, own, self.network.spec.num_classes, self.config.mix_probability)
+        loss = self.hard_label_loss(self.network.full_logits(mixed.images), mixed)
+        losses["unsupervised"] = self.config.unlabeled_weight(step) * loss
+        return {name: value / 2 for name, value in losses.items()}
+
+    def after_step(self, step: int) -> None:
+        """Nothing to update."""
+
+    def networks(self) -> dict[str, SegmentationNetwork]:
+        """The student is its own teacher."""
+        return {"student": self.network}

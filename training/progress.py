@@ -1,0 +1,48 @@
+"""What a run says while it goes on."""
+
+import resource
+import sys
+import time
+from typing import Any
+
+import torch
+
+
+def progress_line(entry: dict[str, Any], steps: int, seconds_left: float) -> str:
+    """An entry of the log as one line, with the time that is left."""
+    losses = "  ".join(f"{name} {value:.4f}" for name, value in entry["losses"].items())
+    eta = time.strftime("%H:%M:%S", time.gmtime(seconds_left))
+    pseudo = entry.get("pseudo_labels")
+    if pseudo:
+        losses += f"  coverage {100 * pseudo['coverage']:.1f} %  drift {pseudo['drift']:.2f}"
+    return (
+        f"step {entry['step']}/{steps}  {losses}  lr {entry['lr']:.2e}  {entry['images_per_second']:.1f} images/s  "
+        f"ETA {eta}  {entry['memory_mb']:.0f} MB"
+    )
+
+
+def agreement(pseudo_labels: dict[str, float]) -> str:
+    """How right confident predictions are (training/evaluation.py), to go behind a score; empty where it is unknown."""
+    if "agreement" not in pseudo_labels:
+        return ""
+    return (
+        f"; of its confident pixels ({100 * pseudo_labels['coverage']:.1f} %) "
+        f"{100 * pseudo_labels['agreement']:.1f} % are right"
+    )
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak of the device's allocator, or of this process's resident memory on a CPU."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    scale = 2**20 if sys.platform == "darwin" else 2**10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale, 1)
+
+
+def to_stderr(line: str) -> None:
+    """Where lines go unless somebody takes them."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def nowhere(line: str) -> None:
+    """Other ranks stay silent."""
