@@ -4,10 +4,13 @@ Position p of a stream (p = step * batch size + slot) always names the same samp
 number of workers, ranks or accumulation steps, and wherever a run was interrupted.
 """
 
+import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 
 import torch
@@ -185,11 +188,20 @@ def batches(stream: Stream, positions: StepPositions, workers: int, pin_memory: 
 
     Crops are too small to share between threads: on a busy machine the threads' waiting for each other costs ten times
     the work (0.7 against 50 ms a sample). So samples are made on one thread, as in a worker process.
+
+    Worker processes come from a fork server: a fork of this process, which holds threads, may inherit a lock that
+    nobody is left to release, and then waits for ever.
     """
+    context = None
+    if workers:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
     loader = DataLoader(
         stream,
         batch_sampler=positions,
         num_workers=workers,
+        multiprocessing_context=context,
+        worker_init_fn=_live_as_long_as_the_run if workers else None,
         pin_memory=pin_memory,
         persistent_workers=False,
         prefetch_factor=4 if workers else None,
@@ -207,6 +219,20 @@ def batches(stream: Stream, positions: StepPositions, workers: int, pin_memory: 
         finally:
             torch.set_num_threads(threads)
         yield batch
+
+
+def _live_as_long_as_the_run(worker: int) -> None:
+    """Not shorter: a terminal sends Ctrl-C to every process, but the run finishes its step first and needs its workers
+    for that. Not longer: PyTorch's worker watches its parent, which is the fork server here, and not the run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    run = multiprocessing.parent_process()
+    assert run is not None
+
+    def end_with_the_run() -> None:
+        run.join()
+        os._exit(1)
+
+    Thread(target=end_with_the_run, daemon=True).start()
 
 
 def to_labeled(raw: dict[str, Any], device: torch.device, label_count: Tensor) -> LabeledBatch:

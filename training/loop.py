@@ -51,7 +51,11 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
 
     # Data
     data = open_dataset(recipe.data.root, recipe.data.layout)
-    labeled = Pool(data, data.samples(recipe.data.labeled), with_labels=True, cache=recipe.data.cache)
+    workers = recipe.data.workers
+    if workers is None:
+        workers = min(8, os.cpu_count() or 1) if accelerator.device.type == "cuda" else 0
+    cache = False if workers else recipe.data.cache
+    labeled = Pool(data, data.samples(recipe.data.labeled), with_labels=True, cache=cache)
     val = Pool(data, data.samples(recipe.data.val), True, recipe.data.cache) if recipe.data.val else None
     if val:
         _refuse_overlap(labeled, val, recipe)
@@ -62,7 +66,7 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
     spec = ModelSpec(**choice, num_classes=data.num_classes)
     network = build(spec, recipe.model.pretrained, recipe.model.auxiliary)
     method = build_method(recipe.method, network, labeled)
-    unlabeled = _unlabeled_pool(recipe, data, method)
+    unlabeled = _unlabeled_pool(recipe, data, method, cache)
     if accelerator.device.type == "cuda" and accelerator.num_processes > 1:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
     if recipe.channels_last:
@@ -120,7 +124,7 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
         facts[role] = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
         say(f"  before the first step: {role} val mIoU {100 * scores.miou:.2f} %")
 
-    feed = _feed(recipe, accelerator, labeled, unlabeled, method, first_step)
+    feed = _feed(recipe, accelerator, labeled, unlabeled, method, first_step, workers)
     stop = StopSignal(accelerator.num_processes == 1)
     sums: dict[str, Tensor] = {}
     steps = recipe.schedule.steps
@@ -291,7 +295,7 @@ def _optimizer(section: OptimizerSection, method: nn.Module) -> torch.optim.Opti
     return torch.optim.AdamW(arguments, fused=True)
 
 
-def _unlabeled_pool(recipe: Recipe, data: SegmentationData, method: nn.Module) -> Pool | None:
+def _unlabeled_pool(recipe: Recipe, data: SegmentationData, method: nn.Module, cache: bool | None) -> Pool | None:
     if not method.uses_unlabeled:
         return None
     if recipe.data.unlabeled is None:
@@ -304,18 +308,21 @@ def _unlabeled_pool(recipe: Recipe, data: SegmentationData, method: nn.Module) -
     folder = getattr(recipe.method, "pseudo_labels", None)
     if folder:
         data, samples = as_labeled(folder, data, samples)
-    return Pool(data, samples, bool(folder), recipe.data.cache, image_labels)
+    return Pool(data, samples, bool(folder), cache, image_labels)
 
 
 def _feed(
-    recipe: Recipe, accelerator: Accelerator, labeled: Pool, unlabeled: Pool | None, method: nn.Module, first_step: int
+    recipe: Recipe,
+    accelerator: Accelerator,
+    labeled: Pool,
+    unlabeled: Pool | None,
+    method: nn.Module,
+    first_step: int,
+    workers: int,
 ) -> Iterator[Iterator[Batch]]:
     """For every step, its micro-batches on the device."""
     device = accelerator.device
     cuda = device.type == "cuda"
-    workers = recipe.data.workers
-    if workers is None:
-        workers = min(8, os.cpu_count() or 1) if cuda else 0
     rank, world = accelerator.process_index, accelerator.num_processes
 
     def stream(pool: Pool, name: str, batch_size: int, strong: Any = ()) -> Iterator[dict[str, Any]]:

@@ -41,7 +41,13 @@ class DataSection(Section):
     workers: int | None = Field(default=None, ge=0)
     """Loader processes; null = none on a CPU, up to 8 with a GPU."""
     cache: bool | None = None
-    """Keep decoded images in memory; null = when they stay under 4 GiB."""
+    """Keep decoded images in memory; null = when they stay under 4 GiB. Loader processes read theirs from disk."""
+
+    @model_validator(mode="after")
+    def _workers_read_from_disk(self) -> "DataSection":
+        if self.cache and self.workers:
+            raise ValueError("cache: true needs workers: 0; loader processes read their images from disk")
+        return self
 
 
 class ModelSection(NetworkChoice):

@@ -1,5 +1,6 @@
 """The loop through its public surface: resume, kills, processes, errors."""
 
+import contextlib
 import json
 import os
 import signal
@@ -102,10 +103,22 @@ def test_killed_at_any_step_and_resumed_is_the_same_run(step, finished, tiny_dat
     assert best[0] == best[1]
 
 
-def test_sigkill_leaves_whole_folders(finished, tiny_dataset, tmp_path):
-    """A real process, killed three times at moments of its own; what it leaves is whole, and the end is the same."""
+def session(leader: int) -> list[int]:
+    """The processes of a session that still run."""
+    members = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            state, _, _, its_leader, *_ = path.read_text().rpartition(")")[2].split()
+            if int(its_leader) == leader and state not in "ZX":
+                members.append(int(path.parent.name))
+    return members
+
+
+def test_sigkill_leaves_whole_folders_and_no_process(finished, tiny_dataset, tmp_path):
+    """A real process, killed twice at moments of its own; what it leaves is whole, and the end is the same."""
     run = tmp_path / "run"
-    content = recipe(tiny_dataset, run, checkpoint_every=1, evaluate_every=1).model_dump(mode="json")
+    data = {"root": tiny_dataset, "workers": 2}
+    content = recipe(tiny_dataset, run, data=data, checkpoint_every=1, evaluate_every=1).model_dump(mode="json")
     (tmp_path / "recipe.yaml").write_text(json.dumps(content))
     command = [sys.executable, "-m", "semseg_app.training", str(tmp_path / "recipe.yaml"), "--resume"]
     for checkpoints in (1, 2):
@@ -114,8 +127,13 @@ def test_sigkill_leaves_whole_folders(finished, tiny_dataset, tmp_path):
         while len(list((run / "checkpoints").glob("step-*.pt"))) < checkpoints and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGKILL)
+        assert len(session(process.pid)) > 2
+        process.kill()
         process.wait()
+        deadline = time.monotonic() + 60
+        while session(process.pid):
+            assert time.monotonic() < deadline, "loader processes outlive the run"
+            time.sleep(0.1)
         for folder in (run / "models").iterdir():
             if not folder.name.startswith("."):
                 load(folder)

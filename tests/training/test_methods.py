@@ -143,7 +143,10 @@ def test_interrupted_is_uninterrupted(case, tiny_dataset, whole_runs, tmp_path, 
         patch.setattr(method, "after_step", die)
         with pytest.raises(Killed):
             train(Recipe.model_validate(recipe(tiny_dataset, tmp_path / "run", case)), say=lambda line: None)
-    again = recipe(tiny_dataset, tmp_path / "run", case)
+    # With a loader process, to which the strong views must travel.
+    again = recipe(
+        tiny_dataset, tmp_path / "run", case, data={"root": str(tiny_dataset), "unlabeled": "train", "workers": 1}
+    )
     train(Recipe.model_validate(again), resume=True, say=lambda line: None)
     whole = whole_run(case, tiny_dataset, whole_runs)
     for model in whole.glob("last*/model.safetensors"):

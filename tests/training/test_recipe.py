@@ -46,6 +46,7 @@ def test_overrides_reach_every_section(tmp_path):
         (GOOD, ["model.architecture=deeplab"], "model.architecture: Input should be 'deeplabv3'"),
         (GOOD, ["schedule.warmup=1000"], "warmup .1000. must be shorter than steps .1000."),
         (GOOD, ["view.scale=[2, 0.5]"], "smallest, largest"),
+        (GOOD, ["data.cache=true", "data.workers=2"], "cache: true needs workers: 0"),
         (GOOD, ["optimizer.lr"], "an override is written key=value"),
         (GOOD, ["name.first=1"], "name is a value, not a section"),
         ({"name": "run"}, [], "recipe.yaml: data: Field required"),
