@@ -1,18 +1,24 @@
 """Every semi-supervised method on the same data, network, length and seeds. Prints a table with mean and deviation.
 
-    python benchmarks/methods.py DATA [--only fixmatch,unimatch] [--seeds 0,1,2] [--out FOLDER] [key=value ...]
+    python benchmarks/methods.py DATA [--only FixMatch,UniMatch] [--seeds 0,1,2] [--out FOLDER] [key=value ...]
+    python benchmarks/methods.py --table
 
-Runs lie in FOLDER/<row>-<seed> and are not repeated: start it again to go on, or start several at once with
-different --only or --seeds, and a last time for the table. DATA is a folder of `semseg data generate`.
+Runs lie in FOLDER/<row>-<seed>, and what came out of each in benchmarks/records/methods/<row>-<seed>.json; what is
+recorded is not run again. So start it again to go on, or start several with different --only or --seeds. --table only
+prints what is recorded. DATA is a folder of `semseg data generate --size 96x128`.
 """
 
 import argparse
 import json
 import re
 import statistics
+import subprocess
 from pathlib import Path
 from typing import Any
 
+from semseg_app.data.layouts import open_dataset
+from semseg_app.inference.engines import open_engine
+from semseg_app.inference.pseudo_label import write_pseudo_labels
 from semseg_app.training.loop import train
 from semseg_app.training.recipe import load_recipe
 
@@ -41,6 +47,7 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "supervised": (CNN, {"name": "supervised"}),
     "supervised (all labels)": (CNN, {"name": "supervised"}),
     "mean teacher + CutMix": (CNN, {"name": "mean-teacher", "ema": EMA, **HARD}),
+    "self-training": (CNN, {"name": "self-training"}),
     "CutMix-Seg": (CNN, {"name": "mean-teacher", "ema": EMA, "loss": "squared", "mix": "french", **HARD}),
     "FixMatch": (CNN, {"name": "fixmatch", **HARD}),
     "FixMatch (threshold 0.95)": (CNN, {"name": "fixmatch", **SOFT, "threshold": 0.95}),
@@ -59,38 +66,79 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+RECORDS = Path(__file__).parent / "records" / "methods"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--only", help="rows, comma-separated; default all")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--out", type=Path, default=Path("runs/methods"))
+    parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("overrides", nargs="*", help="key=value for every run")
     arguments = parser.parse_intermixed_args()
     rows = arguments.only.split(",") if arguments.only else list(ROWS)
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    reports = {
-        row: [run(row, seed, arguments.data, arguments.out, arguments.overrides) for seed in seeds] for row in rows
-    }
+    if not arguments.table:
+        if arguments.data is None:
+            parser.error("DATA is missing")
+        for seed in seeds:
+            for row in rows:
+                if not record_file(row, seed).exists():
+                    record(row, seed, run(row, seed, arguments.data, arguments.out, arguments.overrides))
     print("| method | val mIoU | of each seed | teacher | coverage | agreement | seconds | peak MB |")
     print("|---|---|---|---|---|---|---|---|")
-    for row, results in reports.items():
-        print(line(row, results))
+    for row in rows:
+        files = [record_file(row, seed) for seed in seeds]
+        results = [json.loads(file.read_text()) for file in files if file.exists()]
+        if results:
+            print(line(row, results))
 
 
 def run(row: str, seed: int, data: Path, out: Path, overrides: list[str]) -> dict[str, Any]:
-    """The report of a row's run; made now if it is not there."""
+    """The report of a row's run."""
     output = out / f"{slug(row)}-{seed}"
-    report = output / "report.json"
-    if not report.exists():
-        network, method = ROWS[row]
-        settings = COMMON | {"data.root": str(data), "model": network, "method": LABELED_LOSS | method, "seed": seed}
-        if row.endswith("(all labels)"):
-            settings["data.labeled"] = "train"
-        chosen = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-        train(load_recipe("streets-teacher", [*chosen, f"output={output}", *overrides]), resume=True)
-    content: dict[str, Any] = json.loads(report.read_text())
-    return content
+    network, method = ROWS[row]
+    settings = COMMON | {"data.root": str(data), "model": network, "method": LABELED_LOSS | method, "seed": seed}
+    if row.endswith("(all labels)"):
+        settings["data.labeled"] = "train"
+    if row == "self-training":
+        teacher = out / f"supervised-{seed}" / "last"
+        if not teacher.exists():
+            run("supervised", seed, data, out, overrides)
+        method = method | {"pseudo_labels": str((out / f"{slug(row)}-{seed}-labels").resolve())}
+        pseudo_labels(teacher, data, method["pseudo_labels"])
+        settings["method"] = LABELED_LOSS | method
+    chosen = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    train(load_recipe("streets-teacher", [*chosen, f"output={output}", *overrides]), resume=True)
+    report: dict[str, Any] = json.loads((output / "report.json").read_text())
+    return report
+
+
+def pseudo_labels(teacher: Path, data: Path, folder: str) -> None:
+    """What the supervised network of the same seed is sure of, as masks."""
+    write_pseudo_labels(teacher, open_engine(str(teacher)), open_dataset(data), COMMON["data.unlabeled"], Path(folder))
+
+
+def record(row: str, seed: int, report: dict[str, Any]) -> None:
+    """Keep the figures of the last step; nothing is selected on the validation images."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
+    keys = ("miou", "coverage", "agreement")
+    content = {
+        "row": row,
+        "seed": seed,
+        "commit": commit.strip(),
+        "last": {role: {key: one[key] for key in keys if key in one} for role, one in report["last"].items()},
+        "seconds": report["seconds"],
+        "memory_mb": report["memory_mb"],
+    }
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    record_file(row, seed).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def record_file(row: str, seed: int) -> Path:
+    return RECORDS / f"{slug(row)}-{seed}.json"
 
 
 def slug(row: str) -> str:
@@ -98,7 +146,8 @@ def slug(row: str) -> str:
 
 
 def line(row: str, reports: list[dict[str, Any]]) -> str:
-    """One row of the table. Scores are of the last step, nothing is selected on the validation set."""
+    """One row of the table."""
+    seconds = [report["seconds"] for report in reports if report["seconds"]]
     students = [100 * report["last"]["student"]["miou"] for report in reports]
     teachers = [100 * report["last"]["teacher"]["miou"] for report in reports if "teacher" in report["last"]]
     pseudo = [report["last"].get("teacher", report["last"]["student"]) for report in reports]
@@ -111,7 +160,7 @@ def line(row: str, reports: list[dict[str, Any]]) -> str:
             f"{100 * statistics.mean(one[key] for one in pseudo):.0f} %" if key in pseudo[0] else ""
             for key in ("coverage", "agreement")
         ),
-        f"{statistics.mean(report['seconds'] for report in reports):.0f}",
+        f"{statistics.mean(seconds):.0f}" if seconds else "",
         f"{max(report['memory_mb'] for report in reports):.0f}",
     ]
     return f"| {' | '.join(cells)} |"
