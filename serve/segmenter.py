@@ -1,6 +1,5 @@
-"""The one way from uploaded bytes to a class map, for the API and the web page alike."""
+"""From uploaded bytes to a class map in one blocking call, for the web page: it runs in threads of its own."""
 
-import threading
 import time
 from typing import NamedTuple
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from semseg_app.inference.decode import decode_image
 from semseg_app.inference.engines import Engine
-from semseg_app.inference.predictor import Predictor
+from semseg_app.serve.models import Models
 
 
 class Segmentation(NamedTuple):
@@ -26,40 +25,21 @@ class Segmentation(NamedTuple):
 
 
 class Segmenter:
-    """Decodes in the caller's thread and lets one image at a time into the engine."""
+    """Decodes in the caller's thread, then waits for the engine."""
 
-    def __init__(self, engine: Engine, max_pixels: int):
-        self.engine = engine
-        self.max_pixels = max_pixels
-        self._predictor = Predictor(engine)
-        self._turn = threading.Lock()
+    def __init__(self, models: Models, name: str | None = None):
+        self._models = models
+        self._served = models.get(name)
+
+    @property
+    def engine(self) -> Engine:
+        """The one that answers now."""
+        return self._served.engine
 
     def segment(self, data: bytes) -> Segmentation:
-        """Segment an encoded photo. Blocks: call it in a thread. Raises what `decode_image` raises."""
+        """Segment an encoded photo. Blocks: call it in a thread. Raises what `decode_image` and `run` raise."""
         start = time.perf_counter()
-        image = decode_image(data, self.max_pixels)
-        decode_ms = _milliseconds_since(start)
-        with self._turn:
-            start = time.perf_counter()
-            classes, confidence = self._predictor.predict(image)
-            inference_ms = _milliseconds_since(start)
-        return Segmentation(image, classes, confidence, decode_ms, inference_ms)
-
-    def warm_up(self) -> None:
-        """Run one image through the engine, so that the first visitor does not pay for lazy start-up.
-
-        RuntimeError when the answer does not fit the image or the model's classes: such an engine must not serve.
-        """
-        image = np.zeros((480, 640, 3), np.uint8)
-        with self._turn:
-            classes, confidence = self._predictor.predict(image)
-        if classes.shape != image.shape[:2] or confidence.shape != image.shape[:2]:
-            raise RuntimeError(f"engine {self.engine.kind} answered {classes.shape} for an image of {image.shape[:2]}")
-        if int(classes.max()) >= len(self.engine.labels.classes):
-            raise RuntimeError(
-                f"engine {self.engine.kind} answered class {classes.max()}, which the model does not have"
-            )
-
-
-def _milliseconds_since(start: float) -> float:
-    return (time.perf_counter() - start) * 1000
+        image = decode_image(data, self._models.max_pixels)
+        decode_ms = (time.perf_counter() - start) * 1000
+        run = self._served.run_blocking(image)
+        return Segmentation(image, *run.prediction, decode_ms, run.infer_ms)
