@@ -5,13 +5,15 @@ Seen with TensorRT for RTX 1.7, which shares its parser with TensorRT 11:
 - a uint8 input may only be cast, not transposed: the cast goes first;
 - padding to the stride, `Mod(-x, s)` or `Mod(s - Mod(x, s), s)`, leaves the builder without a proof that a size is
   positive ("Resize shape dims should be non-"); the same number as `ceil(x / s) * s - x` gives it one;
+- a Resize to a size that is computed from the photo's may leave it without that proof, too ("Resize shape dims should
+  be non-negative"); to the size of another map, it needs none;
 - quantised activations are symmetric int8. Our int8 graph has uint8 with a zero point, which is what CPUs are fast
   with; the int8 scale is the smallest that covers the same range;
 - biases are not quantised: an int32 bias becomes the float that it stands for.
 """
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 IMAGES = "images"
 HIGHEST = 127
@@ -27,6 +29,7 @@ def prepare(model: ModelProto) -> ModelProto:
     graph = prepared.graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes = _cast_first(list(graph.node))
+    nodes = _sizes_of_maps(nodes, graph)
     nodes = _ceil_for_mod(nodes, constants)
     nodes = _float_biases(nodes, constants)
     _signed_activations(nodes, constants)
@@ -48,6 +51,31 @@ def _cast_first(nodes: list[NodeProto]) -> list[NodeProto]:
     for node in nodes:
         node.input[:] = [as_float if name == IMAGES else name for name in node.input]
     return [helper.make_node("Cast", [IMAGES], [as_float], name=f"{IMAGES}_to_float", to=TensorProto.FLOAT), *nodes]
+
+
+def _sizes_of_maps(nodes: list[NodeProto], graph: GraphProto) -> list[NodeProto]:
+    """A Resize takes its height and width from the first map of that height and width, as the exporter noted them."""
+    noted = {
+        value.name: tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in graph.value_info
+    }
+    first_of_size: dict[tuple[str | int, ...], str] = {}
+    replaced: list[NodeProto] = []
+    for node in nodes:
+        shape = noted.get(node.output[0], ())
+        wanted = shape[2:] if len(shape) == 4 else ()
+        if node.op_type == "Resize" and len(node.input) == 4 and wanted in first_of_size:
+            parts = [f"{node.name}_channels", f"{node.name}_area"]
+            replaced += [
+                helper.make_node("Shape", [node.input[0]], [parts[0]], name=parts[0], start=0, end=2),
+                helper.make_node("Shape", [first_of_size[wanted]], [parts[1]], name=parts[1], start=2, end=4),
+                helper.make_node("Concat", parts, [f"{node.name}_sizes"], name=f"{node.name}_sizes", axis=0),
+            ]
+            node.input[3] = f"{node.name}_sizes"
+        elif wanted and node.op_type != "Resize":
+            first_of_size.setdefault(wanted, node.output[0])
+        replaced.append(node)
+    return replaced
 
 
 def _ceil_for_mod(nodes: list[NodeProto], constants: Constants) -> list[NodeProto]:
