@@ -10,9 +10,9 @@ Reading one needs no torch; only `save` and the torch engine do.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from semseg_app.data.dataset import explain
 from semseg_app.errors import UserError
@@ -22,13 +22,22 @@ from semseg_app.model_spec import ModelSpec
 CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
 
 
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+
 class LabelSpace(BaseModel):
     """What the numbers of a class map mean."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    classes: list[str]
-    palette: list[tuple[int, int, int]]
+    classes: list[str] = Field(min_length=1, max_length=256)
+    palette: list[tuple[Byte, Byte, Byte]]
+
+    @model_validator(mode="after")
+    def _colour_a_class(self) -> Self:
+        if len(self.palette) != len(self.classes):
+            raise ValueError(f"{len(self.classes)} classes but {len(self.palette)} palette colours; give one a class")
+        return self
 
 
 class ModelConfig(BaseModel):
@@ -43,6 +52,12 @@ class ModelConfig(BaseModel):
     labels: LabelSpace
     provenance: dict[str, Any] = Field(default_factory=dict)
     """Recipe, data fingerprints, commit, versions, metrics: whatever the training wrote."""
+
+    @model_validator(mode="after")
+    def _classes_fit(self) -> Self:
+        if self.model.num_classes != len(self.labels.classes):
+            raise ValueError(f"model.num_classes is {self.model.num_classes}, but labels has {len(self.labels.classes)}")
+        return self
 
 
 def read_config(folder: Path) -> ModelConfig:
