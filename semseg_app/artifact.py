@@ -55,8 +55,8 @@ class ModelConfig(BaseModel):
 
     @model_validator(mode="after")
     def _classes_fit(self) -> Self:
-        if self.model.num_classes != len(self.labels.classes):
-            raise ValueError(f"model.num_classes is {self.model.num_classes}, but labels has {len(self.labels.classes)}")
+        if self.model.num_classes != (named := len(self.labels.classes)):
+            raise ValueError(f"model.num_classes is {self.model.num_classes}, but labels names {named}")
         return self
 
 
@@ -95,7 +95,24 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: damaged ({error}); run `semseg export {folder}` again") from None
+    exports = manifest.get("exports", {}) if isinstance(manifest, dict) else None
+    if not isinstance(exports, dict) or not all(isinstance(entry, dict) for entry in exports.values()):
+        raise UserError(f"{path}: not a manifest; run `semseg export {folder}` again")
     return manifest
+
+
+def manifest_entry(file: Path) -> dict[str, Any]:
+    """What the manifest of its model folder says of an exported file; empty where it lies in none, or it says nothing.
+
+    The file may be a link out of its folder (in the Hub's cache all are) or be reached by one.
+    """
+    for path in (file.absolute(), file.resolve()):
+        folder = path.parent.parent
+        if (folder / CONFIG).is_file():
+            name = path.relative_to(folder).as_posix()
+            entry: dict[str, Any] = read_manifest(folder).get("exports", {}).get(name, {})
+            return entry
+    return {}
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from semseg_app import machine
-from semseg_app.artifact import CONFIG, WEIGHTS, read_config, read_manifest
+from semseg_app.artifact import WEIGHTS, manifest_entry, read_config
 from semseg_app.errors import UserError
 from semseg_app.inference.engines import GRAPHS, Engine, open_engine, plans
 
@@ -98,9 +98,7 @@ def _of_folder(model: str, engines: Sequence[str], precisions: Sequence[str], de
 
 
 def _of_file(model: str, path: Path, kind: str, precision: str | None, device: str) -> Variant:
-    folder = path.resolve().parent.parent  # of a file that lies in a model folder
-    exports = read_manifest(folder).get("exports", {}) if (folder / CONFIG).is_file() else {}
-    verdict = exports.get(path.resolve().relative_to(folder).as_posix(), {}).get("verdict")
+    verdict = manifest_entry(path).get("verdict")
     opener = partial(open_variant, path, kind, device)
     return Variant(model, path, kind, precision, verdict, opener)
 

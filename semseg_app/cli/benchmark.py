@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from semseg_app.cli.model_option import Revision
+
 if TYPE_CHECKING:
     from semseg_app.benchmark import Scoring
 
 
 def benchmark(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Model folders and exported files.")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Model folders, exported files and Hub ids.")],
     out: Annotated[Path, typer.Option(help="Folder for results.json, results.md and pareto.png.")],
     engine: Annotated[str, typer.Option(help="Of folders: torch,onnxruntime,tensorrt; all that run.")] = "",
     precision: Annotated[str, typer.Option(help="Of folders: fp32,fp16,int8; all that there are.")] = "",
@@ -23,6 +25,7 @@ def benchmark(
     data: Annotated[Path | None, typer.Option(help="Dataset to measure the mIoU on.")] = None,
     split: Annotated[str, typer.Option(help="Split or list of that dataset.")] = "val",
     limit: Annotated[int | None, typer.Option(min=1, help="Most images of it, evenly spaced; all unless told.")] = None,
+    revision: Revision = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json on stdout.")] = False,
 ) -> None:
     """Measure models against each other: latency, throughput, memory, mIoU. Exits with 1 when some did not run."""
@@ -34,8 +37,11 @@ def benchmark(
     from semseg_app.benchmark.report import describe, require_matplotlib, to_markdown, write
     from semseg_app.benchmark.variants import find_variants
     from semseg_app.cli.progress import progress_bar
+    from semseg_app.hub.download import local_model
 
-    variants = find_variants(models, _names(engine), _names(precision), device)
+    variants = find_variants(
+        [str(local_model(model, revision)) for model in models], _names(engine), _names(precision), device
+    )
     plan = Plan(
         sizes=_sizes(sizes),
         batch_sizes=_numbers("--batch-sizes", batch_sizes),

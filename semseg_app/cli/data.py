@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from semseg_app.cli.model_option import MODEL, Revision
+
 app = typer.Typer(help="Splits of a dataset.", no_args_is_help=True, rich_markup_mode=None)
 
 Data = Annotated[Path, typer.Argument(help="A dataset folder, or a published dataset.")]
@@ -71,7 +73,7 @@ def split_labels(
 
 @app.command("pseudo-label")
 def pseudo_label(
-    model: Annotated[str, typer.Argument(help="The teacher: a model folder or an .onnx file.")],
+    model: Annotated[str, typer.Argument(help=f"The teacher: {MODEL[0].lower()}{MODEL[1:]}")],
     data: Annotated[Path, typer.Option(help="A dataset folder, or a published dataset.")],
     split: Annotated[str, typer.Option("--list", help="A split or a list of it, e.g. 1_8-unlabeled.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the masks and manifest.json.")],
@@ -80,19 +82,22 @@ def pseudo_label(
         Literal["auto", "torch", "onnxruntime", "tensorrt"], typer.Option(help="What runs the model.")
     ] = "auto",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
+    revision: Revision = None,
     layout: LayoutName = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Write a model's confident predictions as masks, for self-training; run again to finish what was interrupted."""
     from semseg_app.cli.progress import progress_bar
     from semseg_app.data.layouts import open_dataset
+    from semseg_app.hub.download import local_model
     from semseg_app.inference.engines import open_engine
     from semseg_app.inference.pseudo_label import write_pseudo_labels
 
     dataset = open_dataset(data, layout)
-    loaded = open_engine(model, engine, device)
+    path = local_model(model, revision)
+    loaded = open_engine(path, engine, device)
     with progress_bar("predicting") as update:
-        manifest = write_pseudo_labels(Path(model), loaded, dataset, split, out, threshold, update)
+        manifest = write_pseudo_labels(path, loaded, dataset, split, out, threshold, update)
     if as_json:
         print(json.dumps({"folder": str(out), **manifest.model_dump()}, indent=1))
         return

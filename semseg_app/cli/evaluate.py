@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from semseg_app.cli.model_option import MODEL, Revision
+
 if TYPE_CHECKING:
     from semseg_app.inference.evaluate import Evaluation
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A model folder or an .onnx file.")],
+    model: Annotated[str, typer.Argument(help=MODEL)],
     data: Annotated[Path, typer.Option(help="A dataset folder, or a published dataset as it was unpacked.")],
     split: Annotated[str, typer.Option(help="A split of the data, or one of its lists.")] = "val",
     slide: Annotated[int | None, typer.Option(metavar="WINDOW", help="Sliding windows of this side.")] = None,
@@ -25,6 +27,7 @@ def evaluate(
         Literal["auto", "fp32", "fp16", "int8"], typer.Option(help="Which exported graph of the folder; auto is fp32.")
     ] = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder for the scores and the confusion matrix.")] = None,
+    revision: Revision = None,
     force: Annotated[bool, typer.Option("--force", help="Run a graph that verification rejected.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON on stdout.")] = False,
 ) -> None:
@@ -35,16 +38,18 @@ def evaluate(
     from rich.progress import track
 
     from semseg_app.data.layouts import open_dataset
+    from semseg_app.hub.download import local_model
     from semseg_app.inference.engines import open_engine
     from semseg_app.inference.evaluate import EvaluationProtocol
     from semseg_app.inference.evaluate import evaluate as run
 
+    path = local_model(model, revision)
     protocol = EvaluationProtocol(slide, stride, _parse_scales(scales), flip)
     opened = open_dataset(data)
     samples = opened.samples(split)
-    if engine == "auto" and protocol.averages and Path(model).is_dir():
+    if engine == "auto" and protocol.averages and path.is_dir():
         engine = "torch"
-    loaded = open_engine(model, engine, device, precision=precision, force=force)
+    loaded = open_engine(path, engine, device, precision=precision, force=force)
     console = Console(stderr=True)
     shown = track(samples, "evaluating", console=console, disable=not console.is_terminal)
     evaluation = run(loaded, opened, shown, protocol, batch_size=1 if loaded.device == "cpu" else 4)

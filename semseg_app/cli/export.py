@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from semseg_app.cli.model_option import Revision, writable_model
 from semseg_app.errors import UserError
 
 AVAILABLE = dict.fromkeys(("onnx", "tensorrt", "tensorrt-rtx", "triton"), ("fp32", "fp16", "int8"))
@@ -13,7 +14,7 @@ AVAILABLE = dict.fromkeys(("onnx", "tensorrt", "tensorrt-rtx", "triton"), ("fp32
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    model: Annotated[str, typer.Argument(help="A model folder, or a Hub id (user/repo), which is copied to ./repo.")],
     to: Annotated[str, typer.Option("--to", help=f"What to make: {', '.join(AVAILABLE)}.")] = "onnx",
     precision: Annotated[str, typer.Option(help="Arithmetic of the exported file: fp32, fp16 or int8.")] = "fp32",
     data: Annotated[Path | None, typer.Option(help="Dataset to verify with; int8 needs one.")] = None,
@@ -37,6 +38,7 @@ def export(
     backend: Annotated[
         Literal["onnxruntime", "tensorrt"], typer.Option(help="Triton: what runs the model.")
     ] = "onnxruntime",
+    revision: Revision = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest's entry as JSON on stdout.")] = False,
 ) -> None:
     """Export a model, verify it against the trained weights and write manifest.json. Exits with 1 when rejected."""
@@ -56,7 +58,8 @@ def export(
     from semseg_app.data.layouts import open_dataset
     from semseg_app.inference.engines import GRAPHS
 
-    labels = read_config(model).labels
+    folder = writable_model(model, revision)
+    labels = read_config(folder).labels
     choices = Choices.check(to, data, buckets, max_batch, compute_capability, backend) if to != "onnx" else None
     evidence = calibrated = None
     if data:
@@ -66,13 +69,13 @@ def export(
             source = calibration_split or ("train" if "train" in opened.split_names() else split)
             photos = calibration_photos(opened, source, calibration_images)
             calibrated = Calibration(photos, f"{opened.info.name} {source}", calibration)
-    verified = to != "onnx" and has_passed(model, model / GRAPHS[precision])
+    verified = to != "onnx" and has_passed(folder, folder / GRAPHS[precision])
     if not verified:
-        for exported_file, entry in export_verified(model, precision, evidence, calibrated):
+        for exported_file, entry in export_verified(folder, precision, evidence, calibrated):
             print_entry(exported_file, entry)
         verified = entry["verdict"] == "passed"
     if choices and verified:
-        exported_file, entry = make(model, precision, choices, evidence)
+        exported_file, entry = make(folder, precision, choices, evidence)
     if as_json:
         print(json.dumps({"file": str(exported_file), **entry}, indent=2))
     if entry["verdict"] == "rejected":

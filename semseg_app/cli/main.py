@@ -14,6 +14,7 @@ from semseg_app.cli.evaluate import evaluate
 from semseg_app.cli.export import export
 from semseg_app.cli.generate import generate
 from semseg_app.cli.predict import predict
+from semseg_app.cli.pull import pull
 from semseg_app.cli.serve import serve
 from semseg_app.cli.train import schema, train
 from semseg_app.cli.verify import verify
@@ -39,6 +40,7 @@ app.command()(verify)
 app.command()(benchmark)
 app.command()(predict)
 app.command()(serve)
+app.command()(pull)
 app.command()(demo)
 app.command()(doctor)
 

@@ -5,9 +5,11 @@ from typing import Annotated, Literal
 
 import typer
 
+from semseg_app.cli.model_option import MODEL, Revision
+
 
 def predict(
-    model: Annotated[str, typer.Argument(help="A model folder or an .onnx file.")],
+    model: Annotated[str, typer.Argument(help=MODEL)],
     inputs: Annotated[list[str], typer.Argument(metavar="IN...", help="Images, folders (searched below) or globs.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
     engine: Annotated[
@@ -19,6 +21,7 @@ def predict(
     ] = "auto",
     tile: Annotated[int, typer.Option(help="Longest side run at once, in pixels; 0 = never tile.")] = 1024,
     overlay: Annotated[bool, typer.Option(help="Also write the photo under the class colours.")] = True,
+    revision: Revision = None,
     force: Annotated[bool, typer.Option("--force", help="Run a graph that verification rejected.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON on stdout.")] = False,
 ) -> None:
@@ -33,6 +36,7 @@ def predict(
 
     from semseg_app.data.dataset import read_image
     from semseg_app.errors import UserError
+    from semseg_app.hub.download import local_model
     from semseg_app.inference.engines import open_engine
     from semseg_app.inference.inputs import find_images, result_names
     from semseg_app.inference.predictor import Predictor
@@ -41,7 +45,7 @@ def predict(
     if tile and tile < 64:
         raise UserError(f"--tile {tile}: at least 64 pixels, or 0 for whole images")
     images = find_images(inputs, leave_out=out)
-    loaded = open_engine(model, engine, device, precision=precision, force=force)
+    loaded = open_engine(local_model(model, revision), engine, device, precision=precision, force=force)
     predictor = Predictor(
         loaded, tile or None, overlap=min(128, tile // 4), batch_size=1 if loaded.device == "cpu" else 4
     )

@@ -5,14 +5,17 @@ from typing import Annotated
 
 import typer
 
+from semseg_app.cli.model_option import MODEL, Revision
+
 
 def serve(
-    model: Annotated[Path, typer.Argument(help="A model folder or an .onnx file.")],
+    model: Annotated[str, typer.Argument(help=MODEL)],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 7860,
     engine: Annotated[str, typer.Option(help="auto, torch, onnxruntime or tensorrt.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="Which exported graph: auto (fp32), fp32, fp16 or int8.")] = "auto",
+    revision: Revision = None,
     force: Annotated[bool, typer.Option("--force", help="Serve a graph that verification rejected.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine.")] = None,
     examples: Annotated[Path | None, typer.Option(help="Folder of photos that the page offers (the first 12).")] = None,
@@ -28,6 +31,7 @@ def serve(
     except ImportError as error:
         raise UserError(f"serving needs the extra `serve` ({error}): pip install 'semseg-app[serve]'") from error
     from semseg_app.data.dataset import IMAGE_SUFFIXES
+    from semseg_app.hub.download import local_model
     from semseg_app.inference.engines import open_engine
 
     photos: list[Path] = []
@@ -39,7 +43,7 @@ def serve(
             raise UserError(f"{examples}: holds no photos ({', '.join(IMAGE_SUFFIXES)})")
     with claim_address(host, port) as address:  # before the model is loaded: a port in use is known at once
         run_server(
-            open_engine(model, engine, device, threads, precision, force),
+            open_engine(local_model(model, revision), engine, device, threads, precision, force),
             address,
             photos,
             demo=demo,

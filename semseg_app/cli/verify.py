@@ -6,15 +6,19 @@ from typing import Annotated, Literal
 
 import typer
 
+from semseg_app.cli.model_option import Revision, writable_model
 from semseg_app.errors import UserError
 
 
 def verify(
-    model: Annotated[Path, typer.Argument(help="A model folder, or one of the .onnx files in it.")],
+    model: Annotated[
+        str, typer.Argument(help="A model folder, an .onnx file in it, or a Hub id, which is copied to ./repo.")
+    ],
     data: Annotated[Path | None, typer.Option(help="Dataset whose photos and labels to verify with.")] = None,
     split: Annotated[str, typer.Option(help="Split or list of that dataset: one that was not trained on.")] = "val",
     limit: Annotated[int, typer.Option(min=1, help="Most images to measure the mIoU on, evenly spaced.")] = 200,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the exported files run.")] = "cpu",
+    revision: Revision = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest's entries as JSON on stdout.")] = False,
 ) -> None:
     """Compare exported files with the trained network and write the verdicts to manifest.json. Exits with 1 when one
@@ -29,7 +33,7 @@ def verify(
     from semseg_app.cli.gate_report import print_entry, rejection
     from semseg_app.data.layouts import open_dataset
 
-    folder, files = _files(model)
+    folder, files = _files(writable_model(model, revision))
     labels = read_config(folder).labels
     evidence = gather_evidence(labels, open_dataset(data), split, limit) if data else None
     entries = {}

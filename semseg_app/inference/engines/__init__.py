@@ -10,9 +10,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from semseg_app.artifact import CONFIG, LabelSpace, read_config, read_manifest
+from semseg_app.artifact import LabelSpace, manifest_entry, read_config
 from semseg_app.errors import UserError
-from semseg_app.inference.engines.plans import SUFFIX
+from semseg_app.inference.engines.plans import SUFFIX, Shape
 
 KINDS = ("auto", "torch", "onnxruntime", "tensorrt")
 DEVICES = ("auto", "cpu", "cuda")
@@ -120,14 +120,11 @@ def open_engine(
 
 def refuse_rejected(graph: Path) -> None:
     """UserError when verification found that a graph in a model folder is not the trained network."""
-    folder = graph.resolve().parent.parent
-    if not (folder / CONFIG).is_file():
-        return
-    entry = read_manifest(folder).get("exports", {}).get(graph.resolve().relative_to(folder).as_posix(), {})
+    entry = manifest_entry(graph)
     if entry.get("verdict") == "rejected":
         raise UserError(
-            f"{graph}: rejected when it was exported: {'; '.join(entry['reasons'])}. "
-            f"Run `semseg export {folder}` again, run it all the same with --force, or use --engine torch"
+            f"{graph}: rejected when it was exported: {'; '.join(map(str, entry.get('reasons', [])))}. "
+            "Export it again, run it all the same with --force, or use --engine torch"
         )
 
 

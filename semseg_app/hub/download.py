@@ -1,0 +1,147 @@
+"""Whatever the user calls a model -> a folder or file on this machine."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from semseg_app.artifact import ModelConfig, read_config
+from semseg_app.errors import UserError
+from semseg_app.files import atomic_folder
+from semseg_app.hub.client import api, explained, patiently
+from semseg_app.hub.contents import LARGEST, MIB, check_folder, check_transfer, choose
+
+ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+
+
+class HubId(NamedTuple):
+    """user/repo, or user/repo@revision."""
+
+    repo: str
+    revision: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> "HubId | None":
+        """None where `text` is no id; a path with another number of slashes, a leading dot or slash never is."""
+        match = ID.fullmatch(text)
+        return cls(match["repo"], match["revision"]) if match else None
+
+
+def local_model(model: str | Path, revision: str | None = None) -> Path:
+    """A model on this machine: the path itself where it exists, else the files of a Hub id, from the cache or the Hub.
+
+    Args:
+        model: a model folder, an .onnx or .engine file, or a Hub id (user/repo, user/repo@revision).
+        revision: of a Hub id: a branch, a tag or a commit; better than `@revision` only in that it is an option.
+
+    UserError where it is none of them, or cannot be had.
+    """
+    path = Path(model)
+    if path.exists():
+        if revision is not None:
+            raise UserError(f"--revision {revision}: is for models of the Hub, and {model} is on this machine")
+        return path
+    named = HubId.parse(str(model))
+    if named is None or path.suffix in (".onnx", ".engine"):
+        raise UserError(f"{model}: no such model folder or .onnx file, and no id on the Hub (user/repo)")
+    if revision is not None and named.revision is not None and revision != named.revision:
+        raise UserError(f"{model}: names a revision, and --revision {revision} another; give one")
+    try:
+        return fetch(named.repo, revision or named.revision)
+    except UserError as error:
+        raise UserError(f"no folder {model} here; on the Hub, {error}") from error
+
+
+def fetch(
+    repo: str,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+) -> Path:
+    """The model folder of a repository, in the cache of huggingface_hub. What is there already is not fetched again.
+
+    Args:
+        repo: user/repo.
+        revision: a branch, a tag or a commit; None = the newest of main. A commit that is cached needs no network.
+        token, cache_dir, force_download, local_files_only: as huggingface_hub takes them.
+
+    UserError where it cannot be had or is not what it says.
+    """
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.hf_api import RepoFile
+
+    hub = api(token)
+    cache = Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
+    with explained(repo, revision):
+        commit = patiently(
+            lambda: hub.resolve_revision(repo, revision=revision, cache_dir=cache, local_files_only=local_files_only)
+        )
+        if not force_download:
+            try:
+                kept = snapshot_download(
+                    repo, revision=commit, cache_dir=cache, local_files_only=True, allow_patterns=list(LARGEST)
+                )
+            except LocalEntryNotFoundError:
+                if local_files_only or constants.HF_HUB_OFFLINE:
+                    raise
+            else:
+                check_folder(repo, Path(kept), cache)
+                return Path(kept)
+        listing = patiently(lambda: list(hub.list_repo_tree(repo, recursive=True, revision=commit.resolved)))
+        files = choose(repo, (entry for entry in listing if isinstance(entry, RepoFile)))
+        expected = sum(file.size for file in files.values())
+        folder = Path(
+            patiently(
+                lambda: snapshot_download(
+                    repo,
+                    revision=commit,
+                    cache_dir=cache,
+                    token=token,
+                    force_download=force_download,
+                    allow_patterns=list(files),
+                    tqdm_class=_no_more_than(expected, repo),
+                )
+            )
+        )
+    check_transfer(repo, folder, files)
+    check_folder(repo, folder, cache)
+    return folder
+
+
+def pull(model: str, target: Path, revision: str | None = None) -> ModelConfig:
+    """Copy the model folder of a Hub id to `target`, whole or not at all; its config. `target` must not exist."""
+    if target.exists():
+        raise UserError(f"{target}: exists already; use it, or choose another folder")
+    folder = local_model(model, revision)
+    if not folder.is_dir():
+        raise UserError(f"{model}: a file, not a Hub id (user/repo)")
+    with atomic_folder(target) as part:
+        for name in LARGEST:
+            if (folder / name).is_file():
+                (part / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(folder / name, part / name)
+    return read_config(target)
+
+
+def _no_more_than(size: int, repo: str) -> type:
+    """A progress bar that stops a download which grows far beyond what was announced: a bomb, or a broken server."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Bar(tqdm):
+        received = 0.0
+
+        def __init__(self, *arguments: Any, **options: Any):
+            self.of_bytes = options.get("unit") == "B"
+            super().__init__(*arguments, **options)  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.received += n or 0
+            if self.of_bytes and self.received > size + MIB:
+                raise UserError(f"{repo}: sends more than the {size} bytes that it announced; the download was stopped")
+            answer: bool | None = super().update(n)
+            return answer
+
+    return Bar
