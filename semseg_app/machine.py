@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,8 +83,14 @@ def memory() -> tuple[int, int] | None:
     return total, available
 
 
+def forget_peak_memory() -> None:
+    """From now on `peak_memory` counts anew, where the system lets it (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def peak_memory() -> int:
-    """The most bytes of memory that this process ever held at once.
+    """The most bytes of memory that this process held at once, ever or since `forget_peak_memory`.
 
     Linux's VmHWM: unlike getrusage's ru_maxrss, it does not begin with what the process that started this one held.
     """

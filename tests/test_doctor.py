@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from semseg_app import doctor
+from semseg_app import doctor, machine
 from semseg_app.cli.main import main
 from semseg_app.doctor import engines, packages, system
 from semseg_app.doctor.check import Check
@@ -215,3 +215,12 @@ def test_the_doctor_speaks_where_nothing_else_can_be_imported() -> None:
     blocked = "import sys\nfor name in ('numpy', 'torch', 'onnxruntime', 'pydantic'): sys.modules[name] = None\n"
     program = f"{blocked}from semseg_app.doctor import examine"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_peak_memory_can_be_forgotten() -> None:
+    before = machine.peak_memory()
+    block = b"x" * (300 << 20)
+    assert machine.peak_memory() - before > 200 << 20
+    del block
+    machine.forget_peak_memory()
+    assert machine.peak_memory() - before < 100 << 20

@@ -11,8 +11,9 @@ A comparison is one YAML file:
       KD: {method.kd.weight: 1.0}
       alone, as long as KD: {same_time_as: KD}
 
-`same_time_as` gives a row as many steps as fit into the seconds that the other row took with the same seed, after the
-speed of the baseline at its own length.
+`{seed}` in a value is the seed: a student of seed 1 can have the teacher of seed 1. `same_time_as` gives a row as many
+steps as fit into the seconds that the other row took with the same seed, after the speed of the baseline at its own
+length.
 """
 
 import json
@@ -159,7 +160,8 @@ def _recipe(comparison: Comparison, row: str, seed: int, out: Path, steps: int |
     settings = comparison.set | changes | {"seed": seed, "name": name, "output": str(out / f"{name}-{seed}")}
     if steps is not None:
         settings["schedule.steps"] = steps
-    return load_recipe(comparison.recipe, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
+    written = {key: json.dumps(value).replace("{seed}", str(seed)) for key, value in settings.items()}
+    return load_recipe(comparison.recipe, [f"{key}={value}" for key, value in written.items()])
 
 
 def _report(recipe: Recipe, say: Callable[[str], None] | None) -> Report:

@@ -25,7 +25,14 @@ from semseg_app.training.data import Batch, Pool, StepPositions, Stream, batches
 from semseg_app.training.evaluation import evaluate_network
 from semseg_app.training.gradient_norms import gradient_norms
 from semseg_app.training.methods import build_method
-from semseg_app.training.progress import agreement, nowhere, peak_memory_mb, progress_line, to_stderr
+from semseg_app.training.progress import (
+    agreement,
+    forget_peak_memory,
+    nowhere,
+    peak_memory_mb,
+    progress_line,
+    to_stderr,
+)
 from semseg_app.training.randomness import derive
 from semseg_app.training.recipe import OptimizerSection, Recipe
 from semseg_app.training.run_folder import RunFolder, provenance, refuse_changed_recipe
@@ -48,6 +55,8 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
         raise UserError(f"{folder.path}: already holds a run; add --resume, or choose another output=")
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+
+    forget_peak_memory(accelerator.device)
 
     # Data
     data = open_dataset(recipe.data.root, recipe.data.layout)

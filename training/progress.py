@@ -1,11 +1,12 @@
 """What a run says while it goes on."""
 
-import resource
 import sys
 import time
 from typing import Any
 
 import torch
+
+from semseg_app import machine
 
 
 def progress_line(entry: dict[str, Any], steps: int, seconds_left: float) -> str:
@@ -35,8 +36,14 @@ def peak_memory_mb(device: torch.device) -> float:
     """Peak of the device's allocator, or of this process's resident memory on a CPU."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    scale = 2**20 if sys.platform == "darwin" else 2**10
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale, 1)
+    return round(machine.peak_memory() / 2**20, 1)
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """A run's peak does not begin with what was run before it in this process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    machine.forget_peak_memory()
 
 
 def to_stderr(line: str) -> None:

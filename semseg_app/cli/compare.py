@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from semseg_app.errors import UserError
+
 if TYPE_CHECKING:
     from semseg_app.training.compare import Row
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 def compare(
     what: Annotated[list[Path], typer.Argument(help="A comparison file (YAML), or folders of finished runs.")],
     baseline: Annotated[str | None, typer.Option(help="The row that gains are counted from.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Instead of those of the file, e.g. 0,1.")] = None,
     out: Annotated[Path, typer.Option(help="Where the runs of a comparison file lie.")] = Path("runs/compare"),
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON on stdout.")] = False,
@@ -23,6 +26,8 @@ def compare(
 
     if len(what) == 1 and what[0].suffix in (".yaml", ".yml"):
         comparison = load_comparison(what[0])
+        if seeds:
+            comparison = comparison.model_copy(update={"seeds": _numbers(seeds)})
         reports = run_comparison(comparison, out)
         baseline = baseline or comparison.baseline
     else:
@@ -36,6 +41,13 @@ def compare(
             print("| " + " | ".join(_cells(row)) + " |")
     else:
         _print_table(rows)
+
+
+def _numbers(seeds: str) -> list[int]:
+    try:
+        return [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise UserError(f"--seeds {seeds}: give numbers separated by commas, as in 0,1,2") from None
 
 
 COLUMNS = ("row", "seeds", "steps", "val mIoU %", "gain", "seconds", "peak MB")

@@ -33,7 +33,7 @@ def write(folder: Path, root: Path, **changes) -> Path:
         "rows": {
             "alone": {},
             "As long": {"same_time_as": "big batch"},
-            "big batch": {"batch_size": 4, "optimizer.lr": 0.02},
+            "big batch": {"batch_size": 4, "optimizer.lr": 0.02, "aims_at": "seed {seed}"},
         },
     }
     path = folder / "comparison.yaml"
@@ -49,6 +49,7 @@ def test_rows_seeds_gains_and_equal_time(tiny_dataset, tmp_path):
     for alone, longer, big in zip(*reports.values(), strict=True):
         assert longer["steps"] == max(1, round(big["seconds"] / alone["seconds"] * alone["steps"]))
         assert big["recipe"]["batch_size"] == 4
+        assert big["recipe"]["aims_at"] == f"seed {big['recipe']['seed']}"
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["alone-0", "alone-1", "as-long-0", "as-long-1", "big-batch-0", "big-batch-1"]
 
