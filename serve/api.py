@@ -13,8 +13,10 @@ from semseg_app.errors import UserError
 from semseg_app.inference.decode import ImageTooLarge, UnsupportedImage
 from semseg_app.inference.engines import Engine
 from semseg_app.serve import answers
+from semseg_app.serve.disconnect import CancelWhenGone
+from semseg_app.serve.metrics import Measure
 from semseg_app.serve.middleware import BodyLimit, RequestId, problem
-from semseg_app.serve.models import MAX_PIXELS, DeadlineExceeded, Models, Overloaded, ServedModel, UnknownModel
+from semseg_app.serve.models import MAX_PIXELS, DeadlineExceeded, Limits, Models, Overloaded, ServedModel, UnknownModel
 from semseg_app.serve.routes import segment
 from semseg_app.serve.segmenter import Segmenter
 
@@ -39,7 +41,7 @@ def create_app(
         max_pixels: of an engine: largest image, width x height, checked on its header before it is decoded.
     """
     if not isinstance(models, Models):
-        models = Models([ServedModel(models)], max_pixels)
+        models = Models([ServedModel(models)], Limits(max_pixels))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -56,6 +58,8 @@ def create_app(
     )
     app.add_middleware(BodyLimit, max_bytes=max_bytes)
     app.add_middleware(RequestId)
+    app.add_middleware(CancelWhenGone)
+    app.add_middleware(Measure, metrics=models.metrics)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(UserError, _user_problem)
     app.add_exception_handler(Overloaded, _overloaded)
@@ -80,6 +84,11 @@ def create_app(
             raise HTTPException(503, reason)
         served = models.get()
         return answers.Ready(status="ready", model=served.name, engine=answers.engine_info(served.engine))
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics() -> Response:
+        """Requests, seconds a stage, queues and batches, in Prometheus' text format."""
+        return models.metrics.exposition()
 
     # The page is mounted at "/" and would answer whatever the routes above do not, in HTML.
     async def not_here(request: Request) -> Response:

@@ -2,36 +2,28 @@
 
 import asyncio
 import logging
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import NamedTuple
 
-import anyio
-import anyio.to_thread
 import numpy as np
 
 from semseg_app.errors import UserError
-from semseg_app.inference.decode import decode_image
-from semseg_app.inference.engines import Engine, Prediction
-from semseg_app.inference.predictor import Predictor
+from semseg_app.inference.engines import BucketEngine, Engine, Prediction
+from semseg_app.inference.tiling import TILE
+from semseg_app.serve.batcher import MAX_DELAY_S, MAX_WAITING, Batcher, Lane, Overloaded, Run
+from semseg_app.serve.metrics import Metrics
+from semseg_app.serve.places import Place, Places, Workshop
+from semseg_app.serve.tiled import submit_tiled
+from semseg_app.serve.warm_up import SIZES, warm_up
+
+__all__ = ["DeadlineExceeded", "Limits", "Models", "Overloaded", "Run", "ServedModel", "UnknownModel"]
 
 log = logging.getLogger("semseg.serve")
 
 MAX_PIXELS = 32_000_000
-PLACES = 64
-"""How many requests a model has in the house at once; whoever comes then is sent away with `Overloaded`."""
-IMAGES_IN_MEMORY = 4
-"""How many uploads are decoded at any moment. Others wait as they came, encoded."""
-
-
-class Overloaded(Exception):
-    """The queue is full. The HTTP API answers 429 with Retry-After."""
-
-    def __init__(self, retry_after_s: int):
-        super().__init__(f"too many requests are waiting; try again in {retry_after_s} s")
-        self.retry_after_s = retry_after_s
+TIMEOUT_S = 30.0
+MAX_BATCH_ON_GPU = 8
 
 
 class DeadlineExceeded(Exception):
@@ -42,85 +34,148 @@ class UnknownModel(UserError):
     """No model of that name is served. The HTTP API answers 404."""
 
 
-class Run(NamedTuple):
-    """One image's way through an engine."""
+class Limits(NamedTuple):
+    """How much a server takes on."""
 
-    prediction: Prediction
-    engine: Engine
-    """Which one answered: its labels are those of the class map, also when the model was reloaded meanwhile."""
-    wait_ms: float
-    infer_ms: float
+    max_pixels: int = MAX_PIXELS
+    """Largest image, width x height, checked on its header before it is decoded."""
+    places: int = MAX_WAITING
+    """Requests that one model has in the house; more are refused."""
+    timeout_s: float = TIMEOUT_S
+    """From when an image is decoded until its answer is there; later it is refused."""
+    max_batch: int | None = None
+    """Images a call of an engine; None = 1 on a CPU, which gains nothing from more, and MAX_BATCH_ON_GPU elsewhere."""
+    max_delay_s: float = MAX_DELAY_S
+    """How long an image waits for others to share a call with, and only while others are on their way."""
 
 
 class ServedModel:
-    """One model under one name; its engine may be replaced while it serves."""
+    """One model under one name; its engine may be replaced while it serves.
 
-    def __init__(self, engine: Engine, name: str | None = None):
+    Args:
+        engine: what segments.
+        name: in addresses and answers; the engine's own unless told.
+        reopen: loads the model anew, for `Models.reload`; None = it cannot be reloaded.
+        sizes: (height, width) of the images to warm up with, beside the engine's own buckets.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        name: str | None = None,
+        reopen: Callable[[], Engine] | None = None,
+        sizes: Sequence[tuple[int, int]] = SIZES,
+    ):
         self.name = name or engine.name
-        self.engine = engine
-        self._predictor = Predictor(engine)
-        self._thread = ThreadPoolExecutor(1, f"semseg-{self.name}")
-        self._inside = 0
+        self._engine = engine
+        self._reopen = reopen
+        self._sizes = sizes
+        self._lane: Lane
+        self._places: Places
+        self._workshop: Workshop
+        self._metrics: Metrics
+        self._limits: Limits
+        self._max_batch = 1
+        self._reloading = asyncio.Lock()
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold one of the model's places for a request: take it before its body is read. Overloaded when none is left.
+    @property
+    def engine(self) -> Engine:
+        """The one that answers what comes now."""
+        return self._engine
 
-        Used in the event loop alone.
+    def place(self) -> Place:
+        """A place for a request about one image: `with served.place() as place`, before the body is read.
+
+        Overloaded when none is left.
         """
-        if self._inside >= PLACES:
-            raise Overloaded(1)
-        self._inside += 1
         try:
-            yield
-        finally:
-            self._inside -= 1
+            return self._places.take()
+        except Overloaded:
+            self._metrics.rejected(self.name, "overloaded")
+            raise
 
     async def segment(self, image: np.ndarray, timeout: float | None = None) -> Prediction:
         """uint8 RGB `[H, W, 3]` -> classes and confidence uint8 `[H, W]`. Cancelled before it began, it never begins.
 
+        Args:
+            image: of any size; a large one is done in tiles, between those of others.
+            timeout: seconds; None = the server's own limit.
+
         Raises:
             Overloaded: the queue is full.
-            DeadlineExceeded: no answer within `timeout` seconds.
+            DeadlineExceeded: no answer in time.
         """
         return (await self.run(image, timeout)).prediction
 
     async def run(self, image: np.ndarray, timeout: float | None = None) -> Run:
         """Like `segment`, with the engine that answered and the milliseconds that it took."""
+        timeout = self._limits.timeout_s if timeout is None else timeout
         try:
             async with asyncio.timeout(timeout):
-                return await asyncio.wrap_future(self._submit(image))
+                run = await asyncio.wrap_future(self._submit(image))
+        except Overloaded:
+            self._metrics.rejected(self.name, "overloaded")
+            raise
         except TimeoutError:
-            raise DeadlineExceeded(f"no answer within {timeout:g} s") from None
+            self._metrics.rejected(self.name, "deadline")
+            raise DeadlineExceeded(f"no answer within {timeout:g} s; try again later") from None
+        except asyncio.CancelledError:
+            self._metrics.rejected(self.name, "disconnected")
+            raise
+        self._time(run)
+        return run
 
     def run_blocking(self, image: np.ndarray) -> Run:
-        """Like `run`, for a thread that is not the event loop's."""
-        return self._submit(image).result()
+        """Like `run`, without a deadline, for a thread that is not the event loop's."""
+        run = self._submit(image).result()
+        self._time(run)
+        return run
+
+    def attach(self, batcher: Batcher, workshop: Workshop, limits: Limits) -> None:
+        """Take a place in a server."""
+        self._lane = batcher.lane(self._engine, self.name)
+        self._places = Places(self._lane, workshop, self.name, limits.places)
+        self._workshop, self._metrics, self._limits = workshop, workshop.metrics, limits
+        self._max_batch = batcher.max_batch
+        self._metrics.watch(self.name, lambda: len(self._lane), lambda: self._places.taken)
 
     def warm_up(self) -> None:
-        """Run one image through the engine, so that the first visitor does not pay for lazy start-up.
+        """See the module of that name."""
+        self._check(self._engine)
 
-        RuntimeError when the answer does not fit the image or the model's classes: such an engine must not serve.
+    async def reload(self) -> None:
+        """Load the model anew, warm it up, then let it answer. What was accepted before is answered by the old one.
+
+        UserError when it cannot be loaded; RuntimeError when its warm-up fails. The old one then stays.
         """
-        image = np.zeros((480, 640, 3), np.uint8)
-        classes, confidence = self.run_blocking(image).prediction
-        if classes.shape != image.shape[:2] or confidence.shape != image.shape[:2]:
-            raise RuntimeError(f"engine {self.engine.kind} answered {classes.shape} for an image of {image.shape[:2]}")
-        if int(classes.max()) >= len(self.engine.labels.classes):
-            raise RuntimeError(
-                f"engine {self.engine.kind} answered class {classes.max()}, which the model does not have"
-            )
+        if self._reopen is None:
+            raise UserError(f"model {self.name!r} was not loaded from a folder; restart the server")
+        async with self._reloading:
+            try:
+                engine = await asyncio.to_thread(self._reopen)
+                if engine.device != self._engine.device:
+                    raise UserError(f"it now runs on {engine.device}, not {self._engine.device}; restart the server")
+                await asyncio.to_thread(self._check, engine)
+            except BaseException:
+                self._metrics.reloaded(self.name, "failed")
+                raise
+            self._engine = self._lane.engine = engine
+            self._metrics.reloaded(self.name, "replaced")
+
+    def _check(self, engine: Engine) -> None:
+        buckets = [bucket[1:] for bucket in engine.buckets] if isinstance(engine, BucketEngine) else []
+        warm_up(engine, buckets or self._sizes, self._max_batch)
+        self._metrics.runs(self.name, engine.kind, engine.device, engine.precision)
+
+    def _time(self, run: Run) -> None:
+        self._metrics.observe(self.name, "wait", run.wait_ms / 1000)
+        self._metrics.observe(self.name, "infer", run.infer_ms / 1000)
 
     def _submit(self, image: np.ndarray) -> "Future[Run]":
-        asked = time.perf_counter()
-
-        def work() -> Run:
-            start = time.perf_counter()
-            prediction = self._predictor.predict(image)
-            end = time.perf_counter()
-            return Run(prediction, self._predictor.engine, (start - asked) * 1000, (end - start) * 1000)
-
-        return self._thread.submit(work)
+        height, width = self._engine.largest[1:] if isinstance(self._engine, BucketEngine) else (TILE, TILE)
+        if image.shape[0] <= height and image.shape[1] <= width:
+            return self._lane.submit(image)
+        return submit_tiled(image, self._lane, min(height, width), self._max_batch, self._workshop.tilers)
 
 
 class Models:
@@ -128,16 +183,18 @@ class Models:
 
     Args:
         served: at least one; no two of one name (UserError).
-        max_pixels: largest image, width x height, checked on its header before it is decoded.
+        limits: how much the server takes on.
     """
 
-    def __init__(self, served: Sequence[ServedModel], max_pixels: int = MAX_PIXELS):
+    def __init__(self, served: Sequence[ServedModel], limits: Limits | None = None):
         self._served = {model.name: model for model in served}
         if len(self._served) < len(served):
             raise UserError("two models have one name; give each its own with --name")
-        self.max_pixels = max_pixels
+        self.limits = limits or Limits()
+        self.metrics = Metrics()
+        self._batchers: dict[str, Batcher] = {}
+        self._workshop: Workshop | None = None
         self._warm_up: asyncio.Task[None] | None = None
-        self._slots = anyio.CapacityLimiter(IMAGES_IN_MEMORY)
 
     def names(self) -> list[str]:
         """In the order in which they were given."""
@@ -151,19 +208,28 @@ class Models:
             raise UnknownModel(f"model {name!r} is not served; there is {', '.join(self._served)}")
         return self._served[name]
 
-    async def decode(self, data: bytes) -> np.ndarray:
-        """Encoded photo -> uint8 RGB `[H, W, 3]`, in a thread. Raises what `decode_image` raises."""
-        return await anyio.to_thread.run_sync(decode_image, data, self.max_pixels, limiter=self._slots)
-
     async def start(self) -> None:
-        """Begin the warm-up, beside the event loop: /health/live answers while a slow engine starts."""
-        self._warm_up = asyncio.create_task(anyio.to_thread.run_sync(self._warm_up_all))
+        """Start the threads, and the warm-up beside the event loop: /health/live answers while a slow engine starts."""
+        self._workshop = Workshop(self.limits.max_pixels, self.metrics)
+        for model in self._served.values():
+            device = model.engine.device
+            if device not in self._batchers:
+                most = self.limits.max_batch or (1 if device == "cpu" else MAX_BATCH_ON_GPU)
+                waiting, delay = self.limits.places, self.limits.max_delay_s
+                self._batchers[device] = Batcher(f"semseg-{device}", most, delay, waiting, self.metrics.batch)
+            model.attach(self._batchers[device], self._workshop, self.limits)
+        self._warm_up = asyncio.create_task(self._warm_up_all())
         self._warm_up.add_done_callback(_log_failure)
 
     async def stop(self) -> None:
-        """Wait for what runs."""
-        if self._warm_up is not None:
-            await asyncio.wait([self._warm_up])
+        """Finish what was accepted, then end the threads."""
+        assert self._warm_up is not None
+        assert self._workshop is not None
+        await asyncio.wait([self._warm_up])
+        for batcher in self._batchers.values():
+            await asyncio.to_thread(batcher.close)
+        self._batchers.clear()
+        await asyncio.to_thread(self._workshop.close)
 
     def why_not_ready(self) -> str | None:
         """None once every model has passed its warm-up, else one line."""
@@ -172,14 +238,28 @@ class Models:
         return "the warm-up failed; the server's log says why" if self._warm_up.exception() else None
 
     async def reload(self, name: str) -> None:
-        """Replace the engine of a model by what its folder holds now."""
-        raise NotImplementedError
+        """See `ServedModel.reload`. UnknownModel when there is no such model."""
+        await self.get(name).reload()
 
-    def _warm_up_all(self) -> None:
+    async def reload_all(self) -> None:
+        """Reload every model, one after another; those that cannot be keep their old engine. The log says what came."""
+        for name in self.names():
+            try:
+                await self.reload(name)
+            except UserError as error:
+                log.error("model %s goes on as it was: %s", name, error)
+            except Exception:
+                log.exception("model %s goes on as it was", name)
+            else:
+                engine = self.get(name).engine
+                log.warning("model %s reloaded: %s on %s, %s", name, engine.kind, engine.device, engine.precision)
+
+    async def _warm_up_all(self) -> None:
         for model in self._served.values():
-            model.warm_up()
+            # By the thread that calls the engine later: requests may be waiting for it by now.
+            await asyncio.wrap_future(self._batchers[model.engine.device].errand(model.warm_up))
 
 
 def _log_failure(warm_up: "asyncio.Task[None]") -> None:
-    if error := warm_up.exception():
+    if not warm_up.cancelled() and (error := warm_up.exception()):
         log.error("the warm-up failed", exc_info=error)

@@ -39,7 +39,7 @@ class Segmenter:
     def segment(self, data: bytes) -> Segmentation:
         """Segment an encoded photo. Blocks: call it in a thread. Raises what `decode_image` and `run` raise."""
         start = time.perf_counter()
-        image = decode_image(data, self._models.max_pixels)
+        image = decode_image(data, self._models.limits.max_pixels)
         decode_ms = (time.perf_counter() - start) * 1000
         run = self._served.run_blocking(image)
         return Segmentation(image, *run.prediction, decode_ms, run.infer_ms)

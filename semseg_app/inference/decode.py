@@ -11,6 +11,7 @@ What a photo may hold beside 8-bit RGB, and what becomes of it:
 """
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -34,8 +35,13 @@ class BrokenImage(UserError):
     """One of FORMATS, but truncated or damaged."""
 
 
-def decode_image(data: bytes, max_pixels: int) -> np.ndarray:
+def decode_image(data: bytes, max_pixels: int, admit: Callable[[int], None] = lambda pixels: None) -> np.ndarray:
     """Decode an encoded photo to RGB uint8 [H, W, 3].
+
+    Args:
+        data: the file.
+        max_pixels: largest width x height.
+        admit: called with width x height before a pixel is decoded; may wait until there is memory for them.
 
     Raises:
         UnsupportedImage: neither JPEG, PNG, WebP, BMP nor TIFF, or 32-bit pixels.
@@ -51,6 +57,7 @@ def decode_image(data: bytes, max_pixels: int) -> np.ndarray:
                     f"the image has {image.width} x {image.height} pixels, above the limit of "
                     f"{max_pixels / 1e6:g} million; send a smaller one"
                 )
+            admit(image.width * image.height)
             return np.asarray(to_rgb(_eight_bits(image)))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageTooLarge(

@@ -3,7 +3,6 @@
 import time
 from typing import Any
 
-import anyio.to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import UploadFile
@@ -60,10 +59,10 @@ def router(models: Models) -> APIRouter:
         if answer_as is None:
             raise HTTPException(406, f"this route answers {PNG} or {JSON}; ask for one of them in Accept")
         served = models.get()
-        with served.place():
+        with served.place() as place:
             data = await _uploaded_image(request)
             start = time.perf_counter()
-            image = await models.decode(data)
+            image = await place.decode(data)
             decode_ms = (time.perf_counter() - start) * 1000
             run = await served.run(image)
 
@@ -73,7 +72,7 @@ def router(models: Models) -> APIRouter:
                     return JSONResponse(summarise(run.engine, segmentation).model_dump())
                 return Response(indexed_png(run.prediction.classes, run.engine.labels.palette), media_type=PNG)
 
-            response = await anyio.to_thread.run_sync(encode)
+            response = await place.encode(encode)
         response.headers["Vary"] = "Accept"
         return response
 

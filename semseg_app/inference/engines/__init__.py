@@ -42,11 +42,14 @@ class Engine(Protocol):
     """The model's name, as its config gives it."""
     kind: str
     """"torch", "onnxruntime" or "tensorrt"."""
-    device: str
-    """What really runs: "cpu", "cuda:0"."""
     precision: str
     """What really runs: "fp32", "fp16", "bf16", "int8"."""
     labels: LabelSpace
+
+    @property
+    def device(self) -> str:
+        """What really runs: "cpu", "cuda:0"."""
+        ...
 
     def infer(self, images: np.ndarray) -> Prediction:
         """Segment uint8 RGB `[N, H, W, 3]`; any H and W. One call at a time."""
@@ -60,6 +63,16 @@ class ProbabilityEngine(Engine, Protocol):
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Softmax of uint8 RGB `[N, H, W, 3]`: float32 `[N, C, H, W]`."""
         ...
+
+
+@runtime_checkable
+class BucketEngine(Engine, Protocol):
+    """An engine that was built for certain sizes."""
+
+    buckets: list[Shape]
+    """Those that it is fastest at, each with its largest batch."""
+    largest: Shape
+    """The largest that it takes at all."""
 
 
 def open_engine(

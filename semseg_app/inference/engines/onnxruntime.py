@@ -60,7 +60,6 @@ class OnnxRuntimeEngine:
 
     def __init__(self, path: Path, device: str = "auto", threads: int | None = None):
         self._session = _open_session(path, device, threads)
-        self.device = "cuda:0" if CUDA in self._session.get_providers() else "cpu"
         metadata = parse(path, self._session.get_modelmeta().custom_metadata_map)
         inputs = {node.name: node.type for node in self._session.get_inputs()}
         outputs = {node.name: node.type for node in self._session.get_outputs()}
@@ -72,6 +71,11 @@ class OnnxRuntimeEngine:
         self.name = metadata.name
         self.labels = metadata.labels
         self.precision: str = metadata.precision
+
+    @property
+    def device(self) -> str:
+        """Where the session runs, by its own account at this moment."""
+        return "cuda:0" if CUDA in self._session.get_providers() else "cpu"
 
     def infer(self, images: np.ndarray) -> Prediction:
         """Segment uint8 RGB `[N, H, W, 3]`; any H and W."""

@@ -40,6 +40,8 @@ class TensorRTEngine:
         self.name = plan.name
         self.labels = plan.labels
         self.precision: str = plan.precision
+        self.buckets = [profile.largest for profile in plan.profiles if profile.is_bucket]
+        self.largest = plan.profiles[-1].largest
         self._file = path
         self._profiles = plan.profiles
         self._session = session

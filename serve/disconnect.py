@@ -1,0 +1,61 @@
+"""Pure ASGI middleware: nobody works for a client that went away."""
+
+import asyncio
+import logging
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger("semseg.serve")
+
+
+class CancelWhenGone:
+    """Cancels the handler of a POST when its client closes the connection before the answer.
+
+    An ASGI server says so through `receive`, which a handler has no reason to call once it has the body; so this does,
+    from the body's last part on, until the answer is on its way.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            return await self.app(scope, receive, send)
+        handler = asyncio.current_task()
+        assert handler is not None
+        watcher: asyncio.Task[Message] | None = None
+        gone = answered = False
+
+        def stop(watching: "asyncio.Task[Message]") -> None:
+            nonlocal gone
+            if not (watching.cancelled() or watching.exception() or answered):
+                gone = True
+                handler.cancel()
+
+        async def receive_and_watch() -> Message:
+            nonlocal watcher
+            if watcher is not None:  # a handler that streams watches by itself
+                return await asyncio.shield(watcher)
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                watcher = asyncio.create_task(receive())  # type: ignore[arg-type]
+                watcher.add_done_callback(stop)
+            return message
+
+        async def send_and_stop(message: Message) -> None:
+            nonlocal answered
+            # From here on the server says "disconnect" for every request, those that went well among them.
+            answered = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive_and_watch, send_and_stop)
+        except asyncio.CancelledError:
+            if not gone:
+                raise
+            handler.uncancel()
+            log.info("a client went away before its answer")
+        finally:
+            answered = True  # or failed: the task goes back to the server, which must not be cancelled
+            if watcher is not None:
+                watcher.cancel()

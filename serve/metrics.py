@@ -1,0 +1,127 @@
+"""What /metrics says, in Prometheus' text format. One registry an application: nothing is global."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+Stage = Literal["decode", "wait", "infer", "encode"]
+Reason = Literal["overloaded", "deadline", "disconnected"]
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+IMAGES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Metrics:
+    """Everything that is counted while the server runs."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "semseg_requests", "Requests that were answered.", ["route", "status"], registry=self.registry
+        )
+        self.request_seconds = Histogram(
+            "semseg_request_seconds",
+            "From a request's head to the end of its answer.",
+            ["route"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._stages = Histogram(
+            "semseg_stage_seconds",
+            "Of an image: decode, wait for the device, infer (the call it was in), encode.",
+            ["model", "stage"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._batches = Histogram(
+            "semseg_batch_images", "Images a call of the engine.", ["model"], buckets=IMAGES, registry=self.registry
+        )
+        self._rejected = Counter(
+            "semseg_rejected",
+            "Requests without an answer: no place left, too late, or their client went away.",
+            ["model", "reason"],
+            registry=self.registry,
+        )
+        self._reloads = Counter("semseg_reloads", "Hot reloads.", ["model", "outcome"], registry=self.registry)
+        self._waiting = Gauge("semseg_waiting_images", "Images in the queue.", ["model"], registry=self.registry)
+        self._places = Gauge("semseg_requests_inside", "Requests in the house.", ["model"], registry=self.registry)
+        self._info = Gauge(
+            "semseg_model",
+            "1 for what really runs.",
+            ["model", "engine", "device", "precision"],
+            registry=self.registry,
+        )
+        ProcessCollector(registry=self.registry)
+        self._seconds = cache(self._stages.labels)  # looking a child up costs more than observing
+
+    @contextmanager
+    def stage(self, model: str, stage: Stage) -> Iterator[None]:
+        """Time a block."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.observe(model, stage, time.perf_counter() - start)
+
+    def observe(self, model: str, stage: Stage, seconds: float) -> None:
+        """One image took so long."""
+        self._seconds(model, stage).observe(seconds)
+
+    def batch(self, model: str, images: int) -> None:
+        """One call of an engine."""
+        self._batches.labels(model).observe(images)
+
+    def rejected(self, model: str, reason: Reason) -> None:
+        """One request without an answer."""
+        self._rejected.labels(model, reason).inc()
+
+    def reloaded(self, model: str, outcome: Literal["replaced", "failed"]) -> None:
+        """One hot reload."""
+        self._reloads.labels(model, outcome).inc()
+
+    def watch(self, model: str, waiting: Callable[[], float], inside: Callable[[], float]) -> None:
+        """Read these two whenever somebody asks."""
+        self._waiting.labels(model).set_function(waiting)
+        self._places.labels(model).set_function(inside)
+
+    def runs(self, model: str, engine: str, device: str, precision: str) -> None:
+        """This is what runs now under that name."""
+        self._info.remove_by_labels({"model": model})
+        self._info.labels(model, engine, device, precision).set(1)
+
+    def exposition(self) -> Response:
+        """The answer of /metrics."""
+        return Response(generate_latest(self.registry), media_type="text/plain; version=1.0.0; charset=utf-8")
+
+
+class Measure:
+    """Pure ASGI middleware: counts and times requests by route, not by address: their number stays small."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics):
+        self.app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        start = time.perf_counter()
+        status = 499  # as nginx says: the client closed the connection first
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_note)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.requests.labels(route, status).inc()
+            self._metrics.request_seconds.labels(route).observe(time.perf_counter() - start)

@@ -1,0 +1,141 @@
+"""A request's stay in the house: its place, the memory of its decoded image, and the threads that work for it."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import TracebackType
+from typing import ParamSpec, Self, TypeVar
+
+import numpy as np
+
+from semseg_app.inference.decode import decode_image
+from semseg_app.serve.batcher import Lane, Overloaded
+from semseg_app.serve.metrics import Metrics
+
+PIXELS_IN_MEMORY = 64_000_000
+"""How many pixels are decoded at any moment, of all requests, at about 8 bytes each. Others wait as they came."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Workshop:
+    """What all requests share: threads that decode, threads that encode, and the pixels that fit into memory.
+
+    Args:
+        max_pixels: largest image, width x height.
+        metrics: where the stages are timed.
+        pixels_in_memory: at least `max_pixels`.
+    """
+
+    def __init__(self, max_pixels: int, metrics: Metrics, pixels_in_memory: int = PIXELS_IN_MEMORY):
+        self.max_pixels = max_pixels
+        self.metrics = metrics
+        self._limit = max(pixels_in_memory, max_pixels)
+        self._used = 0
+        self._changed = threading.Condition()
+        # Two pools: decoders may wait for memory that only a request which still has to encode gives back.
+        threads = os.cpu_count() or 1
+        self.decoders = ThreadPoolExecutor(threads, "semseg-decode")
+        self.encoders = ThreadPoolExecutor(threads, "semseg-encode")
+        self.tilers = ThreadPoolExecutor(4, "semseg-tiles")
+        """They do little but wait; so many large images are in work at once."""
+
+    def take(self, pixels: int) -> None:
+        """Block until so many more pixels fit."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._used + pixels <= self._limit)
+            self._used += pixels
+
+    def give_back(self, pixels: int) -> None:
+        """They were let go of."""
+        with self._changed:
+            self._used -= pixels
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End the threads."""
+        for threads in (self.decoders, self.encoders, self.tilers):
+            threads.shutdown(cancel_futures=True)
+
+
+class Places:
+    """How many requests one model has in the house at once, from before their body is read until they are answered."""
+
+    def __init__(self, lane: Lane, workshop: Workshop, model: str, most: int):
+        self._lane = lane
+        self._workshop = workshop
+        self._metrics = workshop.metrics
+        self._model = model
+        self._most = most
+        self.taken = 0
+
+    def take(self) -> "Place":
+        """One of them. Overloaded when none is left. In the event loop alone."""
+        if self.taken >= self._most:
+            raise Overloaded(self._lane.retry_after_s(self.taken))
+        return Place(self, self._lane, self._workshop, self._model)
+
+
+class Place:
+    """One request about one image, as a context manager in the event loop. Leaving it frees place and memory."""
+
+    def __init__(self, places: Places, lane: Lane, workshop: Workshop, model: str):
+        self._places = places
+        self._lane = lane
+        self._workshop = workshop
+        self._model = model
+        self._pixels = 0
+        self._left = False
+        self._lock = threading.Lock()
+        places.taken += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._places.taken -= 1
+        with self._lock:
+            self._left = True
+            self._workshop.give_back(self._pixels)
+
+    async def decode(self, data: bytes) -> np.ndarray:
+        """Encoded image -> uint8 RGB `[H, W, 3]`, in a thread; once a place. Raises what `decode_image` raises.
+
+        The image counts as on its way to the queue until this returns: hand it to `run` without awaiting anything.
+        """
+        loop = asyncio.get_running_loop()
+        self._lane.expect(1)
+        try:
+            return await loop.run_in_executor(self._workshop.decoders, self._decode, data)
+        finally:
+            # Once the caller has gone on, to put the image into the queue.
+            loop.call_soon(self._lane.expect, -1)
+
+    async def encode(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make the answer, in a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._workshop.encoders, partial(self._encode, work, *args, **kwargs))
+
+    def _decode(self, data: bytes) -> np.ndarray:
+        with self._workshop.metrics.stage(self._model, "decode"):
+            return decode_image(data, self._workshop.max_pixels, self._admit)
+
+    def _encode(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._workshop.metrics.stage(self._model, "encode"):
+            return work(*args, **kwargs)
+
+    def _admit(self, pixels: int) -> None:
+        """Called by the decoder that has read the header."""
+        assert not self._pixels, "one image a place"
+        self._workshop.take(pixels)
+        with self._lock:
+            if self._left:  # its client went away meanwhile
+                self._workshop.give_back(pixels)
+            else:
+                self._pixels = pixels

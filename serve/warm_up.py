@@ -1,0 +1,31 @@
+"""What an engine has to show before it serves: right answers at every size and batch that it will meet first."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from semseg_app.inference.engines import Engine
+
+SIZES = ((480, 640),)
+"""Height and width, where neither the engine nor the user names any."""
+
+
+def warm_up(engine: Engine, sizes: Sequence[tuple[int, int]], max_batch: int) -> None:
+    """Run every size, alone and in the fullest batch, so that no visitor pays for lazy start-up.
+
+    RuntimeError when an answer does not fit its images or the model's classes, or when the engine by now runs somewhere
+    else than it said when it was opened: such an engine must not serve.
+    """
+    promised = engine.device
+    for height, width in sizes:
+        for batch in sorted({1, max_batch}):
+            shape = (batch, height, width)
+            classes, confidence = engine.infer(np.zeros((*shape, 3), np.uint8))
+            if classes.shape != shape or confidence.shape != shape:
+                raise RuntimeError(f"engine {engine.kind} answered {classes.shape} for images {shape}")
+            if int(classes.max()) >= len(engine.labels.classes):
+                raise RuntimeError(
+                    f"engine {engine.kind} answered class {classes.max()}, which the model does not have"
+                )
+    if engine.device != promised:
+        raise RuntimeError(f"engine {engine.kind} was opened on {promised} and runs on {engine.device}")
