@@ -20,11 +20,13 @@ from semseg_app.data.pseudo_labels import as_labeled, read_manifest
 from semseg_app.errors import UserError
 from semseg_app.files import remove_folder
 from semseg_app.models import ModelSpec, build, save_network
+from semseg_app.training.ancestry import ancestry
 from semseg_app.training.checkpoint import load_checkpoint, save_checkpoint
 from semseg_app.training.data import Batch, Pool, StepPositions, Stream, batches, to_labeled, to_unlabeled
 from semseg_app.training.evaluation import evaluate_network
 from semseg_app.training.gradient_norms import gradient_norms
 from semseg_app.training.methods import build_method
+from semseg_app.training.optimizer import make_optimizer
 from semseg_app.training.progress import (
     agreement,
     forget_peak_memory,
@@ -34,7 +36,7 @@ from semseg_app.training.progress import (
     to_stderr,
 )
 from semseg_app.training.randomness import derive
-from semseg_app.training.recipe import OptimizerSection, Recipe
+from semseg_app.training.recipe import Recipe
 from semseg_app.training.run_folder import RunFolder, provenance, refuse_changed_recipe
 from semseg_app.training.stop_signal import StopSignal
 
@@ -81,7 +83,7 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
     if recipe.channels_last:
         method = method.to(memory_format=torch.channels_last)
     method.to(accelerator.device)
-    optimizer = _optimizer(recipe.optimizer, method)
+    optimizer = make_optimizer(recipe.optimizer, method)
 
     # Resume
     first_step, seconds_before = 0, 0.0
@@ -115,6 +117,7 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
 
     facts: dict[str, Any] = {
         "recipe": recipe_json,
+        "lineage": ancestry(recipe, network, method),
         "data": _fingerprints(recipe, data, labeled, unlabeled, val),
         "processes": accelerator.num_processes,
         "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "cpu",
@@ -287,23 +290,6 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     return accelerator
 
 
-def _optimizer(section: OptimizerSection, method: nn.Module) -> torch.optim.Optimizer:
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in method.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        lr = section.lr if ".encoder." in name else section.lr * section.head_lr_factor
-        spared = not section.decay_norms and (parameter.ndim < 2 or "pos_embed" in name or "position_bias" in name)
-        groups.setdefault((lr, 0.0 if spared else section.weight_decay), []).append(parameter)
-    arguments: list[dict[str, Any]] = [
-        {"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay}
-        for (lr, decay), parameters in groups.items()
-    ]
-    if section.name == "sgd":
-        return torch.optim.SGD(arguments, momentum=section.momentum, fused=True)
-    return torch.optim.AdamW(arguments, fused=True)
-
-
 def _unlabeled_pool(recipe: Recipe, data: SegmentationData, method: nn.Module, cache: bool | None) -> Pool | None:
     if not method.uses_unlabeled:
         return None
@@ -372,7 +358,8 @@ def _fingerprints(
     }
     folder = getattr(recipe.method, "pseudo_labels", None)
     written = {"pseudo_labels": read_manifest(folder).model_dump()} if folder else {}
-    return {"name": data.info.name, **lists, **written}
+    terms = {"license": data.info.license, "source": data.info.source}
+    return {"name": data.info.name, **terms, **lists, **written}
 
 
 def _model_config(

@@ -102,6 +102,10 @@ class Recipe(Section):
     """For a preset: the published row that it is after."""
     output: Path | None = None
     """Run folder; default runs/<name>."""
+    license: str | None = None
+    """Of the trained model, e.g. apache-2.0; for its card on the Hub."""
+    push_to: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+    """user/repo on the Hub: every best model becomes a commit there, private, in the background."""
     seed: int = Field(default=0, ge=0)
     data: DataSection
     model: ModelSection = ModelSection()

@@ -30,6 +30,8 @@ FREE_TO_CHANGE = {
     "name",
     "aims_at",
     "output",
+    "license",
+    "push_to",
     "log_every",
     "log_gradient_norms",
     "evaluate_every",

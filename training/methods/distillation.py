@@ -14,6 +14,7 @@ from torch.nn import functional
 from semseg_app.artifact import read_config
 from semseg_app.data.dataset import IGNORE
 from semseg_app.errors import UserError
+from semseg_app.hub.download import local_model
 from semseg_app.models import SegmentationNetwork, load
 from semseg_app.training.data import Batch, Pool, StrongView
 from semseg_app.training.distill.af_dcd import AfDCD, AfDCDConfig
@@ -36,7 +37,7 @@ class DistillationConfig(LabeledLossConfig):
 
     name: Literal["distillation"] = "distillation"
     teacher: Path
-    """A model folder with the classes of the data, of any architecture."""
+    """A model folder with the classes of the data, or a Hub id (user/repo@revision), of any architecture."""
     use_unlabeled: bool = False
     """Follow the teacher on data.unlabeled too. Only IFVD and the queues of CIRKD need labels, and see labeled images
     alone; so do the tokens of MasKD."""
@@ -77,13 +78,14 @@ class Distillation(nn.Module):
         self.uses_unlabeled = config.use_unlabeled
         self.network = network
         data = labeled.data
-        classes = read_config(config.teacher).labels.classes
+        self.teacher_folder = local_model(config.teacher)
+        classes = read_config(self.teacher_folder).labels.classes
         if classes != data.info.classes:
             raise UserError(
                 f"method.teacher: {config.teacher} knows {', '.join(classes)}, but {data.root} has "
                 f"{', '.join(data.info.classes)}; train the teacher on the same classes"
             )
-        self.teacher = load(config.teacher).requires_grad_(False)
+        self.teacher = load(self.teacher_folder).requires_grad_(False)
         self.labeled_loss = LabeledLoss(config, labeled, network)
         self.distillers = build_distillers(config, network, self.teacher)
         if not self.distillers:
