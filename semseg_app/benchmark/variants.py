@@ -70,7 +70,7 @@ def open_variant(path: Path, kind: str, device: str, threads: int | None = None)
     if kind == "tensorrt":
         from semseg_app.inference.engines.tensorrt import open_tensorrt
 
-        return open_tensorrt(path, device)
+        return open_tensorrt(path, device, force=True)
     return open_engine(path, kind, device, threads, force=True)
 
 
