@@ -97,12 +97,12 @@ def class_infos(labels: LabelSpace) -> list[ClassInfo]:
     return [ClassInfo(index=index, name=name, color=_hex(rgb)) for index, (name, rgb) in enumerate(pairs)]
 
 
-def model_info(engine: Engine) -> ModelInfo:
-    return ModelInfo(name=engine.name, engine=engine_info(engine), classes=class_infos(engine.labels))
+def model_info(name: str, engine: Engine) -> ModelInfo:
+    return ModelInfo(name=name, engine=engine_info(engine), classes=class_infos(engine.labels))
 
 
-def summarise(engine: Engine, segmentation: Segmentation) -> Summary:
-    """Sizes, shares and confidences of one segmented image."""
+def summarise(engine: Engine, segmentation: Segmentation, name: str | None = None) -> Summary:
+    """Sizes, shares and confidences of one segmented image. `name` is the one that the model is served under."""
     classes, confidence = segmentation.classes, segmentation.confidence
     count = len(engine.labels.classes)
     pixels = np.bincount(classes.ravel(), minlength=count)
@@ -118,7 +118,7 @@ def summarise(engine: Engine, segmentation: Segmentation) -> Summary:
     ]
     height, width = classes.shape
     return Summary(
-        model=engine.name,
+        model=name or engine.name,
         engine=engine_info(engine),
         width=width,
         height=height,

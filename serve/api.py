@@ -70,7 +70,7 @@ def create_app(
     @app.get("/v1/models")
     def offered() -> answers.Models:
         """What is served: names, classes with their colours, and the engine that really runs."""
-        return answers.Models(models=[answers.model_info(models.get(name).engine) for name in models.names()])
+        return answers.Models(models=[answers.model_info(name, models.get(name).engine) for name in models.names()])
 
     @app.get("/health/live")
     async def live() -> answers.Live:
@@ -79,7 +79,7 @@ def create_app(
 
     @app.get("/health/ready", responses={503: {"model": answers.Problem}})
     async def ready() -> answers.Ready:
-        """A warm-up image went through the engine and came back right."""
+        """Every size and batch went through every engine once, and came back right."""
         if reason := models.why_not_ready():
             raise HTTPException(503, reason)
         served = models.get()

@@ -19,6 +19,14 @@ FIELDS = ("image", "file")
 
 _BINARY = {"type": "string", "format": "binary"}
 _REQUEST: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "model",
+            "in": "query",
+            "description": "One of those that /v1/models names; the first unless told.",
+            "schema": {"type": "string"},
+        },
+    ],
     "requestBody": {
         "required": True,
         "content": {
@@ -39,10 +47,13 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         status: {"model": Problem, "description": what}
         for status, what in {
             400: "The image or the multipart body is damaged.",
+            404: "No model of that name is served.",
             406: "`Accept` takes neither image/png nor application/json.",
             413: "Too many bytes or too many pixels.",
             415: "Not an image that can be read.",
             422: "The multipart body has no image.",
+            429: "Too many requests are waiting; `Retry-After` says when to come back.",
+            504: "The answer was not there in time.",
         }.items()
     },
 }
@@ -58,7 +69,7 @@ def router(models: Models) -> APIRouter:
         answer_as = choose(request.headers.get("accept"), (PNG, JSON))
         if answer_as is None:
             raise HTTPException(406, f"this route answers {PNG} or {JSON}; ask for one of them in Accept")
-        served = models.get()
+        served = models.get(request.query_params.get("model"))
         with served.place() as place:
             data = await _uploaded_image(request)
             start = time.perf_counter()
@@ -69,7 +80,7 @@ def router(models: Models) -> APIRouter:
             def encode() -> Response:
                 if answer_as == JSON:
                     segmentation = Segmentation(image, *run.prediction, decode_ms, run.infer_ms)
-                    return JSONResponse(summarise(run.engine, segmentation).model_dump())
+                    return JSONResponse(summarise(run.engine, segmentation, served.name).model_dump())
                 return Response(indexed_png(run.prediction.classes, run.engine.labels.palette), media_type=PNG)
 
             response = await place.encode(encode)
