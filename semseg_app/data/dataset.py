@@ -57,6 +57,10 @@ class DatasetInfo(BaseModel):
     """Value in the file -> class index (or ignore_index). Values that it does not name are errors."""
     color_map: dict[str, int] | None = Field(default=None, min_length=1)
     """ "#rrggbb" -> class index (or ignore_index), for masks that are pictures. Other colours are errors."""
+    license: str | None = None
+    """Of the photos and masks: an identifier (cc-by-4.0) or a few words. It travels into the card of a model."""
+    source: str | None = None
+    """Where the data comes from: an address, or its id on the Hub (user/dataset)."""
     splits: dict[str, int] | None = None
     """Expected number of images per split, for the record; `semseg check` compares."""
 

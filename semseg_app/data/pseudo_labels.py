@@ -15,6 +15,7 @@ from semseg_app.data.dataset import DatasetInfo, Sample, SegmentationData, expla
 from semseg_app.data.splits import entry
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_file
+from semseg_app.lineage import Lineage
 
 MANIFEST = "manifest.json"
 EDGE_DISTANCE = 3
@@ -52,6 +53,8 @@ class Manifest(BaseModel):
     """Of its images (`semseg data list`)."""
     images: int
     classes: list[str]
+    lineage: Lineage | None = None
+    """Of the teacher, where it is a model folder; its licences bind the student."""
     coverage: Coverage | None = None
     """None until every image has its mask."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from semseg_app.artifact import WEIGHTS
+from semseg_app.artifact import CONFIG, WEIGHTS
 from semseg_app.data.dataset import DECODING_ERRORS, IGNORE, Sample, SegmentationData
 from semseg_app.data.pseudo_labels import (
     EDGE_DISTANCE,
@@ -31,6 +31,7 @@ from semseg_app.files import atomic_file
 from semseg_app.inference.engines import GRAPH, Engine, Prediction
 from semseg_app.inference.evaluate import check_classes
 from semseg_app.inference.predictor import Predictor
+from semseg_app.lineage import Lineage, inherit
 from semseg_app.masks import indexed_png
 
 COUNTS = "semseg_app.counts"
@@ -76,6 +77,7 @@ def write_pseudo_labels(
         fingerprint=data.fingerprint(samples),
         images=len(samples),
         classes=data.info.classes,
+        lineage=_lineage(model, engine),
     )
     paths = [mask_path(folder, data, sample) for sample in samples]
     _claim(folder, manifest)
@@ -161,7 +163,8 @@ def _claim(folder: Path, manifest: Manifest) -> None:
             raise UserError(f"{folder}: holds other files and no {MANIFEST}; choose a new or empty folder")
         write_manifest(folder, manifest)
         return
-    was, now = before.model_dump(exclude={"coverage"}), manifest.model_dump(exclude={"coverage"})
+    later = {"coverage", "lineage"}
+    was, now = before.model_dump(exclude=later), manifest.model_dump(exclude=later)
     other = next((key for key in ("weights", *now) if was[key] != now[key]), None)
     if other == "weights":
         raise UserError(
@@ -189,6 +192,14 @@ def _weights(model: Path, engine: Engine) -> Path:
     if not model.is_dir():
         return model
     return model / (WEIGHTS if engine.kind == "torch" else GRAPH)
+
+
+def _lineage(model: Path, engine: Engine) -> Lineage | None:
+    """What a student of these labels inherits; None where the teacher is a file outside of any model folder."""
+    folder = model if model.is_dir() else model.absolute().parent.parent
+    if not (folder / CONFIG).is_file():
+        return None
+    return inherit(folder, _sha256(_weights(model, engine)), "pseudo labels")
 
 
 def _sha256(path: Path) -> str:

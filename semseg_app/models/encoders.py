@@ -62,11 +62,13 @@ def transformer_encoder(
 
 
 def _with_weights(name: str, weights: str | bool | None, make: Callable[[str | bool | None], Any]) -> Any:
-    """`make(weights)`, or with a warning `make(None)` where the weights cannot be had."""
+    """`make(weights)`, or with a warning `make(None)` where the weights cannot be had; `pretrained` says which."""
     try:
         if weights:
             try:
-                return make(weights)
+                encoder = make(weights)
+                encoder.pretrained = True
+                return encoder
             except (OSError, RuntimeError) as error:  # no network, no such file, a proxy's answer instead of weights
                 reason = str(error).splitlines()[0]
                 warnings.warn(

@@ -115,6 +115,7 @@ def generate(
             "classes": CLASSES,
             "palette": [list(colour) for colour in PALETTE],
             "ignore_index": 255,
+            "license": "cc0-1.0",
         }
         info["splits"] = {name: count for name, count in parts.items() if name != "unlabeled"}
         (folder / "dataset.yaml").write_text(yaml.safe_dump(info, sort_keys=False, default_flow_style=None))
