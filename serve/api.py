@@ -13,7 +13,7 @@ from semseg_app.errors import UserError
 from semseg_app.inference.decode import ImageTooLarge, UnsupportedImage
 from semseg_app.inference.engines import Engine
 from semseg_app.serve import answers
-from semseg_app.serve.disconnect import CancelWhenGone
+from semseg_app.serve.disconnect import CancelWhenGone, CloseWhenStopping
 from semseg_app.serve.metrics import Measure
 from semseg_app.serve.middleware import BodyLimit, RequestId, problem
 from semseg_app.serve.models import MAX_PIXELS, DeadlineExceeded, Limits, Models, Overloaded, ServedModel, UnknownModel
@@ -59,6 +59,7 @@ def create_app(
     app.add_middleware(BodyLimit, max_bytes=max_bytes)
     app.add_middleware(RequestId)
     app.add_middleware(CancelWhenGone)
+    app.add_middleware(CloseWhenStopping, models=models)
     app.add_middleware(Measure, metrics=models.metrics)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(UserError, _user_problem)

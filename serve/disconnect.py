@@ -1,9 +1,12 @@
-"""Pure ASGI middleware: nobody works for a client that went away."""
+"""Pure ASGI middleware: nobody works for a client that went away, and no client stays with a server that goes."""
 
 import asyncio
 import logging
 
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from semseg_app.serve.models import Models
 
 log = logging.getLogger("semseg.serve")
 
@@ -59,3 +62,19 @@ class CancelWhenGone:
             answered = True  # or failed: the task goes back to the server, which must not be cancelled
             if watcher is not None:
                 watcher.cancel()
+
+
+class CloseWhenStopping:
+    """Once the server is about to stop, every answer is the last of its connection."""
+
+    def __init__(self, app: ASGIApp, models: Models):
+        self.app = app
+        self._models = models
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_and_close(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._models.stopping:
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self.app(scope, receive, send_and_close)

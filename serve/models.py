@@ -192,6 +192,8 @@ class Models:
             raise UserError("two models have one name; give each its own with --name")
         self.limits = limits or Limits()
         self.metrics = Metrics()
+        self.stopping = False
+        """Set by the server: finish what is here, and send nobody any more."""
         self._batchers: dict[str, Batcher] = {}
         self._workshop: Workshop | None = None
         self._warm_up: asyncio.Task[None] | None = None
@@ -233,6 +235,8 @@ class Models:
 
     def why_not_ready(self) -> str | None:
         """None once every model has passed its warm-up, else one line."""
+        if self.stopping:
+            return "stopping"
         if self._warm_up is None or not self._warm_up.done():
             return "warming up"
         return "the warm-up failed; the server's log says why" if self._warm_up.exception() else None

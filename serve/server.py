@@ -1,20 +1,28 @@
 """Run the API and the web page in this process until it is told to stop."""
 
+import asyncio
 import errno
 import logging
+import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
 from semseg_app.errors import UserError
 from semseg_app.inference.engines import Engine
-from semseg_app.serve.api import MAX_BYTES, MAX_PIXELS, create_app
+from semseg_app.serve.api import MAX_BYTES, create_app
+from semseg_app.serve.models import Models, ServedModel
 
 SECONDS_TO_FINISH = 20
-"""How long requests in flight may take after the first SIGTERM or Ctrl-C."""
+"""How long requests in flight may take after SIGTERM or Ctrl-C."""
+SECONDS_TO_LEAVE = 1.0
+"""After SIGTERM: how long the server still accepts, not ready any more and closing each connection after its answer.
+Clients that keep connections open, and balancers that look at /health/ready, go elsewhere without losing a request."""
 
 
 def claim_address(host: str, port: int) -> socket.socket:
@@ -45,23 +53,26 @@ def claim_address(host: str, port: int) -> socket.socket:
 
 
 def run_server(
-    engine: Engine,
+    models: Models | Engine,
     address: socket.socket,
     examples: Sequence[Path] = (),
     *,
     demo: bool = True,
     max_bytes: int = MAX_BYTES,
-    max_pixels: int = MAX_PIXELS,
 ) -> None:
-    """Serve `engine` on a claimed address; returns after SIGTERM or Ctrl-C, once requests in flight are answered.
+    """Serve on a claimed address; returns after SIGTERM or Ctrl-C, once requests in flight are answered.
 
-    Says on stderr what runs and where. The other arguments are those of `create_app`.
+    SIGHUP loads every model anew. Says on stderr what runs and where. The other arguments are those of `create_app`.
     """
-    app = create_app(engine, examples, demo=demo, max_bytes=max_bytes, max_pixels=max_pixels)
+    if not isinstance(models, Models):
+        models = Models([ServedModel(models)])
+    app = create_app(models, examples, demo=demo, max_bytes=max_bytes)
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     host, port = address.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    print(f"{engine.name}: {engine.kind} on {engine.device}, {engine.precision}", file=sys.stderr)
+    for name in models.names():
+        engine = models.get(name).engine
+        print(f"{name}: {engine.kind} on {engine.device}, {engine.precision}", file=sys.stderr)
     print(f"{'page: ' + url + '   ' if demo else ''}API: {url}/docs   (stop with Ctrl-C)", file=sys.stderr, flush=True)
     config = uvicorn.Config(
         app,
@@ -70,4 +81,36 @@ def run_server(
         server_header=False,
         timeout_graceful_shutdown=SECONDS_TO_FINISH,
     )
-    uvicorn.Server(config).run(sockets=[address])
+    _Server(config, models).run(sockets=[address])
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, which leaves before it stops, and reloads on SIGHUP."""
+
+    def __init__(self, config: uvicorn.Config, models: Models):
+        super().__init__(config)
+        self._models = models
+        self._leaves_at = 0.0
+        self._reloading: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if hasattr(signal, "SIGHUP"):  # not on Windows
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called for SIGTERM and SIGINT. A second signal does not wait."""
+        if sig == signal.SIGTERM and not self._models.stopping:
+            self._leaves_at = time.monotonic() + SECONDS_TO_LEAVE
+        else:
+            self._leaves_at = 0.0
+        self._models.stopping = True
+        super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether to stop now."""
+        return await super().on_tick(counter) and time.monotonic() >= self._leaves_at
+
+    def _reload(self) -> None:
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.create_task(self._models.reload_all())

@@ -1,13 +1,23 @@
 """What an engine has to show before it serves: right answers at every size and batch that it will meet first."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
+from semseg_app.errors import UserError
 from semseg_app.inference.engines import Engine
 
 SIZES = ((480, 640),)
 """Height and width, where neither the engine nor the user names any."""
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "640x480" (width x height, as one says it) -> (480, 640). UserError when it is none."""
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if match is None:
+        raise UserError(f"--warm-up {text!r}: give width and height, such as 640x480")
+    return int(match[2]), int(match[1])
 
 
 def warm_up(engine: Engine, sizes: Sequence[tuple[int, int]], max_batch: int) -> None:

@@ -1,4 +1,4 @@
-"""`semseg serve`: the HTTP API and the web page for one model."""
+"""`semseg serve`: the HTTP API and the web page for one model or several."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,8 @@ from semseg_app.cli.model_option import MODEL, Revision
 
 
 def serve(
-    model: Annotated[str, typer.Argument(help=MODEL)],
+    model: Annotated[list[str], typer.Argument(help=f"{MODEL} The first answers when none is named.")],
+    name: Annotated[list[str] | None, typer.Option(help="Name of a model, in their order; else its own.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 7860,
     engine: Annotated[str, typer.Option(help="auto, torch, onnxruntime or tensorrt.")] = "auto",
@@ -20,20 +21,30 @@ def serve(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine.")] = None,
     examples: Annotated[Path | None, typer.Option(help="Folder of photos that the page offers (the first 12).")] = None,
     demo: Annotated[bool, typer.Option("--demo/--no-demo", help="The web page at /, beside the API.")] = True,
+    warm_up: Annotated[list[str] | None, typer.Option(metavar="WxH", help="Size of photos to warm up with.")] = None,
+    places: Annotated[int, typer.Option(min=1, help="Requests a model takes in at once; then 429.")] = 64,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds an image may take; then 504.")] = 30,
+    max_batch: Annotated[int | None, typer.Option(min=1, help="Photos a call of the engine; CPU 1, GPU 8.")] = None,
+    max_delay_ms: Annotated[float, typer.Option(min=0, help="Wait for photos on their way to share a call.")] = 5,
     max_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest upload, MiB.")] = 32,
     max_megapixels: Annotated[float, typer.Option(min=0.001, max=178, help="Largest image, before decoding.")] = 32,
 ) -> None:
-    """Serve a model: POST /v1/segment, /docs, /health/ready, and a web page at /."""
+    """Serve models: POST /v1/segment, /docs, /health/ready, and a web page at /. SIGHUP loads them anew."""
     from semseg_app.errors import UserError
 
     try:
+        from semseg_app.serve.models import Limits, Models, ServedModel
         from semseg_app.serve.server import claim_address, run_server
+        from semseg_app.serve.warm_up import SIZES, parse_size
     except ImportError as error:
         raise UserError(f"serving needs the extra `serve` ({error}): pip install 'semseg-app[serve]'") from error
     from semseg_app.data.dataset import IMAGE_SUFFIXES
     from semseg_app.hub.download import local_model
-    from semseg_app.inference.engines import open_engine
+    from semseg_app.inference.engines import Engine, open_engine
 
+    if name and len(name) != len(model):
+        raise UserError(f"{len(model)} models and {len(name)} names; give one --name for each, in their order, or none")
+    sizes = [parse_size(size) for size in warm_up] if warm_up else SIZES
     photos: list[Path] = []
     if examples is not None:
         if not examples.is_dir():
@@ -42,11 +53,12 @@ def serve(
         if not photos:
             raise UserError(f"{examples}: holds no photos ({', '.join(IMAGE_SUFFIXES)})")
     with claim_address(host, port) as address:  # before the model is loaded: a port in use is known at once
-        run_server(
-            open_engine(local_model(model, revision), engine, device, threads, precision, force),
-            address,
-            photos,
-            demo=demo,
-            max_bytes=round(max_megabytes * 2**20),
-            max_pixels=round(max_megapixels * 1e6),
-        )
+        served = []
+        for index, source in enumerate(model):
+
+            def reopen(source: str = source) -> Engine:
+                return open_engine(local_model(source, revision), engine, device, threads, precision, force)
+
+            served.append(ServedModel(reopen(), name[index] if name else None, reopen, sizes))
+        limits = Limits(round(max_megapixels * 1e6), places, timeout, max_batch, max_delay_ms / 1000)
+        run_server(Models(served, limits), address, photos, demo=demo, max_bytes=round(max_megabytes * 2**20))

@@ -22,35 +22,41 @@ def run(*arguments: str) -> None:
 
 def test_options_reach_the_server(tmp_path, monkeypatch):
     opened, served = [], []
-    engine = ColourEngine()
 
     def open_engine(*arguments):
         opened.append(arguments)
-        return engine
+        return ColourEngine()
 
-    def run_server(engine, address, examples, **options):
-        served.append((engine, address.getsockname()[0], [path.name for path in examples], options))
+    def run_server(models, address, examples, **options):
+        served.append((models, address.getsockname()[0], [path.name for path in examples], options))
         address.close()
 
     monkeypatch.setattr(semseg_app.inference.engines, "open_engine", open_engine)
     monkeypatch.setattr(semseg_app.serve.server, "run_server", run_server)
     for name in ("b.JPG", "a.png", "notes.txt"):
         (tmp_path / name).touch()
+    model, other = tmp_path / "model", tmp_path / "other"
+    model.mkdir()
+    other.mkdir()
 
-    run("model", "--port", "0", "--examples", tmp_path)
+    run(model, "--port", "0", "--examples", tmp_path)
     run(
-        *("model", "--port", "0", "--host", "0.0.0.0", "--engine", "torch", "--device", "cpu", "--threads", "2"),
-        *("--no-demo", "--max-megabytes", "0.5", "--max-megapixels", "1.5", "--precision", "int8", "--force"),
+        *(model, other, "--name", "big", "--name", "small", "--port", "0", "--host", "0.0.0.0", "--engine", "torch"),
+        *("--device", "cpu", "--threads", "2", "--no-demo", "--max-megabytes", "0.5", "--max-megapixels", "1.5"),
+        *("--precision", "int8", "--force", "--places", "3", "--timeout", "2.5", "--max-batch", "4"),
+        *("--max-delay-ms", "7", "--warm-up", "640x480", "--warm-up", "64x32"),
     )
-    assert [(str(model), *rest) for model, *rest in opened] == [
-        ("model", "auto", "auto", None, "auto", False),
-        ("model", "torch", "cpu", 2, "int8", True),
+    assert opened == [
+        (model, "auto", "auto", None, "auto", False),
+        (model, "torch", "cpu", 2, "int8", True),
+        (other, "torch", "cpu", 2, "int8", True),
     ]
-    defaults = {"demo": True, "max_bytes": 32 * 2**20, "max_pixels": 32_000_000}
-    assert served == [
-        (engine, "127.0.0.1", ["a.png", "b.JPG"], defaults),
-        (engine, "0.0.0.0", [], {"demo": False, "max_bytes": 2**19, "max_pixels": 1_500_000}),
-    ]
+    (first, *rest), (second, *more) = served
+    assert rest == ["127.0.0.1", ["a.png", "b.JPG"], {"demo": True, "max_bytes": 32 * 2**20}]
+    assert more == ["0.0.0.0", [], {"demo": False, "max_bytes": 2**19}]
+    assert (first.names(), second.names()) == (["colours"], ["big", "small"])
+    assert first.limits == (32_000_000, 64, 30, None, 0.005)
+    assert second.limits == (1_500_000, 3, 2.5, 4, 0.007)
 
 
 def test_mistakes_are_one_line_that_names_the_fix(tmp_path):
@@ -58,8 +64,14 @@ def test_mistakes_are_one_line_that_names_the_fix(tmp_path):
         run("model", "--examples", tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"holds no photos \(\.jpg, "):
         run("model", "--examples", tmp_path)
-    with pytest.raises(UserError, match=r"no model here: no such model folder or \.onnx file$"):
+    with pytest.raises(UserError, match=r"no model here: no such model folder or \.onnx file"):
         run(tmp_path / "no model here", "--port", "0")
+    for arguments, words in {
+        ("a", "b", "--name", "one"): r"^2 models and 1 names; give one --name for each",
+        ("a", "--warm-up", "640"): r"^--warm-up '640': give width and height, such as 640x480$",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            run(*arguments, "--port", "0")
     # Before the model is loaded: that can take a while.
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
