@@ -29,6 +29,11 @@ def colour_png(classes: np.ndarray, palette: Palette) -> bytes:
     return _encode(Image.fromarray(colourise(classes, palette)))
 
 
+def grey_png(values: np.ndarray) -> bytes:
+    """uint8 `[H, W]` -> greyscale PNG of 8 bits."""
+    return _encode(Image.fromarray(values))
+
+
 def colourise(classes: np.ndarray, palette: Palette) -> np.ndarray:
     """uint8 `[H, W]` -> uint8 RGB `[H, W, 3]`; values beyond the palette are black."""
     coloured: np.ndarray = _table(palette)[classes]

@@ -1,0 +1,58 @@
+"""Polygons as GeoJSON (RFC 7946), in pixels or, through an affine transform, in coordinates of the world."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from semseg_app.errors import UserError
+from semseg_app.masks.polygons import Polygon
+
+Transform = tuple[float, float, float, float, float, float]
+"""(a, b, c, d, e, f): X = a x + b y + c, Y = d x + e y + f, of pixel corners; as rasterio and world files have it."""
+
+
+def features(shapes: list[Polygon], properties: Mapping[str, Any], transform: Transform | None = None) -> list[Any]:
+    """One GeoJSON Feature a polygon.
+
+    Args:
+        shapes: of one class.
+        properties: what each feature says about itself.
+        transform: None = pixels: x to the right, y down.
+
+    Rings are closed; exteriors run counterclockwise in the plane of the coordinates, holes clockwise (RFC 7946, 3.1.6).
+    """
+    return [
+        {
+            "type": "Feature",
+            "properties": dict(properties),
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [_ring(ring, transform) for ring in (shape.exterior, *shape.holes)],
+            },
+        }
+        for shape in shapes
+    ]
+
+
+def parse_transform(text: str) -> Transform:
+    """ "a,b,c,d,e,f" -> six numbers. UserError when they are not, or map everything onto a line."""
+    try:
+        a, b, c, d, e, f = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"transform {text!r}: give six numbers a,b,c,d,e,f; X = ax + by + c, Y = dx + ey + f") from None
+    if not np.isfinite([a, b, c, d, e, f]).all() or not np.isfinite(a * e - b * d) or a * e - b * d == 0:
+        raise UserError(f"transform {text!r}: it must be finite and map no area to nothing (ae - bd is 0)")
+    return a, b, c, d, e, f
+
+
+def _ring(ring: np.ndarray, transform: Transform | None) -> list[Any]:
+    """int64 `[N, 2]` -> closed list of [x, y]."""
+    points: np.ndarray = np.append(ring, ring[:1], axis=0)
+    if transform is not None:
+        a, b, c, d, e, f = transform
+        points = points @ np.array([[a, d], [b, e]]) + (c, f)
+        if a * e - b * d < 0:  # a mirror image: it turned the rings round
+            points = points[::-1]
+    closed: list[Any] = points.tolist()
+    return closed
