@@ -1,10 +1,10 @@
 """From a model folder to a verified file of any precision: fp32 first, the others made from it once it has passed."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from semseg_app import machine
 from semseg_app.errors import UserError
 from semseg_app.export.evidence import Evidence, generated_photos
 from semseg_app.export.fp16 import export_fp16
@@ -51,7 +51,7 @@ def export_verified(
     else:
         assert evidence is not None
         assert calibration is not None
-        samples, threads = evidence, os.cpu_count() or 1
+        samples, threads = evidence, machine.cores()
         before = trained_quality = score(open_engine(folder, "torch", "cpu", threads), samples)
 
         def passes(candidate: Path) -> bool:

@@ -6,7 +6,6 @@ publishes a model folder goes by that.
 """
 
 import hashlib
-import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -56,7 +55,7 @@ def verify(
     Returns the manifest's entry: "verdict" is "passed" or "rejected", and then "reasons" is not empty. UserError for an
     int8 file without evidence: how much it lost shows on labels alone.
     """
-    threads = os.cpu_count() or 1
+    threads = machine.cores()
     exported = open_engine(exported_file, "onnxruntime", device, threads, force=True)
     if exported.precision == "int8" and evidence is None:
         raise UserError(f"{exported_file}: what int8 costs shows on labelled photos alone; add --data DATASET")

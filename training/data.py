@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from semseg_app import machine
 from semseg_app.data.dataset import Sample, SegmentationData
 from semseg_app.errors import UserError
 from semseg_app.training.image_labels import read_image_labels
@@ -98,7 +99,7 @@ class Pool:
         if cache is None:
             cache = self._estimated_bytes() <= CACHE_LIMIT_BYTES
         if cache:
-            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+            with ThreadPoolExecutor(min(8, machine.cores())) as threads:
                 self.cached = list(threads.map(self._decode, range(len(samples))))
 
     def __len__(self) -> int:

@@ -13,6 +13,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from semseg_app import machine
 from semseg_app.artifact import LabelSpace, ModelConfig
 from semseg_app.data.dataset import IGNORE, SegmentationData, explain
 from semseg_app.data.layouts import open_dataset
@@ -64,7 +65,7 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
     data = open_dataset(recipe.data.root, recipe.data.layout)
     workers = recipe.data.workers
     if workers is None:
-        workers = min(8, os.cpu_count() or 1) if accelerator.device.type == "cuda" else 0
+        workers = min(8, machine.cores()) if accelerator.device.type == "cuda" else 0
     cache = False if workers else recipe.data.cache
     labeled = Pool(data, data.samples(recipe.data.labeled), with_labels=True, cache=cache)
     val = Pool(data, data.samples(recipe.data.val), True, recipe.data.cache) if recipe.data.val else None

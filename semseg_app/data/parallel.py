@@ -1,10 +1,11 @@
 """Map a function over many files with a few threads, in order and in bounded memory."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from semseg_app import machine
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -15,7 +16,7 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item]) -> It
 
     Pillow and NumPy release the interpreter lock while they decode and count, so threads are enough.
     """
-    workers = min(8, os.cpu_count() or 1)
+    workers = min(8, machine.cores())
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as threads:
         try:

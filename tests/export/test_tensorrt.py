@@ -1,7 +1,6 @@
 """Engines built ahead of time by TensorRT for RTX, without a GPU: what they hold, what is refused, what is kept."""
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -327,7 +326,7 @@ def test_command_builds_attests_verifies_and_records(
     monkeypatch.setattr(evidence, "GENERATED_SIZE", (48, 64))
     monkeypatch.setattr(verify_module, "SIZES", ((37, 41),))
     monkeypatch.setattr(verify_module, "TIMED_RUNS", 1)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # threads that share a busy core wait for each other
+    monkeypatch.setattr("semseg_app.machine.cores", lambda: 1)  # threads that share a busy core wait for each other
     folder = shutil.copytree(exported("deeplabv3plus"), tmp_path / "model")
     record(folder, folder / GRAPHS["fp32"], verify(folder, folder / GRAPHS["fp32"]))
     graph = (folder / GRAPHS["fp32"]).read_bytes()

@@ -46,7 +46,9 @@ app.command()(export)
 @pytest.fixture(autouse=True)
 def small_photos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence_module, "GENERATED_SIZE", (120, 200))
-    monkeypatch.setattr("os.cpu_count", lambda: 1)  # threads that wait for each other on a busy machine take minutes
+    monkeypatch.setattr(
+        "semseg_app.machine.cores", lambda: 1
+    )  # threads that wait for each other on a busy machine take minutes
 
 
 @pytest.fixture
