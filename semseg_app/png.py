@@ -1,9 +1,9 @@
 """PNG files of what networks say, written at the speed that it allows.
 
-Class and confidence maps are long runs and smooth ramps. Each row less the one above it (PNG's filter 2, "Up") is nearly
-all zeros, and ISA-L deflates zeros at the speed of memory: 16 megapixels in a few milliseconds, where Pillow's default
-takes hundreds and gives a file of about the same size. Four bits a pixel would halve what is left of the file, but to
-pack them takes longer than all the rest, and 255 (unknown) would not fit.
+Class and confidence maps are long runs and smooth ramps. Each row less the one above it (PNG's filter 2, "Up") is
+nearly all zeros, and ISA-L deflates zeros at the speed of memory: 16 megapixels in a few milliseconds, where Pillow's
+default takes hundreds and gives a file of about the same size. Four bits a pixel would halve what is left of the file,
+but to pack them takes longer than all the rest, and 255 (unknown) would not fit.
 """
 
 import struct

@@ -11,7 +11,7 @@ from typing import ParamSpec, Self, TypeVar
 
 import numpy as np
 
-from semseg_app.inference.decode import decode_image
+from semseg_app.inference.decode import Resize, decode_image
 from semseg_app.serve.batcher import Lane, Overloaded
 from semseg_app.serve.metrics import Metrics
 
@@ -104,15 +104,15 @@ class Place:
             self._left = True
             self._workshop.give_back(self._pixels)
 
-    async def decode(self, data: bytes) -> np.ndarray:
-        """Encoded image -> uint8 RGB `[H, W, 3]`, in a thread; once a place. Raises what `decode_image` raises.
+    async def decode(self, data: bytes, resize: Resize | None = None) -> np.ndarray:
+        """Encoded image -> uint8 RGB `[H, W, 3]`, in a thread; once a place. As `decode_image`, which see.
 
         The image counts as on its way to the queue until this returns: hand it to `run` without awaiting anything.
         """
         loop = asyncio.get_running_loop()
         self._lane.expect(1)
         try:
-            return await loop.run_in_executor(self._workshop.decoders, self._decode, data)
+            return await loop.run_in_executor(self._workshop.decoders, self._decode, data, resize)
         finally:
             # Once the caller has gone on, to put the image into the queue.
             loop.call_soon(self._lane.expect, -1)
@@ -122,9 +122,9 @@ class Place:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._workshop.encoders, partial(self._encode, work, *args, **kwargs))
 
-    def _decode(self, data: bytes) -> np.ndarray:
+    def _decode(self, data: bytes, resize: Resize | None) -> np.ndarray:
         with self._workshop.metrics.stage(self._model, "decode"):
-            return decode_image(data, self._workshop.max_pixels, self._admit)
+            return decode_image(data, self._workshop.max_pixels, self._admit, resize)
 
     def _encode(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with self._workshop.metrics.stage(self._model, "encode"):

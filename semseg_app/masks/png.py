@@ -1,11 +1,10 @@
 """Class maps as PNG files."""
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+
+from semseg_app.png import encode_png
 
 COMPRESS_LEVEL = 1
 """Of zlib. Class maps are long runs of one value: higher levels take several times as long for a few percent."""
@@ -18,20 +17,17 @@ def indexed_png(classes: np.ndarray, palette: Palette, text: Mapping[str, str] |
 
     `text` travels in the file as compressed text chunks.
     """
-    image = Image.fromarray(classes)
-    # All 256 entries: with a short palette Pillow packs pixels into fewer bits, and 255 (ignore) becomes a class.
-    image.putpalette(_table(palette).tobytes())
-    return _encode(image, text)
+    return encode_png(classes, _table(palette), text)
 
 
 def colour_png(classes: np.ndarray, palette: Palette) -> bytes:
     """uint8 `[H, W]` -> RGB PNG in the palette's colours."""
-    return _encode(Image.fromarray(colourise(classes, palette)))
+    return encode_png(colourise(classes, palette))
 
 
 def grey_png(values: np.ndarray) -> bytes:
     """uint8 `[H, W]` -> greyscale PNG of 8 bits."""
-    return _encode(Image.fromarray(values))
+    return encode_png(values)
 
 
 def colourise(classes: np.ndarray, palette: Palette) -> np.ndarray:
@@ -44,12 +40,3 @@ def _table(palette: Palette) -> np.ndarray:
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
     return table
-
-
-def _encode(image: Image.Image, text: Mapping[str, str] | None = None) -> bytes:
-    buffer = io.BytesIO()
-    chunks = PngInfo()
-    for key, value in (text or {}).items():
-        chunks.add_text(key, value, zip=True)
-    image.save(buffer, "PNG", compress_level=COMPRESS_LEVEL, pnginfo=chunks)
-    return buffer.getvalue()
