@@ -28,5 +28,5 @@ clean:
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[export,serve,cpu,dev]'
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[export,serve,cpu,large,dev]'
 	touch $(INSTALLED)

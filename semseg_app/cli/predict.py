@@ -29,10 +29,11 @@ def predict(
     import json
     from collections import deque
     from collections.abc import Iterator
+    from functools import partial
 
     import numpy as np
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress, TaskID
 
     from semseg_app.data.dataset import read_image
     from semseg_app.errors import UserError
@@ -41,6 +42,7 @@ def predict(
     from semseg_app.inference.inputs import find_images, result_names
     from semseg_app.inference.predictor import Predictor
     from semseg_app.inference.results import ResultFolder
+    from semseg_app.inference.strips import is_large
 
     if tile and tile < 64:
         raise UserError(f"--tile {tile}: at least 64 pixels, or 0 for whole images")
@@ -53,21 +55,44 @@ def predict(
     console = Console(stderr=True, soft_wrap=True)
     failed: list[dict[str, str]] = []
     waiting: deque[tuple[Path, str, np.ndarray]] = deque()  # read, and not yet answered
+    large: list[tuple[Path, str]] = []  # segmented by strips, after the others
 
-    def readable() -> Iterator[np.ndarray]:
-        named = list(zip(images, result_names(images), strict=True))
-        for path, name in track(named, "segmenting", console=console, disable=not console.is_terminal):
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        done = progress.add_task("segmenting", total=len(images))
+
+        def fail(path: Path, error: UserError) -> None:
+            failed.append({"file": str(path), "error": str(error)})
+            console.print(f"semseg: {error}", markup=False, highlight=False)
+
+        def told(rows: TaskID, share: float) -> None:
+            progress.update(rows, completed=share)
+
+        def readable() -> Iterator[np.ndarray]:
+            for path, name in zip(images, result_names(images), strict=True):
+                if tile and is_large(path):
+                    large.append((path, name))
+                    continue
+                progress.advance(done)
+                try:
+                    image = read_image(path)
+                except UserError as error:
+                    fail(path, error)
+                    continue
+                waiting.append((path, name, image))
+                yield image
+
+        for prediction in predictor.predict_many(readable()):
+            results.add(*waiting.popleft(), prediction)
+        for path, name in large:
+            rows = progress.add_task(name, total=1.0)
             try:
-                image = read_image(path)
+                results.add_large(path, name, predictor, partial(told, rows))
             except UserError as error:
-                failed.append({"file": str(path), "error": str(error)})
-                console.print(f"semseg: {error}", markup=False, highlight=False)
-                continue
-            waiting.append((path, name, image))
-            yield image
-
-    for prediction in predictor.predict_many(readable()):
-        results.add(*waiting.popleft(), prediction)
+                fail(path, error)
+            progress.remove_task(rows)
+            progress.advance(done)
+    order = {str(path): index for index, path in enumerate(images)}
+    results.rows.sort(key=lambda row: order[row["file"]])
     results.write_shares()
     if as_json:
         report = {

@@ -1,6 +1,7 @@
 """An engine for images of any size: large ones in tiles, equal ones in batches, memory bounded by tile and batch."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 
 import numpy as np
 
@@ -13,8 +14,10 @@ class Predictor:
 
     Args:
         engine: what segments.
-        tile: longest side of what the engine gets at once, in pixels; None = whole images, however large.
-        overlap: pixels that neighbouring tiles share at least; half of them is the context that a seam has.
+        tile: longest side of what the engine gets at once, in pixels, taken down to a multiple of GRID; None = whole
+            images, however large.
+        overlap: pixels that neighbouring tiles share at least, taken up to a multiple of GRID where the tile has room;
+            half of them is the context that a seam has.
         batch_size: images or tiles a call of the engine.
     """
 
@@ -24,8 +27,11 @@ class Predictor:
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} must be at least 1")
         self.engine = engine
-        self.tile = tile
-        self.overlap = overlap
+        self.tile = tile and tile // GRID * GRID
+        overlap_on_grid = -(-overlap // GRID) * GRID
+        self.on_grid = self.tile is None or overlap_on_grid < self.tile
+        """Whether tiles see the image's cells where a whole run sees them: away from seams both then agree."""
+        self.overlap = overlap_on_grid if self.on_grid else min(overlap, (self.tile or 0) - 1)
         self.batch_size = batch_size
 
     def predict(self, image: np.ndarray) -> Prediction:
@@ -44,11 +50,13 @@ class Predictor:
 
         Yields each tile, in rows from the top, with the answer over its window; `tile.kept(answer)` is the part to use.
         """
-        grid = tiles(height, width, self._side(height), self._side(width), self.overlap)
-        for group in batches(grid, self.batch_size):
-            answer = self.engine.infer(np.stack([read(tile.window) for tile in group]))
-            for index, tile in enumerate(group):
-                yield tile, Prediction(answer.classes[index], answer.confidence[index])
+        grid = GRID if self.on_grid else 1
+        covering = tiles(height, width, self._side(height), self._side(width), self.overlap, grid)
+        for _, equal in groupby(covering, key=lambda tile: (tile.window.height, tile.window.width)):
+            for group in batches(equal, self.batch_size):
+                answer = self.engine.infer(np.stack([read(tile.window) for tile in group]))
+                for index, tile in enumerate(group):
+                    yield tile, Prediction(answer.classes[index], answer.confidence[index])
 
     def predict_many(self, images: Iterable[np.ndarray]) -> Iterator[Prediction]:
         """Segment images in order, neighbours of equal size together. Reads no more than a batch ahead."""

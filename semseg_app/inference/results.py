@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from semseg_app.artifact import LabelSpace
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_file
 from semseg_app.inference.engines import Prediction
+from semseg_app.inference.large import segment_large
+from semseg_app.inference.predictor import Predictor
 from semseg_app.masks import indexed_png
 from semseg_app.visualize import class_shares, overlay
 
@@ -37,31 +40,54 @@ class ResultFolder:
 
     def add(self, source: Path, name: str, image: np.ndarray, prediction: Prediction) -> None:
         """Write the mask and the overlay of one image, as masks/<name>.png and overlays/<name>.jpg."""
-        mask = self.folder / "masks" / f"{name}.png"
+        mask = self._mask(name)
         with atomic_file(mask) as part:
             part.write_bytes(indexed_png(prediction.classes, self.labels.palette))
-        row: dict[str, Any] = {
-            "file": str(source),
-            "width": image.shape[1],
-            "height": image.shape[0],
-            "mask": str(mask),
-            "shares": dict(
-                zip(
-                    self.labels.classes,
-                    class_shares(prediction.classes, len(self.labels.classes)).round(6).tolist(),
-                    strict=True,
-                )
-            ),
-            "mean_confidence": round(float(prediction.confidence.mean()) / 255, 6),
-        }
+        shares = class_shares(prediction.classes, len(self.labels.classes))
+        row = self._row(source, image.shape[:2], mask, shares, float(prediction.confidence.mean()) / 255)
         if self.overlays:
-            picture = self.folder / "overlays" / f"{name}.jpg"
-            encoded = io.BytesIO()
-            Image.fromarray(overlay(image, prediction.classes, self.labels.palette)).save(encoded, "JPEG", quality=90)
-            with atomic_file(picture) as part:
-                part.write_bytes(encoded.getvalue())
-            row["overlay"] = str(picture)
+            row["overlay"] = self._write_overlay(name, overlay(image, prediction.classes, self.labels.palette))
+
+    def add_large(
+        self, source: Path, name: str, predictor: Predictor, progress: Callable[[float], None] = lambda done: None
+    ) -> None:
+        """Segment one image by strips and write what `add` writes, its overlay reduced to a preview.
+
+        UserError when it cannot be read; nothing of it is left then.
+        """
+        mask = self._mask(name)
+        result = segment_large(source, predictor, mask, preview=self.overlays, progress=progress)
+        shares = result.pixels[: len(self.labels.classes)] / (result.height * result.width)
+        row = self._row(source, (result.height, result.width), mask, shares, result.mean_confidence)
+        if result.preview is not None:
+            row["overlay"] = self._write_overlay(name, result.preview)
+
+    def _mask(self, name: str) -> Path:
+        return self.folder / "masks" / f"{name}.png"
+
+    def _row(
+        self, source: Path, size: tuple[int, ...], mask: Path, shares: np.ndarray, mean_confidence: float
+    ) -> dict[str, Any]:
+        """The line of one image, kept in `rows`."""
+        row = {
+            "file": str(source),
+            "width": size[1],
+            "height": size[0],
+            "mask": str(mask),
+            "shares": dict(zip(self.labels.classes, shares.round(6).tolist(), strict=True)),
+            "mean_confidence": round(mean_confidence, 6),
+        }
         self.rows.append(row)
+        return row
+
+    def _write_overlay(self, name: str, picture: np.ndarray) -> str:
+        """Write uint8 RGB `[H, W, 3]`; -> its path."""
+        path = self.folder / "overlays" / f"{name}.jpg"
+        encoded = io.BytesIO()
+        Image.fromarray(picture).save(encoded, "JPEG", quality=90)
+        with atomic_file(path) as part:
+            part.write_bytes(encoded.getvalue())
+        return str(path)
 
     def write_shares(self) -> None:
         """Write shares.csv: file, width, height, the share of the pixels of each class, mean confidence."""

@@ -46,18 +46,22 @@ class Tile(NamedTuple):
         return keep.cut(answer)
 
 
-def tiles(height: int, width: int, tile_height: int, tile_width: int, overlap: int) -> Iterator[Tile]:
-    """Cover an image with equal tiles, row by row; every pixel is kept from exactly one.
+def tiles(height: int, width: int, tile_height: int, tile_width: int, overlap: int, grid: int = 1) -> Iterator[Tile]:
+    """Cover an image with tiles, row by row; every pixel is kept from exactly one.
 
     Neighbours overlap by `overlap` pixels, the last ones by more: they are moved inward instead of being cut. A side of
     the image that is shorter than the tile makes the tile as short.
+
+    With a `grid` above 1 every tile begins at a multiple of it, provided that `tile - overlap` is one: the network's
+    cells then lie in each tile where they lie in the whole image. The last tiles of a row and of a column are up to
+    `grid - 1` pixels shorter for it, and the network pads them as it would pad the whole image.
     """
-    rows = _spans(height, tile_height, overlap)
-    columns = _spans(width, tile_width, overlap)
+    rows = _spans(height, tile_height, overlap, grid)
+    columns = _spans(width, tile_width, overlap, grid)
     for top, keep_top, keep_bottom in rows:
         for left, keep_left, keep_right in columns:
             yield Tile(
-                Window(top, left, min(tile_height, height), min(tile_width, width)),
+                Window(top, left, min(tile_height, height - top), min(tile_width, width - left)),
                 Window(keep_top, keep_left, keep_bottom - keep_top, keep_right - keep_left),
             )
 
@@ -71,13 +75,13 @@ def tile_side(length: int, tile: int = TILE, overlap: int = OVERLAP) -> int:
     return min(-(-side // GRID) * GRID, tile)
 
 
-def _spans(length: int, tile: int, overlap: int) -> list[tuple[int, int, int]]:
+def _spans(length: int, tile: int, overlap: int, grid: int) -> list[tuple[int, int, int]]:
     """One axis: (start, first pixel kept, one past the last pixel kept) for each tile."""
     if length <= tile:
         return [(0, 0, length)]
     if not 0 <= overlap < tile:
         raise ValueError(f"overlap {overlap} must be at least 0 and less than the tile, {tile}")
-    last = length - tile
+    last = -(-(length - tile) // grid) * grid
     starts = [*range(0, last, tile - overlap), last]
     # Equally far from the end of one tile and the start of the next.
     seams = [(start + tile + following) // 2 for start, following in pairwise(starts)]

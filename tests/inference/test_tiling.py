@@ -7,15 +7,19 @@ from semseg_app.inference.tiling import resize_planes, slide, tiles
 LAYOUTS = [(100, 100, 40, 8), (97, 61, 40, 0), (41, 200, 40, 30), (30, 90, 40, 20), (40, 40, 40, 39), (200, 33, 64, 63)]
 
 
+@pytest.mark.parametrize("grid", [1, 8])
 @pytest.mark.parametrize(("height", "width", "tile", "overlap"), LAYOUTS)
 def test_every_pixel_is_kept_once_from_the_tile_in_which_it_lies_deepest(
-    height: int, width: int, tile: int, overlap: int
+    height: int, width: int, tile: int, overlap: int, grid: int
 ) -> None:
     rows, columns = np.mgrid[0:height, 0:width]
     kept_depth = np.full((height, width), -1.0)
     deepest = np.zeros((height, width))
-    for window, keep in tiles(height, width, tile, tile, overlap):
-        assert (window.height, window.width) == (min(tile, height), min(tile, width))
+    tile, overlap = -(-tile // grid) * grid, overlap // grid * grid
+    for window, keep in tiles(height, width, tile, tile, overlap, grid):
+        assert window.top % grid == window.left % grid == 0
+        for side, length in ((window.height, height), (window.width, width)):
+            assert min(tile, length) - grid < side <= min(tile, length)
         bottom, right = window.top + window.height, window.left + window.width
         assert window.top >= 0
         assert window.left >= 0
