@@ -48,7 +48,7 @@ def small_photos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence_module, "GENERATED_SIZE", (120, 200))
     monkeypatch.setattr(
         "semseg_app.machine.cores", lambda: 1
-    )  # threads that wait for each other on a busy machine take minutes
+    )  # threads that share a busy core wait for each other
 
 
 @pytest.fixture
