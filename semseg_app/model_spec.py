@@ -25,7 +25,7 @@ class NetworkChoice(BaseModel):
     """Stride of the deepest encoder stage; None = the architecture's own: 8 for deeplabv3, pspnet and ocr (but
     32 over an HRNet), 16 for deeplabv3plus, the encoder's patch size for setr and dpt (which take no other), 64 for
     pidnet (likewise), 32 for the others."""
-    decoder_channels: int | None = Field(default=None, ge=8)
+    decoder_channels: int | None = Field(default=None, ge=8, le=8192)
     """Width of the decoder (of a unet: of its last block); None = the architecture's own."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD

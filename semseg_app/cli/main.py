@@ -15,6 +15,7 @@ from semseg_app.cli.export import export
 from semseg_app.cli.generate import generate
 from semseg_app.cli.predict import predict
 from semseg_app.cli.pull import pull
+from semseg_app.cli.push import push
 from semseg_app.cli.serve import serve
 from semseg_app.cli.train import schema, train
 from semseg_app.cli.verify import verify
@@ -40,6 +41,7 @@ app.command()(verify)
 app.command()(benchmark)
 app.command()(predict)
 app.command()(serve)
+app.command()(push)
 app.command()(pull)
 app.command()(demo)
 app.command()(doctor)

@@ -54,8 +54,8 @@ class Fault:
 
     pattern: str
     action: int | str
-    """A status, "drop" (hang up without an answer), "cut" (hang up in the middle of a file) or "hang" (until the
-    server ends)."""
+    """A status, "drop" (hang up without an answer), "lose" (do it, then hang up), "cut" (hang up in the middle of a
+    file) or "hang" (until the server ends)."""
     times: int = 1
     after: int = 0
     """So many matching requests pass first."""
@@ -73,6 +73,11 @@ class StandIn:
         self.faults: list[Fault] = []
         self.sizes: dict[str, int] = {}
         """Path -> a size that the listing gives in place of the true one."""
+        self.bombs: dict[str, bytes] = {}
+        """Path -> what is sent in its place, as gzip."""
+        self.replaced: dict[str, bytes] = {}
+        """Path -> what is sent in its place, as if it were what was stored."""
+        self.ranges: list[str] = []
         self.released = threading.Event()
         handler = type("Handler", (_Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -93,7 +98,16 @@ class StandIn:
 
     def reset(self) -> None:
         """Forget everything but the repositories' owners."""
-        for store in (self.repos, self.large, self.requests, self.faults, self.sizes):
+        for store in (
+            self.repos,
+            self.large,
+            self.requests,
+            self.faults,
+            self.sizes,
+            self.bombs,
+            self.ranges,
+            self.replaced,
+        ):
             store.clear()
 
     def add(self, name: str, files: dict[str, bytes], kind: str = "model", **settings: Any) -> Repo:
@@ -145,8 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         hub, path = self.hub, unquote(urlsplit(self.path).path)
         line = f"{self.command} {path}"
-        self.cut = False
-        body = None
+        self.cut = self.lost = False
         for fault in hub.faults:
             if re.search(fault.pattern, line):
                 if fault.after:
@@ -162,16 +175,15 @@ class _Handler(BaseHTTPRequestHandler):
                     if fault.action == "drop":
                         self.close_connection = True
                         return
-                    if fault.action == "cut":
-                        self.cut = True
+                    if fault.action in ("cut", "lose"):
+                        self.cut, self.lost = fault.action == "cut", fault.action == "lose"
                         break
                     self.body()
                     self.send(fault.action, json.dumps({"error": "out of order"}).encode(), {})
                     return
         hub.requests.append(line)
         try:
-            body = self.body()
-            self.route(path, body)
+            self.route(path, self.body())
         except _Answer as answer:
             content = json.dumps(answer.body).encode()
             self.send(answer.status, content, {"X-Error-Code": answer.code, "X-Error-Message": answer.message})
@@ -187,6 +199,9 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+        if self.lost:
+            self.close_connection = True
+            return
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", "Content-Length": str(len(content)), **headers}.items():
             if value:
@@ -381,12 +396,15 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Answer(404, code="RevisionNotFound", message=f"Invalid rev id: {revision}")
         if path not in files:
             raise _Answer(404, code="EntryNotFound", message="Entry not found")
-        content = files[path]
+        content = self.hub.replaced.get(path, files[path])
         etag = hashlib.sha256(content).hexdigest() if path.endswith(LARGE) else git_sha1(content)
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": repo.refs.get(revision, revision), "Accept-Ranges": "bytes"}
         headers["Content-Type"] = "application/octet-stream"
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if path in self.hub.bombs and self.command == "GET":
+            return self.send(200, self.hub.bombs[path], headers | {"Content-Encoding": "gzip"})
         if asked and self.command == "GET":
+            self.hub.ranges.append(asked[0])
             first, last = int(asked[1]), min(int(asked[2] or len(content) - 1), len(content) - 1)
             headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
             return self.send(206, content[first : last + 1], headers)
