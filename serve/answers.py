@@ -5,6 +5,7 @@ from pydantic import BaseModel
 
 from semseg_app.artifact import LabelSpace
 from semseg_app.inference.engines import Engine
+from semseg_app.masks.regions import regions
 from semseg_app.serve.segmenter import Segmentation
 
 
@@ -33,8 +34,12 @@ class ClassInfo(BaseModel):
 class ClassShare(ClassInfo):
     """One class that was found in an image."""
 
+    area: int
+    """Pixels."""
     share: float
     """Part of the image's pixels, 0 to 1."""
+    box: tuple[int, int, int, int]
+    """Left, top, width, height of the smallest box around all of them, pixels."""
     confidence: float
     """Mean confidence over the class's pixels, 0 to 1."""
 
@@ -57,7 +62,58 @@ class Summary(BaseModel):
     """Mean over all pixels, 0 to 1."""
     classes: list[ClassShare]
     """The classes that occur, the largest first."""
+    unknown: float
+    """Share of the pixels that are 255: of classes not asked for, or below the threshold."""
     latency_ms: Latency
+
+
+class RunLengths(BaseModel):
+    """A mask in COCO's compressed run lengths, as pycocotools reads it."""
+
+    size: tuple[int, int]
+    """Height, width."""
+    counts: str
+
+
+class ClassMask(ClassInfo):
+    """One class of an image as run lengths."""
+
+    area: int
+    box: tuple[int, int, int, int]
+    segmentation: RunLengths
+
+
+class RunLengthMasks(BaseModel):
+    """The answer `format=rle` about one image."""
+
+    model: str
+    width: int
+    height: int
+    classes: list[ClassMask]
+
+
+class Outline(BaseModel):
+    """One connected part: rings of (x, y) on the corners of pixels, the first vertex not repeated at the end."""
+
+    exterior: list[tuple[int, int]]
+    holes: list[list[tuple[int, int]]]
+
+
+class ClassOutlines(ClassInfo):
+    """One class of an image as polygons."""
+
+    area: int
+    box: tuple[int, int, int, int]
+    polygons: list[Outline]
+
+
+class Outlines(BaseModel):
+    """The answer `format=polygons` about one image."""
+
+    model: str
+    width: int
+    height: int
+    classes: list[ClassOutlines]
 
 
 class ModelInfo(BaseModel):
@@ -104,17 +160,19 @@ def model_info(name: str, engine: Engine) -> ModelInfo:
 def summarise(engine: Engine, segmentation: Segmentation, name: str | None = None) -> Summary:
     """Sizes, shares and confidences of one segmented image. `name` is the one that the model is served under."""
     classes, confidence = segmentation.classes, segmentation.confidence
-    count = len(engine.labels.classes)
-    pixels = np.bincount(classes.ravel(), minlength=count)
-    sums = np.bincount(classes.ravel(), weights=confidence.ravel(), minlength=count)
+    infos = class_infos(engine.labels)
+    sums = np.bincount(classes.ravel(), weights=confidence.ravel(), minlength=len(infos))
+    covered = regions(classes)
     found = [
         ClassShare(
-            **info.model_dump(),
-            share=round(float(pixels[info.index] / classes.size), 6),
-            confidence=round(float(sums[info.index] / pixels[info.index] / 255), 4),
+            **infos[region.class_index].model_dump(),
+            area=region.area,
+            share=round(region.area / classes.size, 6),
+            confidence=round(float(sums[region.class_index] / region.area / 255), 4),
+            box=(region.left, region.top, region.width, region.height),
         )
-        for info in class_infos(engine.labels)
-        if pixels[info.index]
+        for region in covered
+        if region.class_index < len(infos)
     ]
     height, width = classes.shape
     return Summary(
@@ -124,6 +182,7 @@ def summarise(engine: Engine, segmentation: Segmentation, name: str | None = Non
         height=height,
         confidence=round(float(confidence.mean() / 255), 4),
         classes=sorted(found, key=lambda entry: -entry.share),
+        unknown=round(sum(region.area for region in covered if region.class_index >= len(infos)) / classes.size, 6),
         latency_ms=Latency(decode=round(segmentation.decode_ms, 2), inference=round(segmentation.inference_ms, 2)),
     )
 

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
@@ -17,6 +18,7 @@ from semseg_app.serve.disconnect import CancelWhenGone, CloseWhenStopping
 from semseg_app.serve.metrics import Measure
 from semseg_app.serve.middleware import BodyLimit, RequestId, problem
 from semseg_app.serve.models import MAX_PIXELS, DeadlineExceeded, Limits, Models, Overloaded, ServedModel, UnknownModel
+from semseg_app.serve.options import BadOption
 from semseg_app.serve.routes import segment
 from semseg_app.serve.segmenter import Segmenter
 
@@ -63,6 +65,7 @@ def create_app(
     app.add_middleware(Measure, metrics=models.metrics)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(UserError, _user_problem)
+    app.add_exception_handler(RequestValidationError, _bad_parameter)
     app.add_exception_handler(Overloaded, _overloaded)
     app.add_exception_handler(DeadlineExceeded, _too_late)
 
@@ -120,7 +123,19 @@ async def _user_problem(request: Request, error: Exception) -> Response:
         return problem(404, str(error))
     if isinstance(error, ImageTooLarge):
         return problem(413, str(error))
+    if isinstance(error, BadOption):
+        return problem(422, str(error))
     return problem(415 if isinstance(error, UnsupportedImage) else 400, str(error))
+
+
+async def _bad_parameter(request: Request, error: Exception) -> Response:
+    """What FastAPI found wrong with a query, as one line."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"][1:])
+    if first["type"] == "extra_forbidden":
+        return problem(422, f"there is no parameter {name!r}; /docs lists them")
+    return problem(422, f"{name}: {first['msg']}".replace("\n", " "))
 
 
 async def _overloaded(request: Request, error: Exception) -> Response:

@@ -94,6 +94,11 @@ class ServedModel:
             self._metrics.rejected(self.name, "overloaded")
             raise
 
+    @property
+    def free_places(self) -> int:
+        """How many more requests about one image it takes in now."""
+        return self._limits.places - self._places.taken
+
     async def segment(self, image: np.ndarray, timeout: float | None = None) -> Prediction:
         """uint8 RGB `[H, W, 3]` -> classes and confidence uint8 `[H, W]`. Cancelled before it began, it never begins.
 

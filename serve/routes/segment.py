@@ -1,109 +1,107 @@
-"""POST /v1/segment: an image in, a class mask or a summary out."""
+"""POST /v1/segment: images in, masks out, in the form that the caller asks for."""
 
+import asyncio
 import time
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Annotated, TypeVar
 
-from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
-from starlette.datastructures import UploadFile
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from semseg_app.masks import indexed_png
-from semseg_app.serve.answers import Problem, Summary, summarise
-from semseg_app.serve.models import Models
+from semseg_app.errors import UserError
+from semseg_app.inference.engines import Prediction
+from semseg_app.serve.formats import BY_MEDIA_TYPE, Answered, packed, render
+from semseg_app.serve.limits import Upload, read_uploads
+from semseg_app.serve.models import Models, ServedModel
 from semseg_app.serve.negotiation import choose
+from semseg_app.serve.options import Format, Options
+from semseg_app.serve.places import Place
+from semseg_app.serve.routes.segment_schema import ANSWERS, REQUEST
 from semseg_app.serve.segmenter import Segmentation
 
-PNG, JSON = "image/png", "application/json"
-FIELDS = ("image", "file")
-
-_BINARY = {"type": "string", "format": "binary"}
-_REQUEST: dict[str, Any] = {
-    "parameters": [
-        {
-            "name": "model",
-            "in": "query",
-            "description": "One of those that /v1/models names; the first unless told.",
-            "schema": {"type": "string"},
-        },
-    ],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {"type": "object", "properties": {"image": _BINARY}, "required": ["image"]},
-            },
-            **{f"image/{kind}": {"schema": _BINARY} for kind in ("jpeg", "png", "webp", "bmp", "tiff")},
-        },
-    },
-}
-_ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {
-        "model": Summary,
-        "description": "The mask as an indexed PNG (pixel value = class index), or the summary as JSON, by `Accept`.",
-        "content": {PNG: {"schema": _BINARY}},
-    },
-    **{
-        status: {"model": Problem, "description": what}
-        for status, what in {
-            400: "The image or the multipart body is damaged.",
-            404: "No model of that name is served.",
-            406: "`Accept` takes neither image/png nor application/json.",
-            413: "Too many bytes or too many pixels.",
-            415: "Not an image that can be read.",
-            422: "The multipart body has no image.",
-            429: "Too many requests are waiting; `Retry-After` says when to come back.",
-            504: "The answer was not there in time.",
-        }.items()
-    },
-}
+T = TypeVar("T")
+AT_ONCE = 8
+"""Images of one request that are worked on together, as far as there are places."""
 
 
 def router(models: Models) -> APIRouter:
     """The route."""
     routes = APIRouter()
 
-    @routes.post("/v1/segment", responses=_ANSWERS, openapi_extra=_REQUEST, response_class=Response)
-    async def segment(request: Request) -> Response:
-        """Segment one image, sent as the multipart field `image` (or `file`) or as the raw body."""
-        answer_as = choose(request.headers.get("accept"), (PNG, JSON))
-        if answer_as is None:
-            raise HTTPException(406, f"this route answers {PNG} or {JSON}; ask for one of them in Accept")
-        served = models.get(request.query_params.get("model"))
+    @routes.post("/v1/segment", responses=ANSWERS, openapi_extra=REQUEST, response_class=Response)
+    async def segment(request: Request, options: Annotated[Options, Query()]) -> Response:
+        """Segment one image or several, sent as multipart fields `image` (or `file`); or one as the raw body."""
+        form = options.format or _accepted(request.headers.get("accept"))
+        served = models.get(options.model)
+        options.check(served.engine.labels)
         with served.place() as place:
-            data = await _uploaded_image(request)
-            start = time.perf_counter()
-            image = await place.decode(data)
-            decode_ms = (time.perf_counter() - start) * 1000
-            run = await served.run(image)
-
-            def encode() -> Response:
-                if answer_as == JSON:
-                    segmentation = Segmentation(image, *run.prediction, decode_ms, run.infer_ms)
-                    return JSONResponse(summarise(run.engine, segmentation, served.name).model_dump())
-                return Response(indexed_png(run.prediction.classes, run.engine.labels.palette), media_type=PNG)
-
-            response = await place.encode(encode)
-        response.headers["Vary"] = "Accept"
-        return response
+            uploads = await read_uploads(request)
+            if len(uploads) == 1:
+                answer = await _segment(served, place, uploads[0], form, options, lambda one: packed(form, [one]))
+        if len(uploads) > 1:
+            answered = await _segment_all(served, uploads, form, options)
+            answer = await asyncio.to_thread(packed, form, answered)
+        body, media_type, headers = answer
+        return Response(body, media_type=media_type, headers=headers | {"Vary": "Accept"})
 
     return routes
 
 
-async def _uploaded_image(request: Request) -> bytes:
-    """The encoded image in a request's body, multipart or raw. HTTPException when there is none."""
-    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if content_type.startswith("image/"):
-        return await request.body()
-    if content_type != "multipart/form-data":
-        raise HTTPException(
-            415, f"content type {content_type or 'missing'}: send multipart/form-data with a field 'image', or image/*"
-        )
-    async with request.form(max_files=1, max_fields=8) as form:
-        for name in FIELDS:
-            part = form.get(name)
-            if isinstance(part, UploadFile):
-                return await part.read()
-            if part is not None:
-                raise HTTPException(422, f"the field '{name}' holds text, not a file; with curl: -F {name}=@photo.jpg")
-    raise HTTPException(422, "no image: send it in the multipart field 'image'; with curl: -F image=@photo.jpg")
+def _accepted(accept: str | None) -> Format:
+    """The kind of answer that an Accept header asks for. HTTPException 406 when it takes none."""
+    media_type = choose(accept, list(BY_MEDIA_TYPE))
+    if media_type is None:
+        raise HTTPException(406, f"this route answers {' or '.join(BY_MEDIA_TYPE)}; ask for one of them in Accept")
+    return BY_MEDIA_TYPE[media_type]
+
+
+async def _segment(
+    served: ServedModel, place: Place, upload: Upload, form: Format, options: Options, finish: Callable[[Answered], T]
+) -> T:
+    """One image, with the place that it was given. `finish` runs in the thread that encodes."""
+    start = time.perf_counter()
+    image = await place.decode(upload.data, options.resize())
+    decode_ms = (time.perf_counter() - start) * 1000
+    run = await served.run(image)
+
+    def encode() -> T:
+        prediction: Prediction = options.filtered(run.prediction, run.engine.labels)
+        segmentation = Segmentation(image, *prediction, decode_ms, run.infer_ms)
+        content = render(form, segmentation, run.engine, served.name, options)
+        return finish(Answered(upload.name, *image.shape[:2], content))
+
+    return await place.encode(encode)
+
+
+async def _segment_all(served: ServedModel, uploads: list[Upload], form: Format, options: Options) -> list[Answered]:
+    """Several images, each in a place of its own, in their order. The first that fails ends it, named."""
+    answered: list[Answered | None] = [None] * len(uploads)
+    waiting = iter(enumerate(uploads))
+
+    async def work(place: Place) -> None:
+        while True:
+            with place:
+                number, upload = next(waiting, (-1, None))
+                if upload is None:
+                    return
+                try:
+                    answered[number] = await _segment(served, place, upload, form, options, lambda one: one)
+                except UserError as error:
+                    raise type(error)(f"image {number + 1} ({upload.name or 'unnamed'}): {error}") from error
+            place = served.place()  # the one just left: nobody came in between
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for place in _places(served, min(len(uploads), AT_ONCE)):
+                group.create_task(work(place))
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [one for one in answered if one is not None]
+
+
+def _places(served: ServedModel, most: int) -> Iterator[Place]:
+    """As many as there are, `most` at most; Overloaded when there is none."""
+    yield served.place()
+    for _ in range(min(most - 1, served.free_places)):
+        yield served.place()

@@ -18,6 +18,9 @@ from semseg_app.inference.engines import Prediction
 from semseg_app.serve.api import create_app
 
 JSON = {"Accept": "application/json"}
+RED = {"index": 0, "name": "red", "color": "#c81e1e"}
+GREEN = {"index": 1, "name": "green", "color": "#1ec81e"}
+BLUE = {"index": 2, "name": "<blue>", "color": "#1e1ec8"}
 
 
 @pytest.fixture
@@ -60,10 +63,11 @@ def test_raw_body_gives_json(client, encoded, photo):
         # 3/8 of the pixels at 255, 3/8 at 200, 1/4 at 128.
         "confidence": round((3 * 255 + 3 * 200 + 2 * 128) / 8 / 255, 4),
         "classes": [
-            {"index": 0, "name": "red", "color": "#c81e1e", "share": 0.375, "confidence": 1.0},
-            {"index": 1, "name": "green", "color": "#1ec81e", "share": 0.375, "confidence": round(200 / 255, 4)},
-            {"index": 2, "name": "<blue>", "color": "#1e1ec8", "share": 0.25, "confidence": round(128 / 255, 4)},
+            RED | {"area": 900, "share": 0.375, "confidence": 1.0, "box": [0, 0, 30, 30]},
+            GREEN | {"area": 900, "share": 0.375, "confidence": round(200 / 255, 4), "box": [30, 0, 30, 30]},
+            BLUE | {"area": 600, "share": 0.25, "confidence": round(128 / 255, 4), "box": [0, 30, 60, 10]},
         ],
+        "unknown": 0.0,
     }
 
 
@@ -128,13 +132,14 @@ def test_bad_forms_get_one_clear_line(client, encoded, photo):
     good = encoded(photo)
     assert "no image" in problem(422, files={"photo": good})
     assert "-F image=@photo.jpg" in problem(422, files={"other": ""}, data={"image": "photo.jpg"})
-    assert "Maximum number of files is 1" in problem(400, files=[("image", good), ("image", good)])
+    assert "Maximum number of files is 16" in problem(400, files=[("image", good)] * 17)
+    assert "options go into the address" in problem(422, files={"image": good}, data={"format": "rle"})
 
 
 def test_accept_that_cannot_be_served_is_406_whatever_the_body(client):
     answer = client.post("/v1/segment", content=b"", headers={"Accept": "text/html"})
     assert answer.status_code == 406
-    assert "image/png or application/json" in answer.json()["error"]
+    assert "image/png or application/json or" in answer.json()["error"]
 
 
 def test_wrong_method_and_wrong_address_are_json(client):
@@ -152,9 +157,9 @@ def test_models_docs_and_schema(client):
                 "name": "colours",
                 "engine": {"kind": "fake", "device": "cpu", "precision": "fp32"},
                 "classes": [
-                    {"index": 0, "name": "red", "color": "#c81e1e"},
-                    {"index": 1, "name": "green", "color": "#1ec81e"},
-                    {"index": 2, "name": "<blue>", "color": "#1e1ec8"},
+                    RED,
+                    GREEN,
+                    BLUE,
                 ],
             }
         ]
@@ -162,7 +167,10 @@ def test_models_docs_and_schema(client):
     assert client.get("/docs").status_code == 200
     operation = client.get("/openapi.json").json()["paths"]["/v1/segment"]["post"]
     assert {"multipart/form-data", "image/jpeg"} <= set(operation["requestBody"]["content"])
-    assert set(operation["responses"]["200"]["content"]) == {"image/png", "application/json"}
+    kinds = {f"image/{kind}" for kind in ("png", "jpeg")} | {
+        f"application/{kind}" for kind in ("json", "geo+json", "octet-stream", "zip")
+    }
+    assert set(operation["responses"]["200"]["content"]) == kinds
     assert {"400", "406", "413", "415", "422"} <= set(operation["responses"])
     root = client.get("/", follow_redirects=False)
     assert (root.status_code, root.headers["location"]) == (307, "docs")
