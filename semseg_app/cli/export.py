@@ -9,14 +9,16 @@ import typer
 from semseg_app.cli.model_option import Revision, writable_model
 from semseg_app.errors import UserError
 
-AVAILABLE = dict.fromkeys(("onnx", "tensorrt", "tensorrt-rtx", "triton"), ("fp32", "fp16", "int8"))
+AVAILABLE = dict.fromkeys(("onnx", "tensorrt", "tensorrt-rtx", "triton", "web"), ("fp32", "fp16", "int8"))
 """--to -> --precision."""
 
 
 def export(
     model: Annotated[str, typer.Argument(help="A model folder, or a Hub id (user/repo), which is copied to ./repo.")],
     to: Annotated[str, typer.Option("--to", help=f"What to make: {', '.join(AVAILABLE)}.")] = "onnx",
-    precision: Annotated[str, typer.Option(help="Arithmetic of the exported file: fp32, fp16 or int8.")] = "fp32",
+    precision: Annotated[
+        str | None, typer.Option(help="Arithmetic of the exported file: fp32, fp16 or int8; fp32, but for web int8.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Dataset to verify with; int8 needs one.")] = None,
     split: Annotated[str, typer.Option(help="Split or list of it that verifies, with labels.")] = "val",
     limit: Annotated[int, typer.Option(min=1, help="Most images to measure the mIoU on, evenly spaced.")] = 200,
@@ -38,10 +40,16 @@ def export(
     backend: Annotated[
         Literal["onnxruntime", "tensorrt"], typer.Option(help="Triton: what runs the model.")
     ] = "onnxruntime",
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Web: the page's folder; else MODEL/web.")] = None,
+    runtime: Annotated[
+        Path | None, typer.Option(help="Web: folder with the package of onnxruntime-web, where there is no network.")
+    ] = None,
+    examples: Annotated[Path | None, typer.Option(help="Web: folder of photos to offer (the first 8).")] = None,
     revision: Revision = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest's entry as JSON on stdout.")] = False,
 ) -> None:
     """Export a model, verify it against the trained weights and write manifest.json. Exits with 1 when rejected."""
+    precision = precision or ("int8" if to == "web" else "fp32")
     if precision not in AVAILABLE.get(to, ()):
         offers = ", ".join(f"--to {name} --precision {one}" for name, many in AVAILABLE.items() for one in many)
         raise UserError(f"cannot export --to {to} --precision {precision}; available: {offers}")
@@ -54,13 +62,19 @@ def export(
         raise UserError(f"exporting needs the package {error.name}: pip install 'semseg-app[export,cpu]'") from error
     from semseg_app.artifact import read_config
     from semseg_app.cli.export_engines import Choices, make
+    from semseg_app.cli.export_web import WebChoices, make_web, refuse_web_options
     from semseg_app.cli.gate_report import print_entry, rejection
     from semseg_app.data.layouts import open_dataset
     from semseg_app.inference.engines import GRAPHS
 
+    refuse_web_options(to, out, runtime, examples)
     folder = writable_model(model, revision)
     labels = read_config(folder).labels
-    choices = Choices.check(to, data, buckets, max_batch, compute_capability, backend) if to != "onnx" else None
+    choices = web = None
+    if to == "web":
+        web = WebChoices.check(folder, out, runtime, examples)
+    elif to != "onnx":
+        choices = Choices.check(to, data, buckets, max_batch, compute_capability, backend)
     evidence = calibrated = None
     if data:
         opened = open_dataset(data)
@@ -76,6 +90,8 @@ def export(
         verified = entry["verdict"] == "passed"
     if choices and verified:
         exported_file, entry = make(folder, precision, choices, evidence)
+    if web and verified:
+        exported_file, entry = make_web(folder, precision, web)
     if as_json:
         print(json.dumps({"file": str(exported_file), **entry}, indent=2))
     if entry["verdict"] == "rejected":
