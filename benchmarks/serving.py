@@ -1,0 +1,237 @@
+"""Requests a second and latencies of `semseg serve`, LitServe, plain FastAPI and the bare loop: one run, one graph.
+
+    python benchmarks/serving.py [--graph GRAPH.onnx] [--seconds 5] [--rivals plain litserve] [--json RESULT.json]
+
+A 480x360 JPEG goes in as a form, a PNG mask comes out; server and client share the machine's cores. Without --graph it
+measures two that it makes itself: DeepLabV3+ on ResNet-18 with random weights (needs the extra `export`), and one that
+computes nearly nothing, so that what is left is the server. LitServe is measured where it is installed
+(pip install litserve). Then, for `semseg serve` alone: p99 at 80 % of the load that it can take against p99 unloaded,
+with even and with random (Poisson) arrivals; and five times that load, with statuses and growth of memory.
+
+Other programs on the machine move every figure: compare within one run. The bare loop is measured before and after.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+CONCURRENCY = (1, 4, 16)
+WIDTH, HEIGHT = 480, 360
+
+
+def make_photo(path: Path) -> None:
+    """A generated street as a JPEG of 480x360."""
+    from semseg_app.data.streets import generate
+
+    generate(path.parent / "streets", train=1, val=0, size=(HEIGHT, WIDTH))
+    path.write_bytes(next((path.parent / "streets" / "images" / "train").iterdir()).read_bytes())
+
+
+def make_deeplab(folder: Path) -> Path:
+    """DeepLabV3+ on ResNet-18, random weights, 12 classes."""
+    import torch
+
+    from semseg_app import models
+    from semseg_app.artifact import LabelSpace, ModelConfig
+    from semseg_app.export.onnx import export_onnx
+    from semseg_app.model_spec import ModelSpec
+
+    torch.manual_seed(0)
+    spec = ModelSpec(architecture="deeplabv3plus", encoder="resnet18", num_classes=12)
+    labels = LabelSpace(
+        classes=[f"class {index}" for index in range(12)], palette=[(index, 0, 0) for index in range(12)]
+    )
+    models.save_network(folder, models.build(spec).eval(), ModelConfig(name="deeplab", model=spec, labels=labels))
+    return export_onnx(folder)
+
+
+def make_nearly_empty(path: Path) -> Path:
+    """A deployed graph that takes the upper bits of one channel for the class."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    nodes = [
+        helper.make_node("Split", ["images"], ["red", "green", "blue"], axis=3, num_outputs=3),
+        helper.make_node("Squeeze", ["green", "last"], ["level"]),
+        helper.make_node("BitShift", ["level", "five"], ["classes"], direction="RIGHT"),
+        helper.make_node("Squeeze", ["red", "last"], ["confidence"]),
+    ]
+    shape = ["batch", "height", "width"]
+    graph = helper.make_graph(
+        nodes,
+        "nearly_empty",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, [*shape, 3])],
+        [helper.make_tensor_value_info(name, TensorProto.UINT8, shape) for name in ("classes", "confidence")],
+        [
+            numpy_helper.from_array(np.array([3], np.int64), "last"),
+            numpy_helper.from_array(np.array(5, np.uint8), "five"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    labels = {"classes": [str(index) for index in range(8)], "palette": [[30 * index, 0, 0] for index in range(8)]}
+    metadata = {"format_version": 1, "name": "nearly empty", "labels": labels, "precision": "fp32"}
+    helper.set_model_props(model, {"semseg_app": json.dumps(metadata)})
+    save(model, path)
+    return path
+
+
+@contextmanager
+def running(rival: str, graph: Path, codec: str) -> Iterator[tuple[str, int]]:
+    """A server of its own process: (address that segments, process id)."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    if rival == "ours":
+        command = [
+            "-m",
+            "semseg_app.cli",
+            "serve",
+            str(graph),
+            "--engine",
+            "onnxruntime",
+            "--device",
+            "cpu",
+            "--no-demo",
+        ]
+    else:
+        command = [str(HERE / "serving_rivals.py"), rival, str(graph), "--codec", codec]
+    with subprocess.Popen(
+        [sys.executable, *command, "--port", str(port)], stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        url = f"http://127.0.0.1:{port}/{'v1/segment' if rival == 'ours' else 'segment'}"
+        try:
+            wait_until_ready(f"http://127.0.0.1:{port}/health/ready" if rival == "ours" else url, process)
+            yield url, process.pid
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_until_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
+    """Until it answers anything but 503."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise SystemExit(f"the server of {url} ended")
+        try:
+            urllib.request.urlopen(url, timeout=1)
+            return
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise SystemExit(f"nothing answers at {url}")
+
+
+def load(url: str, photo: Path, seconds: float, *options: object) -> dict[str, Any]:
+    """What load.py prints, in a process of its own."""
+    command = [sys.executable, HERE / "load.py", url, photo, "--seconds", seconds, *options]
+    done = subprocess.run([str(part) for part in command], capture_output=True, check=True, text=True)
+    return dict(json.loads(done.stdout))
+
+
+def bare(graph: Path, photo: Path, codec: str, seconds: float) -> float:
+    command = [HERE / "serving_rivals.py", "bare", graph, "--photo", photo, "--codec", codec, "--seconds", seconds]
+    done = subprocess.run(
+        [sys.executable, *(str(part) for part in command)], capture_output=True, check=True, text=True
+    )
+    return float(json.loads(done.stdout)["per_second"])
+
+
+def resident_mib(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def under_pressure(graph: Path, photo: Path, seconds: float) -> dict[str, Any]:
+    """Of `semseg serve`: latencies at 80 % of what it takes, and what becomes of five times as much."""
+    with running("ours", graph, "ours") as (url, pid):
+        load(url, photo, 1, "--concurrency", 4)
+        unloaded = load(url, photo, seconds, "--concurrency", 1)
+        capacity = float(load(url, photo, seconds, "--concurrency", 16)["per_second"])
+        even = load(url, photo, seconds, "--rate", 0.8 * capacity)
+        poisson = load(url, photo, seconds, "--rate", 0.8 * capacity, "--poisson")
+        before = resident_mib(pid)
+        overload = load(url, photo, seconds, "--rate", 5 * capacity, "--concurrency", 512)
+        return {
+            "capacity_per_second": capacity,
+            "p99_unloaded_ms": unloaded["p99_ms"],
+            "p99_at_80_percent_even_ms": even["p99_ms"],
+            "p99_at_80_percent_poisson_ms": poisson["p99_ms"],
+            "overload": overload,
+            "resident_growth_mib": round(resident_mib(pid) - before, 1),
+        }
+
+
+def compare(graph: Path, photo: Path, rivals: list[str], codec: str, seconds: float) -> dict[str, Any]:
+    """Every server in turn at every concurrency, the bare loop before and after."""
+    result: dict[str, Any] = {"bare": [bare(graph, photo, codec, seconds)]}
+    for rival in ("ours", *rivals):
+        with running(rival, graph, codec) as (url, _):
+            load(url, photo, 1, "--concurrency", 4)
+            result[rival] = {count: load(url, photo, seconds, "--concurrency", count) for count in CONCURRENCY}
+    result["bare"].append(bare(graph, photo, codec, seconds))
+    return result
+
+
+def show(name: str, result: dict[str, Any]) -> None:
+    before, after = result["bare"]
+    print(f"\n{name}: the bare loop does {before} and, measured again, {after} images a second")
+    print(f"{'':10}" + "".join(f"{f'{count} at a time':>30}" for count in CONCURRENCY))
+    for rival, rows in result.items():
+        if rival not in ("bare", "pressure"):
+            cells = (f"{row['per_second']}/s, p50 {row['p50_ms']}, p99 {row['p99_ms']} ms" for row in rows.values())
+            print(f"{rival:10}" + "".join(f"{cell:>38}" for cell in cells))
+    print(json.dumps(result.get("pressure", {}), indent=1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--graph", type=Path, help="an exported graph; else the two that it makes")
+    parser.add_argument("--seconds", type=float, default=5, help="of every single measurement")
+    parser.add_argument("--rivals", nargs="*", choices=["plain", "litserve"], default=["plain", "litserve"])
+    parser.add_argument("--codec", choices=["ours", "pillow"], default="ours", help="of the rivals and the bare loop")
+    parser.add_argument("--no-pressure", action="store_true")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    rivals = [rival for rival in arguments.rivals if rival != "litserve" or importlib.util.find_spec("litserve")]
+    results = {}
+    with tempfile.TemporaryDirectory() as name:
+        photo = Path(name) / "photo.jpg"
+        make_photo(photo)
+        graphs = (
+            {"given": arguments.graph}
+            if arguments.graph
+            else {
+                "nearly empty": make_nearly_empty(Path(name) / "empty.onnx"),
+                "DeepLabV3+/R18": make_deeplab(Path(name) / "deeplab"),
+            }
+        )
+        for title, graph in graphs.items():
+            result = compare(graph, photo, rivals, arguments.codec, arguments.seconds)
+            if not arguments.no_pressure:
+                result["pressure"] = under_pressure(graph, photo, arguments.seconds)
+            results[title] = result
+            show(title, result)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""What else one would write around the same graph: a bare loop, plain FastAPI, LitServe with batching.
+
+    python benchmarks/serving_rivals.py bare GRAPH --photo FILE --seconds 5
+    python benchmarks/serving_rivals.py plain|litserve GRAPH --port PORT
+
+All of them decode and encode with this project's own codecs, so that what differs is the server; `--codec pillow` gives
+them what one would take without it.
+"""
+
+import argparse
+import io
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from semseg_app.inference.decode import decode_image
+from semseg_app.inference.engines import Engine, open_engine
+from semseg_app.masks import indexed_png
+
+MAX_PIXELS = 32_000_000
+
+
+class Codec:
+    """Photo to pixels and class map to PNG, one way or the other."""
+
+    def __init__(self, name: str, engine: Engine):
+        self._ours = name == "ours"
+        self._palette = engine.labels.palette
+
+    def decode(self, data: bytes) -> np.ndarray:
+        if self._ours:
+            return decode_image(data, MAX_PIXELS)
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+    def encode(self, classes: np.ndarray) -> bytes:
+        if self._ours:
+            return indexed_png(classes, self._palette)
+        image = Image.fromarray(classes)
+        image.putpalette([channel for colour in self._palette for channel in colour])
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+def bare(graph: Path, codec: str, photo: Path, seconds: float) -> None:
+    """Prints images a second of decode, session, encode, one after the other in one process."""
+    engine = open_engine(graph, "onnxruntime", "cpu")
+    way = Codec(codec, engine)
+    data = photo.read_bytes()
+
+    def once() -> None:
+        way.encode(engine.infer(way.decode(data)[None]).classes[0])
+
+    for _ in range(5):
+        once()
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() < start + seconds:
+        once()
+        count += 1
+    print(json.dumps({"per_second": round(count / (time.perf_counter() - start), 2)}))
+
+
+def plain(graph: Path, codec: str, port: int) -> None:
+    """The FastAPI application of a tutorial: a route that FastAPI runs in its threads, a lock around the session."""
+    import threading
+
+    import uvicorn
+    from fastapi import FastAPI, UploadFile
+    from fastapi.responses import Response
+
+    engine = open_engine(graph, "onnxruntime", "cpu")
+    way = Codec(codec, engine)
+    lock = threading.Lock()
+    app = FastAPI()
+
+    @app.post("/segment")
+    def segment(image: UploadFile) -> Response:
+        pixels = way.decode(image.file.read())
+        with lock:
+            classes = engine.infer(pixels[None]).classes[0]
+        return Response(way.encode(classes), media_type="image/png")
+
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rival", choices=["bare", "plain", "litserve"])
+    parser.add_argument("graph", type=Path)
+    parser.add_argument("--codec", choices=["ours", "pillow"], default="ours")
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--photo", type=Path)
+    parser.add_argument("--seconds", type=float, default=5)
+    arguments = parser.parse_args()
+    if arguments.rival == "bare":
+        bare(arguments.graph, arguments.codec, arguments.photo, arguments.seconds)
+    elif arguments.rival == "plain":
+        plain(arguments.graph, arguments.codec, arguments.port)
+    else:
+        from serving_litserve import litserve  # beside this file; LitServe need not be installed for the others
+
+        litserve(arguments.graph, arguments.codec, arguments.port)
+
+
+if __name__ == "__main__":
+    main()
