@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from semseg_app import __version__
 from semseg_app.errors import UserError
@@ -19,6 +20,8 @@ from semseg_app.serve.metrics import Measure
 from semseg_app.serve.middleware import BodyLimit, RequestId, problem
 from semseg_app.serve.models import MAX_PIXELS, DeadlineExceeded, Limits, Models, Overloaded, ServedModel, UnknownModel
 from semseg_app.serve.options import BadOption
+from semseg_app.serve.protocols import huggingface, kserve, label_studio
+from semseg_app.serve.protocols.label_studio_images import INLINE_ONLY, ImageSource
 from semseg_app.serve.routes import segment
 from semseg_app.serve.segmenter import Segmenter
 
@@ -32,6 +35,7 @@ def create_app(
     demo: bool = True,
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
+    label_studio_images: ImageSource = INLINE_ONLY,
 ) -> FastAPI:
     """The application around some models, or around one engine.
 
@@ -41,6 +45,7 @@ def create_app(
         demo: mount the web page at `/`; without it `/` leads to the API's docs.
         max_bytes: largest request body.
         max_pixels: of an engine: largest image, width x height, checked on its header before it is decoded.
+        label_studio_images: where images of Label Studio's tasks may come from.
     """
     if not isinstance(models, Models):
         models = Models([ServedModel(models)], Limits(max_pixels))
@@ -70,6 +75,9 @@ def create_app(
     app.add_exception_handler(DeadlineExceeded, _too_late)
 
     app.include_router(segment.router(models))
+    app.include_router(huggingface.router(models))
+    app.include_router(kserve.router(models))
+    app.include_router(label_studio.router(models, label_studio_images._replace(max_bytes=max_bytes)))
 
     @app.get("/v1/models")
     def offered() -> answers.Models:
@@ -96,12 +104,16 @@ def create_app(
 
     # The page is mounted at "/" and would answer whatever the routes above do not, in HTML.
     async def not_here(request: Request) -> Response:
-        if request.url.path.removeprefix(request.scope.get("root_path", "")) == "/v1/segment":
-            return problem(405, "POST an image to this address; /docs shows how", {"Allow": "POST"})
+        here = request.url.path.removeprefix(request.scope.get("root_path", ""))
+        described = app.openapi()["paths"].items()
+        allowed = {method for path, methods in described if compile_path(path)[0].match(here) for method in methods}
+        if allowed:
+            methods = ", ".join(sorted(allowed)).upper()
+            return problem(405, f"this address takes {methods}; /docs shows how", {"Allow": methods})
         return problem(404, "no such address; /docs lists them")
 
     everything = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-    for prefix in ("/v1", "/health"):
+    for prefix in ("/v1", "/v2", "/hf", "/label-studio", "/health"):
         app.add_route(prefix + "/{rest:path}", not_here, methods=everything, include_in_schema=False)
 
     if demo:

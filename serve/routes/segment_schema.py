@@ -88,7 +88,7 @@ def problems(described: dict[int, str]) -> dict[int | str, dict[str, Any]]:
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "model": Summary | RunLengthMasks | Outlines | dict[str, Any],
-        "description": "By `format` or `Accept`. Of several images JSON becomes `{images: [...]}`, all but GeoJSON ZIP.",
+        "description": "By `format` or `Accept`. Several images: JSON is `{images: [...]}`, all but GeoJSON a ZIP.",
         "content": {
             PNG: {"schema": BINARY},
             JPEG: {"schema": BINARY},

@@ -145,7 +145,7 @@ def test_accept_that_cannot_be_served_is_406_whatever_the_body(client):
 def test_wrong_method_and_wrong_address_are_json(client):
     answer = client.get("/v1/segment")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
-    assert "POST an image" in answer.json()["error"]
+    assert "takes POST" in answer.json()["error"]
     for path in ("/v1/nothing", "/health/nothing"):
         assert (client.get(path).status_code, list(client.get(path).json())) == (404, ["error"])
 

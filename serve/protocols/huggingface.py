@@ -1,0 +1,116 @@
+"""Image segmentation as Hugging Face's Inference Endpoints offer it: `InferenceClient(model=URL).image_segmentation`.
+
+Request: the image's bytes, or `{"inputs": base64, "parameters": {...}}`. Answer: a list of
+`{"label", "score", "mask"}`, one a class, the mask a black and white PNG in base64
+(https://huggingface.co/docs/inference-providers/tasks/image-segmentation).
+"""
+
+import base64
+import binascii
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from semseg_app.artifact import LabelSpace
+from semseg_app.inference.engines import Prediction
+from semseg_app.masks import grey_png
+from semseg_app.masks.regions import regions
+from semseg_app.serve.models import Models
+from semseg_app.serve.protocols.json_body import json_body, parse_json
+from semseg_app.serve.routes.segment_schema import BINARY, COMMON_PROBLEMS, IMAGE_TYPES, problems
+
+
+class Parameters(BaseModel):
+    """What the task knows."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    subtask: Literal["semantic"] | None = None
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Leave out classes whose score is lower."""
+    mask_threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Leave out pixels whose confidence is lower."""
+    overlap_mask_area_threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Without effect: the masks of a semantic segmentation do not overlap."""
+
+
+class Asked(BaseModel):
+    """The body when there are parameters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    inputs: str
+    parameters: Parameters = Parameters()
+
+
+class Segment(BaseModel):
+    """One class of the image."""
+
+    label: str
+    score: float
+    """Mean confidence over the mask, 0 to 1."""
+    mask: str
+    """Black and white PNG of the image's size, in base64."""
+
+
+def router(models: Models) -> APIRouter:
+    """The routes: /hf for the first model, /hf/NAME for any."""
+    routes = APIRouter(tags=["Hugging Face image segmentation"])
+    body = json_body(Asked, {"inputs": "iVBORw0KGgo=", "parameters": {"threshold": 0.5}})
+    body["requestBody"]["content"] |= {media_type: {"schema": BINARY} for media_type in IMAGE_TYPES}
+    described: dict[str, Any] = {
+        "openapi_extra": body,
+        "response_model": list[Segment],
+        "responses": problems(COMMON_PROBLEMS),
+    }
+
+    @routes.post("/hf", **described)
+    async def first(request: Request) -> JSONResponse:
+        """Segment an image with the first model."""
+        return await _answer(models, None, request)
+
+    @routes.post("/hf/{name}", **described)
+    async def named(request: Request, name: str) -> JSONResponse:
+        """Segment an image with the model of that name."""
+        return await _answer(models, name, request)
+
+    return routes
+
+
+async def _answer(models: Models, name: str | None, request: Request) -> JSONResponse:
+    served = models.get(name)
+    with served.place() as place:
+        data, parameters = await _read(request)
+        run = await served.run(await place.decode(data))
+        return await place.encode(lambda: JSONResponse(_segments(run.prediction, run.engine.labels, parameters)))
+
+
+async def _read(request: Request) -> tuple[bytes, Parameters]:
+    """The encoded image and the parameters of a request."""
+    body = await request.body()
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+        return body, Parameters()
+    asked = await parse_json(body, Asked)
+    try:
+        return base64.b64decode(asked.inputs, validate=True), asked.parameters
+    except (binascii.Error, ValueError):
+        raise HTTPException(422, "inputs: this is not base64; send the image's bytes in base64") from None
+
+
+def _segments(prediction: Prediction, labels: LabelSpace, parameters: Parameters) -> list[dict[str, Any]]:
+    """The classes that occur, the largest first."""
+    classes, confidence = prediction
+    certain = confidence >= np.ceil(parameters.mask_threshold * 255)
+    found = []
+    for region in sorted(regions(classes), key=lambda region: -region.area):
+        mask = (classes == region.class_index) & certain
+        score = float(confidence[mask].mean()) / 255 if mask.any() else 0.0
+        if mask.any() and score >= parameters.threshold:
+            png = grey_png(mask.astype(np.uint8) * 255)
+            text = base64.b64encode(png).decode("ascii")
+            found.append({"label": labels.classes[region.class_index], "score": round(score, 6), "mask": text})
+    return found

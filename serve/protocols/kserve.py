@@ -1,0 +1,126 @@
+"""KServe's Open Inference Protocol, version 2, with Triton's binary tensors: `tritonclient.http` works as it is.
+
+Input `images`, UINT8 [N, H, W, 3]; outputs `classes` and `confidence`, UINT8 [N, H, W]: the names that a Triton model
+repository made by `semseg export` has, so a client moves to Triton by changing its address
+(https://github.com/kserve/open-inference-protocol, and triton's extension_binary_data.md).
+"""
+
+import asyncio
+import json
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from semseg_app import __version__
+from semseg_app.serve.limits import MAX_IMAGES
+from semseg_app.serve.models import Models
+from semseg_app.serve.protocols.kserve_tensors import HEADER_LENGTH, Asked, read_request, written
+from semseg_app.serve.routes.segment_schema import COMMON_PROBLEMS, problems
+
+VERSION = "1"
+"""Of every model: a reload replaces it."""
+_EXAMPLE = {
+    "inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 1, 2, 3], "data": [255, 0, 0, 0, 255, 0]}],
+    "outputs": [{"name": "classes"}],
+}
+
+
+def router(models: Models) -> APIRouter:
+    """The routes under /v2."""
+    routes = APIRouter(prefix="/v2", tags=["KServe v2"])
+
+    @routes.get("")
+    def server() -> dict[str, Any]:
+        """What this server is."""
+        return {"name": "semseg", "version": __version__, "extensions": ["binary_tensor_data"]}
+
+    @routes.get("/health/live")
+    def live() -> dict[str, bool]:
+        """The process answers."""
+        return {"live": True}
+
+    @routes.get("/health/ready", responses=problems({400: "Warming up, or the warm-up failed."}))
+    def ready() -> dict[str, bool]:
+        """Every model has passed its warm-up."""
+        if reason := models.why_not_ready():
+            raise HTTPException(400, reason)
+        return {"ready": True}
+
+    async def model_ready(name: str) -> dict[str, bool]:
+        """The model has passed its warm-up."""
+        models.get(name)
+        return ready()
+
+    async def metadata(name: str) -> dict[str, Any]:
+        """The model's tensors."""
+        return _metadata(models.get(name).name, models.get(name).engine.kind)
+
+    async def infer(name: str, request: Request) -> Response:
+        """Segment a batch of decoded images. With `Inference-Header-Content-Length`, tensors are binary."""
+        return await _infer(models, name, request)
+
+    unknown = problems({404: "No model of that name or version is served."})
+    for prefix in ("/models/{name}", "/models/{name}/versions/" + VERSION):
+        routes.add_api_route(f"{prefix}/ready", model_ready, responses=unknown | problems({400: "Warming up."}))
+        routes.add_api_route(prefix, metadata, responses=unknown)
+        routes.add_api_route(
+            f"{prefix}/infer",
+            infer,
+            methods=["POST"],
+            responses=problems({status: what for status, what in COMMON_PROBLEMS.items() if status != 415})
+            | problems({415: "A compressed body."}),
+            openapi_extra={
+                "requestBody": {"required": True, "content": {"application/json": {"schema": {}, "example": _EXAMPLE}}}
+            },
+        )
+    return routes
+
+
+def _metadata(name: str, platform: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "versions": [VERSION],
+        "platform": platform,
+        "inputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}],
+        "outputs": [
+            {"name": output, "datatype": "UINT8", "shape": [-1, -1, -1]} for output in ("classes", "confidence")
+        ],
+    }
+
+
+async def _infer(models: Models, name: str, request: Request) -> Response:
+    served = models.get(name)
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise HTTPException(415, "a compressed body is not read here; send it as it is")
+    with served.place() as place:
+        length = request.headers.get(HEADER_LENGTH)
+        asked: Asked = await asyncio.to_thread(read_request, await request.body(), length)
+        count, height, width = asked.images.shape[:3]
+        if count > MAX_IMAGES:
+            raise HTTPException(413, f"{count} images in one batch, above the limit of {MAX_IMAGES}")
+        if count * height * width > models.limits.max_pixels:
+            limit = models.limits.max_pixels / 1e6
+            raise HTTPException(413, f"{count} x {height} x {width} pixels, above the limit of {limit:g} million")
+        try:
+            async with asyncio.TaskGroup() as group:
+                runs = [group.create_task(served.run(image)) for image in asked.images]
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+
+        def encode() -> Response:
+            classes, confidence = zip(*(run.result().prediction for run in runs), strict=True)
+            tensors = {"classes": np.stack(classes), "confidence": np.stack(confidence)}
+            head, binary = written(asked, served.name, VERSION, tensors)
+            if not binary:
+                return JSONResponse(head)
+            text = json.dumps(head).encode()
+            return Response(
+                b"".join([text, *binary]),
+                media_type="application/octet-stream",
+                headers={HEADER_LENGTH: str(len(text))},
+            )
+
+        return await place.encode(encode)

@@ -1,0 +1,137 @@
+"""Requests and answers of KServe v2: JSON, with tensors inside it or, in Triton's extension, as bytes behind it."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, Field, ValidationError
+from starlette.exceptions import HTTPException
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+MAX_JSON_BYTES = 4 * 2**20
+"""Of the JSON part. Numbers written out take many times their size in memory: large tensors come as bytes."""
+
+
+class Tensor(BaseModel):
+    """An input: numbers in `data`, or so many bytes behind the JSON."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[Any] | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class Output(BaseModel):
+    """A wish for an output."""
+
+    name: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class Request(BaseModel):
+    """The JSON part."""
+
+    id: str | None = None
+    inputs: list[Tensor]
+    outputs: list[Output] | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class Asked(NamedTuple):
+    """What a request wants."""
+
+    images: np.ndarray
+    """uint8 `[N, H, W, 3]`, at least one pixel."""
+    outputs: dict[str, bool]
+    """Name -> whether as bytes."""
+    request_id: str | None
+
+
+def read_request(body: bytes, header_length: str | None) -> Asked:
+    """A body and its HEADER_LENGTH, None where there is none -> what it wants. HTTPException 400 or 413."""
+    length = len(body)
+    if header_length is not None:
+        if not (header_length.isascii() and header_length.isdigit() and len(header_length) < 12):
+            raise HTTPException(400, f"{HEADER_LENGTH}: this is no number")
+        length = int(header_length)
+        if length > len(body):
+            raise HTTPException(400, f"{HEADER_LENGTH} is {length}, and the body has {len(body)} bytes")
+    if length > MAX_JSON_BYTES:
+        raise HTTPException(413, f"the JSON part is above {MAX_JSON_BYTES / 2**20:g} MiB; send tensors as binary data")
+    try:
+        request = Request.model_validate_json(body[:length])
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the request"
+        raise HTTPException(400, " ".join(f"{where}: {first['msg']}".split())) from None
+    return Asked(_images(request, memoryview(body)[length:]), _outputs(request), request.id)
+
+
+def _images(request: Request, behind: memoryview) -> np.ndarray:
+    if [tensor.name for tensor in request.inputs] != ["images"]:
+        raise HTTPException(400, "inputs: there is one, 'images'")
+    tensor = request.inputs[0]
+    shape = tensor.shape
+    if tensor.datatype != "UINT8" or len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
+        raise HTTPException(400, f"images: UINT8 [N, H, W, 3] is wanted, this is {tensor.datatype[:20]} {shape[:8]}")
+    size = math.prod(shape)
+    binary_size = tensor.parameters.get("binary_data_size")
+    if binary_size is None:
+        if behind:
+            raise HTTPException(400, f"images: {len(behind)} bytes lie behind the JSON without a binary_data_size")
+        return _numbers(tensor.data, size).reshape(shape)
+    if binary_size != size or len(behind) != size:
+        raise HTTPException(
+            400, f"images: {shape} is {size} bytes; binary_data_size says {binary_size!r:.20}, {len(behind)} came"
+        )
+    return np.frombuffer(behind, np.uint8).reshape(shape)
+
+
+def _numbers(data: list[Any] | None, size: int) -> np.ndarray:
+    """`data`, nested or flat, as uint8 `[size]`."""
+    if data is None:
+        raise HTTPException(400, "images: there is neither data nor binary_data_size")
+    try:
+        numbers = np.array(data)
+    except ValueError:
+        numbers = np.empty(0)
+    if numbers.dtype.kind != "i" or numbers.size != size or numbers.min() < 0 or numbers.max() > 255:
+        raise HTTPException(400, f"images: data must be {size} whole numbers from 0 to 255")
+    return numbers.astype(np.uint8).ravel()
+
+
+def _outputs(request: Request) -> dict[str, bool]:
+    every = request.parameters.get("binary_data_output") is True
+    if not request.outputs:
+        return {"classes": every, "confidence": every}
+    wanted: dict[str, bool] = {}
+    for output in request.outputs:
+        if output.name not in ("classes", "confidence"):
+            raise HTTPException(400, f"outputs: there are 'classes' and 'confidence', not {output.name[:40]!r}")
+        if output.parameters.get("classification"):
+            raise HTTPException(400, "outputs: the classification extension does not apply to class maps")
+        wanted[output.name] = output.parameters.get("binary_data", every) is True
+    return wanted
+
+
+def written(
+    asked: Asked, model: str, version: str, tensors: Mapping[str, np.ndarray]
+) -> tuple[dict[str, Any], list[bytes]]:
+    """The answer's JSON part, and the bytes behind it in their order; none when all tensors are in the JSON."""
+    outputs = []
+    binary = []
+    for name, as_bytes in asked.outputs.items():
+        tensor = tensors[name]
+        output: dict[str, Any] = {"name": name, "datatype": "UINT8", "shape": list(tensor.shape)}
+        if as_bytes:
+            binary.append(tensor.tobytes())
+            output["parameters"] = {"binary_data_size": tensor.nbytes}
+        else:
+            output["data"] = tensor.ravel().tolist()
+        outputs.append(output)
+    head = {"model_name": model, "model_version": version, "outputs": outputs}
+    if asked.request_id is not None:
+        head["id"] = asked.request_id
+    return head, binary
