@@ -4,6 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from semseg_app.training.progress import (
     progress_line,
     to_stderr,
 )
+from semseg_app.training.publisher import Publisher
 from semseg_app.training.randomness import derive
 from semseg_app.training.recipe import Recipe
 from semseg_app.training.run_folder import RunFolder, provenance, refuse_changed_recipe
@@ -131,6 +133,7 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
         + f" {recipe.precision}"
     )
 
+    publisher = Publisher(recipe, facts, folder, say) if main and recipe.push_to else None
     references = method.references() if val and hasattr(method, "references") else {}
     for role, one in references.items():
         scores = evaluate_network(one, val, accelerator).matrix.result()
@@ -212,7 +215,9 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
                 if main:
                     config = _model_config(recipe, spec, data, facts, role, done, scores.to_json(data.info.classes))
                     primary = role == next(iter(method.networks()))
-                    _save_model(folder, config, one, role, done, "" if primary else f"-{role}", improved)
+                    model = _save_model(folder, config, one, role, done, "" if primary else f"-{role}", improved)
+                    if publisher and primary and improved:
+                        publisher.offer(model, scores.miou)
             if main:
                 folder.prune()
                 folder.log({"step": done, "evaluation": evaluations})
@@ -260,6 +265,8 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
             report["model"] = str(folder.path / "last")
             folder.prune()
         folder.write_report(report)
+    if publisher:
+        publisher.finish()
     accelerator.wait_for_everyone()
     say(f"done in {report['seconds']:.0f} s; model folder: {report['model']}")
     return report
@@ -379,7 +386,7 @@ def _model_config(
 
 def _save_model(
     folder: RunFolder, config: ModelConfig, network: Any, role: str, step: int, suffix: str, improved: bool
-) -> None:
+) -> Path:
     model = folder.models / f"{role}-{step:07d}"
     if model.exists():  # evaluated again after a resume: the same weights
         remove_folder(model)
@@ -387,6 +394,7 @@ def _save_model(
     folder.link(f"last{suffix}", model)
     if improved:
         folder.link(f"best{suffix}", model)
+    return model
 
 
 def _refuse_non_finite(means: dict[str, float], step: int, folder: RunFolder) -> None:

@@ -27,6 +27,7 @@ def push(
     precision: Annotated[str, typer.Option(help="Which exported graphs, e.g. fp32,int8; all unless told.")] = "",
     weights_only: Annotated[bool, typer.Option("--weights-only", help="A draft: no exported graph, no proof.")] = False,
     message: Annotated[str, typer.Option(help="Title of the commit.")] = "",
+    tag: Annotated[str | None, typer.Option(help="A name for this revision, for --revision.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was published as JSON on stdout.")] = False,
 ) -> None:
     """Publish a model folder on the Hub: weights, verified graphs, manifest, scores and card, in one commit."""
@@ -49,7 +50,7 @@ def push(
         precisions=[part.strip() for part in precision.split(",") if part.strip()],
         weights_only=weights_only,
     )
-    pushed = run(model, repo, choices, public, message)
+    pushed = run(model, repo, choices, public, message, tag=tag)
     if as_json:
         print(json.dumps(pushed._asdict(), indent=2))
         return

@@ -18,7 +18,7 @@ class SegmentationModel:
 
     Args:
         folder: the model folder.
-        engine: "auto", "onnxruntime", "torch" or "tensorrt", as in `semseg predict`.
+        engine: "auto", "onnxruntime", "openvino", "torch" or "tensorrt", as in `semseg predict`.
         device: "auto", "cpu" or "cuda".
         precision: which exported graph: "auto" (fp32), "fp32", "fp16" or "int8".
         tile: longest side of what runs at once, in pixels; None = whole images.

@@ -23,7 +23,13 @@ class Pushed(NamedTuple):
 
 
 def push(
-    folder: Path, repo: str, choices: Choices, public: bool = False, message: str = "", token: str | None = None
+    folder: Path,
+    repo: str,
+    choices: Choices,
+    public: bool = False,
+    message: str = "",
+    token: str | None = None,
+    tag: str | None = None,
 ) -> Pushed:
     """Publish a model folder as user/repo.
 
@@ -34,11 +40,16 @@ def push(
         public: make it public once it is verified.
         message: title of the commit.
         token: as huggingface_hub takes it.
+        tag: a name for this revision; one that there is stays where it is.
 
     UserError where the model may not be published, or the Hub does not let it. Interrupted, it goes on where it was:
     files that arrived are not sent again.
     """
-    return publish(repo, gather(folder, repo, choices), "model", public, message or "Publish a model", token)
+    pushed = publish(repo, gather(folder, repo, choices), "model", public, message or "Publish a model", token)
+    if tag:
+        with explained(repo):
+            patiently(lambda: api(token).create_tag(repo, tag=tag, revision=pushed.commit, exist_ok=True))
+    return pushed
 
 
 def publish(

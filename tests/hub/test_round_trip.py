@@ -1,4 +1,4 @@
-"""Push; on another machine, without the training extra, everything that the card says works and gives the same masks."""
+"""Push; on another machine, without the training extra, all that the card says works and gives the same masks."""
 
 import io
 import json
