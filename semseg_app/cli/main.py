@@ -17,6 +17,7 @@ from semseg_app.cli.predict import predict
 from semseg_app.cli.pull import pull
 from semseg_app.cli.push import push
 from semseg_app.cli.serve import serve
+from semseg_app.cli.space import space
 from semseg_app.cli.train import schema, train
 from semseg_app.cli.verify import verify
 from semseg_app.errors import UserError
@@ -43,6 +44,7 @@ app.command()(predict)
 app.command()(serve)
 app.command()(push)
 app.command()(pull)
+app.command()(space)
 app.command()(demo)
 app.command()(doctor)
 

@@ -65,7 +65,7 @@ def gather(folder: Path, repo: str, choices: Choices) -> Files:
     for option, given in (("--dataset", choices.dataset), ("--base-model", choices.base_model)):
         if given is not None and not HUB_ID.fullmatch(given):
             raise UserError(f"{option} {given}: an id on the Hub, user/name")
-    graphs = [] if choices.weights_only else _graphs(folder, manifest, choices.precisions)
+    graphs = [] if choices.weights_only else published_graphs(folder, manifest, choices.precisions)
     lineage = lineage_of(config)
     if choices.weights_license:
         named = as_licence(choices.weights_license, None)
@@ -123,7 +123,7 @@ def gather(folder: Path, repo: str, choices: Choices) -> Files:
     return files | samples | measured | {CARD: write_card(facts).encode()}
 
 
-def _graphs(folder: Path, manifest: dict[str, Any], precisions: Sequence[str]) -> list[str]:
+def published_graphs(folder: Path, manifest: dict[str, Any], precisions: Sequence[str]) -> list[str]:
     """The exported files to publish; UserError unless each of them passed, as it lies there."""
     for precision in precisions:
         if precision not in GRAPHS:

@@ -1,0 +1,57 @@
+"""Segment photos in the browser, with the exported graph that lies beside this file, on a CPU.
+
+`semseg space` uploads this file as app.py. It needs gradio, onnxruntime, numpy and pillow, and nothing else.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gradio
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+LONGEST_SIDE = 1024
+"""Larger photos are scaled down: the free hardware has little memory."""
+
+
+def build(graph: Path) -> gradio.Blocks:
+    """The page for one exported graph."""
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    about = json.loads(session.get_modelmeta().custom_metadata_map["semseg_app"])
+    names, palette = about["labels"]["classes"], np.array(about["labels"]["palette"], np.uint8)
+
+    def segment(photo: Image.Image | None) -> tuple[Any, ...]:
+        if photo is None:
+            raise gradio.Error("Give a photo first.")
+        photo = ImageOps.exif_transpose(photo).convert("RGB")
+        photo.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+        pixels = np.asarray(photo)
+        found, confidence = session.run(["classes", "confidence"], {"images": pixels[None]})
+        classes = found[0]
+        counts = np.bincount(classes.ravel(), minlength=len(names))[: len(names)]
+        present = [index for index in np.argsort(-counts) if counts[index]]
+        shown = (pixels, [(classes == index, names[index]) for index in present])
+        shares = {names[index]: float(counts[index] / classes.size) for index in present}
+        return shown, Image.fromarray(palette[classes]), shares, f"Mean confidence {confidence.mean() / 255:.1%}"
+
+    colours = {name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in zip(names, palette, strict=True)}
+    page = gradio.Blocks(title=about["name"])
+    with page:
+        gradio.Markdown(f"# {about['name']}\nOne of {len(names)} classes for each pixel. Photos are not kept.")
+        with gradio.Row():
+            photo = gradio.Image(type="pil", label=f"Photo (scaled down to {LONGEST_SIDE} pixels)")
+            overlay = gradio.AnnotatedImage(label="Classes", color_map=colours)
+        button = gradio.Button("Segment", variant="primary")
+        with gradio.Row():
+            mask = gradio.Image(label="Mask", format="png")
+            with gradio.Column():
+                shares = gradio.Label(label="Share of the pixels", num_top_classes=8)
+                told = gradio.Markdown()
+        button.click(segment, photo, [overlay, mask, shares, told], api_name="segment")
+    return page
+
+
+if __name__ == "__main__":
+    build(Path(__file__).parent / "model.onnx").launch()
