@@ -113,6 +113,24 @@ def test_a_builder_that_crashes_or_hangs(plant, monkeypatch) -> None:
     assert "not installed" in check.message
 
 
+def test_openvino_runs_is_broken_or_is_not_there(plant, monkeypatch) -> None:
+    found, engine = engines.openvino()
+    assert (found.name, found.status, engine.name, engine.status) == ("openvino", "ok", "openvino engine", "ok")
+    assert "tiny runs on cpu in fp32" in engine.message
+    plant("openvino", "2026.4.1", "openvino", "raise ImportError('libopenvino.so: cannot open')")
+    (check,) = engines.openvino()
+    assert (check.status, check.fix) == ("error", "pip install --force-reinstall openvino")
+    assert "libopenvino.so: cannot open" in check.message
+
+    def absent(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(engines, "version", absent)
+    (check,) = engines.openvino()
+    assert check.status == "ok"
+    assert "not installed" in check.message
+
+
 def test_missing_and_outdated_packages(monkeypatch) -> None:
     installed = {"gradio": None, "uvicorn": "0.1", "torch": "2.14.1+cu130", "pillow": None}
 

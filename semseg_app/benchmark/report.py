@@ -29,7 +29,7 @@ HEADINGS = (
     "GPU MB",
     "mIoU %",
 )
-COLOURS = {"torch": "#b45309", "onnxruntime": "#0f766e", "tensorrt": "#1d4ed8"}
+COLOURS = {"torch": "#b45309", "onnxruntime": "#0f766e", "openvino": "#7e22ce", "tensorrt": "#1d4ed8"}
 MARKERS = {"fp32": "o", "fp16": "s", "bf16": "D", "int8": "^"}
 
 

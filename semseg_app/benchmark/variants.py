@@ -11,7 +11,7 @@ from semseg_app.artifact import WEIGHTS, manifest_entry, read_config
 from semseg_app.errors import UserError
 from semseg_app.inference.engines import GRAPHS, Engine, open_engine, plans
 
-ENGINES = ("torch", "onnxruntime", "tensorrt")
+ENGINES = ("torch", "onnxruntime", "openvino", "tensorrt")
 
 
 class Variant(NamedTuple):
@@ -32,7 +32,9 @@ class Variant(NamedTuple):
 def find_variants(
     models: Iterable[str], engines: Sequence[str] = (), precisions: Sequence[str] = (), device: str = "auto"
 ) -> list[Variant]:
-    """The variants of model folders, .onnx and .engine files; of a folder torch first, ONNX Runtime, then TensorRT.
+    """The variants of model folders, .onnx and .engine files.
+
+    Of a folder torch comes first, then ONNX Runtime, OpenVINO and TensorRT.
 
     A graph that verification rejected is among them: what it costs in accuracy is what a benchmark shows.
 
@@ -90,6 +92,11 @@ def _of_folder(model: str, engines: Sequence[str], precisions: Sequence[str], de
         for precision, name in GRAPHS.items():
             if precision in precisions and (folder / name).is_file():
                 variants.append(_of_file(model, folder / name, "onnxruntime", precision, device))
+    if wanted("openvino") and (engines or device != "cuda"):
+        for precision, name in GRAPHS.items():
+            # It runs fp16 in fp32.
+            if precision in precisions and precision != "fp16" and (folder / name).is_file():
+                variants.append(_of_file(model, folder / name, "openvino", precision, device))
     if "tensorrt" in engines or (not engines and device != "cpu"):
         for path, plan in plans.find_plans(folder).items():
             if plan.precision in precisions and (engines or _runs_here(plan)):
@@ -117,6 +124,8 @@ def _nothing(folder: Path, engines: Sequence[str], precisions: Sequence[str]) ->
     """What is missing of what was asked for, and how to get it."""
     if list(engines) == ["torch"] and precisions and "fp32" not in precisions:
         return f"{folder}: the torch engine runs fp32, not {', '.join(precisions)}"
+    if list(engines) == ["openvino"] and list(precisions) == ["fp16"]:
+        return f"{folder}: OpenVINO runs fp32 and int8, not fp16"
     if list(engines) == ["tensorrt"]:
         wanted = " or ".join(precisions or GRAPHS)
         return f"{folder / plans.FOLDER}: no engine in {wanted}; run `semseg export {folder} --to tensorrt` first"

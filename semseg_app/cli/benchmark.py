@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def benchmark(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Model folders, exported files and Hub ids.")],
     out: Annotated[Path, typer.Option(help="Folder for results.json, results.md and pareto.png.")],
-    engine: Annotated[str, typer.Option(help="Of folders: torch,onnxruntime,tensorrt; all that run.")] = "",
+    engine: Annotated[str, typer.Option(help="Of folders: torch,onnxruntime,openvino,tensorrt; all that run.")] = "",
     precision: Annotated[str, typer.Option(help="Of folders: fp32,fp16,int8; all that there are.")] = "",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where they run.")] = "auto",
     sizes: Annotated[str, typer.Option(help="Widths and heights, e.g. 512x512,480x360.")] = "512x512",

@@ -79,7 +79,7 @@ def pseudo_label(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the masks and manifest.json.")],
     threshold: Annotated[float, typer.Option(help="Keep pixels whose largest probability is above this.")] = 0.5,
     engine: Annotated[
-        Literal["auto", "torch", "onnxruntime", "tensorrt"], typer.Option(help="What runs the model.")
+        Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"], typer.Option(help="What runs the model.")
     ] = "auto",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
     revision: Revision = None,

@@ -20,7 +20,7 @@ def evaluate(
     scales: Annotated[str, typer.Option(help="Average over resized images, e.g. 0.75,1,1.25.")] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Average over mirrored images too.")] = False,
     engine: Annotated[
-        Literal["auto", "torch", "onnxruntime", "tensorrt"], typer.Option(help="What runs the model.")
+        Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"], typer.Option(help="What runs the model.")
     ] = "auto",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
     precision: Annotated[

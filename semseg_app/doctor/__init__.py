@@ -20,6 +20,7 @@ GROUPS: tuple[Group, ...] = (
     ("driver", system.driver),
     ("torch", engines.torch),
     ("onnxruntime", engines.onnxruntime),
+    ("openvino", engines.openvino),
     ("tensorrt", engines.tensorrt),
     ("processor", system.processor),
     ("memory", system.memory),

@@ -67,7 +67,23 @@ def onnxruntime() -> Iterator[Check]:
         fix = f"pip uninstall -y {' '.join(wheels)} && pip install 'semseg-app[gpu]'"
         yield Check("provider CUDA", "warning", "not in this wheel: ONNX Runtime leaves the GPU idle", fix)
     for device in ("cpu", "cuda") if CUDA in works and works[CUDA].failure is None else ("cpu",):
-        yield _engine("onnxruntime engine", probe("onnxruntime-engine", device), install)
+        yield _engine("onnxruntime engine", probe("graph-engine", device, "onnxruntime"), install)
+
+
+def openvino() -> Iterator[Check]:
+    """OpenVINO: the import, and its engine on the CPU."""
+    try:
+        installed = version("openvino")
+    except PackageNotFoundError:
+        yield Check("openvino", "ok", "not installed (nothing but its own engine needs it)")
+        return
+    outcome = probe("graph-engine", "cpu", "openvino")
+    if outcome.failure is not None:
+        fix = "pip install --force-reinstall openvino"
+        yield Check("openvino", "error", f"{installed} does not run: {outcome.failure}", fix)
+        return
+    yield Check("openvino", "ok", installed)
+    yield _engine("openvino engine", outcome, None)
 
 
 def tensorrt() -> Iterator[Check]:

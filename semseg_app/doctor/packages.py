@@ -11,7 +11,7 @@ from semseg_app.doctor.check import Check
 
 OURSELVES = "semseg-app"
 EXTRAS = {"train": "training and the torch engine", "export": "exporting", "serve": "serving and the web page"}
-"""Extra -> what it is for. `cpu`, `gpu` and `rtx` are engines, which engines.py tries."""
+"""Extra -> what it is for. `cpu`, `gpu`, `openvino` and `rtx` are engines, which engines.py tries."""
 ONNX_RUNTIME_WHEELS = (
     "onnxruntime",
     "onnxruntime-gpu",

@@ -89,12 +89,12 @@ def onnxruntime_provider(say: Any, provider: str) -> None:
     say(works=True)
 
 
-def onnxruntime_engine(say: Any, device: str) -> None:
+def graph_engine(say: Any, device: str, kind: str) -> None:
     """The engine that serves, on a tiny graph."""
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder, "tiny.onnx")
         graph.write_bytes(tiny_graph())
-        model(say, str(graph), "onnxruntime", device)
+        model(say, str(graph), kind, device)
 
 
 def tensorrt_builder(say: Any, module: str) -> None:
@@ -147,7 +147,7 @@ PROBES: dict[str, Callable[..., None]] = {
     "torch": torch_installation,
     "onnxruntime": onnxruntime_installation,
     "provider": onnxruntime_provider,
-    "onnxruntime-engine": onnxruntime_engine,
+    "graph-engine": graph_engine,
     "tensorrt": tensorrt_builder,
     "model": model,
 }

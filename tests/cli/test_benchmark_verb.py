@@ -167,10 +167,12 @@ def test_what_a_folder_has(
         ("onnxruntime", "fp32", None),
         ("onnxruntime", "int8", "rejected"),
     )
-    assert found() == [torch, fp32, rejected]
+    openvino = [("openvino", *each[1:]) for each in (fp32, rejected)]
+    assert found() == [torch, fp32, rejected, *openvino]
     assert found(["onnxruntime"], []) == [fp32, rejected]
-    assert found([], ["fp32"]) == [torch, fp32]
-    assert len(find_variants([str(network_folder), str(int8)])) == 3  # named twice, measured once
+    assert found(["openvino"], ["int8"]) == openvino[1:]
+    assert found([], ["fp32"]) == [torch, fp32, openvino[0]]
+    assert len(find_variants([str(network_folder), str(int8)])) == 5  # named twice, measured once
     # It runs although it was rejected, and then gives itself away.
     assert verb("benchmark", network_folder, "--precision", "int8", "--out", "out") == 2
     assert f"{int8}: is in fp32, not in int8" in capfd.readouterr().err

@@ -1,7 +1,7 @@
 """Engines: uint8 images in, uint8 class maps out, whatever runs underneath.
 
-`open_engine` picks the one that fits a model; torch.py, onnxruntime.py and tensorrt.py hold the engines, imported
-only when they run: a machine without torch serves an exported graph.
+`open_engine` picks the one that fits a model; torch.py, onnxruntime.py, openvino.py and tensorrt.py hold the engines,
+imported only when they run: a machine without torch serves an exported graph.
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ from semseg_app.artifact import LabelSpace, manifest_entry, read_config
 from semseg_app.errors import UserError
 from semseg_app.inference.engines.plans import SUFFIX, Shape
 
-KINDS = ("auto", "torch", "onnxruntime", "tensorrt")
+KINDS = ("auto", "torch", "onnxruntime", "openvino", "tensorrt")
 DEVICES = ("auto", "cpu", "cuda")
 GRAPHS = {
     "fp32": Path("onnx", "model.onnx"),
@@ -41,7 +41,7 @@ class Engine(Protocol):
     name: str
     """The model's name, as its config gives it."""
     kind: str
-    """"torch", "onnxruntime" or "tensorrt"."""
+    """"torch", "onnxruntime", "openvino" or "tensorrt"."""
     precision: str
     """What really runs: "fp32", "fp16", "bf16", "int8"."""
     labels: LabelSpace
@@ -87,8 +87,8 @@ def open_engine(
 
     Args:
         model: a model folder, an .onnx file or an .engine file of TensorRT.
-        kind: "torch", "onnxruntime", "tensorrt" or "auto" (ONNX Runtime when the folder holds an exported graph, else
-            torch).
+        kind: "torch", "onnxruntime", "openvino", "tensorrt" or "auto" (ONNX Runtime when the folder holds an exported
+            graph, else torch).
         device: "cpu", "cuda", or "auto". Asked for "cuda" and not getting it is an error, never a silent fallback.
         threads: CPU threads; None leaves the runtime's default.
         precision: which of a folder's exported graphs: "fp32", "fp16", "int8", or "auto" (fp32; of TensorRT's engines
@@ -128,6 +128,8 @@ def open_engine(
         graph = path
     if not force:
         refuse_rejected(graph)
+    if kind == "openvino":
+        return _open_openvino(graph, device, threads)
     return _open_onnxruntime(graph, device, threads)
 
 
@@ -166,6 +168,16 @@ def _open_onnxruntime(graph: Path, device: str, threads: int | None) -> Engine:
             f"{graph}: running it needs the extra `cpu` or `gpu` ({error}): pip install 'semseg-app[cpu]'"
         ) from error
     return OnnxRuntimeEngine(graph, device, threads)
+
+
+def _open_openvino(graph: Path, device: str, threads: int | None) -> Engine:
+    try:
+        from semseg_app.inference.engines.openvino import OpenVinoEngine
+    except ImportError as error:
+        raise UserError(
+            f"{graph}: OpenVINO needs the extra `openvino` ({error}): pip install 'semseg-app[openvino]'"
+        ) from error
+    return OpenVinoEngine(graph, device, threads)
 
 
 def _open_tensorrt(path: Path, kind: str, device: str, precision: str, force: bool) -> Engine:

@@ -1,0 +1,130 @@
+"""The OpenVINO engine: runs the deployed graph on a CPU, straight from the .onnx file, and needs no torch.
+
+Left to itself, OpenVINO computes an fp32 graph in bfloat16 on CPUs that can, and half a percent of the pixels change.
+Here it is told fp32, and the compiled graph is asked what it really runs.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from openvino.frontend import (
+    FrontEndManager,
+    GeneralFailure,
+    InitializationFailure,
+    NotImplementedFailure,
+    OpConversionFailure,
+    OpValidationFailure,
+)
+
+from semseg_app.errors import UserError
+from semseg_app.inference.engines import Prediction, check_images
+from semseg_app.inference.engines.metadata import KEY, parse
+
+IMAGES, CLASSES, CONFIDENCE = "images", "classes", "confidence"
+HEAVY = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+"""Kinds of layers, as OpenVINO names them in a compiled graph, whose arithmetic makes a precision."""
+LOAD_ERRORS = (
+    GeneralFailure,
+    InitializationFailure,
+    NotImplementedFailure,
+    OpConversionFailure,
+    OpValidationFailure,
+    RuntimeError,
+)
+"""What reading and compiling a graph raise; the reader's own errors have no common base."""
+WORDS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
+"""OpenVINO's name of a precision -> ours."""
+
+
+class OpenVinoEngine:
+    """One exported graph, fp32 or int8, compiled for the CPU.
+
+    Args:
+        path: the .onnx file.
+        device: "auto" or "cpu"; "cuda" is a UserError.
+        threads: None = one a core.
+    """
+
+    kind = "openvino"
+    device = "cpu"
+
+    def __init__(self, path: Path, device: str = "auto", threads: int | None = None):
+        if device == "cuda":
+            raise UserError(f"{path}: cannot run on cuda: OpenVINO has no NVIDIA GPUs; use --engine onnxruntime")
+        try:
+            # Not core.read_model, which tries the reader of every other framework on a damaged file, loudly.
+            reader = FrontEndManager().load_by_framework("onnx")
+            model = reader.convert(reader.load(str(path)))
+            carried = model.has_rt_info(["framework", KEY])
+            properties = {KEY: model.get_rt_info(["framework", KEY]).astype(str)} if carried else {}
+            metadata = parse(path, properties)
+            if metadata.precision not in ("fp32", "int8"):
+                raise UserError(
+                    f"{path}: OpenVINO computes {metadata.precision} graphs in fp32 on a CPU; run the fp32 or int8 one"
+                )
+            _check_interface(path, model)
+            compiled = openvino.Core().compile_model(model, "CPU", _options(threads))
+        except LOAD_ERRORS as error:
+            raise UserError(
+                f"{path}: not a graph that OpenVINO loads ({_one_line(error)}); export it again, or use "
+                "--engine onnxruntime"
+            ) from error
+        _check_precision(path, compiled, metadata.precision)
+        self._request = compiled.create_infer_request()
+        self.name = metadata.name
+        self.labels = metadata.labels
+        self.precision: str = metadata.precision
+
+    def infer(self, images: np.ndarray) -> Prediction:
+        """Segment uint8 RGB `[N, H, W, 3]`; any H and W."""
+        check_images(images)
+        results = self._request.infer({IMAGES: np.ascontiguousarray(images)})
+        return Prediction(results[CLASSES], results[CONFIDENCE])
+
+
+def _options(threads: int | None) -> dict[str, Any]:
+    options = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        # Pinned threads of two processes share the first cores, and leave the others idle.
+        "ENABLE_CPU_PINNING": False,
+    }
+    return options if threads is None else {**options, "INFERENCE_NUM_THREADS": threads}
+
+
+def _check_interface(path: Path, model: Any) -> None:
+    inputs = {port.any_name: port.element_type.get_type_name() for port in model.inputs}
+    outputs = {port.any_name: port.element_type.get_type_name() for port in model.outputs}
+    if inputs != {IMAGES: "u8"} or not {CLASSES, CONFIDENCE} <= outputs.keys():
+        raise UserError(
+            f"{path}: takes {_list(inputs)} and gives {_list(outputs)}, not u8 {IMAGES} to {CLASSES}, {CONFIDENCE}; "
+            "export it again with `semseg export`"
+        )
+
+
+def _check_precision(path: Path, compiled: Any, precision: str) -> None:
+    """UserError unless heavy layers run in `precision`; in int8, those that the export left float run in fp32."""
+    found = set()
+    for layer in compiled.get_runtime_model().get_ordered_ops():
+        described = layer.get_rt_info()
+        if described["layerType"].astype(str) in HEAVY:
+            name = described["runtimePrecision"].astype(str)
+            found.add(WORDS.get(name, name))
+    allowed = {"int8", "fp32"} if precision == "int8" else {precision}
+    if found and (precision not in found or not found <= allowed):
+        raise UserError(
+            f"{path}: is {precision}, but OpenVINO runs {', '.join(sorted(found))} on this CPU; "
+            "use --engine onnxruntime"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    """OpenVINO's reason stands in its last line, below where in its source it was found."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _list(values: dict[str, str]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in values.items())
