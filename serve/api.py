@@ -15,13 +15,15 @@ from semseg_app.errors import UserError
 from semseg_app.inference.decode import ImageTooLarge, UnsupportedImage
 from semseg_app.inference.engines import Engine
 from semseg_app.serve import answers
+from semseg_app.serve.access import OPEN, Access, guard
 from semseg_app.serve.disconnect import CancelWhenGone, CloseWhenStopping
 from semseg_app.serve.metrics import Measure
-from semseg_app.serve.middleware import BodyLimit, RequestId, problem
+from semseg_app.serve.jobs import JOB_LIMITS, JobLimits, Jobs
+from semseg_app.serve.middleware import problem
 from semseg_app.serve.models import MAX_PIXELS, DeadlineExceeded, Limits, Models, Overloaded, ServedModel, UnknownModel
 from semseg_app.serve.options import BadOption
 from semseg_app.serve.protocols import huggingface, kserve, label_studio
-from semseg_app.serve.protocols.label_studio_images import INLINE_ONLY, ImageSource
+from semseg_app.serve.routes import jobs as job_routes
 from semseg_app.serve.routes import segment
 from semseg_app.serve.segmenter import Segmenter
 
@@ -35,7 +37,8 @@ def create_app(
     demo: bool = True,
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
-    label_studio_images: ImageSource = INLINE_ONLY,
+    access: Access = OPEN,
+    job_limits: JobLimits = JOB_LIMITS,
 ) -> FastAPI:
     """The application around some models, or around one engine.
 
@@ -45,15 +48,20 @@ def create_app(
         demo: mount the web page at `/`; without it `/` leads to the API's docs.
         max_bytes: largest request body.
         max_pixels: of an engine: largest image, width x height, checked on its header before it is decoded.
-        label_studio_images: where images of Label Studio's tasks may come from.
+        access: who may ask, and from where; as it is, everyone who reaches the port.
+        job_limits: of /v1/jobs.
     """
     if not isinstance(models, Models):
         models = Models([ServedModel(models)], Limits(max_pixels))
 
+    jobs = Jobs(models, job_limits)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await models.start()
+        await jobs.start()
         yield
+        await jobs.stop()
         await models.stop()
 
     app = FastAPI(
@@ -62,9 +70,9 @@ def create_app(
         version=__version__,
         lifespan=lifespan,
         redoc_url=None,
+        root_path=access.root_path,
     )
-    app.add_middleware(BodyLimit, max_bytes=max_bytes)
-    app.add_middleware(RequestId)
+    guard(app, access, max_bytes, {"/v1/jobs": job_limits.max_bytes})
     app.add_middleware(CancelWhenGone)
     app.add_middleware(CloseWhenStopping, models=models)
     app.add_middleware(Measure, metrics=models.metrics)
@@ -75,9 +83,10 @@ def create_app(
     app.add_exception_handler(DeadlineExceeded, _too_late)
 
     app.include_router(segment.router(models))
+    app.include_router(job_routes.router(models, jobs))
     app.include_router(huggingface.router(models))
     app.include_router(kserve.router(models))
-    app.include_router(label_studio.router(models, label_studio_images._replace(max_bytes=max_bytes)))
+    app.include_router(label_studio.router(models, access.label_studio._replace(max_bytes=max_bytes)))
 
     @app.get("/v1/models")
     def offered() -> answers.Models:

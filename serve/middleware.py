@@ -3,6 +3,7 @@
 import logging
 import re
 import uuid
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -60,16 +61,20 @@ class BodyLimit:
     that is still sending, and that client would never read the answer.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int):
+    def __init__(self, app: ASGIApp, max_bytes: int, elsewhere: Mapping[str, int] | None = None):
         self.app = app
         self.max_bytes = max_bytes
+        self.elsewhere = elsewhere or {}
+        """Path -> its own limit."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        message = f"the upload is above the limit of {self.max_bytes / 2**20:g} MiB"
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        max_bytes = self.elsewhere.get(path, self.max_bytes)
+        message = f"the upload is above the limit of {max_bytes / 2**20:g} MiB"
         declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal() and int(declared) > self.max_bytes:
+        if declared.isdecimal() and int(declared) > max_bytes:
             return await problem(413, message)(scope, receive, send)
         arrived = 0
 
@@ -77,7 +82,7 @@ class BodyLimit:
             nonlocal arrived
             part = await receive()
             arrived += len(part.get("body", b""))
-            if arrived > self.max_bytes:
+            if arrived > max_bytes:
                 raise HTTPException(413, message)
             return part
 

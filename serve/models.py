@@ -4,17 +4,18 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from semseg_app.errors import UserError
 from semseg_app.inference.engines import BucketEngine, Engine, Prediction
+from semseg_app.inference.predictor import Predictor
 from semseg_app.inference.tiling import TILE
 from semseg_app.serve.batcher import MAX_DELAY_S, MAX_WAITING, Batcher, Lane, Overloaded, Run
 from semseg_app.serve.metrics import Metrics
 from semseg_app.serve.places import Place, Places, Workshop
-from semseg_app.serve.tiled import submit_tiled
+from semseg_app.serve.tiled import QueuedEngine, submit_tiled
 from semseg_app.serve.warm_up import SIZES, warm_up
 
 __all__ = ["DeadlineExceeded", "Limits", "Models", "Overloaded", "Run", "ServedModel", "UnknownModel"]
@@ -93,6 +94,13 @@ class ServedModel:
         except Overloaded:
             self._metrics.rejected(self.name, "overloaded")
             raise
+
+    def predictor(self, wanted: "Future[Any]") -> Predictor:
+        """One for images of any size, for a thread of its own: its calls wait in the queue, between those of others.
+
+        `wanted`: once it is cancelled, the next call raises CancelledError.
+        """
+        return Predictor(QueuedEngine(self._lane, wanted), self._tile(), batch_size=self._max_batch)
 
     @property
     def free_places(self) -> int:
@@ -177,10 +185,20 @@ class ServedModel:
         self._metrics.observe(self.name, "infer", run.infer_ms / 1000)
 
     def _submit(self, image: np.ndarray) -> "Future[Run]":
-        height, width = self._engine.largest[1:] if isinstance(self._engine, BucketEngine) else (TILE, TILE)
+        height, width = self._largest()
         if image.shape[0] <= height and image.shape[1] <= width:
             return self._lane.submit(image)
-        return submit_tiled(image, self._lane, min(height, width), self._max_batch, self._workshop.tilers)
+        return submit_tiled(image, self._lane, self._tile(), self._max_batch, self._workshop.tilers)
+
+
+    def _largest(self) -> tuple[int, int]:
+        """Height and width of what the engine gets at once."""
+        if isinstance(self._engine, BucketEngine):
+            return self._engine.largest[1], self._engine.largest[2]
+        return TILE, TILE
+
+    def _tile(self) -> int:
+        return min(self._largest())
 
 
 class Models:

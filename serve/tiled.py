@@ -20,7 +20,7 @@ def submit_tiled(
     """
     lane.refuse_when_full()
     future: Future[Run] = Future()
-    queued = _QueuedEngine(lane, future)
+    queued = QueuedEngine(lane, future)
     asked = time.perf_counter()
 
     def work() -> None:
@@ -38,7 +38,7 @@ def submit_tiled(
     return future
 
 
-class _QueuedEngine:
+class QueuedEngine:
     """An engine in the eyes of a Predictor; its calls wait for their turn in a lane."""
 
     def __init__(self, lane: Lane, asked_by: "Future[Run]"):

@@ -9,6 +9,7 @@ import pytest
 import requests
 from brush_bits import unpacked
 
+from semseg_app.serve.access import Access
 from semseg_app.serve.api import create_app
 from semseg_app.serve.protocols.label_studio_images import ImageSource
 
@@ -55,7 +56,7 @@ def url(running, label_studio):
     from colour_engine import ColourEngine
 
     source = ImageSource(label_studio, "abc")
-    with running(create_app(ColourEngine(), demo=False, label_studio_images=source)) as url:
+    with running(create_app(ColourEngine(), demo=False, access=Access(label_studio=source))) as url:
         yield url + "/label-studio"
 
 

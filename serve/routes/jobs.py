@@ -1,0 +1,171 @@
+"""/v1/jobs: images beyond the limit of one request."""
+
+import importlib.util
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import FileResponse, Response
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from semseg_app.serve.answers import ClassInfo, EngineInfo, class_infos, engine_info
+from semseg_app.serve.formats import JSON, PNG
+from semseg_app.serve.jobs import RETRY_AFTER_S, Job, Jobs, State
+from semseg_app.serve.models import Models
+from semseg_app.serve.negotiation import choose
+from semseg_app.serve.options import UNKNOWN, BadOption, Options
+from semseg_app.serve.routes.segment_schema import BINARY, COMMON_PROBLEMS, problems
+
+MEDIA_TYPES = ("image/jpeg", "image/png", "image/tiff", "image/webp")
+
+
+class JobStatus(BaseModel):
+    """How far a job is."""
+
+    id: str
+    status: State
+    model: str
+    width: int
+    height: int
+    progress: float
+    """Share of the rows that are done, 0 to 1."""
+    error: str | None = None
+    expires_in_s: int | None = None
+    """Once it is finished: seconds for which the result is kept."""
+
+
+class JobClass(ClassInfo):
+    """One class that was found."""
+
+    area: int
+    share: float
+
+
+class JobResult(BaseModel):
+    """The JSON answer of a job."""
+
+    model: str
+    engine: EngineInfo
+    width: int
+    height: int
+    confidence: float
+    classes: list[JobClass]
+    unknown: float
+
+
+def router(models: Models, jobs: Jobs) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(prefix="/v1/jobs", tags=["Large images"])
+    gone = problems({404: "There is no such job: it was never there, has expired, or is another key's."})
+    limits = jobs.limits
+
+    @routes.post(
+        "",
+        status_code=202,
+        responses=problems(COMMON_PROBLEMS | {501: "The server cannot read large images."}),
+        openapi_extra={
+            "requestBody": {"required": True, "content": {media: {"schema": BINARY} for media in MEDIA_TYPES}}
+        },
+        description=f"Hand in one image as the raw body: up to {limits.max_bytes / 2**20:g} MiB and "
+        f"{limits.max_pixels / 1e6:g} million pixels. `classes`, `threshold` and `model` are as for /v1/segment. The "
+        "answer's `Location` says how far it is, and with /result behind it gives the mask.",
+    )
+    async def submit(request: Request, response: Response, options: Annotated[Options, Query()]) -> JobStatus:
+        """Hand in a large image."""
+        _check(options)
+        if importlib.util.find_spec("pyvips") is None:
+            raise HTTPException(501, "this server cannot read large images; it was installed without the extra 'large'")
+        content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+        if content_type not in MEDIA_TYPES:
+            known = ", ".join(MEDIA_TYPES)
+            raise HTTPException(415, f"content type {content_type or 'missing'}: send {known} as the body")
+        served = models.get(options.model)
+        options.check(served.engine.labels)
+        job = await jobs.submit(served, options, request.scope.get("api_key"), request.stream())
+        response.headers["Location"] = f"{request.scope.get('root_path', '')}/v1/jobs/{job.id}"
+        return _status(job)
+
+    @routes.get("/{job_id}", responses=gone)
+    async def status(request: Request, job_id: str) -> JobStatus:
+        """How far it is."""
+        return _status(_found(jobs, job_id, request))
+
+    @routes.get(
+        "/{job_id}/result",
+        response_class=Response,
+        responses={200: {"model": JobResult, "content": {PNG: {"schema": BINARY}}}}
+        | gone
+        | problems({406: "`Accept` takes neither.", 409: "It is not done yet.", 422: "It failed; this says why."}),
+    )
+    async def result(request: Request, job_id: str) -> Response:
+        """The mask as an indexed PNG, or its summary as JSON, by `Accept`."""
+        media_type = choose(request.headers.get("accept"), (PNG, JSON))
+        if media_type is None:
+            raise HTTPException(406, f"this route answers {PNG} or {JSON}; ask for one of them in Accept")
+        job = _found(jobs, job_id, request)
+        if not job.is_finished:
+            raise HTTPException(409, f"the job is {job.state}; ask again later", {"Retry-After": str(RETRY_AFTER_S)})
+        if job.result is None:
+            raise HTTPException(422, job.error)
+        if media_type == JSON:
+            return Response(_summary(job).model_dump_json(), media_type=JSON, headers={"Vary": "Accept"})
+        return FileResponse(job.mask, media_type=PNG, headers={"Vary": "Accept"})
+
+    @routes.delete("/{job_id}", status_code=204, responses=gone)
+    async def drop(request: Request, job_id: str) -> None:
+        """Break it off, or delete its result."""
+        jobs.drop(_found(jobs, job_id, request))
+
+    return routes
+
+
+def _check(options: Options) -> None:
+    """BadOption for what a job does not do: its result is fetched later, in the image's own size."""
+    for name in ("format", "size", "transform"):
+        if getattr(options, name) is not None:
+            raise BadOption(f"{name}: not for jobs; their result is a PNG of the image's size, or a summary in JSON")
+
+
+def _found(jobs: Jobs, job_id: str, request: Request) -> Job:
+    job = jobs.get(job_id, request.scope.get("api_key"))
+    if job is None:
+        raise HTTPException(404, "there is no such job, or its result has expired")
+    return job
+
+
+def _status(job: Job) -> JobStatus:
+    left = None if job.expires_at is None else max(0, round(job.expires_at - time.monotonic()))
+    return JobStatus(
+        id=job.id,
+        status=job.state,
+        model=job.served.name,
+        width=job.width,
+        height=job.height,
+        progress=round(job.progress, 4),
+        error=job.error or None,
+        expires_in_s=left,
+    )
+
+
+def _summary(job: Job) -> JobResult:
+    assert job.result is not None
+    assert job.engine is not None
+    pixels = job.result.pixels
+    size = job.height * job.width
+    infos = class_infos(job.engine.labels)
+    found = [
+        JobClass(**info.model_dump(), area=int(pixels[info.index]), share=round(int(pixels[info.index]) / size, 6))
+        for info in infos
+        if pixels[info.index]
+    ]
+    unknown: Any = int(pixels[UNKNOWN]) if len(infos) <= UNKNOWN else 0
+    return JobResult(
+        model=job.served.name,
+        engine=engine_info(job.engine),
+        width=job.width,
+        height=job.height,
+        confidence=round(job.result.mean_confidence, 4),
+        classes=sorted(found, key=lambda entry: -entry.area),
+        unknown=round(unknown / size, 6),
+    )
