@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,18 @@ from accelerate.utils import DistributedDataParallelKwargs
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from semseg_app import machine
 from semseg_app.artifact import LabelSpace, ModelConfig
-from semseg_app.data.dataset import IGNORE, SegmentationData, explain
+from semseg_app.data.dataset import SegmentationData, explain
 from semseg_app.data.layouts import open_dataset
-from semseg_app.data.pseudo_labels import as_labeled, read_manifest
+from semseg_app.data.pseudo_labels import read_manifest
 from semseg_app.errors import UserError
 from semseg_app.files import remove_folder
 from semseg_app.models import ModelSpec, build, save_network
 from semseg_app.training.ancestry import ancestry
 from semseg_app.training.checkpoint import load_checkpoint, save_checkpoint
-from semseg_app.training.data import Batch, Pool, StepPositions, Stream, batches, to_labeled, to_unlabeled
+from semseg_app.training.data import Pool
 from semseg_app.training.evaluation import evaluate_network
+from semseg_app.training.feed import feed, unlabeled_pool
 from semseg_app.training.gradient_norms import gradient_norms
 from semseg_app.training.methods import build_method
 from semseg_app.training.optimizer import make_optimizer
@@ -60,15 +60,11 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
         raise UserError(f"{folder.path}: already holds a run; add --resume, or choose another output=")
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-
     forget_peak_memory(accelerator.device)
 
     # Data
     data = open_dataset(recipe.data.root, recipe.data.layout)
-    workers = recipe.data.workers
-    if workers is None:
-        workers = min(8, machine.cores()) if accelerator.device.type == "cuda" else 0
-    cache = False if workers else recipe.data.cache
+    workers, cache = recipe.data.loading(accelerator.device.type == "cuda")
     labeled = Pool(data, data.samples(recipe.data.labeled), with_labels=True, cache=cache)
     val = Pool(data, data.samples(recipe.data.val), True, recipe.data.cache) if recipe.data.val else None
     if val:
@@ -80,7 +76,7 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
     spec = ModelSpec(**choice, num_classes=data.num_classes)
     network = build(spec, recipe.model.pretrained, recipe.model.auxiliary)
     method = build_method(recipe.method, network, labeled)
-    unlabeled = _unlabeled_pool(recipe, data, method, cache)
+    unlabeled = unlabeled_pool(recipe, data, method, cache)
     if accelerator.device.type == "cuda" and accelerator.num_processes > 1:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
     if recipe.channels_last:
@@ -140,7 +136,7 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
         facts[role] = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
         say(f"  before the first step: {role} val mIoU {100 * scores.miou:.2f} %")
 
-    feed = _feed(recipe, accelerator, labeled, unlabeled, method, first_step, workers)
+    steps_of_batches = feed(recipe, accelerator, labeled, unlabeled, method, first_step, workers)
     stop = StopSignal(accelerator.num_processes == 1)
     sums: dict[str, Tensor] = {}
     steps = recipe.schedule.steps
@@ -150,7 +146,7 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
     for step in range(first_step, steps):
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * recipe.schedule.factor(step)
-        for part, batch in enumerate(next(feed)):
+        for part, batch in enumerate(next(steps_of_batches)):
             # Dropout and the method's own draws belong to a batch, whichever rank or part of a step it falls to.
             place = part * accelerator.num_processes + accelerator.process_index
             torch.manual_seed(derive(recipe.seed, "step", step, place))
@@ -296,56 +292,6 @@ def _accelerator(recipe: Recipe) -> Accelerator:
                 f"{name}: {size} cannot be split over {world} processes x accumulate {recipe.accumulate}; use {near}"
             )
     return accelerator
-
-
-def _unlabeled_pool(recipe: Recipe, data: SegmentationData, method: nn.Module, cache: bool | None) -> Pool | None:
-    if not method.uses_unlabeled:
-        return None
-    if recipe.data.unlabeled is None:
-        raise UserError(
-            f"data.unlabeled: {recipe.method.name} needs unlabeled images; name a split or list of {data.root}"
-        )
-    table = getattr(recipe.method, "image_labels", None)
-    image_labels = data.root / table if table else None
-    samples = data.samples(recipe.data.unlabeled)
-    folder = getattr(recipe.method, "pseudo_labels", None)
-    if folder:
-        data, samples = as_labeled(folder, data, samples)
-    return Pool(data, samples, bool(folder), cache, image_labels)
-
-
-def _feed(
-    recipe: Recipe,
-    accelerator: Accelerator,
-    labeled: Pool,
-    unlabeled: Pool | None,
-    method: nn.Module,
-    first_step: int,
-    workers: int,
-) -> Iterator[Iterator[Batch]]:
-    """For every step, its micro-batches on the device."""
-    device = accelerator.device
-    cuda = device.type == "cuda"
-    rank, world = accelerator.process_index, accelerator.num_processes
-
-    def stream(pool: Pool, name: str, batch_size: int, strong: Any = ()) -> Iterator[dict[str, Any]]:
-        positions = StepPositions(batch_size, recipe.accumulate, rank, world, first_step, recipe.schedule.steps)
-        return batches(Stream(pool, name, recipe.seed, recipe.view, strong), positions, workers, pin_memory=cuda)
-
-    labeled_batches = stream(labeled, "labeled", recipe.batch_size)
-    unlabeled_size = recipe.unlabeled_batch_size or recipe.batch_size
-    unlabeled_batches = stream(unlabeled, "unlabeled", unlabeled_size, method.strong_views) if unlabeled else None
-    for _ in range(first_step, recipe.schedule.steps):
-        raw = [next(labeled_batches) for _ in range(recipe.accumulate)]
-        count = torch.stack([(part["label"] != IGNORE).sum() for part in raw]).sum().to(device)
-        label_count = accelerator.reduce(count.float(), "mean") / recipe.accumulate
-        yield (
-            Batch(
-                to_labeled(part, device, label_count),
-                to_unlabeled(next(unlabeled_batches), device) if unlabeled_batches else None,
-            )
-            for part in raw
-        )
 
 
 def _refuse_overlap(labeled: Pool, val: Pool, recipe: Recipe) -> None:

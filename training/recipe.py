@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from semseg_app import machine
 from semseg_app.data.dataset import explain, read_yaml
 from semseg_app.errors import UserError
 from semseg_app.model_spec import NetworkChoice
@@ -48,6 +49,11 @@ class DataSection(Section):
         if self.cache and self.workers:
             raise ValueError("cache: true needs workers: 0; loader processes read their images from disk")
         return self
+
+    def loading(self, cuda: bool) -> tuple[int, bool | None]:
+        """How many loader processes, and whether the images to train on are kept in memory (None = where they fit)."""
+        workers = (min(8, machine.cores()) if cuda else 0) if self.workers is None else self.workers
+        return workers, False if workers else self.cache
 
 
 class ModelSection(NetworkChoice):
