@@ -117,6 +117,20 @@ class Lane:
         future.add_done_callback(lambda done: self._forget(item) if done.cancelled() else None)
         return future
 
+    def alone(self, work: Callable[[], None]) -> bool:
+        """Have the worker do `work` for this model if it has nothing else to do; False if it has."""
+        return self._batcher.errand_if_idle(work)
+
+    def nobody_waits(self) -> bool:
+        """Whether the worker would have nothing to do now."""
+        return not self._batcher.anything_waits()
+
+    def run_now(self, image: np.ndarray) -> "Future[Run]":
+        """In the worker's thread alone, within an errand: run uint8 RGB `[H, W, 3]`, which the engine takes at once."""
+        item = _Item(image, self.engine, Future(), time.perf_counter())
+        self._batcher.run(self, [item])
+        return item.future
+
     def refuse_when_full(self) -> None:
         """Overloaded when nothing more may wait."""
         if len(self._waiting) >= self._batcher.max_waiting:
@@ -167,7 +181,8 @@ class Batcher:
         self._max_delay_s = max_delay_s
         self._observe = observe
         self._lanes: list[Lane] = []
-        self._errands: deque[tuple[Callable[[], None], Future[None]]] = deque()
+        self._errands: deque[Callable[[], object]] = deque()
+        self._idle = False
         self.clock_s = 0.0
         """What the lane that has the device had used when it got it."""
         # A daemon: a process that dies for another reason does not hang on an engine.
@@ -192,9 +207,22 @@ class Batcher:
         """Have the worker do something else with the device, such as a warm-up, before the next batch."""
         future: Future[None] = Future()
         with self.changed:
-            self._errands.append((work, future))
+            self._errands.append(partial(_do, work, future))
             self.changed.notify()
         return future
+
+    def errand_if_idle(self, work: Callable[[], None]) -> bool:
+        """Like `errand`, if there is nothing else to do; else False. `work` raises nothing."""
+        with self.changed:
+            if not self._idle or self.closed or self.anything_waits():
+                return False
+            self._errands.append(work)
+            self.changed.notify()
+        return True
+
+    def anything_waits(self) -> bool:
+        """Whether there is more to do than what is being done."""
+        return bool(self._errands) or any(lane._waiting or lane.coming > 0 for lane in self._lanes)
 
     def _work(self) -> None:
         while True:
@@ -203,15 +231,17 @@ class Batcher:
                 while turn is None:
                     if self.closed:
                         return
+                    self._idle = True
                     self.changed.wait(patience)
                     turn, patience = self._next_turn()
+                self._idle = False
             turn()
             del turn  # it holds on to the images
 
-    def _next_turn(self) -> tuple[Callable[[], None] | None, float | None]:
+    def _next_turn(self) -> tuple[Callable[[], object] | None, float | None]:
         """What to do now; or how long to wait unless something changes, None = for ever."""
         if self._errands:
-            return partial(_do, *self._errands.popleft()), None
+            return self._errands.popleft(), None
         patience = None
         for lane in sorted(filter(len, self._lanes), key=lambda lane: lane._used_s):
             left = lane._waiting[0].asked + self._max_delay_s - time.perf_counter()
@@ -219,10 +249,11 @@ class Batcher:
                 patience = left if patience is None else min(patience, left)
             elif batch := lane._take(self.max_batch):
                 self.clock_s = lane._used_s
-                return partial(self._run, lane, batch), None
+                return partial(self.run, lane, batch), None
         return None, patience
 
-    def _run(self, lane: Lane, batch: list[_Item]) -> None:
+    def run(self, lane: Lane, batch: list[_Item]) -> None:
+        """One call of an engine, in the worker's thread. The outcome is in the futures of `batch`."""
         engine = batch[0].engine
         start = time.perf_counter()
         try:

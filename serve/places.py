@@ -1,10 +1,11 @@
 """A request's stay in the house: its place, the memory of its decoded image, and the threads that work for it."""
 
 import asyncio
-import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
@@ -12,8 +13,9 @@ from typing import ParamSpec, Self, TypeVar
 import numpy as np
 
 from semseg_app.inference.decode import Resize, decode_image
+from semseg_app.machine import cores
 from semseg_app.serve.batcher import Lane, Overloaded
-from semseg_app.serve.metrics import Metrics
+from semseg_app.serve.metrics import Metrics, Stage
 
 PIXELS_IN_MEMORY = 64_000_000
 """How many pixels are decoded at any moment, of all requests, at about 8 bytes each. Others wait as they came."""
@@ -38,16 +40,17 @@ class Workshop:
         self._used = 0
         self._changed = threading.Condition()
         # Two pools: decoders may wait for memory that only a request which still has to encode gives back.
-        threads = os.cpu_count() or 1
+        threads = cores()
         self.decoders = ThreadPoolExecutor(threads, "semseg-decode")
         self.encoders = ThreadPoolExecutor(threads, "semseg-encode")
         self.tilers = ThreadPoolExecutor(4, "semseg-tiles")
         """They do little but wait; so many large images are in work at once."""
 
-    def take(self, pixels: int) -> None:
-        """Block until so many more pixels fit."""
+    def take(self, pixels: int, wait: bool = True) -> None:
+        """Block until so many more pixels fit; or take them all the same."""
         with self._changed:
-            self._changed.wait_for(lambda: self._used + pixels <= self._limit)
+            if wait:
+                self._changed.wait_for(lambda: self._used + pixels <= self._limit)
             self._used += pixels
 
     def give_back(self, pixels: int) -> None:
@@ -60,6 +63,10 @@ class Workshop:
         """End the threads."""
         for threads in (self.decoders, self.encoders, self.tilers):
             threads.shutdown(cancel_futures=True)
+
+
+class TooMuchAtOnce(Exception):
+    """The image has more pixels than the thread that was to decode it has time for."""
 
 
 class Places:
@@ -86,7 +93,7 @@ class Place:
     def __init__(self, places: Places, lane: Lane, workshop: Workshop, model: str):
         self._places = places
         self._lane = lane
-        self._workshop = workshop
+        self.workshop = workshop
         self._model = model
         self._pixels = 0
         self._left = False
@@ -102,7 +109,7 @@ class Place:
         self._places.taken -= 1
         with self._lock:
             self._left = True
-            self._workshop.give_back(self._pixels)
+            self.workshop.give_back(self._pixels)
 
     async def decode(self, data: bytes, resize: Resize | None = None) -> np.ndarray:
         """Encoded image -> uint8 RGB `[H, W, 3]`, in a thread; once a place. As `decode_image`, which see.
@@ -112,7 +119,7 @@ class Place:
         loop = asyncio.get_running_loop()
         self._lane.expect(1)
         try:
-            return await loop.run_in_executor(self._workshop.decoders, self._decode, data, resize)
+            return (await loop.run_in_executor(self.workshop.decoders, self.decode_here, data, resize))[0]
         finally:
             # Once the caller has gone on, to put the image into the queue.
             loop.call_soon(self._lane.expect, -1)
@@ -120,22 +127,40 @@ class Place:
     async def encode(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Make the answer, in a thread."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._workshop.encoders, partial(self._encode, work, *args, **kwargs))
+        return await loop.run_in_executor(self.workshop.encoders, partial(self._encode, work, *args, **kwargs))
 
-    def _decode(self, data: bytes, resize: Resize | None) -> np.ndarray:
-        with self._workshop.metrics.stage(self._model, "decode"):
-            return decode_image(data, self._workshop.max_pixels, self._admit, resize)
+    def decode_here(
+        self, data: bytes, resize: Resize | None = None, most: int | None = None
+    ) -> tuple[np.ndarray, float]:
+        """Like `decode`, in this thread: the image and the milliseconds. With `most` it does not wait for memory.
+
+        TooMuchAtOnce when the image has more than `most` pixels.
+        """
+
+        def admit(pixels: int) -> None:
+            if most is not None and pixels > most:
+                raise TooMuchAtOnce
+            self._admit(pixels, wait=most is None)
+
+        start = time.perf_counter()
+        with self.timed("decode"):
+            image = decode_image(data, self.workshop.max_pixels, admit, resize)
+        return image, (time.perf_counter() - start) * 1000
+
+    def timed(self, stage: Stage) -> AbstractContextManager[None]:
+        """Time a block as that stage of this place's model."""
+        return self.workshop.metrics.stage(self._model, stage)
 
     def _encode(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        with self._workshop.metrics.stage(self._model, "encode"):
+        with self.timed("encode"):
             return work(*args, **kwargs)
 
-    def _admit(self, pixels: int) -> None:
+    def _admit(self, pixels: int, wait: bool) -> None:
         """Called by the decoder that has read the header."""
         assert not self._pixels, "one image a place"
-        self._workshop.take(pixels)
+        self.workshop.take(pixels, wait)
         with self._lock:
             if self._left:  # its client went away meanwhile
-                self._workshop.give_back(pixels)
+                self.workshop.give_back(pixels)
             else:
                 self._pixels = pixels

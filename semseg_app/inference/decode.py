@@ -13,8 +13,9 @@ Pillow reads headers and judges; JPEG's pixels come from libjpeg-turbo directly,
 time, and of what is to become small it decodes no more than that needs.
 """
 
+import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import simplejpeg
@@ -77,21 +78,28 @@ def decode_image(
     """
     if not data:
         raise BrokenImage("the image is empty")
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise ImageTooLarge(
-                    f"the image has {image.width} x {image.height} pixels, above the limit of "
-                    f"{max_pixels / 1e6:g} million; send a smaller one"
-                )
-            admit(image.width * image.height)
+    with _explained(max_pixels):
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    with image:
+        if image.width * image.height > max_pixels:
+            raise ImageTooLarge(
+                f"the image has {image.width} x {image.height} pixels, above the limit of "
+                f"{max_pixels / 1e6:g} million; send a smaller one"
+            )
+        admit(image.width * image.height)
+        with _explained(max_pixels):
             if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-                try:
+                with contextlib.suppress(ValueError):  # damaged; what is wrong with it Pillow says in better words
                     return _decode_jpeg(data, image, resize)
-                except ValueError:
-                    pass  # damaged; what is wrong with it Pillow says in better words
             upright = to_rgb(_eight_bits(image))
             return _sized(np.asarray(upright), resize(upright.height, upright.width) if resize else None)
+
+
+@contextlib.contextmanager
+def _explained(max_pixels: int) -> Iterator[None]:
+    """What Pillow raises, as ours."""
+    try:
+        yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageTooLarge(
             f"the image is above the limit of {max_pixels / 1e6:g} million pixels; send a smaller one"

@@ -1,10 +1,10 @@
 """POST /v1/segment: images in, masks out, in the form that the caller asks for."""
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator
 from typing import Annotated, TypeVar
 
+import numpy as np
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
@@ -13,13 +13,15 @@ from semseg_app.errors import UserError
 from semseg_app.inference.engines import Prediction
 from semseg_app.serve.formats import BY_MEDIA_TYPE, Answered, packed, render
 from semseg_app.serve.limits import Upload, read_uploads
-from semseg_app.serve.models import Models, ServedModel
+from semseg_app.serve.models import Models, Run, ServedModel
 from semseg_app.serve.negotiation import choose
 from semseg_app.serve.options import Format, Options
 from semseg_app.serve.places import Place
 from semseg_app.serve.routes.segment_schema import ANSWERS, REQUEST
 from semseg_app.serve.segmenter import Segmentation
 
+QUICK: frozenset[Format] = frozenset({"png", "colour", "confidence", "raw", "json"})
+"""Made in a millisecond or so of a small image; the others may take long."""
 T = TypeVar("T")
 AT_ONCE = 8
 """Images of one request that are worked on together, as far as there are places."""
@@ -60,18 +62,14 @@ async def _segment(
     served: ServedModel, place: Place, upload: Upload, form: Format, options: Options, finish: Callable[[Answered], T]
 ) -> T:
     """One image, with the place that it was given. `finish` runs in the thread that encodes."""
-    start = time.perf_counter()
-    image = await place.decode(upload.data, options.resize())
-    decode_ms = (time.perf_counter() - start) * 1000
-    run = await served.run(image)
 
-    def encode() -> T:
+    def encode(image: np.ndarray, run: Run, decode_ms: float) -> T:
         prediction: Prediction = options.filtered(run.prediction, run.engine.labels)
         segmentation = Segmentation(image, *prediction, decode_ms, run.infer_ms)
         content = render(form, segmentation, run.engine, served.name, options)
         return finish(Answered(upload.name, *image.shape[:2], content))
 
-    return await place.encode(encode)
+    return await served.answer(place, upload.data, encode, options.resize(), quick=form in QUICK)
 
 
 async def _segment_all(served: ServedModel, uploads: list[Upload], form: Format, options: Options) -> list[Answered]:

@@ -1,0 +1,139 @@
+"""One image's way from bytes to its answer: decode, wait, infer, render, with as few changes of thread as it can.
+
+Each change costs: another thread has to wake, and to get Python's lock. So no stage goes through the event loop: the
+decoder's thread puts the image into the queue, and what the device's thread has done goes straight on to rendering. A
+small image that comes while the device has nothing to do stays in one thread altogether, the device's.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from semseg_app.inference.decode import Resize
+from semseg_app.serve.batcher import Lane, Run
+from semseg_app.serve.places import Place, TooMuchAtOnce
+
+T = TypeVar("T")
+Render = Callable[[np.ndarray, Run, float], T]
+"""The image as decoded, what the engine said of it, and the milliseconds that decoding took -> the answer."""
+
+SMALL_PIXELS = 1_000_000
+SMALL_BYTES = 500_000
+"""What may be decoded by the device's thread: a few milliseconds of work."""
+
+
+class Pipeline(Generic[T]):
+    """The work for one image. `done` is its outcome; cancelled, it stops before its next stage.
+
+    Args:
+        place: of its request.
+        lane: of its model.
+        submit: puts a decoded image of any size into the queue.
+        time: notes how long a run took.
+        data: the encoded image.
+        render: makes the answer.
+        resize: what size the image gets.
+        quick: whether `render` takes no longer than it takes to hand it to another thread.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        lane: Lane,
+        submit: Callable[[np.ndarray], "Future[Run]"],
+        time: Callable[["Future[Run]"], None],
+        data: bytes,
+        render: Render[T],
+        resize: Resize | None,
+        quick: bool,
+    ):
+        self.done: Future[T] = Future()
+        self._place = place
+        self._lane = lane
+        self._submit = submit
+        self._time = time
+        self._data = data
+        self._render = render
+        self._resize = resize
+        self._quick = quick
+        self._running: Future[Run] | None = None
+        self.done.add_done_callback(self._stop)
+
+    def start(self) -> None:
+        """In the event loop; returns at once."""
+        if not (self._quick and len(self._data) <= SMALL_BYTES and self._lane.alone(self._do_alone)):
+            self._start_decoder()
+
+    def _start_decoder(self) -> None:
+        self._lane.expect(1)
+        self._place.workshop.decoders.submit(self._decode)
+
+    def _do_alone(self) -> None:
+        """In the device's thread, which nobody else needs now."""
+        try:
+            if self.done.cancelled():
+                return
+            image, decode_ms = self._place.decode_here(self._data, self._resize, SMALL_PIXELS)
+            if image.shape[0] * image.shape[1] > SMALL_PIXELS:  # resized to more
+                self._follow(image, decode_ms, self._submit(image))
+            else:
+                running = self._lane.run_now(image)
+                self._time(running)
+                self._finish(image, decode_ms, running.result())
+        except TooMuchAtOnce:
+            self._start_decoder()
+        except BaseException as error:
+            self._fail(error)
+
+    def _decode(self) -> None:
+        """In a decoder's thread."""
+        try:
+            if self.done.cancelled():
+                return
+            image, decode_ms = self._place.decode_here(self._data, self._resize)
+            self._follow(image, decode_ms, self._submit(image))
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            self._lane.expect(-1)
+
+    def _follow(self, image: np.ndarray, decode_ms: float, running: "Future[Run]") -> None:
+        self._running = running
+        if self.done.cancelled():
+            running.cancel()
+        running.add_done_callback(lambda ran: self._ran(image, decode_ms, ran))
+
+    def _ran(self, image: np.ndarray, decode_ms: float, ran: "Future[Run]") -> None:
+        """In the device's thread, or in one that puts tiles together."""
+        if ran.cancelled():
+            return
+        try:
+            run = ran.result()
+            if self._quick and run.batch == 1 and self._lane.nobody_waits():
+                self._finish(image, decode_ms, run)
+            else:
+                self._place.workshop.encoders.submit(self._finish, image, decode_ms, run)
+        except BaseException as error:
+            self._fail(error)
+
+    def _finish(self, image: np.ndarray, decode_ms: float, run: Run) -> None:
+        try:
+            if self.done.cancelled():
+                return
+            with self._place.timed("encode"):
+                answer = self._render(image, run, decode_ms)
+        except BaseException as error:
+            self._fail(error)
+        else:
+            if self.done.set_running_or_notify_cancel():
+                self.done.set_result(answer)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.done.set_running_or_notify_cancel():
+            self.done.set_exception(error)
+
+    def _stop(self, done: "Future[T]") -> None:
+        if done.cancelled() and self._running is not None:
+            self._running.cancel()
