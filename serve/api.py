@@ -25,7 +25,6 @@ from semseg_app.serve.options import BadOption
 from semseg_app.serve.protocols import huggingface, kserve, label_studio
 from semseg_app.serve.routes import jobs as job_routes
 from semseg_app.serve.routes import segment
-from semseg_app.serve.segmenter import Segmenter
 
 MAX_BYTES = 32 * 2**20
 
@@ -39,6 +38,8 @@ def create_app(
     max_pixels: int = MAX_PIXELS,
     access: Access = OPEN,
     job_limits: JobLimits = JOB_LIMITS,
+    demo_urls: bool = False,
+    flag_to: Path | None = None,
 ) -> FastAPI:
     """The application around some models, or around one engine.
 
@@ -50,6 +51,8 @@ def create_app(
         max_pixels: of an engine: largest image, width x height, checked on its header before it is decoded.
         access: who may ask, and from where; as it is, everyone who reaches the port.
         job_limits: of /v1/jobs.
+        demo_urls: let the web page's visitors name the address of a photo, which the server fetches.
+        flag_to: a dataset folder that takes the photos which the page's visitors flag.
     """
     if not isinstance(models, Models):
         models = Models([ServedModel(models)], Limits(max_pixels))
@@ -126,9 +129,9 @@ def create_app(
         app.add_route(prefix + "/{rest:path}", not_here, methods=everything, include_in_schema=False)
 
     if demo:
-        from semseg_app.serve.demo import mount_page
+        from semseg_app.serve.demo import DemoOptions, mount_page
 
-        mount_page(app, Segmenter(models), examples, max_bytes)
+        mount_page(app, models, DemoOptions(examples, demo_urls, flag_to), max_bytes)
     else:
         app.add_route("/", lambda request: RedirectResponse("docs"), include_in_schema=False)
     return app

@@ -1,24 +1,25 @@
-"""The web page: a photo in; classes and confidence over it, a legend with shares, and the call that does the same.
+"""The web page: a photo in; classes and confidence over it, a chart of shares, downloads, and the call that does it.
 
-The page's layers are blended by the browser, so moving the opacity slider costs the server nothing.
+Layers are coloured and blended by the browser (demo.js), so that moving the opacity slider costs the server nothing.
 """
 
-import os
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-# Read when Gradio is imported: the page sends nothing to anyone.
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+from semseg_app.serve.demo_theme import theme  # first: it tells Gradio to keep quiet
 
-import gradio as gr
+import gradio as gr  # isort: skip
 from fastapi import FastAPI
+from gradio.components import Component
 
-from semseg_app.errors import UserError
-from semseg_app.serve.answers import engine_info, summarise
-from semseg_app.serve.demo_html import heading, legend, notice, stage
-from semseg_app.serve.demo_uploads import accept_uploads_only, read_upload
-from semseg_app.serve.segmenter import Segmenter
+from semseg_app.serve import demo_html as html
+from semseg_app.serve.answers import engine_info
+from semseg_app.serve.demo_calls import FILES, Calls
+from semseg_app.serve.demo_flags import FlagFolder
+from semseg_app.serve.demo_uploads import accept_uploads_only
+from semseg_app.serve.models import Models
 
 WAITING_VISITORS = 64
 """How many photos may wait for the engine before the page says that it is busy."""
@@ -26,115 +27,187 @@ WAITING_VISITORS = 64
 KEEP_UPLOADS = (300, 900)
 """Gradio puts uploads into files: every 5 minutes those older than 15 are deleted, and all when the server stops."""
 
+VIEWS = ("Classes", "Confidence", "Before / after")
+FORMAT_NAMES = {
+    "png": "Mask: indexed PNG",
+    "colour": "Mask in colours: PNG",
+    "overlay": "Overlay: JPEG",
+    "confidence": "Confidence: grey PNG",
+    "json": "Summary: JSON",
+    "rle": "COCO run lengths: JSON",
+    "polygons": "Polygons with holes: JSON",
+    "geojson": "Polygons: GeoJSON",
+    "raw": "Raw class bytes",
+}
 _OPACITY = 60
-_SET_OPACITY = "(percent) => { document.getElementById('result').style.setProperty('--layer-opacity', percent / 100); }"
-_SET_LAYER = "(name) => { document.getElementById('result').dataset.layer = name.toLowerCase(); }"
-# The address that the visitor sees, behind whatever proxy, is known to the browser alone.
-_SHOW_CALL = """() => {
-  const url = location.origin + location.pathname.replace(/[/]*$/, '') + '/v1/segment';
-  return `# the mask: a PNG whose pixel values are class indices
-curl -F image=@photo.jpg ${url} -o mask.png
-
-# sizes, shares and confidence
-curl -F image=@photo.jpg -H 'Accept: application/json' ${url}`;
-}"""
+_BRUSH = 6
 
 
-def build_page(segmenter: Segmenter, examples: Sequence[Path]) -> tuple[gr.Blocks, gr.Image]:
-    """The page and its input. Its endpoint `/segment` takes a photo and answers (stage, legend, JSON summary)."""
-    engine = segmenter.engine
+class Built(NamedTuple):
+    """The page before it is mounted."""
 
-    def segment(upload: dict[str, Any] | None) -> tuple[str, str, dict[str, Any] | None]:
-        if upload is None:
-            return notice("Drop a photo or pick an example: the result appears here."), "", None
-        try:
-            segmentation = segmenter.segment(read_upload(upload, photo))
-        except UserError as error:
-            # In the stage, not as a passing gr.Error: the last photo's result must not stand beside this photo.
-            return notice(f"This photo cannot be used: {error}."), "", {"error": str(error)}
-        summary = summarise(engine, segmentation)
-        return stage(segmentation, engine.labels, summary), legend(summary), summary.model_dump()
+    blocks: gr.Blocks
+    takes_files: list[Component]
+
+
+class DemoOptions(NamedTuple):
+    """What an owner may allow visitors."""
+
+    examples: Sequence[Path] = ()
+    """Photos that the page offers."""
+    urls: bool = False
+    """Let visitors name a photo's address, which the server fetches."""
+    flag_to: Path | None = None
+    """A dataset folder that takes photos which visitors flag."""
+
+
+def build_page(models: Models, options: DemoOptions, max_bytes: int) -> Built:
+    """The page. Its endpoints are those of `Calls`, by the same names; /segment is the one that clients call."""
+    names = models.names()
+    engine = models.get().engine
+    flags = FlagFolder(options.flag_to, engine.labels) if options.flag_to else None
+    calls = Calls(models, max_bytes, flags)
+    examples = [[str(path)] for path in options.examples]
 
     with gr.Blocks(title=f"{engine.name} · semseg", analytics_enabled=False, delete_cache=KEEP_UPLOADS) as page:
-        gr.HTML(heading(engine.name, engine_info(engine), len(engine.labels.classes)), elem_id="heading")
-        with gr.Row(equal_height=False):
+        gr.HTML(html.heading(names, engine_info(engine), len(engine.labels.classes)), elem_id="heading")
+        model = gr.Radio(
+            names, value=names[0], label="Model", elem_id="model", visible=len(names) > 1, interactive=True
+        )
+        with gr.Tab("One photo", elem_id="one"), gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=300):
                 photo = gr.Image(
-                    value=str(examples[0]) if examples else None,
+                    value=examples[0][0] if examples else None,
                     label="Photo",
                     type="filepath",
-                    sources=["upload", "clipboard"],
+                    sources=["upload", "webcam", "clipboard"],
                     buttons=[],
                     height=280,
                     elem_id="photo",
                 )
+                if options.urls:
+                    with gr.Row(elem_id="url"):
+                        url = gr.Textbox(label="Address of a photo", placeholder="https://", scale=4, min_width=160)
+                        fetch = gr.Button("Fetch", scale=1, min_width=80, elem_id="fetch")
                 if examples:
-                    gr.Examples([[str(path)] for path in examples], photo, examples_per_page=12, elem_id="examples")
-            with gr.Column(scale=7, min_width=320):
-                result = gr.HTML(elem_id="result")
+                    gr.Examples(examples, photo, examples_per_page=12, elem_id="examples")
+            with gr.Column(scale=7, min_width=320, elem_id="answer"):
                 with gr.Row(equal_height=True):
-                    layer = gr.Radio(["Classes", "Confidence"], value="Classes", label="Layer", min_width=200)
-                    opacity = gr.Slider(0, 100, _OPACITY, step=1, label="Opacity, %", min_width=200)
+                    view = gr.Radio(VIEWS, value=VIEWS[0], label="View", scale=3, min_width=320, elem_id="view")
+                    opacity = gr.Slider(
+                        0, 100, _OPACITY, step=1, label="Opacity, %", scale=2, min_width=200, elem_id="opacity"
+                    )
+                result = gr.HTML(elem_id="result")
+                slider = gr.ImageSlider(
+                    label="Before and after",
+                    show_label=False,
+                    format="jpeg",
+                    buttons=[],
+                    elem_id="slider",
+                    interactive=False,
+                )
                 classes = gr.HTML(elem_id="legend", container=True)
-        with gr.Accordion("The same from the command line", open=False):
-            call = gr.Code(language="shell", label="curl", interactive=False, wrap_lines=True)
-            answer = gr.JSON(label="JSON answer", max_height=320)
+                with gr.Accordion("Download, or call it yourself", open=False, elem_id="take"):
+                    with gr.Row():
+                        pairs = [(label, name) for name, label in FORMAT_NAMES.items()]
+                        form = gr.Dropdown(
+                            pairs, value="png", label="Format", filterable=False, min_width=200, elem_id="format"
+                        )
+                        download = gr.Button("Download", variant="primary", min_width=120, elem_id="download")
+                    file = gr.File(elem_id="file", interactive=False, label="File")
+                    with gr.Tab("curl"):
+                        curl = gr.Code(language="shell", label="curl", lines=1, interactive=False, wrap_lines=True)
+                    with gr.Tab("Python"):
+                        python = gr.Code(language="python", label="Python", lines=1, interactive=False, wrap_lines=True)
+                    with gr.Tab("JSON answer"):
+                        answer = gr.JSON(label="JSON answer", max_height=320)
+                if flags:
+                    with gr.Accordion("Something is wrong here", open=False, elem_id="flag"):
+                        gr.Markdown(
+                            "Send this photo to the owner of this server: as it is, to be learned from without labels, "
+                            "or, better, painted right: pick a class, paint over what is wrong, then send."
+                        )
+                        with gr.Row(equal_height=True):
+                            brush = gr.Dropdown(
+                                ["Do not paint", *engine.labels.classes],
+                                value="Do not paint",
+                                label="Paint as",
+                                elem_id="brush",
+                            )
+                            size = gr.Slider(1, 30, _BRUSH, step=1, label="Brush, % of the photo", elem_id="brush-size")
+                        with gr.Row():
+                            undo = gr.Button("Undo a stroke", elem_id="undo")
+                            send = gr.Button("Send", variant="primary", elem_id="send")
+                        drawing = gr.Textbox(visible=False)
+                        kept = gr.HTML(elem_id="kept")
+        if len(names) > 1:
+            with gr.Tab("Side by side", elem_id="side") as side:
+                cards = gr.HTML(html.notice("Pick a photo first."), elem_id="compared")
+        with gr.Tab("Many photos", elem_id="many"):
+            with gr.Row():
+                uploads = gr.File(file_count="multiple", label="Photos or a ZIP", elem_id="uploads", height=180)
+                folder = gr.File(file_count="directory", label="A folder", elem_id="folder", height=180)
+            start = gr.Button("Segment all", variant="primary", elem_id="start")
+            listed = gr.HTML(elem_id="listed")
+            archive = gr.File(label="Masks, overlays and shares", interactive=False, visible=False, elem_id="archive")
 
+        calls.photo = photo
         # preprocess=False hands over the uploaded file: Gradio's own decoding has neither our limits nor our words.
-        outputs = [result, classes, answer]
-        photo.change(
-            segment,
-            photo,
-            outputs,
-            preprocess=False,
-            api_name="segment",
-            show_progress="minimal",
-            show_progress_on=result,
+        outputs = [result, classes, slider, answer]
+        shown = {"preprocess": False, "show_progress": "minimal", "show_progress_on": result}
+        photo.change(calls.segment, [photo, model], outputs, api_name="segment", **shown)
+        model.change(calls.segment, [photo, model], outputs, api_visibility="private", **shown)
+        page.load(
+            calls.segment, [photo, model], outputs, api_visibility="private", **shown | {"show_progress": "hidden"}
         )
-        page.load(segment, photo, outputs, preprocess=False, api_visibility="private", show_progress="hidden")
-        opacity.input(None, opacity, js=_SET_OPACITY)
-        layer.change(None, layer, js=_SET_LAYER)
-        page.load(None, None, call, js=_SHOW_CALL)
+        opacity.input(None, opacity, js="(percent) => window.semsegDemo.setOpacity(percent)")
+        view.change(None, view, js="(name) => window.semsegDemo.setView(name)")
+
+        # The address that the visitor sees, behind whatever proxy, is known to the browser alone.
+        several = json.dumps(len(names) > 1)
+        snippet = f"(model, format) => window.semsegDemo.call(model, {several}, format, {json.dumps(FILES)})"
+        for event in (page.load, model.change, form.change):
+            event(None, [model, form], [curl, python], js=snippet)
+        ready = download.click(calls.download, [photo, model, form], file, preprocess=False, api_name="download")
+        ready.success(None, js="() => window.semsegDemo.download()")
+        if options.urls:
+            gr.on([fetch.click, url.submit], calls.fetch, url, photo, api_visibility="private")
+        if flags:
+            for changed in (brush.change, size.change):
+                changed(None, [brush, size], js="(name, size) => window.semsegDemo.setBrush(name, size)")
+            undo.click(None, js="() => window.semsegDemo.undo()")
+            send.click(
+                calls.flag,
+                [photo, model, drawing],
+                kept,
+                preprocess=False,
+                api_name="flag",
+                js="(photo, model) => [photo, model, window.semsegDemo.corrections()]",
+            )
+            photo.change(lambda: "", None, kept, api_visibility="private")
+        if len(names) > 1:
+            side.select(calls.compare, photo, cards, preprocess=False, api_name="compare")
+        start.click(calls.many, [uploads, folder, model], [listed, archive], preprocess=False, api_name="many")
     page.queue(max_size=WAITING_VISITORS)
-    return page, photo
+    return Built(page, [photo, uploads, folder])
 
 
-def _theme() -> gr.themes.Base:
-    """Slate and teal, labels as plain text. The fonts come with Gradio: nothing is fetched from outside."""
-    text = gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700))
-    theme = gr.themes.Soft(
-        primary_hue="teal",
-        secondary_hue="teal",
-        neutral_hue="slate",
-        radius_size="lg",
-        font=[text, "system-ui", "sans-serif"],
-    )
-    return theme.set(
-        background_fill_primary="*neutral_50",
-        body_text_color_subdued="*neutral_500",
-        body_text_color_subdued_dark="*neutral_400",
-        block_title_background_fill="none",
-        block_title_background_fill_dark="none",
-        block_title_text_color="*body_text_color_subdued",
-        block_title_text_color_dark="*body_text_color_subdued",
-        block_title_padding="0",
-    )
-
-
-def mount_page(app: FastAPI, segmenter: Segmenter, examples: Sequence[Path], max_bytes: int) -> None:
+def mount_page(app: FastAPI, models: Models, options: DemoOptions, max_bytes: int) -> None:
     """Mount the page at `/`, after the routes that `app` has by now: those keep working."""
-    page, photo = build_page(segmenter, examples)
+    page, takes_files = build_page(models, options, max_bytes)
+    here = Path(__file__)
     gr.mount_gradio_app(
         app,
         page,
         path="/",
         max_file_size=max_bytes,
         show_error=False,  # of what Gradio itself raises: its messages name paths of the server
-        theme=_theme(),
-        css_paths=Path(__file__).with_name("demo.css"),
+        theme=theme(),
+        css_paths=here.with_name("demo.css"),
+        js=here.with_name("demo.js").read_text("utf-8"),
         footer_links=[],
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,
     )
-    accept_uploads_only(page, photo)
+    accept_uploads_only(page, takes_files)

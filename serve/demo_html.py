@@ -3,17 +3,23 @@
 import base64
 import html
 import io
+import json
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from semseg_app.artifact import LabelSpace
-from semseg_app.masks import indexed_png
+from semseg_app.masks import grey_png, indexed_png
 from semseg_app.serve.answers import EngineInfo, Summary
 from semseg_app.serve.segmenter import Segmentation
+from semseg_app.visualize import overlay
 
 DISPLAY_SIDE = 1600
 """Longest side of what is sent to the browser. The class map itself is computed at full size."""
+
+COMPARED_SIDE = 800
+"""The same for models side by side."""
 
 _HEAT = [(0.0, "#fcfdbf"), (0.3, "#fe9f6d"), (0.55, "#de4968"), (0.8, "#8c2981"), (1.0, "#2a1155")]
 """Confidence 0 to 1 -> colour (after matplotlib's magma, turned round). What the model is unsure of glows; lightness
@@ -28,9 +34,20 @@ _MARK = (
 )
 
 
-def heading(model: str, engine: EngineInfo, classes: int) -> str:
+class Compared(NamedTuple):
+    """One model's answer about the photo that all of them were given."""
+
+    model: str
+    segmentation: Segmentation
+    labels: LabelSpace
+    engine: EngineInfo
+
+
+def heading(models: list[str], engine: EngineInfo, classes: int) -> str:
     """Title, one sentence, and what runs."""
-    chips = [model, f"{classes} classes", engine.kind, engine.device, engine.precision]
+    several = len(models) > 1
+    chips = [f"{len(models)} models"] if several else [models[0], engine.kind, engine.device, engine.precision]
+    chips.insert(1, f"{classes} classes")
     return (
         f'<header class="heading">{_MARK}<div><h1>Semantic segmentation</h1>'
         "<p>Give it a photo: every pixel gets a class. Nothing leaves this server.</p></div>"
@@ -44,24 +61,28 @@ def notice(text: str) -> str:
 
 
 def stage(segmentation: Segmentation, labels: LabelSpace, summary: Summary) -> str:
-    """The photo with its class and confidence layers on top; the page's controls set how opaque and which one."""
+    """The photo, and its classes and confidences as two grey pictures, which demo.js colours and lays over it."""
+    size = display_size(segmentation)
+    classes = grey_png(_nearest(segmentation.classes, size))
+    confidence = grey_png(_nearest(segmentation.confidence, size))
     height, width = segmentation.classes.shape
-    scale = min(1.0, DISPLAY_SIDE / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    photo = io.BytesIO()
-    Image.fromarray(segmentation.image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2).save(
-        photo, "JPEG", quality=88
-    )
-    classes = indexed_png(_nearest(segmentation.classes, size), labels.palette)
-    confidence = indexed_png(_nearest(segmentation.confidence, size), _heat_palette())
-    found = html.escape(", ".join(f"{entry.name} {_percent(entry.share)}" for entry in summary.classes[:5]))
+    found = ", ".join(f"{entry.name} {_percent(entry.share)}" for entry in summary.classes[:5])
+    data = {
+        "classes": json.dumps(labels.classes),
+        "palette": json.dumps([_hex(colour) for colour in labels.palette]),
+        "heat": json.dumps([_hex(colour) for colour in _heat_palette()]),
+    }
+    attributes = " ".join(f'data-{key}="{html.escape(value)}"' for key, value in data.items())
     stops = ",".join(f"{colour} {place:.0%}" for place, colour in _HEAT)
     return (
-        '<figure class="stage">'
-        f'<div class="layers" style="aspect-ratio:{size[0]}/{size[1]};--ratio:{size[0] / size[1]:.4f}">'
-        f'<img class="photo" alt="the photo" src="{_data_uri(photo.getvalue(), "image/jpeg")}">'
-        f'<img class="layer classes" alt="classes: {found}" src="{_data_uri(classes, "image/png")}">'
-        f'<img class="layer confidence" alt="confidence" src="{_data_uri(confidence, "image/png")}"></div>'
+        f'<figure class="stage" {attributes}>'
+        f'<div class="layers" style="aspect-ratio:{size[0]}/{size[1]};--ratio:{size[0] / size[1]:.4f}" tabindex="0" '
+        f'role="img" aria-label="{html.escape(f"the photo with its classes: {found}. Arrow keys read out pixels.")}">'
+        f'<img class="photo" alt="" src="{_data_uri(_jpeg(display_photo(segmentation)), "image/jpeg")}">'
+        f'<img class="classes" alt="" hidden src="{_data_uri(classes, "image/png")}">'
+        f'<img class="confidence" alt="" hidden src="{_data_uri(confidence, "image/png")}">'
+        '<canvas class="layer classes"></canvas><canvas class="layer confidence"></canvas>'
+        '<span class="tip" role="status" hidden></span></div>'
         f'<p class="scale"><span>unsure</span><i style="background:linear-gradient(to right,{stops})"></i>'
         "<span>sure</span></p>"
         f"<figcaption><span>{width} × {height}</span><span>decoded in {summary.latency_ms.decode:.0f} ms</span>"
@@ -72,20 +93,120 @@ def stage(segmentation: Segmentation, labels: LabelSpace, summary: Summary) -> s
 
 
 def legend(summary: Summary) -> str:
-    """The classes that occur, with colour, name, a bar for the share of pixels, and the model's confidence."""
+    """The chart of class shares: one bar of all of them, then a row a class, which shows and hides it."""
+    if not summary.classes:
+        return ""
     widest = summary.classes[0].share
+    bar = "".join(
+        f'<i style="width:{100 * entry.share:.2f}%;background:{entry.color}" title="{html.escape(entry.name)}"></i>'
+        for entry in summary.classes
+    )
     rows = "".join(
-        f'<li title="mean confidence {_percent(entry.confidence)}">'
+        f'<li data-index="{entry.index}" title="mean confidence {_percent(entry.confidence)}"><label>'
+        f'<input type="checkbox" checked data-class="{html.escape(entry.name)}">'
         f'<span class="swatch" style="background:{entry.color}"></span>'
         f'<span class="name">{html.escape(entry.name)}</span>'
         f'<span class="bar"><i style="width:{100 * entry.share / widest:.1f}%;background:{entry.color}"></i></span>'
-        f'<span class="share">{_percent(entry.share)}</span></li>'
+        f'<span class="share">{_percent(entry.share)}</span></label></li>'
         for entry in summary.classes
     )
     return (
-        f'<section class="legend"><ul>{rows}</ul>'
+        '<section class="legend" aria-label="Shares of the classes"><h2>Classes'
+        '<span><button type="button" data-show="all">show all</button>'
+        '<button type="button" data-show="none">hide all</button></span></h2>'
+        f'<div class="shares" aria-hidden="true">{bar}</div><ul>{rows}</ul>'
         f'<p class="overall">mean confidence <b>{_percent(summary.confidence)}</b></p></section>'
     )
+
+
+def comparison(compared: list[Compared]) -> str:
+    """The answers of several models side by side, with their time and how much they agree with the first."""
+    first = compared[0]
+    fastest = min(one.segmentation.inference_ms for one in compared)
+    cards = []
+    for one in compared:
+        size = display_size(one.segmentation, COMPARED_SIDE)
+        photo = _jpeg(display_photo(one.segmentation, COMPARED_SIDE))
+        classes = indexed_png(_nearest(one.segmentation.classes, size), one.labels.palette)
+        same = float((one.segmentation.classes == first.segmentation.classes).mean())
+        agreement = (
+            "the others are compared with it"
+            if one is first
+            else f"<b>{_percent(same)}</b> of the pixels as {html.escape(first.model)}"
+            if one.labels.classes == first.labels.classes
+            else "has other classes"
+        )
+        share = 100 * one.segmentation.inference_ms / max(c.segmentation.inference_ms for c in compared)
+        quickest = " fastest" if one.segmentation.inference_ms == fastest and len(compared) > 1 else ""
+        cards.append(
+            f'<li class="card{quickest}"><h3>{html.escape(one.model)}</h3>'
+            f'<div class="layers" style="aspect-ratio:{size[0]}/{size[1]}">'
+            f'<img class="photo" alt="" src="{_data_uri(photo, "image/jpeg")}">'
+            f'<img class="layer" alt="classes that {html.escape(one.model)} found" '
+            f'src="{_data_uri(classes, "image/png")}"></div>'
+            f'<p class="time"><b>{one.segmentation.inference_ms:.0f} ms</b>'
+            f'<span class="bar"><i style="width:{share:.1f}%"></i></span></p>'
+            f"<p>{agreement}</p><p>{one.engine.kind} on {one.engine.device}, {one.engine.precision}</p></li>"
+        )
+    return f'<ul class="cards">{"".join(cards)}</ul>'
+
+
+def table(rows: list[dict[str, object]], failed: list[tuple[str, str]]) -> str:
+    """What became of many photos: size, largest classes, confidence, or why not."""
+    lines = []
+    for row in rows:
+        shares = row["shares"]
+        assert isinstance(shares, dict)
+        top = sorted(shares.items(), key=lambda pair: -pair[1])[:3]
+        found = ", ".join(f"{html.escape(name)} {_percent(share)}" for name, share in top if share)
+        lines.append(
+            f"<tr><th scope='row'>{html.escape(str(row['file']))}</th><td>{row['width']} × {row['height']}</td>"
+            f"<td>{found}</td><td>{_percent(float(str(row['mean_confidence'])))}</td></tr>"
+        )
+    lines += [
+        f"<tr class='failed'><th scope='row'>{html.escape(name)}</th><td colspan='3'>{html.escape(reason)}</td></tr>"
+        for name, reason in failed
+    ]
+    return (
+        "<div class='table'><table><thead><tr><th scope='col'>photo</th><th scope='col'>size</th>"
+        "<th scope='col'>largest classes</th><th scope='col'>mean confidence</th></tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def message(text: str, good: bool) -> str:
+    """What a button did."""
+    return f'<p class="message {"good" if good else "bad"}" role="status">{html.escape(text)}</p>'
+
+
+def display_size(segmentation: Segmentation, side: int = DISPLAY_SIDE) -> tuple[int, int]:
+    """Width and height of what the browser gets."""
+    height, width = segmentation.classes.shape
+    scale = min(1.0, side / max(height, width))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def display_photo(segmentation: Segmentation, side: int = DISPLAY_SIDE) -> np.ndarray:
+    """The photo at that size, uint8 RGB `[h, w, 3]`."""
+    image = Image.fromarray(segmentation.image)
+    size = display_size(segmentation, side)
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2))
+
+
+def display_colours(segmentation: Segmentation, labels: LabelSpace) -> np.ndarray:
+    """The photo under the class colours at that size, uint8 RGB `[h, w, 3]`."""
+    classes = _nearest(segmentation.classes, display_size(segmentation))
+    return overlay(display_photo(segmentation), classes, labels.palette, 0.75)
+
+
+def _jpeg(pixels: np.ndarray) -> bytes:
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "JPEG", quality=88)
+    return encoded.getvalue()
+
+
+def _hex(colour: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def _nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
