@@ -38,6 +38,8 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation -> what makes it upright; from 5 on it swaps height and width."""
+MOST_SCANS = 500
+"""Of a JPEG; ten are usual. Each goes over all pixels, so a small file of many scans would decode for minutes."""
 DETAIL = 2
 """A photo is decoded at this many times the size that it gets at least, so that it is as sharp as if decoded whole."""
 
@@ -86,6 +88,8 @@ def decode_image(
                 f"the image has {image.width} x {image.height} pixels, above the limit of "
                 f"{max_pixels / 1e6:g} million; send a smaller one"
             )
+        if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
+            raise BrokenImage(f"the image has more than {MOST_SCANS} scans; save it again as an ordinary JPEG")
         admit(image.width * image.height)
         with _explained(max_pixels):
             if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):

@@ -65,6 +65,18 @@ def ramps(height: int, width: int) -> np.ndarray:
     return np.stack([255 * rows, 255 * columns, 255 * rows * columns], axis=2).round().astype(np.uint8)
 
 
+def test_a_jpeg_of_very_many_scans_is_refused(photo):
+    """Each would go over all pixels: a file of megabytes could hold a hundred thousand of them."""
+    data = encode(photo, "JPEG", progressive=True)
+    start_of_scan = data.index(b"\xff\xda")
+    assert data.count(b"\xff\xda") == 10
+    scan = data[start_of_scan : data.index(b"\xff", start_of_scan + 2)]
+    many = data[:start_of_scan] + 500 * scan + data[start_of_scan:]
+    with pytest.raises(BrokenImage, match="more than 500 scans; save it again as an ordinary JPEG"):
+        decode_image(many, 10_000)
+    assert decode_image(data, 10_000).shape == (7, 5, 3)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1, "quality": 30}])
 def test_jpeg_gives_the_pixels_that_pillow_gives(mode, options):
