@@ -1,6 +1,8 @@
 """Who may reach the server and how: everything that stands between the network and the routes."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from fastapi import FastAPI
@@ -9,7 +11,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from semseg_app.errors import UserError
-from semseg_app.serve.keys import Keys, KeysWanted
+from semseg_app.serve.keys import ENVIRONMENT, Keys, KeysWanted
 from semseg_app.serve.limits import BODY_TIMEOUT_S, BodyTimeout
 from semseg_app.serve.logs import AccessLog
 from semseg_app.serve.middleware import BodyLimit, RequestId
@@ -35,6 +37,36 @@ class Access(NamedTuple):
 
 
 OPEN = Access()
+
+
+def access_from(
+    api_keys: Path | None,
+    rate_limit: int | None,
+    cors_origins: Sequence[str],
+    root_path: str,
+    body_timeout_s: float,
+    label_studio_url: str | None,
+) -> Access:
+    """What the command line and the environment say. UserError for what cannot be.
+
+    Keys come from the file, else from SEMSEG_API_KEYS; Label Studio's access token from LABEL_STUDIO_API_KEY.
+    """
+    keys = None
+    if api_keys is not None:
+        keys = Keys.read(api_keys, rate_limit)
+    elif text := os.environ.get(ENVIRONMENT, "").strip():
+        keys = Keys.from_environment(text, rate_limit)
+    elif rate_limit is not None:
+        raise UserError(f"--rate-limit is for each API key; give --api-keys or {ENVIRONMENT} too")
+    if label_studio_url is not None and not label_studio_url.startswith(("http://", "https://")):
+        raise UserError(f"--label-studio-url {label_studio_url!r}: give an address such as http://localhost:8080")
+    return Access(
+        keys,
+        tuple(map(check_origin, cors_origins)),
+        check_root_path(root_path),
+        body_timeout_s,
+        ImageSource(label_studio_url, os.environ.get("LABEL_STUDIO_API_KEY")),
+    )
 
 
 def check_origin(text: str) -> str:
@@ -89,7 +121,24 @@ def guard(app: FastAPI, access: Access, max_bytes: int, elsewhere: Mapping[str, 
             ],
         )
     app.add_middleware(SecurityHeaders)
+    if access.root_path:
+        app.add_middleware(UnderPath, path=access.root_path)
     app.add_middleware(AccessLog)
+
+
+class UnderPath:
+    """Tells the application under which path a proxy offers it, whether the proxy took the path off or left it on."""
+
+    def __init__(self, app: ASGIApp, path: str):
+        self.app = app
+        self.path = path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            left_on = scope["path"] == self.path or scope["path"].startswith(self.path + "/")
+            whole = scope["path"] if left_on else self.path + scope["path"]
+            scope = scope | {"root_path": self.path, "path": whole}
+        await self.app(scope, receive, send)
 
 
 class SecurityHeaders:

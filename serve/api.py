@@ -17,8 +17,8 @@ from semseg_app.inference.engines import Engine
 from semseg_app.serve import answers
 from semseg_app.serve.access import OPEN, Access, guard
 from semseg_app.serve.disconnect import CancelWhenGone, CloseWhenStopping
-from semseg_app.serve.metrics import Measure
 from semseg_app.serve.jobs import JOB_LIMITS, JobLimits, Jobs
+from semseg_app.serve.metrics import Measure
 from semseg_app.serve.middleware import problem
 from semseg_app.serve.models import MAX_PIXELS, DeadlineExceeded, Limits, Models, Overloaded, ServedModel, UnknownModel
 from semseg_app.serve.options import BadOption
@@ -73,7 +73,6 @@ def create_app(
         version=__version__,
         lifespan=lifespan,
         redoc_url=None,
-        root_path=access.root_path,
     )
     guard(app, access, max_bytes, {"/v1/jobs": job_limits.max_bytes})
     app.add_middleware(CancelWhenGone)

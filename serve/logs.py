@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from datetime import UTC, datetime
+from typing import TextIO
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,6 +28,17 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
+
+
+def write_logs(stream: TextIO, as_json: bool) -> None:
+    """Write warnings to `stream`, unless something has been set up already; as JSON, also what the server says."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        JsonLines() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    )
+    logging.basicConfig(handlers=[handler])
+    if as_json:
+        logging.getLogger("semseg").setLevel(logging.INFO)
 
 
 class AccessLog:

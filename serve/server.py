@@ -7,7 +7,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -15,8 +16,13 @@ import uvicorn
 
 from semseg_app.errors import UserError
 from semseg_app.inference.engines import Engine
+from semseg_app.serve.access import OPEN, Access
 from semseg_app.serve.api import MAX_BYTES, create_app
+from semseg_app.serve.jobs import JOB_LIMITS, JobLimits
+from semseg_app.serve.logs import write_logs
 from semseg_app.serve.models import Models, ServedModel
+
+log = logging.getLogger("semseg.serve")
 
 SECONDS_TO_FINISH = 20
 """How long requests in flight may take after SIGTERM or Ctrl-C."""
@@ -59,21 +65,37 @@ def run_server(
     *,
     demo: bool = True,
     max_bytes: int = MAX_BYTES,
+    access: Access = OPEN,
+    job_limits: JobLimits = JOB_LIMITS,
+    json_logs: bool = False,
+    demo_urls: bool = False,
+    flag_to: Path | None = None,
 ) -> None:
     """Serve on a claimed address; returns after SIGTERM or Ctrl-C, once requests in flight are answered.
 
-    SIGHUP loads every model anew. Says on stderr what runs and where. The other arguments are those of `create_app`.
+    SIGHUP loads every model anew. Says on stderr what runs and where; with `json_logs` all that is said there is lines
+    of JSON, one a request among them. The other arguments are those of `create_app`.
     """
     if not isinstance(models, Models):
         models = Models([ServedModel(models)])
-    app = create_app(models, examples, demo=demo, max_bytes=max_bytes)
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    app = create_app(
+        models,
+        examples,
+        demo=demo,
+        max_bytes=max_bytes,
+        access=access,
+        job_limits=job_limits,
+        demo_urls=demo_urls,
+        flag_to=flag_to,
+    )
+    write_logs(sys.stderr, json_logs)
+    say: Callable[[str], None] = log.info if json_logs else partial(print, file=sys.stderr, flush=True)
     host, port = address.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     for name in models.names():
         engine = models.get(name).engine
-        print(f"{name}: {engine.kind} on {engine.device}, {engine.precision}", file=sys.stderr)
-    print(f"{'page: ' + url + '   ' if demo else ''}API: {url}/docs   (stop with Ctrl-C)", file=sys.stderr, flush=True)
+        say(f"{name}: {engine.kind} on {engine.device}, {engine.precision}")
+    say(f"{'page: ' + url + '   ' if demo else ''}API: {url}/docs   (stop with Ctrl-C)")
     config = uvicorn.Config(
         app,
         log_level="warning",

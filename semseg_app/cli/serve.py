@@ -1,11 +1,19 @@
 """`semseg serve`: the HTTP API and the web page for one model or several."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from semseg_app.cli.model_option import MODEL, Revision
+
+
+class LogFormat(StrEnum):
+    """What stderr gets."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 def serve(
@@ -21,6 +29,10 @@ def serve(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine.")] = None,
     examples: Annotated[Path | None, typer.Option(help="Folder of photos that the page offers (the first 12).")] = None,
     demo: Annotated[bool, typer.Option("--demo/--no-demo", help="The web page at /, beside the API.")] = True,
+    demo_urls: Annotated[bool, typer.Option("--demo-urls", help="Let visitors name a photo's public address.")] = False,
+    flag_to: Annotated[
+        Path | None, typer.Option(metavar="DATASET", help="Dataset folder for the photos that visitors flag.")
+    ] = None,
     warm_up: Annotated[list[str] | None, typer.Option(metavar="WxH", help="Size of photos to warm up with.")] = None,
     places: Annotated[int, typer.Option(min=1, help="Requests a model takes in at once; then 429.")] = 64,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds an image may take; then 504.")] = 30,
@@ -28,11 +40,24 @@ def serve(
     max_delay_ms: Annotated[float, typer.Option(min=0, help="Wait for photos on their way to share a call.")] = 5,
     max_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest upload, MiB.")] = 32,
     max_megapixels: Annotated[float, typer.Option(min=0.001, max=178, help="Largest image, before decoding.")] = 32,
+    max_job_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest upload of a job, MiB.")] = 1024,
+    max_job_megapixels: Annotated[float, typer.Option(min=0.001, help="Largest image of a job.")] = 1000,
+    api_keys: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Who may ask: a line `SHA-256 NAME` a key; or SEMSEG_API_KEYS.")
+    ] = None,
+    rate_limit: Annotated[int | None, typer.Option(min=1, help="Requests a minute for each API key.")] = None,
+    cors_origin: Annotated[list[str] | None, typer.Option(help="A site whose scripts may ask; * for any.")] = None,
+    root_path: Annotated[str, typer.Option(help="The path under which a proxy offers the server: /semseg.")] = "",
+    body_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for a slow upload; then 408.")] = 20,
+    label_studio_url: Annotated[str | None, typer.Option(help="Where the images of Label Studio's tasks are.")] = None,
+    log_format: Annotated[LogFormat, typer.Option(help="json: a line a request too.")] = LogFormat.TEXT,
 ) -> None:
     """Serve models: POST /v1/segment, /docs, /health/ready, and a web page at /. SIGHUP loads them anew."""
     from semseg_app.errors import UserError
 
     try:
+        from semseg_app.serve.access import access_from
+        from semseg_app.serve.jobs import JobLimits
         from semseg_app.serve.models import Limits, Models, ServedModel
         from semseg_app.serve.server import claim_address, run_server
         from semseg_app.serve.warm_up import SIZES, parse_size
@@ -44,7 +69,10 @@ def serve(
 
     if name and len(name) != len(model):
         raise UserError(f"{len(model)} models and {len(name)} names; give one --name for each, in their order, or none")
+    access = access_from(api_keys, rate_limit, cors_origin or [], root_path, body_timeout, label_studio_url)
     sizes = [parse_size(size) for size in warm_up] if warm_up else SIZES
+    if (demo_urls or flag_to) and not demo:
+        raise UserError("--demo-urls and --flag-to belong to the web page; leave --no-demo out")
     photos: list[Path] = []
     if examples is not None:
         if not examples.is_dir():
@@ -61,4 +89,15 @@ def serve(
 
             served.append(ServedModel(reopen(), name[index] if name else None, reopen, sizes))
         limits = Limits(round(max_megapixels * 1e6), places, timeout, max_batch, max_delay_ms / 1000)
-        run_server(Models(served, limits), address, photos, demo=demo, max_bytes=round(max_megabytes * 2**20))
+        run_server(
+            Models(served, limits),
+            address,
+            photos,
+            demo=demo,
+            max_bytes=round(max_megabytes * 2**20),
+            access=access,
+            job_limits=JobLimits(round(max_job_megabytes * 2**20), round(max_job_megapixels * 1e6)),
+            json_logs=log_format is LogFormat.JSON,
+            demo_urls=demo_urls,
+            flag_to=flag_to,
+        )

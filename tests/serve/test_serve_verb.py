@@ -1,3 +1,5 @@
+import hashlib
+import re
 import socket
 
 import pytest
@@ -9,6 +11,7 @@ import semseg_app.inference.engines
 import semseg_app.serve.server
 from semseg_app.cli.serve import serve
 from semseg_app.errors import UserError
+from semseg_app.serve.access import OPEN
 
 
 def run(*arguments: str) -> None:
@@ -52,11 +55,57 @@ def test_options_reach_the_server(tmp_path, monkeypatch):
         (other, "torch", "cpu", 2, "int8", True),
     ]
     (first, *rest), (second, *more) = served
-    assert rest == ["127.0.0.1", ["a.png", "b.JPG"], {"demo": True, "max_bytes": 32 * 2**20}]
-    assert more == ["0.0.0.0", [], {"demo": False, "max_bytes": 2**19}]
+    assert rest[:2] == ["127.0.0.1", ["a.png", "b.JPG"]]
+    assert rest[2].items() >= {"demo": True, "max_bytes": 32 * 2**20, "json_logs": False, "access": OPEN}.items()
+    assert more[:2] == ["0.0.0.0", []]
+    assert more[2].items() >= {"demo": False, "max_bytes": 2**19}.items()
     assert (first.names(), second.names()) == (["colours"], ["big", "small"])
     assert first.limits == (32_000_000, 64, 30, None, 0.005)
     assert second.limits == (1_500_000, 3, 2.5, 4, 0.007)
+
+
+def test_access_options_reach_the_server(tmp_path, monkeypatch):
+    served = []
+
+    def run_server(models, address, examples, **options):
+        served.append(options)
+        address.close()
+
+    monkeypatch.setattr(semseg_app.inference.engines, "open_engine", lambda *arguments: ColourEngine())
+    monkeypatch.setattr(semseg_app.serve.server, "run_server", run_server)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "token")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "keys.txt").write_text(hashlib.sha256(b"the-key-of-alice").hexdigest() + " alice\n")
+    run(
+        *(tmp_path / "model", "--port", "0", "--api-keys", tmp_path / "keys.txt", "--rate-limit", "1"),
+        *("--cors-origin", "https://a.example", "--cors-origin", "https://b.example", "--root-path", "/semseg/"),
+        *("--body-timeout", "5", "--label-studio-url", "http://labels:8080", "--log-format", "json"),
+        *("--max-job-megabytes", "2", "--max-job-megapixels", "3"),
+    )
+    monkeypatch.setenv("SEMSEG_API_KEYS", "a-key-of-sixteen-characters")
+    run(tmp_path / "model", "--port", "0")
+    access = served[0]["access"]
+    assert access.keys.name_of("the-key-of-alice") == "alice"
+    assert [access.keys.take("alice") for _ in range(2)] == [0, 60]
+    assert access[1:4] == (("https://a.example", "https://b.example"), "/semseg", 5.0)
+    assert access.label_studio[:2] == ("http://labels:8080", "token")
+    assert (served[0]["json_logs"], served[0]["job_limits"][:2]) == (True, (2 * 2**20, 3_000_000))
+    assert served[1]["access"].keys.name_of("a-key-of-sixteen-characters") == "key-1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rate-limit", "5"], "--rate-limit is for each API key; give --api-keys or SEMSEG_API_KEYS too"),
+        (["--cors-origin", "a.example"], "--cors-origin 'a.example': give an origin such as https://app.example"),
+        (["--root-path", "semseg"], "--root-path 'semseg': give the path"),
+        (["--label-studio-url", "labels:8080"], "--label-studio-url 'labels:8080': give an address"),
+        (["--api-keys", "no/such/file"], "no/such/file: cannot be read"),
+    ],
+)
+def test_access_mistakes(arguments, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        run("model", "--port", "0", *arguments)
 
 
 def test_mistakes_are_one_line_that_names_the_fix(tmp_path):
