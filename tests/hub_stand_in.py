@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
@@ -328,9 +328,17 @@ class _Handler(BaseHTTPRequestHandler):
             return _Answer(200, {"files": answers})
         entries = [self.entry(path, content) for path, content in files.items()]
         if what == "tree":
-            return _Answer(200, [entry for entry in entries if entry["path"].startswith(folder)])
+            inside = [entry for entry in entries if entry["path"].startswith(f"{folder}/" if folder else "")]
+            depth = folder.count("/") + 1 if folder else 0
+            parts = {entry["path"].split("/")[depth] for entry in inside if entry["path"].count("/") > depth}
+            folders = [{"type": "directory", "path": f"{folder}/{one}".lstrip("/"), "oid": "0" * 40} for one in parts]
+            if folder and not inside:
+                return _Answer(404, code="EntryNotFound", message="no such folder")
+            whole = "recursive=true" in self.path.lower()
+            shown = inside if whole else [entry for entry in inside if entry["path"].count("/") == depth]
+            return _Answer(200, folders + shown)
         if what == "paths-info":
-            wanted = json.loads(body)["paths"]
+            wanted = parse_qs(body.decode())["paths"]
             folders = [
                 {"type": "directory", "path": one, "oid": "0" * 40} for one in wanted if self.is_folder(one, files)
             ]

@@ -1,10 +1,11 @@
 """`semseg`: one verb a file, each importing what it needs when it runs, so that `semseg --help` stays instant."""
 
+import os
 import sys
 
 import typer
 
-from semseg_app.cli import data
+from semseg_app.cli import data, hub_data
 from semseg_app.cli.benchmark import benchmark
 from semseg_app.cli.check import check
 from semseg_app.cli.compare import compare
@@ -31,6 +32,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 data.app.command()(generate)
+data.app.command()(hub_data.pull)
+data.app.command()(hub_data.push)
 app.add_typer(data.app, name="data")
 app.command()(check)
 app.command()(train)
@@ -51,6 +54,8 @@ app.command()(doctor)
 
 def main(*verb: str) -> None:
     """Entry point. A user's mistake is one line and exit code 2, never a traceback."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # as every other bar of ours
     try:
         app([*verb, *sys.argv[1:]])
     except UserError as error:

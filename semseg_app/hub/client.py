@@ -69,41 +69,52 @@ def _is_transient(error: BaseException) -> bool:
 @contextmanager
 def explained(repo: str, revision: str | None = None, kind: str = "model") -> Iterator[None]:
     """Turn what the client raises into one line that names the repository and the fix."""
-    import httpx2
-    from huggingface_hub import errors
-
     try:
         yield
     except UserError:
         raise
-    except errors.GatedRepoError as error:
-        raise UserError(
-            f"{repo}: gated; ask for access on {_page(repo, kind)}, then `hf auth login` (or HF_TOKEN) as that user"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise UserError(
-            f"{repo}: the Hub has no such {kind}, or it is private and your token may not see it; check the name, or "
-            "run `hf auth login`"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise UserError(
-            f"{repo}: has no revision {revision or 'main'} (any more); see {_page(repo, kind)}/commits/main"
-        ) from error
-    except errors.HFValidationError as error:
-        raise UserError(f"{repo}: not a repository id; write user/name, of letters, digits, -, _ and .") from error
-    except errors.HfHubHTTPError as error:
-        raise UserError(f"{repo}: {_refusal(error)}") from error
-    except (errors.RevisionResolutionError, errors.LocalEntryNotFoundError) as error:
-        raise _not_in_the_cache(error, repo, revision) from error
-    except errors.OfflineModeIsEnabled as error:
-        raise UserError(f"{repo}: HF_HUB_OFFLINE is set; unset it to reach the Hub") from error
-    except httpx2.HTTPError as error:
-        raise UserError(
-            f"{repo}: the connection to {_endpoint()} failed ({_first_line(error)}); check the network and run again, "
-            "what was transferred is kept"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{repo}: the Hub refused it: {_first_line(error)}") from error
+    except Exception as error:
+        cause = error
+        while isinstance(cause, RuntimeError) and isinstance(cause.__cause__, Exception):  # of an upload's threads
+            cause = cause.__cause__
+        line = _explain(cause, repo, revision, kind)
+        if line is None:
+            raise
+        raise UserError(line) from error
+
+
+def _explain(error: Exception, repo: str, revision: str | None, kind: str) -> str | None:
+    """The line; None for what the client does not raise on purpose."""
+    import httpx2
+    from huggingface_hub import errors
+
+    match error:
+        case errors.GatedRepoError():
+            page = _page(repo, kind)
+            return f"{repo}: gated; ask for access on {page}, then `hf auth login` (or HF_TOKEN) as that user"
+        case errors.RepositoryNotFoundError():
+            return (
+                f"{repo}: the Hub has no such {kind}, or it is private and your token may not see it; check the name, "
+                "or run `hf auth login`"
+            )
+        case errors.RevisionNotFoundError():
+            return f"{repo}: has no revision {revision or 'main'} (any more); see {_page(repo, kind)}/commits/main"
+        case errors.HFValidationError():
+            return f"{repo}: not a repository id; write user/name, of letters, digits, -, _ and ."
+        case errors.HfHubHTTPError():
+            return f"{repo}: {_refusal(error)}"
+        case errors.RevisionResolutionError() | errors.LocalEntryNotFoundError():
+            return _not_in_the_cache(error, repo, revision)
+        case errors.OfflineModeIsEnabled():
+            return f"{repo}: HF_HUB_OFFLINE is set; unset it to reach the Hub"
+        case httpx2.HTTPError():
+            return (
+                f"{repo}: the connection to {_endpoint()} failed ({_first_line(error)}); check the network and run "
+                "again, what was transferred is kept"
+            )
+        case ValueError():
+            return f"{repo}: the Hub refused it: {_first_line(error)}"
+    return None
 
 
 def _refusal(error: Exception) -> str:
@@ -126,17 +137,17 @@ def _refusal(error: Exception) -> str:
     return f"the Hub refused it (status {status}: {said})"
 
 
-def _not_in_the_cache(error: Exception, repo: str, revision: str | None) -> UserError:
+def _not_in_the_cache(error: Exception, repo: str, revision: str | None) -> str:
     from huggingface_hub.errors import HfHubHTTPError, IncompleteSnapshotError, OfflineModeIsEnabled
 
     what = f"{repo}@{revision}" if revision else repo
     state = "only half in the cache" if isinstance(error, IncompleteSnapshotError) else "not in the cache"
     cause = error.__cause__
     if isinstance(cause, HfHubHTTPError):
-        return UserError(f"{what}: {_refusal(cause)}")
+        return f"{what}: {_refusal(cause)}"
     if isinstance(cause, OfflineModeIsEnabled) or cause is None:
-        return UserError(f"{what}: {state}, and HF_HUB_OFFLINE or offline use forbids to ask the Hub; fetch it online")
-    return UserError(f"{what}: {state}, and {_endpoint()} cannot be reached ({_first_line(cause)}); check the network")
+        return f"{what}: {state}, and HF_HUB_OFFLINE or offline use forbids to ask the Hub; fetch it online"
+    return f"{what}: {state}, and {_endpoint()} cannot be reached ({_first_line(cause)}); check the network"
 
 
 def _endpoint() -> str:

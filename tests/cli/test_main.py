@@ -7,6 +7,7 @@ import time
 import pytest
 
 VERBS = ["check", "data", "train", "evaluate", "predict", "export", "benchmark", "serve", "demo", "doctor", "schema"]
+VERBS += ["push", "pull", "space"]
 
 
 def semseg(*arguments: str) -> subprocess.CompletedProcess[str]:

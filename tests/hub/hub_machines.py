@@ -44,6 +44,10 @@ class Machine:
     def semseg(self, *arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
         return self.run("-c", WITHOUT_TRAINING, *map(str, arguments), **environment)
 
+    def full(self, *arguments: object) -> "subprocess.CompletedProcess[str]":
+        """`semseg` with every extra."""
+        return self.run("-m", "semseg_app.cli", *map(str, arguments))
+
     def python(self, code: str, **environment: str) -> str:
         result = self.run("-W", "error", "-c", code, **environment)
         assert result.returncode == 0, result.stderr

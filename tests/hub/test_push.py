@@ -199,6 +199,12 @@ def test_a_stumbling_hub(hub: StandIn, machine: Callable[..., Machine], model: P
     assert not any(fault.times for fault in hub.faults)
 
 
+def test_what_fails_for_good_is_one_line(hub: StandIn, machine: Callable[..., Machine], model: Path) -> None:
+    hub.faults.append(Fault("PUT /lfs/", 403, times=9))
+    assert "your token may not do that (out of order)" in last_line(machine().semseg("push", model, "ann/rgb"))
+    assert list(hub.repo("ann/rgb").files()) == [".gitattributes"]
+
+
 def test_what_arrives_otherwise_is_found_out(hub: StandIn, machine: Callable[..., Machine], model: Path) -> None:
     hub.replaced["model.safetensors"] = b"\x02\0\0\0\0\0\0\0{}" + b"\1" * 50_000
     line = last_line(machine().semseg("push", model, "ann/rgb", "--public"))
