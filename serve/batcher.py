@@ -8,6 +8,7 @@ Models share a device by time: of those with images waiting, the one that had th
 flooded model does not keep a fast one waiting, whoever has more in the queue.
 """
 
+import contextlib
 import math
 import threading
 import time
@@ -15,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
@@ -86,10 +88,10 @@ class Lane:
 
     def expect(self, change: int) -> None:
         """One more image is on its way (1), or it is here or will not come (-1)."""
-        with self._batcher.changed:
+        with self._batcher.lock:
             self.coming += change
-            if change < 0:
-                self._batcher.changed.notify()
+        if change < 0:
+            self._batcher.wake()
 
     def submit(self, image: np.ndarray, engine: Engine | None = None) -> "Future[Run]":
         """Put uint8 RGB `[H, W, 3]` into the queue. A future that is cancelled in time never reaches the engine.
@@ -104,7 +106,7 @@ class Lane:
         """
         future: Future[Run] = Future()
         item = _Item(image, engine or self.engine, future, time.perf_counter())
-        with self._batcher.changed:
+        with self._batcher.lock:
             if engine is None:
                 self.refuse_when_full()
             if self._batcher.closed:
@@ -113,7 +115,7 @@ class Lane:
                 # Time that it did not ask for is not saved up.
                 self._used_s = max(self._used_s, self._batcher.clock_s)
             self._waiting.append(item)
-            self._batcher.changed.notify()
+        self._batcher.wake()
         future.add_done_callback(lambda done: self._forget(item) if done.cancelled() else None)
         return future
 
@@ -138,7 +140,7 @@ class Lane:
 
     def _forget(self, item: _Item) -> None:
         """Let go of an image that nobody waits for any more."""
-        with self._batcher.changed:
+        with self._batcher.lock:
             self._waiting = deque(other for other in self._waiting if other is not item)
 
     def _take(self, most: int) -> list[_Item]:
@@ -176,13 +178,15 @@ class Batcher:
     ):
         self.max_batch = max_batch
         self.max_waiting = max_waiting
-        self.changed = threading.Condition()
+        self.lock = threading.Lock()
+        """Of all that follows, and of the lanes."""
         self.closed = False
         self._max_delay_s = max_delay_s
         self._observe = observe
         self._lanes: list[Lane] = []
         self._errands: deque[Callable[[], object]] = deque()
         self._idle = False
+        self._alarm: SimpleQueue[None] = SimpleQueue()  # a Condition is Python code, and takes longer
         self.clock_s = 0.0
         """What the lane that has the device had used when it got it."""
         # A daemon: a process that dies for another reason does not hang on an engine.
@@ -192,33 +196,38 @@ class Batcher:
     def lane(self, engine: Engine, name: str) -> Lane:
         """A queue for one more model."""
         lane = Lane(self, engine, name)
-        with self.changed:
+        with self.lock:
             self._lanes.append(lane)
         return lane
 
     def close(self) -> None:
         """Finish what waits, then end. Blocks until it is done."""
-        with self.changed:
+        with self.lock:
             self.closed = True
-            self.changed.notify()
+        self.wake()
         self._thread.join()
 
     def errand(self, work: Callable[[], None]) -> "Future[None]":
         """Have the worker do something else with the device, such as a warm-up, before the next batch."""
         future: Future[None] = Future()
-        with self.changed:
+        with self.lock:
             self._errands.append(partial(_do, work, future))
-            self.changed.notify()
+        self.wake()
         return future
 
     def errand_if_idle(self, work: Callable[[], None]) -> bool:
         """Like `errand`, if there is nothing else to do; else False. `work` raises nothing."""
-        with self.changed:
+        with self.lock:
             if not self._idle or self.closed or self.anything_waits():
                 return False
             self._errands.append(work)
-            self.changed.notify()
+        self.wake()
         return True
+
+    def wake(self) -> None:
+        """Something changed. Not to be called with the lock held, which the worker takes first."""
+        if self._idle:
+            self._alarm.put(None)
 
     def anything_waits(self) -> bool:
         """Whether there is more to do than what is being done."""
@@ -226,16 +235,16 @@ class Batcher:
 
     def _work(self) -> None:
         while True:
-            with self.changed:
+            with self.lock:
                 turn, patience = self._next_turn()
-                while turn is None:
-                    if self.closed:
-                        return
-                    self._idle = True
-                    self.changed.wait(patience)
-                    turn, patience = self._next_turn()
-                self._idle = False
-            turn()
+                self._idle = turn is None
+                if turn is None and self.closed:
+                    return
+            if turn is None:
+                with contextlib.suppress(Empty):
+                    self._alarm.get(timeout=patience)
+            else:
+                turn()
             del turn  # it holds on to the images
 
     def _next_turn(self) -> tuple[Callable[[], object] | None, float | None]:
@@ -266,7 +275,7 @@ class Batcher:
             for item in batch:
                 item.future.set_exception(error)
             return
-        with self.changed:
+        with self.lock:
             lane._used_s += seconds
             each = seconds / len(batch)
             lane._seconds_per_image += (each - lane._seconds_per_image) * (0.1 if lane._seconds_per_image else 1)
