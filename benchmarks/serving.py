@@ -1,6 +1,6 @@
 """Requests a second and latencies of `semseg serve`, LitServe, plain FastAPI and the bare loop: one run, one graph.
 
-    python benchmarks/serving.py [--graph GRAPH.onnx] [--seconds 5] [--rivals plain litserve] [--json RESULT.json]
+    python benchmarks/serving.py [--graph GRAPH.onnx] [--seconds 2] [--rounds 3] [--json RESULT.json]
 
 A 480x360 JPEG goes in as a form, a PNG mask comes out; server and client share the machine's cores. Without --graph it
 measures two that it makes itself: DeepLabV3+ on ResNet-18 with random weights (needs the extra `export`), and one that
@@ -8,7 +8,8 @@ computes nearly nothing, so that what is left is the server. LitServe is measure
 (pip install litserve). Then, for `semseg serve` alone: p99 at 80 % of the load that it can take against p99 unloaded,
 with even and with random (Poisson) arrivals; and five times that load, with statuses and growth of memory.
 
-Other programs on the machine move every figure: compare within one run. The bare loop is measured before and after.
+Other programs on the machine move every figure, so compare within one run: in each round every server has its turn,
+and what is shown are medians over the rounds, of ratios too.
 """
 
 import argparse
@@ -24,8 +25,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -179,38 +181,55 @@ def under_pressure(graph: Path, photo: Path, seconds: float) -> dict[str, Any]:
         }
 
 
-def compare(graph: Path, photo: Path, rivals: list[str], codec: str, seconds: float) -> dict[str, Any]:
-    """Every server in turn at every concurrency, the bare loop before and after."""
-    result: dict[str, Any] = {"bare": [bare(graph, photo, codec, seconds)]}
-    for rival in ("ours", *rivals):
-        with running(rival, graph, codec) as (url, _):
+def compare(graph: Path, photo: Path, rivals: list[str], codec: str, seconds: float, rounds: int) -> dict[str, Any]:
+    """All servers up at once; in each round every one in turn, at every concurrency, and the bare loop."""
+    result: dict[str, Any] = {"bare": [], **{rival: {count: [] for count in CONCURRENCY} for rival in rivals}}
+    with ExitStack() as stack:
+        urls = {rival: stack.enter_context(running(rival, graph, codec))[0] for rival in rivals}
+        for url in urls.values():
             load(url, photo, 1, "--concurrency", 4)
-            result[rival] = {count: load(url, photo, seconds, "--concurrency", count) for count in CONCURRENCY}
-    result["bare"].append(bare(graph, photo, codec, seconds))
+        for _ in range(rounds):
+            result["bare"].append(bare(graph, photo, codec, seconds))
+            for count in CONCURRENCY:
+                for rival, url in urls.items():
+                    result[rival][count].append(load(url, photo, seconds, "--concurrency", count))
     return result
 
 
-def show(name: str, result: dict[str, Any]) -> None:
-    before, after = result["bare"]
-    print(f"\n{name}: the bare loop does {before} and, measured again, {after} images a second")
-    print(f"{'':10}" + "".join(f"{f'{count} at a time':>30}" for count in CONCURRENCY))
-    for rival, rows in result.items():
-        if rival not in ("bare", "pressure"):
-            cells = (f"{row['per_second']}/s, p50 {row['p50_ms']}, p99 {row['p99_ms']} ms" for row in rows.values())
-            print(f"{rival:10}" + "".join(f"{cell:>38}" for cell in cells))
-    print(json.dumps(result.get("pressure", {}), indent=1))
+def show(name: str, result: dict[str, Any], rivals: list[str]) -> None:
+    """Medians over the rounds; ratios are medians of each round's."""
+    print(f"\n{name}: bare loop {median(result['bare'])} images a second")
+    for count in CONCURRENCY:
+        for rival in rivals:
+            rows = result[rival][count]
+            per_second = [row["per_second"] for row in rows]
+            times_bare = median(a / b for a, b in zip(per_second, result["bare"], strict=True))
+            times = ""
+            if rival != "ours":
+                ours = [row["per_second"] for row in result["ours"][count]]
+                times = f"   ours does {median(a / b for a, b in zip(ours, per_second, strict=True)):.2f} times as many"
+            p50, p99 = (median(row[name] for row in rows) for name in ("p50_ms", "p99_ms"))
+            print(
+                f"{count:3} at a time  {rival:9} {median(per_second):7.1f} a second ({times_bare:.2f} of bare)   "
+                f"p50 {p50:6.1f}   p99 {p99:6.1f} ms{times}"
+            )
+    if "pressure" in result:
+        print(json.dumps(result["pressure"], indent=1))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--graph", type=Path, help="an exported graph; else the two that it makes")
-    parser.add_argument("--seconds", type=float, default=5, help="of every single measurement")
+    parser.add_argument("--seconds", type=float, default=2, help="of every single measurement")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rivals", nargs="*", choices=["plain", "litserve"], default=["plain", "litserve"])
     parser.add_argument("--codec", choices=["ours", "pillow"], default="ours", help="of the rivals and the bare loop")
     parser.add_argument("--no-pressure", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    rivals = [rival for rival in arguments.rivals if rival != "litserve" or importlib.util.find_spec("litserve")]
+    rivals = ["ours"] + [
+        rival for rival in arguments.rivals if rival != "litserve" or importlib.util.find_spec("litserve")
+    ]
     results = {}
     with tempfile.TemporaryDirectory() as name:
         photo = Path(name) / "photo.jpg"
@@ -224,11 +243,11 @@ def main() -> None:
             }
         )
         for title, graph in graphs.items():
-            result = compare(graph, photo, rivals, arguments.codec, arguments.seconds)
+            result = compare(graph, photo, rivals, arguments.codec, arguments.seconds, arguments.rounds)
             if not arguments.no_pressure:
                 result["pressure"] = under_pressure(graph, photo, arguments.seconds)
             results[title] = result
-            show(title, result)
+            show(title, result, rivals)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 
