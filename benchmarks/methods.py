@@ -151,7 +151,7 @@ def slug(row: str) -> str:
 
 def line(row: str, reports: list[dict[str, Any]]) -> str:
     """One row of the table."""
-    seconds = [report["cpu_seconds"] for report in reports if report["cpu_seconds"]]
+    seconds = [report["cpu_seconds"] for report in reports if report.get("cpu_seconds")]
     students = [100 * report["last"]["student"]["miou"] for report in reports]
     teachers = [100 * report["last"]["teacher"]["miou"] for report in reports if "teacher" in report["last"]]
     pseudo = [report["last"].get("teacher", report["last"]["student"]) for report in reports]
