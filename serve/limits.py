@@ -4,14 +4,16 @@ import asyncio
 from typing import NamedTuple
 
 from fastapi import Request
-from starlette.datastructures import Headers, UploadFile
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from semseg_app.serve.formats import harmless_name
+from semseg_app.serve.multipart import read_form
 
 MAX_IMAGES = 16
 """Images in one request. More go into more requests, or a server is held up by one caller."""
+MAX_TEXTS = 8
 FIELDS = ("image", "file")
 BODY_TIMEOUT_S = 20.0
 SLOWEST_BYTES_PER_S = 50_000
@@ -39,19 +41,17 @@ async def read_uploads(request: Request) -> list[Upload]:
             415, f"content type {content_type or 'missing'}: send multipart/form-data with a field 'image', or image/*"
         )
     uploads = []
-    async with request.form(max_files=MAX_IMAGES, max_fields=8) as form:
-        for name, part in form.multi_items():
-            if name in FIELDS:
-                if not isinstance(part, UploadFile):
-                    raise HTTPException(
-                        422, f"the field '{name}' holds text, not a file; with curl: -F {name}=@photo.jpg"
-                    )
-                uploads.append(Upload(harmless_name(part.filename), await part.read()))
-            elif not isinstance(part, UploadFile):
+    for part in await read_form(request.headers["content-type"], request.stream(), MAX_IMAGES, MAX_TEXTS):
+        if part.name in FIELDS:
+            if part.filename is None:
                 raise HTTPException(
-                    422,
-                    f"the form has a field {name[:40]!r}: options go into the address, as in /v1/segment?format=rle",
+                    422, f"the field '{part.name}' holds text, not a file; with curl: -F {part.name}=@photo.jpg"
                 )
+            uploads.append(Upload(harmless_name(part.filename), part.data))
+        elif part.filename is None:
+            raise HTTPException(
+                422, f"the form has a field {part.name[:40]!r}; options go into the address: /v1/segment?format=rle"
+            )
     if not uploads:
         raise HTTPException(422, "no image: send it in the multipart field 'image'; with curl: -F image=@photo.jpg")
     return uploads
