@@ -17,7 +17,8 @@ from starlette.responses import JSONResponse, Response
 from semseg_app import __version__
 from semseg_app.serve.limits import MAX_IMAGES
 from semseg_app.serve.models import Models
-from semseg_app.serve.protocols.kserve_tensors import HEADER_LENGTH, Asked, read_request, written
+from semseg_app.serve.protocols.json_body import json_body
+from semseg_app.serve.protocols.kserve_tensors import HEADER_LENGTH, Asked, Body, read_request, written
 from semseg_app.serve.routes.segment_schema import COMMON_PROBLEMS, problems
 
 VERSION = "1"
@@ -72,9 +73,7 @@ def router(models: Models) -> APIRouter:
             methods=["POST"],
             responses=problems({status: what for status, what in COMMON_PROBLEMS.items() if status != 415})
             | problems({415: "A compressed body."}),
-            openapi_extra={
-                "requestBody": {"required": True, "content": {"application/json": {"schema": {}, "example": _EXAMPLE}}}
-            },
+            openapi_extra=json_body(Body, _EXAMPLE),
         )
     return routes
 

@@ -30,7 +30,7 @@ class Output(BaseModel):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
-class Request(BaseModel):
+class Body(BaseModel):
     """The JSON part."""
 
     id: str | None = None
@@ -61,7 +61,7 @@ def read_request(body: bytes, header_length: str | None) -> Asked:
     if length > MAX_JSON_BYTES:
         raise HTTPException(413, f"the JSON part is above {MAX_JSON_BYTES / 2**20:g} MiB; send tensors as binary data")
     try:
-        request = Request.model_validate_json(body[:length])
+        request = Body.model_validate_json(body[:length])
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the request"
@@ -69,7 +69,7 @@ def read_request(body: bytes, header_length: str | None) -> Asked:
     return Asked(_images(request, memoryview(body)[length:]), _outputs(request), request.id)
 
 
-def _images(request: Request, behind: memoryview) -> np.ndarray:
+def _images(request: Body, behind: memoryview) -> np.ndarray:
     if [tensor.name for tensor in request.inputs] != ["images"]:
         raise HTTPException(400, "inputs: there is one, 'images'")
     tensor = request.inputs[0]
@@ -102,7 +102,7 @@ def _numbers(data: list[Any] | None, size: int) -> np.ndarray:
     return numbers.astype(np.uint8).ravel()
 
 
-def _outputs(request: Request) -> dict[str, bool]:
+def _outputs(request: Body) -> dict[str, bool]:
     every = request.parameters.get("binary_data_output") is True
     if not request.outputs:
         return {"classes": every, "confidence": every}

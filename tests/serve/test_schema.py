@@ -1,9 +1,12 @@
 """What OpenAPI promises, tried with what it allows and what it forbids: no 5xx, no undocumented answer."""
 
+import contextlib
+
 import pytest
 import schemathesis
 from colour_engine import ColourEngine
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import not_a_server_error
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import content_type_conformance, status_code_conformance
@@ -22,7 +25,7 @@ def schema(running):
 def try_every_operation(schema, mode: GenerationMode, examples: int) -> int:
     """Send so many requests to each operation; how many operations there were."""
     operations = [result.ok() for result in schema.get_all_operations()]
-    if mode is GenerationMode.NEGATIVE:  # what takes nothing cannot be given anything forbidden
+    if mode is GenerationMode.NEGATIVE:  # a GET takes nothing, so it cannot be given anything forbidden
         operations = [operation for operation in operations if operation.method == "post"]
     for operation in operations:
 
@@ -40,7 +43,8 @@ def try_every_operation(schema, mode: GenerationMode, examples: int) -> int:
             if response.content != b"Invalid HTTP request received.":  # uvicorn's own, of a head above 64 KiB
                 case.validate_response(response, checks=CHECKS)
 
-        answers_as_documented()
+        with contextlib.suppress(Unsatisfiable):  # it takes anything
+            answers_as_documented()
     return len(operations)
 
 
