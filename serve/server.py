@@ -29,6 +29,8 @@ SECONDS_TO_FINISH = 20
 SECONDS_TO_LEAVE = 1.0
 """After SIGTERM: how long the server still accepts, not ready any more and closing each connection after its answer.
 Clients that keep connections open, and balancers that look at /health/ready, go elsewhere without losing a request."""
+SECONDS_ON_ITS_WAY = 0.2
+"""How long a request takes at most from a connection to us, once we have accepted that."""
 
 
 def claim_address(host: str, port: int) -> socket.socket:
@@ -132,6 +134,14 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: whether to stop now."""
         return await super().on_tick(counter) and time.monotonic() >= self._leaves_at
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, answer what is on its way over those that there are, then end."""
+        for server in self.servers:
+            server.close()
+        if self._leaves_at:
+            await asyncio.sleep(SECONDS_ON_ITS_WAY)  # else it closes connections whose request it has not read yet
+        await super().shutdown(sockets)
 
     def _reload(self) -> None:
         if self._reloading is None or self._reloading.done():

@@ -34,4 +34,7 @@ class ColourEngine:
 if __name__ == "__main__":
     from semseg_app.serve.server import claim_address, run_server
 
-    run_server(ColourEngine(seconds=float(sys.argv[1])), claim_address("127.0.0.1", 0), demo=False)
+    engine = ColourEngine(seconds=float(sys.argv[1]))
+    infer = engine.infer
+    engine.infer = lambda images: (print(images.shape, flush=True), infer(images))[1]
+    run_server(engine, claim_address("127.0.0.1", 0), demo=False)

@@ -1,8 +1,10 @@
+import contextlib
 import io
 import signal
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -10,16 +12,24 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_models import make_graph as make_graph
 
 from semseg_app.errors import UserError
 from semseg_app.serve.server import claim_address
 
 
+def start(seconds: str) -> subprocess.Popen[str]:
+    """`colour_engine.py` as a program: so many seconds an image. It prints the shape of what it segments."""
+    program = Path(__file__).with_name("colour_engine.py")
+    return subprocess.Popen(
+        [sys.executable, program, seconds], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
 @pytest.fixture
 def process():
     """`colour_engine.py` as a program, half a second an image: (process, HTTP client)."""
-    program = Path(__file__).with_name("colour_engine.py")
-    process = subprocess.Popen([sys.executable, program, "0.5"], stderr=subprocess.PIPE, text=True)
+    process = start("0.5")
     assert process.stderr.readline() == "colours: fake on cpu, fp32\n"
     url = process.stderr.readline().split("API: ")[1].split("/docs")[0]
     with httpx.Client(base_url=url, transport=httpx.HTTPTransport(retries=9), timeout=60) as http:
@@ -67,6 +77,65 @@ def test_sigterm_finishes_what_was_accepted(process, encoded, photo, mask):
     _, errors = server.communicate(timeout=20)
     assert server.returncode == -signal.SIGTERM
     assert "Traceback" not in errors
+
+
+def test_sigterm_under_load_loses_nothing_that_was_accepted(encoded, photo):
+    """Eight clients that never pause, over kept connections: each gets answers until it can connect no more."""
+    server = start("0.005")
+    server.stderr.readline()
+    url = server.stderr.readline().split("API: ")[1].split("/docs")[0]
+    data = encoded(photo)
+
+    def ask() -> tuple[list[int], Exception]:
+        statuses = []
+        with httpx.Client(base_url=url, transport=httpx.HTTPTransport(retries=0), timeout=30) as http:
+            while True:
+                try:
+                    answer = http.post("/v1/segment", content=data, headers={"Content-Type": "image/png"})
+                except httpx.TransportError as error:
+                    return statuses, error
+                statuses.append(answer.status_code)
+
+    with ThreadPoolExecutor(8) as pool:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{url}/health/ready").status_code == 200:
+                    break
+        clients = [pool.submit(ask) for _ in range(8)]
+        time.sleep(1)
+        server.send_signal(signal.SIGTERM)
+        outcomes = [client.result() for client in clients]
+    segmented, errors = server.communicate(timeout=30)
+    photos = segmented.splitlines().count("(1, 40, 60, 3)")
+    statuses = [status for seen, _ in outcomes for status in seen]
+    assert set(statuses) == {200}
+    # Nobody lost a connection over which a request had gone, and all that the engine did reached a client.
+    assert {type(error) for _, error in outcomes} == {httpx.ConnectError}
+    assert len(statuses) == photos > 50
+    assert "Traceback" not in errors
+
+
+def test_ready_again_within_ten_seconds_of_a_kill(make_graph):
+    """The command itself, on an exported graph."""
+    graph = make_graph()
+    command = [Path(sys.executable).with_name("semseg"), "serve", graph, "--port", "0", "--no-demo"]
+    for _ in range(2):
+        began = time.monotonic()
+        server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        try:
+            while "API: " not in (line := server.stderr.readline()):
+                assert server.poll() is None
+            url = line.split("API: ")[1].split("/docs")[0]
+            status = 0
+            while status != 200:
+                with contextlib.suppress(httpx.TransportError):
+                    status = httpx.get(f"{url}/health/ready").status_code
+                time.sleep(0.01)
+            seconds = time.monotonic() - began
+        finally:
+            server.kill()
+            server.communicate()
+    assert seconds < 10
 
 
 def test_an_address_that_cannot_be_had_is_one_line():
