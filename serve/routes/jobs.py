@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from semseg_app.serve.answers import ClassInfo, EngineInfo, class_infos, engine_info
 from semseg_app.serve.formats import JSON, PNG
-from semseg_app.serve.jobs import RETRY_AFTER_S, Job, Jobs, State
+from semseg_app.serve.jobs import Job, Jobs, State
 from semseg_app.serve.models import Models
 from semseg_app.serve.negotiation import choose
 from semseg_app.serve.options import UNKNOWN, BadOption, Options
@@ -105,7 +105,7 @@ def router(models: Models, jobs: Jobs) -> APIRouter:
             raise HTTPException(406, f"this route answers {PNG} or {JSON}; ask for one of them in Accept")
         job = _found(jobs, job_id, request)
         if not job.is_finished:
-            raise HTTPException(409, f"the job is {job.state}; ask again later", {"Retry-After": str(RETRY_AFTER_S)})
+            raise HTTPException(409, f"the job is {job.state}; ask again later", {"Retry-After": "1"})
         if job.result is None:
             raise HTTPException(422, job.error)
         if media_type == JSON:
