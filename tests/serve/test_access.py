@@ -177,7 +177,7 @@ def test_a_slow_body_is_408_and_frees_its_place(running, encoded, photo):
 
 
 def test_a_slow_answer_is_not_a_slow_body(running, encoded, photo):
-    slow = create_app(ColourEngine(seconds=0.5), demo=False, access=Access(body_timeout_s=0.2))
+    slow = create_app(ColourEngine(seconds=0.25), demo=False, access=Access(body_timeout_s=0.1))
     with running(slow) as url:
         assert httpx.post(f"{url}/v1/segment", files={"image": encoded(photo)}).status_code == 200
 

@@ -54,9 +54,9 @@ def client(engine, folder, running):
 
 @pytest.fixture
 def large():
-    """uint8 RGB [2100, 3000, 3], above the request's limit: stripes of the three colours and their shades."""
-    y, x = np.mgrid[:2100, :3000]
-    image = np.zeros((2100, 3000, 3), np.uint8)
+    """uint8 RGB [1100, 1500, 3], above the request's limit: stripes of the three colours and their shades."""
+    y, x = np.mgrid[:1100, :1500]
+    image = np.zeros((1100, 1500, 3), np.uint8)
     np.put_along_axis(
         image, ((x // 170 + y // 230) % 3)[..., None], (128 + y % 128)[..., None].astype(np.uint8), axis=2
     )
@@ -83,7 +83,7 @@ def test_an_image_beyond_the_request_limit(client, encoded, large, folder):
     location = answer.headers["location"]
     assert location == f"/v1/jobs/{answer.json()['id']}"
     status = finished(client, location)
-    assert (status["status"], status["progress"], status["width"], status["height"]) == ("done", 1, 3000, 2100)
+    assert (status["status"], status["progress"], status["width"], status["height"]) == ("done", 1, 1500, 1100)
     assert 0 < status["expires_in_s"] <= 60
 
     expected = large.argmax(axis=2)
