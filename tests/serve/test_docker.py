@@ -1,0 +1,168 @@
+"""The Dockerfile, as far as it can be judged where there is no Docker: what it names exists, and what it runs works."""
+
+import fnmatch
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from colour_engine import ColourEngine
+from tiny_models import make_graph as make_graph
+
+from semseg_app.serve.api import create_app
+
+ROOT = Path(__file__).parents[2]
+Instruction = tuple[str, str]
+
+
+def instructions() -> list[Instruction]:
+    """(instruction, the rest), comments dropped and continued lines joined."""
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.lstrip().startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    return [
+        (word.upper(), rest.strip()) for word, _, rest in (line.partition(" ") for line in joined.split("\n") if line)
+    ]
+
+
+def arguments() -> dict[str, str]:
+    """ARG and its default."""
+    return dict(rest.split("=", 1) for word, rest in instructions() if word == "ARG")
+
+
+def exec_form(word: str) -> list[str]:
+    """The last ENTRYPOINT, CMD or HEALTHCHECK as its list."""
+    rest = [rest for found, rest in instructions() if found == word][-1]
+    return list(json.loads(rest[rest.index("[") :]))
+
+
+def copied() -> list[str]:
+    """What is taken from the project."""
+    rests = [rest.split() for word, rest in instructions() if word == "COPY" and not rest.startswith("--from")]
+    return [source for rest in rests for source in rest[:-1]]
+
+
+def sent_to_docker(path: str) -> bool:
+    """Whether .dockerignore lets it through: the last line that matches decides."""
+    sent = True
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        pattern = line.removeprefix("!").removeprefix("**/")
+        if line and not line.startswith("#"):
+            parts = path.split("/") if "**/" in line else [path.split("/")[0]]
+            if any(fnmatch.fnmatch(part, pattern) for part in parts):
+                sent = line.startswith("!")
+    return sent
+
+
+def test_what_it_copies_exists_and_is_sent_and_nothing_else_is():
+    assert copied()
+    for source in copied():
+        assert (ROOT / source).exists(), source
+        assert sent_to_docker(source), source
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert {path.split("/")[0] for path in tracked if sent_to_docker(path)} == set(copied())
+    for path in (".git/config", ".venv/bin/python", "runs/street/best/model.safetensors", "serve/__pycache__/api.pyc"):
+        assert not sent_to_docker(path), path
+
+
+def test_it_holds_every_package_that_is_installed():
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for package in setuptools["packages"]:
+        folder = package.replace(".", "/").replace("semseg_app/", "", 1)
+        top = folder.split("/")[0] if folder.split("/")[0] in setuptools["package-dir"] else "semseg_app"
+        assert top.split(".")[-1] in copied(), package
+
+
+@pytest.mark.parametrize("extra", ["cpu", "gpu"])
+def test_the_extras_that_it_installs_exist_and_bring_no_torch(extra):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    install = next(rest for word, rest in instructions() if word == "RUN" and "pip install" in rest)
+    named = re.search(r'"\.\[([^\]]+)\]"', install)[1].replace("${EXTRA}", extra).split(",")
+    assert named == ["serve", extra]
+    required = [*project["dependencies"], *(line for name in named for line in project["optional-dependencies"][name])]
+    assert not [line for line in required if re.match(r"(torch|timm|accelerate|semseg-app)\b", line)]
+
+
+def test_two_stages_of_one_base_and_an_ordinary_user():
+    words = [word for word, _ in instructions()]
+    bases = [rest for word, rest in instructions() if word == "FROM"]
+    assert [base.split()[0] for base in bases] == ["${BASE}"] * 2  # the environment's Python must be where it was
+    last = len(words) - words[::-1].index("FROM") - 1
+    user = [rest for word, rest in instructions()[last:] if word == "USER"]
+    assert user == ["semseg"]
+    assert words.index("USER") < words.index("ENTRYPOINT")
+    assert any("useradd" in rest and " semseg" in rest for word, rest in instructions()[last:] if word == "RUN")
+    from_build = [rest for word, rest in instructions()[last:] if word == "COPY"]
+    assert from_build == ["--from=build /opt/semseg /opt/semseg"]
+    assert ("STOPSIGNAL", "SIGTERM") in instructions()
+
+
+def test_the_shell_lines_are_a_shell_s():
+    for word, rest in instructions():
+        if word == "RUN":
+            subprocess.run(["sh", "-n", "-c", rest], check=True)
+
+
+def test_the_entry_point_is_what_the_program_takes():
+    """All but the model is right: it says that the model is missing, not that an option is."""
+    entry, command = exec_form("ENTRYPOINT"), exec_form("CMD")
+    assert (entry[0], command) == ("semseg", ["/model"])
+    program = Path(sys.executable).with_name(entry[0])
+    free = [part if part != "7860" else "0" for part in entry[1:]]
+    done = subprocess.run([program, *free, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "/model: no such model folder or .onnx file" in done.stderr
+
+
+def test_the_health_check_is_right_about_a_server_and_about_none(running):
+    code = exec_form("HEALTHCHECK")
+    exposed = next(rest for word, rest in instructions() if word == "EXPOSE")
+    assert exposed == "7860" == exec_form("ENTRYPOINT")[-1]
+    assert code[:2] == ["python3", "-c"]
+    with running(create_app(ColourEngine(), demo=False)) as url:
+        healthy = code[2].replace("http://127.0.0.1:7860", url)
+        assert healthy != code[2]
+        subprocess.run([sys.executable, "-c", healthy], check=True)
+    gone = subprocess.run([sys.executable, "-c", healthy], capture_output=True, check=False)
+    assert gone.returncode == 1
+
+
+def test_the_hub_s_cache_lies_on_the_volume():
+    environment = dict(
+        pair.split("=", 1) for word, rest in instructions() if word == "ENV" for pair in shlex.split(rest)
+    )
+    volume = next(rest for word, rest in instructions() if word == "VOLUME")
+    assert environment["HF_HOME"] == volume
+    assert any(f"chown semseg {volume}" in rest for word, rest in instructions() if word == "RUN")
+    assert environment["PATH"].startswith("/opt/semseg/bin:")
+
+
+@pytest.mark.slow
+def test_what_is_copied_installs_and_serves(tmp_path, make_graph):
+    """The build's own commands in a folder that holds what the build would: a venv, the install, the program."""
+    source, prefix = tmp_path / "src", tmp_path / "opt"
+    source.mkdir()
+    for name in copied():
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, source / name)
+    for word, rest in instructions():
+        if word == "RUN" and "/opt/semseg" in rest:
+            command = rest.replace("/opt/semseg", str(prefix)).replace("python3 -m", f"{sys.executable} -m")
+            subprocess.run(["sh", "-c", command], cwd=source, env=os.environ | arguments(), check=True)
+    blocked = subprocess.run([prefix / "bin/python", "-c", "import torch"], capture_output=True, check=False)
+    assert blocked.returncode == 1
+    command = [prefix / "bin/semseg", "serve", "--port", "0", make_graph()]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            url = next(line for line in server.stderr if "API: " in line).split("API: ")[1].split("/docs")[0]
+            check = exec_form("HEALTHCHECK")[2].replace("http://127.0.0.1:7860", url)
+            subprocess.run([sys.executable, "-c", check], check=True)
+        finally:
+            server.kill()
