@@ -130,10 +130,11 @@
       const tail = Object.keys(query).length ? "?" + new URLSearchParams(query) : "";
       const params = Object.keys(query).length ? `\n        params=${JSON.stringify(query)},` : "";
       const file = files[format];
-      const keep = file.endsWith("json") ? "print(answer.json())" : `open("${file}", "wb").write(answer.content)`;
+      const keep = file.endsWith("json") ? "print(answer.json())" : `Path("${file}").write_bytes(answer.content)`;
       return [
         `curl --fail -F image=@photo.jpg '${url}${tail}' -o ${file}`,
-        `import httpx\n\nwith open("photo.jpg", "rb") as photo:\n    answer = httpx.post(\n        "${url}",${params}\n` +
+        `${keep.startsWith("Path") ? "from pathlib import Path\n\n" : ""}` +
+          `import httpx\n\nwith open("photo.jpg", "rb") as photo:\n    answer = httpx.post(\n        "${url}",${params}\n` +
           `        files={"image": photo},\n    )\nanswer.raise_for_status()\n${keep}`,
       ];
     },
@@ -169,7 +170,7 @@
     for (const kind of [enter, leave])
       document.addEventListener(kind, (event) => {
         const row = event.target.closest?.("#legend li[data-index]");
-        if (!row || row.contains(event.relatedTarget)) return;
+        if (!row || row.contains(event.relatedTarget) || (event.pointerType ?? "mouse") !== "mouse") return;
         if (kind === "focusin" && !event.target.matches(":focus-visible")) return;
         state.focus = kind === enter ? Number(row.dataset.index) : null;
         paintClasses();
@@ -210,6 +211,8 @@
   new MutationObserver(() => {
     const figure = stage();
     if (figure && !figure.dataset.begun) begin(figure);
+    document.querySelectorAll("#examples .gallery-item:not([aria-label])").forEach((button, index) =>
+      button.setAttribute("aria-label", `Example ${index + 1}`));
     for (const box of document.querySelectorAll("#legend input[data-class]:not([data-seen])")) {
       box.dataset.seen = "yes";
       box.checked = !state.hidden.has(box.dataset.class);

@@ -139,7 +139,7 @@ def comparison(compared: list[Compared]) -> str:
         share = 100 * one.segmentation.inference_ms / max(c.segmentation.inference_ms for c in compared)
         quickest = " fastest" if one.segmentation.inference_ms == fastest and len(compared) > 1 else ""
         cards.append(
-            f'<li class="card{quickest}"><h3>{html.escape(one.model)}</h3>'
+            f'<li class="card{quickest}"><h2>{html.escape(one.model)}</h2>'
             f'<div class="layers" style="aspect-ratio:{size[0]}/{size[1]}">'
             f'<img class="photo" alt="" src="{_data_uri(photo, "image/jpeg")}">'
             f'<img class="layer" alt="classes that {html.escape(one.model)} found" '

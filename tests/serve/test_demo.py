@@ -146,7 +146,7 @@ def test_no_photo_and_bad_photos(client, tmp_path):
 
 def test_models_side_by_side(client, example):
     cards = client.predict(handle_file(example), api_name="/compare")
-    assert re.findall("<h3>(.*?)</h3>", cards) == ["colours", "contrary"]
+    assert re.findall("<h2>(.*?)</h2>", cards) == ["colours", "contrary"]
     assert "<b>75.0 %</b> of the pixels as colours" in cards
     assert re.findall(r"fake on cpu, (\w+)", cards) == ["fp32", "int8"]
     assert len(re.findall(r"<b>\d+ ms</b>", cards)) == 2
