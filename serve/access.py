@@ -137,7 +137,7 @@ class UnderPath:
         if scope["type"] in ("http", "websocket"):
             left_on = scope["path"] == self.path or scope["path"].startswith(self.path + "/")
             whole = scope["path"] if left_on else self.path + scope["path"]
-            scope = scope | {"root_path": self.path, "path": whole}
+            scope = {**scope, "root_path": self.path, "path": whole}
         await self.app(scope, receive, send)
 
 

@@ -67,7 +67,8 @@ async def _segment(
         prediction: Prediction = options.filtered(run.prediction, run.engine.labels)
         segmentation = Segmentation(image, *prediction, decode_ms, run.infer_ms)
         content = render(form, segmentation, run.engine, served.name, options)
-        return finish(Answered(upload.name, *image.shape[:2], content))
+        height, width = image.shape[:2]
+        return finish(Answered(upload.name, height, width, content))
 
     return await served.answer(place, upload.data, encode, options.resize(), quick=form in QUICK)
 

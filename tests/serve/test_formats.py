@@ -12,6 +12,7 @@ from shapely.geometry import shape as read_geojson
 from starlette.testclient import TestClient
 
 from semseg_app.serve.api import create_app
+from semseg_app.serve.models import Limits, Models, ServedModel
 
 PALETTE = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200]], np.uint8)
 
@@ -222,3 +223,17 @@ def test_kinds_of_pixels_that_are_not_8_bit_rgb(ask, client, encoded, photo, mas
     grey16 = Image.fromarray((np.arange(2400).reshape(40, 60) * 27).astype(np.uint16))
     answer = client.post("/v1/segment?format=confidence", files={"image": encoded(grey16)})
     np.testing.assert_array_equal(picture(answer), np.arange(2400).reshape(40, 60) * 27 >> 8)
+
+
+@pytest.mark.parametrize("places", [1, 2, 64])
+def test_several_images_need_no_more_places_than_there_are(engine, encoded, photo, mask, places):
+    models = Models([ServedModel(engine)], Limits(places=places))
+    with TestClient(create_app(models, demo=False)) as client:
+        files = [("image", (f"{number}.png", encoded(photo))) for number in range(5)]
+        for broken in (False, True, False):
+            last = ("image", ("5.png", b"text" if broken else encoded(photo)))
+            answer = client.post("/v1/segment?format=raw", files=[*files, last])
+            assert answer.status_code == (415 if broken else 200), answer.text
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            assert [archive.read(name) == mask.tobytes() for name in archive.namelist()] == [True] * 6
+        assert 'semseg_requests_inside{model="colours"} 0.0' in client.get("/metrics").text
