@@ -1,5 +1,6 @@
 """Somebody's computer, as far as the Hub is concerned."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,23 @@ from semseg_app.cli.main import main
 main()
 """
 """`semseg` where the extras for training and export are not installed."""
+
+
+MISTAKES = """
+import contextlib, io, json, sys
+from semseg_app.cli.main import main
+answers = []
+for verb in json.loads(sys.argv[1]):
+    sys.argv[1:] = verb
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+    answers.append([code, said.getvalue()])
+print(json.dumps(answers))
+"""
 
 
 class Machine:
@@ -47,6 +65,17 @@ class Machine:
     def full(self, *arguments: object) -> "subprocess.CompletedProcess[str]":
         """`semseg` with every extra."""
         return self.run("-m", "semseg_app.cli", *map(str, arguments))
+
+    def mistakes(self, *verbs: tuple[object, ...]) -> list[str]:
+        """The line of each of these mistaken verbs, all in one process; each must be one line and exit code 2."""
+        result = self.run("-c", MISTAKES, json.dumps([[str(one) for one in verb] for verb in verbs]))
+        assert result.returncode == 0, result.stderr
+        answers = json.loads(result.stdout)
+        for code, said in answers:
+            assert code == 2
+            assert said.startswith("semseg: ")
+            assert said.count("\n") == 1
+        return [said for _, said in answers]
 
     def python(self, code: str, **environment: str) -> str:
         result = self.run("-W", "error", "-c", code, **environment)

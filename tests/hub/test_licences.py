@@ -1,10 +1,14 @@
 """Licences go from weights to model and from teacher to student, and bind where they are not permissive."""
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from semseg_app.errors import UserError
 from semseg_app.licences import decide, encoder_weights
-from semseg_app.lineage import Weights
+from semseg_app.lineage import Lineage, Weights
 
 RESNET = encoder_weights("resnet18", "imagenet")
 SEGFORMER = encoder_weights("mit_b2", "imagenet")
@@ -38,3 +42,39 @@ def test_others_bind_the_model():
 def test_unknown_ones_are_asked_for():
     with pytest.raises(UserError, match=r"theirs \(encoder\): .*--weights-license"):
         decide("mit", [Weights(name="theirs", role="encoder", license=None)])
+
+
+def test_a_student_inherits_from_its_teacher_s_encoder(tmp_path: Path) -> None:
+    """ancestry() of a teacher on MiT weights, then of its student, then of the student's student."""
+    from semseg_app.training.ancestry import ancestry
+    from semseg_app.training.recipe import Recipe
+
+    def recipe(**changes: object) -> Recipe:
+        return Recipe.model_validate({"name": "x", "data": {"root": "d"}} | changes)
+
+    def folder(name: str, lineage: dict, **provenance: object) -> Path:
+        place = tmp_path / name
+        place.mkdir()
+        labels = {"classes": ["a"], "palette": [[0, 0, 0]]}
+        config = {"name": name, "model": {"num_classes": 1, "encoder": "mit_b2"}, "labels": labels}
+        config["provenance"] = {"training": {"lineage": lineage}, **provenance}
+        (place / "config.json").write_text(json.dumps(config))
+        (place / "model.safetensors").write_bytes(name.encode())
+        return place
+
+    network = SimpleNamespace(encoder=SimpleNamespace(pretrained=True))
+    untrained = SimpleNamespace(encoder=SimpleNamespace())  # the weights could not be had
+    on_mit = {"encoder": "mit_b2", "architecture": "segformer"}
+    assert ancestry(recipe(model=on_mit), untrained, SimpleNamespace()) == Lineage().model_dump()
+    teacher = folder("teacher", ancestry(recipe(model=on_mit), network, SimpleNamespace()), hub={"repo": "ann/t"})
+    student = folder("student", ancestry(recipe(), network, SimpleNamespace(teacher_folder=teacher)))
+    found = Lineage.model_validate(ancestry(recipe(), untrained, SimpleNamespace(teacher_folder=student)))
+    assert [(one.name, one.role) for one in found.weights] == [
+        ("resnet18.imagenet", "encoder of the teacher student"),
+        ("mit_b2.imagenet", "encoder of the teacher teacher of the teacher student"),
+    ]
+    assert [(one.name, one.repo, one.by) for one in found.teachers] == [
+        ("student", None, "distillation"),
+        ("teacher", "ann/t", "distillation"),
+    ]
+    assert decide(None, found.weights).name == SEGFORMER.license

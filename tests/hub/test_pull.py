@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_machines import Machine, last_line
+from hub_machines import Machine
 from hub_stand_in import Fault, StandIn
 from PIL import Image
 
@@ -91,9 +91,14 @@ def test_only_what_belongs_to_a_model_is_fetched(
     assert {path.relative_to(mine).as_posix(): path.read_bytes() for path in mine.rglob("*.*")} == published
     assert not [path for path in mine.rglob("*") if path.is_symlink()]
     assert not [request for request in hub.requests if any(name in request for name in ("bin", "escaped", "run.py"))]
-    assert "exists already" in last_line(here.semseg("pull", "bob/rgb", "mine"))
-    assert "no folder bob/none here" in last_line(here.semseg("evaluate", "bob/none", "--data", "x"))
-    assert "--revision abc: is for models of the Hub" in last_line(here.semseg("serve", "mine", "--revision", "abc"))
+    twice, missing, local = here.mistakes(
+        ("pull", "bob/rgb", "mine"),
+        ("evaluate", "bob/none", "--data", "x"),
+        ("evaluate", "mine", "--data", "x", "--revision", "abc"),
+    )
+    assert "mine: exists already" in twice
+    assert "no folder bob/none here; on the Hub, bob/none: the Hub has no such model" in missing
+    assert "--revision abc: is for models of the Hub" in local
 
 
 def test_what_is_not_as_it_says_is_refused(
@@ -138,12 +143,9 @@ def test_what_is_not_as_it_says_is_refused(
     ):
         assert isinstance(answer, str), reason
         assert re.search(reason, answer), answer
-    line = last_line(here.semseg("predict", "x/rejected", "p.png", "-o", "out"))
-    assert line.startswith("semseg: p.png")  # inputs are looked at first
-    (here.place / "p.png").write_bytes(b"")
-    assert "rejected when it was exported: it is wrong" in last_line(
-        here.semseg("predict", "x/rejected", "p.png", "-o", "out")
-    )
+    Image.new("RGB", (4, 4)).save(here.place / "p.png")
+    (line,) = here.mistakes(("predict", "x/rejected", "p.png", "-o", "out"))
+    assert "rejected when it was exported: it is wrong" in line
 
 
 def test_sizes_are_not_believed(hub: StandIn, machine: Callable[..., Machine], published: dict[str, bytes]) -> None:

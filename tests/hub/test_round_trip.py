@@ -94,6 +94,29 @@ def test_trained_and_exported(hub: StandIn, machine: Callable[..., Machine], tra
     assert lineage["weights"] == [{"name": "rgb", "role": "teacher", "license": "mit", "link": None}]
 
 
+@pytest.mark.slow
+def test_a_teacher_of_the_hub(hub: StandIn, machine: Callable[..., Machine], trained: Path, tmp_path: Path) -> None:
+    here = machine()
+    teacher = tmp_path / "teacher" / "best"
+    sent = here.full("push", teacher, "ann/teacher", "--weights-only", "--data-license", "mit", "--tag", "v1")
+    assert sent.returncode == 0, sent.stderr
+    done = here.full("train", tmp_path / "recipe.yaml", "method.name=distillation", "method.teacher=ann/teacher@v1")
+    assert done.returncode == 0, done.stderr
+    lineage = json.loads((here.place / "runs" / "rgb" / "best" / "config.json").read_text())["provenance"]["training"][
+        "lineage"
+    ]
+    assert [one["repo"] for one in lineage["teachers"]] == ["ann/teacher"]
+    drafted = here.full("push", "runs/rgb/best", "ann/student", "--weights-only", "--data-license", "mit")
+    assert drafted.returncode == 0, drafted.stderr
+    card = ModelCard(hub.repo("ann/student").files()["README.md"].decode())
+    assert card.data.to_dict()["base_model"] == ["ann/teacher"]
+    # What writes beside a model works on a copy, not in the cache.
+    verified = here.full("export", "ann/student")
+    assert "was copied to student, which is written to" in verified.stderr
+    assert (here.place / "student" / "onnx" / "model.onnx").is_file()
+    assert not list((here.place / "hf").rglob("*.onnx"))
+
+
 def push_and_use_elsewhere(hub: StandIn, machine: Callable[..., Machine], model: Path) -> dict[str, bytes]:
     """What is on the Hub afterwards."""
     pushed = machine().semseg("push", model, "ann/student", "--public", "--data-license", "cc0-1.0")
