@@ -76,15 +76,20 @@ class Lane:
         self._waiting: deque[_Item] = deque()
         self._used_s = 0.0
         """Time on the device, as far as it counts for whose turn it is."""
-        self._seconds_per_image = 0.0
+        self.seconds_per_image = 0.0
+        """What the device took of late; 0 while nothing is known."""
 
     def __len__(self) -> int:
         """How many images wait."""
         return len(self._waiting)
 
+    def seconds_for(self, images: int) -> float:
+        """How long the device takes for so many, by what it took of late."""
+        return images * self.seconds_per_image
+
     def retry_after_s(self, waiting: int) -> int:
         """When a queue of `waiting` images will be gone, in whole seconds, at least 1."""
-        return max(1, math.ceil(waiting * self._seconds_per_image))
+        return max(1, math.ceil(self.seconds_for(waiting)))
 
     def expect(self, change: int) -> None:
         """One more image is on its way (1), or it is here or will not come (-1)."""
@@ -278,7 +283,7 @@ class Batcher:
         with self.lock:
             lane._used_s += seconds
             each = seconds / len(batch)
-            lane._seconds_per_image += (each - lane._seconds_per_image) * (0.1 if lane._seconds_per_image else 1)
+            lane.seconds_per_image += (each - lane.seconds_per_image) * (0.1 if lane.seconds_per_image else 1)
         for item, prediction in zip(batch, planes, strict=True):
             item.future.set_result(Run(prediction, engine, (start - item.asked) * 1000, seconds * 1000, len(batch)))
 

@@ -181,7 +181,7 @@ class ServedModel:
     def attach(self, batcher: Batcher, workshop: Workshop, limits: Limits) -> None:
         """Take a place in a server."""
         self._lane = batcher.lane(self._engine, self.name)
-        self._places = Places(self._lane, workshop, self.name, limits.places)
+        self._places = Places(self._lane, workshop, self.name, limits.places, limits.timeout_s)
         self._workshop, self._metrics, self._limits = workshop, workshop.metrics, limits
         self._max_batch = batcher.max_batch
         self._metrics.watch(self.name, lambda: len(self._lane), lambda: self._places.taken)
@@ -211,7 +211,7 @@ class ServedModel:
 
     def _check(self, engine: Engine) -> None:
         buckets = [bucket[1:] for bucket in engine.buckets] if isinstance(engine, BucketEngine) else []
-        warm_up(engine, buckets or self._sizes, self._max_batch)
+        self._lane.seconds_per_image = warm_up(engine, buckets or self._sizes, self._max_batch)
         self._metrics.runs(self.name, engine.kind, engine.device, engine.precision)
 
     def _submit(self, image: np.ndarray) -> "Future[Run]":

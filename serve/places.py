@@ -70,19 +70,25 @@ class TooMuchAtOnce(Exception):
 
 
 class Places:
-    """How many requests one model has in the house at once, from before their body is read until they are answered."""
+    """How many requests one model has in the house at once, from before their body is read until they are answered.
 
-    def __init__(self, lane: Lane, workshop: Workshop, model: str, most: int):
+    No more than `most`, and no more than it can answer within `timeout_s` at the speed that it has shown: whoever would
+    wait in vain is told so at once.
+    """
+
+    def __init__(self, lane: Lane, workshop: Workshop, model: str, most: int, timeout_s: float):
         self._lane = lane
         self._workshop = workshop
         self._metrics = workshop.metrics
         self._model = model
         self._most = most
+        self._timeout_s = timeout_s
         self.taken = 0
 
     def take(self) -> "Place":
         """One of them. Overloaded when none is left. In the event loop alone."""
-        if self.taken >= self._most:
+        in_vain = self.taken > 0 and self._lane.seconds_for(self.taken + 1) > self._timeout_s
+        if self.taken >= self._most or in_vain:
             raise Overloaded(self._lane.retry_after_s(self.taken))
         return Place(self, self._lane, self._workshop, self._model)
 

@@ -1,6 +1,7 @@
 """What an engine has to show before it serves: right answers at every size and batch that it will meet first."""
 
 import re
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,8 +21,10 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[2]), int(match[1])
 
 
-def warm_up(engine: Engine, sizes: Sequence[tuple[int, int]], max_batch: int) -> None:
+def warm_up(engine: Engine, sizes: Sequence[tuple[int, int]], max_batch: int) -> float:
     """Run every size, alone and in the fullest batch, so that no visitor pays for lazy start-up.
+
+    Returns the seconds that one image of the first size takes then.
 
     RuntimeError when an answer does not fit its images or the model's classes, or when the engine by now runs somewhere
     else than it said when it was opened: such an engine must not serve.
@@ -39,3 +42,6 @@ def warm_up(engine: Engine, sizes: Sequence[tuple[int, int]], max_batch: int) ->
                 )
     if engine.device != promised:
         raise RuntimeError(f"engine {engine.kind} was opened on {promised} and runs on {engine.device}")
+    start = time.perf_counter()
+    engine.infer(np.zeros((1, *sizes[0], 3), np.uint8))
+    return time.perf_counter() - start

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 import numpy as np
@@ -146,6 +147,19 @@ def test_beyond_its_places_a_model_refuses_before_it_reads(running, encoded, pho
         assert free.result().status_code == 200
         assert [request.result().status_code for request in asked] == [200] * 4
         assert series(http)["semseg_rejected_total", "colours", "overloaded"] == 20
+
+
+def test_who_would_wait_in_vain_is_refused_at_once(running, encoded, photo):
+    """An image takes 0.2 s and may take 0.9: of twelve at once four can be answered in time, and none is late."""
+    models = Models([ServedModel(ColourEngine(seconds=0.2))], Limits(timeout_s=0.9))
+    with running(create_app(models, demo=False)) as url, httpx.Client(base_url=url, timeout=60) as http:
+        wait_until(lambda: http.get("/health/ready").status_code == 200)
+        with ThreadPoolExecutor(12) as pool:
+            post = partial(http.post, "/v1/segment", content=encoded(photo), headers=PNG)
+            statuses = [asked.result().status_code for asked in [pool.submit(post) for _ in range(12)]]
+        assert set(statuses) == {200, 429}
+        assert 1 <= statuses.count(200) <= 4
+        assert post().status_code == 200
 
 
 def test_too_late_is_504_and_is_not_worked_for(encoded, photo):
