@@ -39,9 +39,9 @@ def benchmark(
     from semseg_app.cli.progress import progress_bar
     from semseg_app.hub.download import local_model
 
-    variants = find_variants(
-        [str(local_model(model, revision)) for model in models], _names(engine), _names(precision), device
-    )
+    named = {str(local_model(model, revision)): model for model in models}  # a Hub id is not called by its cache
+    found = find_variants(named, _names(engine), _names(precision), device)
+    variants = [variant._replace(model=named[variant.model]) for variant in found]
     plan = Plan(
         sizes=_sizes(sizes),
         batch_sizes=_numbers("--batch-sizes", batch_sizes),

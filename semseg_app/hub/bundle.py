@@ -188,6 +188,12 @@ def _benchmark(folder: Path | None) -> tuple[dict[str, bytes], str | None]:
         raise UserError(
             f"--benchmark {folder}: holds no results.md and results.json; `semseg benchmark --out` writes them"
         )
+    for row in json.loads(found["benchmark/results.json"]).get("rows", []):
+        if Path(row["model"]).is_absolute():
+            raise UserError(
+                f"--benchmark {folder}: names {row['model']}, and would publish that path; run `semseg benchmark` with "
+                "a relative one"
+            )
     return found, "benchmark/pareto.png" if "benchmark/pareto.png" in found else None
 
 

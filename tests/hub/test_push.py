@@ -138,6 +138,12 @@ def test_what_may_not_be_published(model: Path) -> None:
     refused(r"model-int8\.onnx: missing; run `semseg export .* --precision int8`", precisions=["int8"])
     refused("there are fp32, fp16, int8", precisions=["fp8"])
     refused("--dataset rgb: an id on the Hub", dataset="rgb")
+    bench = model.parent / "bench"
+    bench.mkdir()
+    refused("holds no results.md and results.json", benchmark=bench)
+    (bench / "results.md").write_text("| /home/ann/m |")
+    (bench / "results.json").write_text(json.dumps({"rows": [{"model": "/home/ann/m"}]}))
+    refused("names /home/ann/m, and would publish that path", benchmark=bench)
     config = json.loads((model / "config.json").read_text())
     training = config["provenance"]["training"]
 
