@@ -121,7 +121,7 @@ class Lane:
                 self._used_s = max(self._used_s, self._batcher.clock_s)
             self._waiting.append(item)
         self._batcher.wake()
-        future.add_done_callback(lambda done: self._forget(item) if done.cancelled() else None)
+        future.add_done_callback(self._forget_cancelled)
         return future
 
     def alone(self, work: Callable[[], None]) -> bool:
@@ -143,10 +143,15 @@ class Lane:
         if len(self._waiting) >= self._batcher.max_waiting:
             raise Overloaded(self.retry_after_s(len(self._waiting)))
 
-    def _forget(self, item: _Item) -> None:
-        """Let go of an image that nobody waits for any more."""
-        with self._batcher.lock:
-            self._waiting = deque(other for other in self._waiting if other is not item)
+    def _forget_cancelled(self, future: "Future[Run]") -> None:
+        """Let go of an image that nobody waits for any more.
+
+        A future keeps its callbacks, so this one holds no item: the image would live on until the garbage collector
+        comes by, which counts objects and not their megabytes.
+        """
+        if future.cancelled():
+            with self._batcher.lock:
+                self._waiting = deque(item for item in self._waiting if item.future is not future)
 
     def _take(self, most: int) -> list[_Item]:
         """The one that waits longest and those that go with it, out of the queue. Those cancelled are dropped."""

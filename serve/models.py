@@ -17,7 +17,7 @@ from semseg_app.inference.tiling import TILE
 from semseg_app.serve.batcher import MAX_DELAY_S, MAX_WAITING, Batcher, Lane, Overloaded, Run
 from semseg_app.serve.metrics import Metrics
 from semseg_app.serve.pipeline import Pipeline, Render
-from semseg_app.serve.places import Place, Places, Workshop
+from semseg_app.serve.places import IMAGES_IN_MEMORY, Place, Places, Workshop
 from semseg_app.serve.tiled import QueuedEngine, submit_tiled
 from semseg_app.serve.warm_up import SIZES, warm_up
 
@@ -161,6 +161,8 @@ class ServedModel:
         except Overloaded:
             self._metrics.rejected(self.name, "overloaded")
             raise
+        finally:
+            pipeline.stop()
 
     async def _in_time(self, future: "Future[T]", timeout: float | None) -> T:
         timeout = self._limits.timeout_s if timeout is None else timeout
@@ -273,7 +275,8 @@ class Models:
 
     async def start(self) -> None:
         """Start the threads, and the warm-up beside the event loop: /health/live answers while a slow engine starts."""
-        self._workshop = Workshop(self.limits.max_pixels, self.metrics)
+        images = max(IMAGES_IN_MEMORY, 2 * (self.limits.max_batch or 1))
+        self._workshop = Workshop(self.limits.max_pixels, self.metrics, images)
         for model in self._served.values():
             device = model.engine.device
             if device not in self._batchers:

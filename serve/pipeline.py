@@ -7,6 +7,7 @@ small image that comes while the device has nothing to do stays in one thread al
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -25,7 +26,10 @@ SMALL_BYTES = 500_000
 
 
 class Pipeline(Generic[T]):
-    """The work for one image. `done` is its outcome; cancelled, it stops before its next stage.
+    """The work for one image. `done` is its outcome; once `stop` was called no further stage begins.
+
+    Nothing here refers back to itself when it is done: else decoded images would live until the garbage collector comes
+    by, which counts objects and not their megabytes.
 
     Args:
         place: of its request.
@@ -59,7 +63,6 @@ class Pipeline(Generic[T]):
         self._resize = resize
         self._quick = quick
         self._running: Future[Run] | None = None
-        self.done.add_done_callback(self._stop)
 
     def start(self) -> None:
         """In the event loop; returns at once."""
@@ -103,10 +106,11 @@ class Pipeline(Generic[T]):
         self._running = running
         if self.done.cancelled():
             running.cancel()
-        running.add_done_callback(lambda ran: self._ran(image, decode_ms, ran))
+        running.add_done_callback(partial(self._ran, image, decode_ms))
 
     def _ran(self, image: np.ndarray, decode_ms: float, ran: "Future[Run]") -> None:
         """In the device's thread, or in one that puts tiles together."""
+        self._running = None
         if ran.cancelled():
             return
         try:
@@ -134,6 +138,8 @@ class Pipeline(Generic[T]):
         if self.done.set_running_or_notify_cancel():
             self.done.set_exception(error)
 
-    def _stop(self, done: "Future[T]") -> None:
-        if done.cancelled() and self._running is not None:
-            self._running.cancel()
+    def stop(self) -> None:
+        """Nobody waits for `done` any more, or it is there."""
+        self.done.cancel()
+        if running := self._running:
+            running.cancel()

@@ -20,24 +20,29 @@ from semseg_app.serve.metrics import Metrics, Stage
 PIXELS_IN_MEMORY = 64_000_000
 """How many pixels are decoded at any moment, of all requests, at about 8 bytes each. Others wait as they came."""
 
+IMAGES_IN_MEMORY = 16
+"""How many images, likewise, where no call of an engine takes more than half of them: enough to keep it busy."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Workshop:
-    """What all requests share: threads that decode, threads that encode, and the pixels that fit into memory.
+    """What all requests share: threads that decode, threads that encode, and the room for decoded images.
 
     Args:
         max_pixels: largest image, width x height.
         metrics: where the stages are timed.
-        pixels_in_memory: at least `max_pixels`.
+        images: how many of them are decoded at any moment.
     """
 
-    def __init__(self, max_pixels: int, metrics: Metrics, pixels_in_memory: int = PIXELS_IN_MEMORY):
+    def __init__(self, max_pixels: int, metrics: Metrics, images: int = IMAGES_IN_MEMORY):
         self.max_pixels = max_pixels
         self.metrics = metrics
-        self._limit = max(pixels_in_memory, max_pixels)
+        self._limit = max(PIXELS_IN_MEMORY, max_pixels)
         self._used = 0
+        self._most_images = images
+        self._images = 0
         self._changed = threading.Condition()
         # Two pools: decoders may wait for memory that only a request which still has to encode gives back.
         threads = cores()
@@ -47,16 +52,18 @@ class Workshop:
         """They do little but wait; so many large images are in work at once."""
 
     def take(self, pixels: int, wait: bool = True) -> None:
-        """Block until so many more pixels fit; or take them all the same."""
+        """Block until one more image of so many pixels fits; or take it all the same."""
         with self._changed:
             if wait:
-                self._changed.wait_for(lambda: self._used + pixels <= self._limit)
+                self._changed.wait_for(lambda: self._images < self._most_images and self._used + pixels <= self._limit)
             self._used += pixels
+            self._images += 1
 
     def give_back(self, pixels: int) -> None:
-        """They were let go of."""
+        """It was let go of."""
         with self._changed:
             self._used -= pixels
+            self._images -= 1
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -115,7 +122,8 @@ class Place:
         self._places.taken -= 1
         with self._lock:
             self._left = True
-            self.workshop.give_back(self._pixels)
+            if self._pixels:
+                self.workshop.give_back(self._pixels)
 
     async def decode(self, data: bytes, resize: Resize | None = None) -> np.ndarray:
         """Encoded image -> uint8 RGB `[H, W, 3]`, in a thread; once a place. As `decode_image`, which see.
