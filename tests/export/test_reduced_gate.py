@@ -43,9 +43,7 @@ def short() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evidence_module, "GENERATED_SIZE", (120, 200))
         patch.setattr(verify_module, "TIMED_RUNS", 1)
-        patch.setattr(
-            "semseg_app.machine.cores", lambda: 1
-        )  # threads that share a busy core wait for each other
+        patch.setattr("semseg_app.machine.cores", lambda: 1)  # threads that share a busy core wait for each other
         # Of a random network's pixels one in a thousand is a tie within fp16's rounding, of a trained one's far fewer.
         patch.setitem(GATES, "fp16", GATES["fp16"]._replace(agreement=0.998))
         yield

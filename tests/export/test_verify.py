@@ -46,9 +46,7 @@ app.command()(export)
 @pytest.fixture(autouse=True)
 def small_photos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence_module, "GENERATED_SIZE", (120, 200))
-    monkeypatch.setattr(
-        "semseg_app.machine.cores", lambda: 1
-    )  # threads that share a busy core wait for each other
+    monkeypatch.setattr("semseg_app.machine.cores", lambda: 1)  # threads that share a busy core wait for each other
 
 
 @pytest.fixture
