@@ -90,6 +90,7 @@ def row(mask: np.ndarray | None, photo: bytes | None = None, path: str | None = 
     }
 
 
+@pytest.mark.slow
 def test_other_people_s_columns(hub: StandIn, machine: Callable[..., Machine], foreign: Callable[..., None]) -> None:
     mask = np.zeros((8, 12), np.uint8)
     mask[:, 6:], mask[0] = 7, 255

@@ -18,9 +18,13 @@ def test_known_encoders():
     assert RESNET.license == "bsd-3-clause"
     assert SEGFORMER.license == "nvidia-source-code-license-segformer"
     assert encoder_weights("resnet50", "swsl").license == "cc-by-nc-4.0"
+    assert encoder_weights("somebody-s-own", "imagenet").license is None
+
+
+@pytest.mark.slow  # importing timm takes seconds
+def test_timm_says_its_own() -> None:
     assert encoder_weights("tu-swin_tiny_patch4_window7_224.ms_in1k", "imagenet").license == "mit"
     assert encoder_weights("tu-convnextv2_tiny.fcmae_ft_in1k", "imagenet").license == "cc-by-nc-4.0"
-    assert encoder_weights("somebody-s-own", "imagenet").license is None
 
 
 def test_permissive_weights_leave_the_choice():
