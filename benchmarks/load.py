@@ -4,8 +4,8 @@
     python benchmarks/load.py URL FILE --seconds 5 --rate 40 [--poisson]   # 40 a second, whatever comes back
     python benchmarks/load.py URL FILE --seconds 5 --rate 40 --concurrency 64   # no more than 64 at a time
 
-Prints one line of JSON: answers a second, statuses, and the percentiles of milliseconds from sending (with --rate: from
-when it should have been sent) to the last byte, over all answers and over those that are 200.
+Prints one line of JSON: answers a second, statuses, and the percentiles of milliseconds to the last byte of what is 200
+and of what is not; from sending, or with --rate alone from when the request should have been sent.
 """
 
 import argparse
@@ -83,7 +83,7 @@ async def open_loop(client: Client, rate: float, seconds: float, poisson: bool, 
     while due < end:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         if most is None or len(tasks) < most:
-            tasks.add(task := asyncio.create_task(client.ask(due)))
+            tasks.add(task := asyncio.create_task(client.ask(due if most is None else None)))
             task.add_done_callback(tasks.discard)
         due += random.expovariate(rate) if poisson else 1 / rate
     await asyncio.gather(*tasks)
