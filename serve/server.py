@@ -102,6 +102,9 @@ def run_server(
         app,
         log_level="warning",
         access_log=False,
+        # uvloop is quicker by a tenth, but takes one connection a turn of its loop: under a flood of new connections
+        # they would wait for seconds to be told 429. This one takes all that there are.
+        loop="asyncio",
         server_header=False,
         timeout_graceful_shutdown=SECONDS_TO_FINISH,
     )
