@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_models import METADATA
 from tiny_models import make_graph as make_graph
 
 from semseg_app.errors import UserError
@@ -115,27 +117,44 @@ def test_sigterm_under_load_loses_nothing_that_was_accepted(encoded, photo):
     assert "Traceback" not in errors
 
 
-def test_ready_again_within_ten_seconds_of_a_kill(make_graph):
-    """The command itself, on an exported graph."""
-    graph = make_graph()
+@contextlib.contextmanager
+def serving(graph: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`semseg serve` itself, ready: (process, address)."""
     command = [Path(sys.executable).with_name("semseg"), "serve", graph, "--port", "0", "--no-demo"]
-    for _ in range(2):
-        began = time.monotonic()
-        server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        try:
-            while "API: " not in (line := server.stderr.readline()):
-                assert server.poll() is None
-            url = line.split("API: ")[1].split("/docs")[0]
-            status = 0
-            while status != 200:
-                with contextlib.suppress(httpx.TransportError):
-                    status = httpx.get(f"{url}/health/ready").status_code
-                time.sleep(0.01)
-            seconds = time.monotonic() - began
-        finally:
-            server.kill()
-            server.communicate()
-    assert seconds < 10
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        while "API: " not in (line := server.stderr.readline()):
+            assert server.poll() is None
+        url = line.split("API: ")[1].split("/docs")[0]
+        status = 0
+        while status != 200:
+            with contextlib.suppress(httpx.TransportError):
+                status = httpx.get(f"{url}/health/ready").status_code
+            time.sleep(0.01)
+        yield server, url
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def test_ready_again_within_ten_seconds_of_a_kill_and_sighup_loads_what_is_there_then(make_graph, tmp_path):
+    graph = make_graph()
+    with serving(graph):
+        pass
+    began = time.monotonic()
+    with serving(graph) as (server, url):
+        assert time.monotonic() - began < 10
+
+        def classes() -> list[str]:
+            return [entry["name"] for entry in httpx.get(f"{url}/v1/models").json()["models"][0]["classes"]]
+
+        assert classes() == METADATA["labels"]["classes"]
+        labels = METADATA["labels"] | {"classes": ["rot", "grün", "blau"]}
+        make_graph(tmp_path / "new.onnx", METADATA | {"labels": labels}).replace(graph)
+        server.send_signal(signal.SIGHUP)
+        while classes() == METADATA["labels"]["classes"]:
+            time.sleep(0.02)
+        assert classes() == ["rot", "grün", "blau"]
 
 
 def test_an_address_that_cannot_be_had_is_one_line():
