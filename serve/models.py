@@ -49,7 +49,7 @@ class Limits(NamedTuple):
     timeout_s: float = TIMEOUT_S
     """From when an image is decoded until its answer is there; later it is refused."""
     max_batch: int | None = None
-    """Images a call of an engine; None = 1 on a CPU, which gains nothing from more, and MAX_BATCH_ON_GPU elsewhere."""
+    """Images a call of an engine; None = 1 on a CPU, which gains little from more, and MAX_BATCH_ON_GPU elsewhere."""
     max_delay_s: float = MAX_DELAY_S
     """How long an image waits for others to share a call with, and only while others are on their way."""
 
