@@ -62,6 +62,8 @@ class Job:
         self.options = options
         self.folder = folder / self.id
         self.state: State = "waiting"
+        self.outcome: State = "failed"
+        """What `state` becomes once its thread has left it and everything that belongs to the end is done."""
         self.height = self.width = 0
         self.progress = 0.0
         self.engine: Engine | None = None
@@ -156,6 +158,7 @@ class Jobs:
             shutil.rmtree(job.folder, ignore_errors=True)  # dropped while its thread still wrote
             return
         job.expires_at = time.monotonic() + self.limits.keep_s
+        job.state = job.outcome
         asyncio.get_running_loop().call_later(self.limits.keep_s, self._forget, job)
         finished = [job for job in self._jobs.values() if job.is_finished]
         for oldest in sorted(finished, key=lambda job: job.expires_at or 0)[: -self.limits.finished]:
@@ -181,7 +184,7 @@ class _Filtered:
 
 
 def _run(job: Job) -> None:
-    """In the jobs' thread. The state says how it went."""
+    """In the jobs' thread. `outcome` and `error` say how it went."""
     if job.wanted.cancelled():
         return
     job.state = "running"
@@ -194,13 +197,13 @@ def _run(job: Job) -> None:
             job.progress = share
 
         job.result = segment_large(job.image, predictor, job.mask, progress=progress)
-        job.state = "done"
+        job.outcome = "done"
     except CancelledError:
-        job.state = "failed"
+        pass  # nobody asks any more
     except UserError as error:
-        job.error, job.state = _without_path(error, job.folder), "failed"
+        job.error = _without_path(error, job.folder)
     except Exception:
-        job.error, job.state = "internal error; the server's log has the details under this job's id", "failed"
+        job.error = "internal error; the server's log has the details under this job's id"
         raise
     finally:
         job.image.unlink(missing_ok=True)
