@@ -103,16 +103,19 @@ def draw_pareto(rows: Sequence[Row], path: Path) -> None:
         front = pareto_front([(row.p50_ms or 0, 100 * (row.miou or 0)) for row in points])
         if front:
             axes.plot(*zip(*front, strict=True), color="#94a3b8", zorder=1)
-        for place, row in enumerate(sorted(points, key=lambda row: row.p50_ms or 0)):
+        several = len({row.model for row in points}) > 1
+        for row in sorted(points, key=lambda row: row.p50_ms or 0):
             score = 100 * (row.miou or 0)
             style = {"color": COLOURS.get(row.engine, "#475569"), "marker": MARKERS.get(row.precision, "x")}
-            axes.scatter(row.p50_ms, score, s=36, zorder=2, **style)
-            text = f"{row.model}\n{row.engine} {row.precision}"
-            # Neighbours often have the same mIoU: one name above its point, the next below.
-            offset, side = ((0, 6), "bottom") if place % 2 == 0 else ((0, -6), "top")
-            where = {"xytext": offset, "textcoords": "offset points", "ha": "center", "va": side}
-            axes.annotate(text, (row.p50_ms, score), fontsize=6, **where)
-        axes.margins(0.2)
+            text = f"{row.model}, " * several + f"{row.engine} {row.precision}"
+            axes.scatter(row.p50_ms, score, s=36, zorder=2, label=text, **style)
+        if points:
+            axes.legend(fontsize=7)
+            # A hundredth of a point must not look like a fall: at least two points from bottom to top.
+            scores = [100 * (row.miou or 0) for row in points]
+            middle, reach = (max(scores) + min(scores)) / 2, max(1.0, 0.7 * (max(scores) - min(scores)))
+            axes.set_ylim(middle - reach, middle + reach)
+        axes.margins(x=0.2)
         latencies = [row.p50_ms or 0 for row in points]
         if points and max(latencies) > 10 * min(latencies):
             axes.set_xscale("log")
