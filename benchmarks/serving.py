@@ -1,12 +1,14 @@
 """Requests a second and latencies of `semseg serve`, LitServe, plain FastAPI and the bare loop: one run, one graph.
 
     python benchmarks/serving.py [--graph GRAPH.onnx] [--seconds 2] [--rounds 3] [--json RESULT.json]
+    python benchmarks/serving.py --graph MODEL/onnx/model.onnx --ours MODEL/onnx/model-int8.onnx --engine openvino
 
 A 480x360 JPEG goes in as a form, a PNG mask comes out; server and client share the machine's cores. Without --graph it
 measures two that it makes itself: DeepLabV3+ on ResNet-18 with random weights (needs the extra `export`), and one that
 computes nearly nothing, so that what is left is the server. LitServe is measured where it is installed
-(pip install litserve). Then, for `semseg serve` alone: p99 at 80 % of the load that it can take against p99 unloaded,
-with even and with random (Poisson) arrivals; and five times that load, with statuses and growth of memory.
+(pip install litserve). With --ours, `semseg serve` has that graph while the others have GRAPH. Then, for `semseg serve`
+alone: p99 at 80 % of the load that it can take against p99 unloaded, with even and with random (Poisson) arrivals; and
+five times that load, with statuses and growth of memory.
 
 Other programs on the machine move every figure, so compare within one run: in each round every server has its turn,
 and what is shown are medians over the rounds, of ratios too.
@@ -93,7 +95,7 @@ def make_nearly_empty(path: Path) -> Path:
 
 
 @contextmanager
-def running(rival: str, graph: Path, codec: str) -> Iterator[tuple[str, int]]:
+def running(rival: str, graph: Path, codec: str, engine: str = "onnxruntime") -> Iterator[tuple[str, int]]:
     """A server of its own process: (address that segments, process id)."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -105,7 +107,7 @@ def running(rival: str, graph: Path, codec: str) -> Iterator[tuple[str, int]]:
             "serve",
             str(graph),
             "--engine",
-            "onnxruntime",
+            engine,
             "--device",
             "cpu",
             "--no-demo",
@@ -161,9 +163,9 @@ def resident_mib(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def under_pressure(graph: Path, photo: Path, seconds: float) -> dict[str, Any]:
+def under_pressure(graph: Path, photo: Path, seconds: float, engine: str) -> dict[str, Any]:
     """Of `semseg serve`: latencies at 80 % of what it takes, and what becomes of five times as much."""
-    with running("ours", graph, "ours") as (url, pid):
+    with running("ours", graph, "ours", engine) as (url, pid):
         load(url, photo, 1, "--concurrency", 4)
         unloaded = load(url, photo, seconds, "--concurrency", 1)
         capacity = float(load(url, photo, seconds, "--concurrency", 16)["per_second"])
@@ -181,18 +183,22 @@ def under_pressure(graph: Path, photo: Path, seconds: float) -> dict[str, Any]:
         }
 
 
-def compare(graph: Path, photo: Path, rivals: list[str], codec: str, seconds: float, rounds: int) -> dict[str, Any]:
+def compare(graph: Path, ours: Path, photo: Path, rivals: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
     """All servers up at once; in each round every one in turn, at every concurrency, and the bare loop."""
     result: dict[str, Any] = {"bare": [], **{rival: {count: [] for count in CONCURRENCY} for rival in rivals}}
     with ExitStack() as stack:
-        urls = {rival: stack.enter_context(running(rival, graph, codec))[0] for rival in rivals}
+        graphs = {rival: ours if rival == "ours" else graph for rival in rivals}
+        urls = {
+            rival: stack.enter_context(running(rival, graphs[rival], arguments.codec, arguments.engine))[0]
+            for rival in rivals
+        }
         for url in urls.values():
             load(url, photo, 1, "--concurrency", 4)
-        for _ in range(rounds):
-            result["bare"].append(bare(graph, photo, codec, seconds))
+        for _ in range(arguments.rounds):
+            result["bare"].append(bare(graph, photo, arguments.codec, arguments.seconds))
             for count in CONCURRENCY:
                 for rival, url in urls.items():
-                    result[rival][count].append(load(url, photo, seconds, "--concurrency", count))
+                    result[rival][count].append(load(url, photo, arguments.seconds, "--concurrency", count))
     return result
 
 
@@ -220,10 +226,13 @@ def show(name: str, result: dict[str, Any], rivals: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--graph", type=Path, help="an exported graph; else the two that it makes")
+    parser.add_argument("--ours", type=Path, help="what `semseg serve` has in its place, such as its int8 graph")
     parser.add_argument("--seconds", type=float, default=2, help="of every single measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rivals", nargs="*", choices=["plain", "litserve"], default=["plain", "litserve"])
     parser.add_argument("--codec", choices=["ours", "pillow"], default="ours", help="of the rivals and the bare loop")
+    parser.add_argument("--engine", default="onnxruntime", help="of `semseg serve`")
+    parser.add_argument("--pressure-seconds", type=float, default=8, help="of each load that is not as much as goes")
     parser.add_argument("--no-pressure", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -243,9 +252,10 @@ def main() -> None:
             }
         )
         for title, graph in graphs.items():
-            result = compare(graph, photo, rivals, arguments.codec, arguments.seconds, arguments.rounds)
+            ours = arguments.ours or graph
+            result = compare(graph, ours, photo, rivals, arguments)
             if not arguments.no_pressure:
-                result["pressure"] = under_pressure(graph, photo, arguments.seconds)
+                result["pressure"] = under_pressure(ours, photo, arguments.pressure_seconds, arguments.engine)
             results[title] = result
             show(title, result, rivals)
     if arguments.json:

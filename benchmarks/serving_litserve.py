@@ -6,9 +6,7 @@ from typing import Any
 import litserve as ls
 import numpy as np
 from fastapi import Request, Response
-from serving_rivals import Codec
-
-from semseg_app.inference.engines import open_engine
+from serving_rivals import Codec, Session
 
 
 class Segment(ls.LitAPI):  # type: ignore[misc]
@@ -19,8 +17,7 @@ class Segment(ls.LitAPI):  # type: ignore[misc]
         self._graph, self._codec = graph, codec
 
     def setup(self, device: str) -> None:
-        self.engine = open_engine(self._graph, "onnxruntime", "cpu")
-        self.way = Codec(self._codec, self.engine)
+        self.session, self.way = Session(self._graph), Codec(self._codec, self._graph)
 
     def decode_request(self, request: Request) -> np.ndarray:
         return self.way.decode(request["image"].file.read())
@@ -29,7 +26,7 @@ class Segment(ls.LitAPI):  # type: ignore[misc]
         return np.stack(inputs)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        return self.engine.infer(x).classes
+        return self.session.classes(x)
 
     def unbatch(self, output: np.ndarray) -> list[np.ndarray]:
         return list(output)

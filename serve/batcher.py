@@ -56,9 +56,21 @@ class _Item(NamedTuple):
     future: "Future[Run]"
     asked: float
 
-    def goes_with(self, other: "_Item") -> bool:
+    def goes_with(self, other: "_Item | _Whole") -> bool:
         """Whether both fit into one call."""
-        return self.engine is other.engine and self.image.shape == other.image.shape
+        return isinstance(other, _Item) and self.engine is other.engine and self.image.shape == other.image.shape
+
+
+class _Whole(NamedTuple):
+    """Work that waits for its turn like an image, and calls the engine itself."""
+
+    work: Callable[[], None]
+    future: "Future[Run]"
+    asked: float
+
+    def goes_with(self, other: object) -> bool:
+        """It goes alone."""
+        return False
 
 
 class Lane:
@@ -73,7 +85,7 @@ class Lane:
         self.coming = 0
         """Images that will be in the queue in a moment: they are being decoded."""
         self._batcher = batcher
-        self._waiting: deque[_Item] = deque()
+        self._waiting: deque[_Item | _Whole] = deque()
         self._used_s = 0.0
         """Time on the device, as far as it counts for whose turn it is."""
         self.seconds_per_image = 0.0
@@ -114,29 +126,46 @@ class Lane:
         with self._batcher.lock:
             if engine is None:
                 self.refuse_when_full()
-            if self._batcher.closed:
-                raise RuntimeError("the server is stopping")
-            if not self._waiting:
-                # Time that it did not ask for is not saved up.
-                self._used_s = max(self._used_s, self._batcher.clock_s)
-            self._waiting.append(item)
+            self._append(item)
         self._batcher.wake()
         future.add_done_callback(self._forget_cancelled)
         return future
 
-    def alone(self, work: Callable[[], None]) -> bool:
-        """Have the worker do `work` for this model if it has nothing else to do; False if it has."""
-        return self._batcher.errand_if_idle(work)
+    def submit_whole(self, work: Callable[[], None]) -> "Future[Run] | None":
+        """Have the worker do all of `work` when its turn comes, and call `run_now` in it. `work` raises nothing.
+
+        Returns a future to cancel it with while it waits, which gets no result; or None when others had better prepare
+        the image: the worker is busy, and they have cores to do it on. Overloaded when the queue is full.
+        """
+        future: Future[Run] = Future()
+        with self._batcher.lock:
+            if not (self._batcher.does_it_all or self._batcher.has_nothing_to_do()):
+                return None
+            self.refuse_when_full()
+            self._append(_Whole(work, future, time.perf_counter()))
+        self._batcher.wake()
+        future.add_done_callback(self._forget_cancelled)
+        return future
 
     def nobody_waits(self) -> bool:
         """Whether the worker would have nothing to do now."""
         return not self._batcher.anything_waits()
 
-    def run_now(self, image: np.ndarray) -> "Future[Run]":
-        """In the worker's thread alone, within an errand: run uint8 RGB `[H, W, 3]`, which the engine takes at once."""
-        item = _Item(image, self.engine, Future(), time.perf_counter())
+    def run_now(self, image: np.ndarray, waited_s: float) -> Run:
+        """For the `work` of `submit_whole`, which waited so long: run uint8 RGB `[H, W, 3]`, which the engine takes at
+        once, in this thread."""
+        item = _Item(image, self.engine, Future(), time.perf_counter() - waited_s)
         self._batcher.run(self, [item])
-        return item.future
+        return item.future.result()
+
+    def _append(self, item: _Item | _Whole) -> None:
+        """With the lock held."""
+        if self._batcher.closed:
+            raise RuntimeError("the server is stopping")
+        if not self._waiting:
+            # Time that it did not ask for is not saved up.
+            self._used_s = max(self._used_s, self._batcher.clock_s)
+        self._waiting.append(item)
 
     def refuse_when_full(self) -> None:
         """Overloaded when nothing more may wait."""
@@ -153,10 +182,10 @@ class Lane:
             with self._batcher.lock:
                 self._waiting = deque(item for item in self._waiting if item.future is not future)
 
-    def _take(self, most: int) -> list[_Item]:
+    def _take(self, most: int) -> list[_Item | _Whole]:
         """The one that waits longest and those that go with it, out of the queue. Those cancelled are dropped."""
-        batch: list[_Item] = []
-        rest: deque[_Item] = deque()
+        batch: list[_Item | _Whole] = []
+        rest: deque[_Item | _Whole] = deque()
         for item in self._waiting:
             fits = len(batch) < most and (not batch or item.goes_with(batch[0]))
             if not fits:
@@ -175,6 +204,8 @@ class Batcher:
         max_batch: images a call of an engine.
         max_delay_s: how long the first of a batch waits for others that are on their way.
         max_waiting: images that wait in one lane; more are refused.
+        does_it_all: small images are decoded and encoded by the worker even while others wait. That is the quickest way
+            where the engine has all cores: other threads would only take turns with it.
         observe: called after each call of an engine with the lane's name and the number of images.
     """
 
@@ -184,10 +215,12 @@ class Batcher:
         max_batch: int = 1,
         max_delay_s: float = MAX_DELAY_S,
         max_waiting: int = MAX_WAITING,
+        does_it_all: bool = False,
         observe: Callable[[str, int], None] = lambda lane, images: None,
     ):
         self.max_batch = max_batch
         self.max_waiting = max_waiting
+        self.does_it_all = does_it_all
         self.lock = threading.Lock()
         """Of all that follows, and of the lanes."""
         self.closed = False
@@ -225,19 +258,14 @@ class Batcher:
         self.wake()
         return future
 
-    def errand_if_idle(self, work: Callable[[], None]) -> bool:
-        """Like `errand`, if there is nothing else to do; else False. `work` raises nothing."""
-        with self.lock:
-            if not self._idle or self.closed or self.anything_waits():
-                return False
-            self._errands.append(work)
-        self.wake()
-        return True
-
     def wake(self) -> None:
         """Something changed. Not to be called with the lock held, which the worker takes first."""
         if self._idle:
             self._alarm.put(None)
+
+    def has_nothing_to_do(self) -> bool:
+        """Whether the worker waits for work. With the lock held."""
+        return self._idle and not self.anything_waits()
 
     def anything_waits(self) -> bool:
         """Whether there is more to do than what is being done."""
@@ -268,7 +296,8 @@ class Batcher:
                 patience = left if patience is None else min(patience, left)
             elif batch := lane._take(self.max_batch):
                 self.clock_s = lane._used_s
-                return partial(self.run, lane, batch), None
+                first = batch[0]
+                return first.work if isinstance(first, _Whole) else partial(self.run, lane, batch), None
         return None, patience
 
     def run(self, lane: Lane, batch: list[_Item]) -> None:

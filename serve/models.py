@@ -14,6 +14,7 @@ from semseg_app.inference.engines import BucketEngine, Engine, Prediction
 from semseg_app.inference.engines.plans import Shape
 from semseg_app.inference.predictor import Predictor
 from semseg_app.inference.tiling import TILE
+from semseg_app.machine import cores
 from semseg_app.serve.batcher import MAX_DELAY_S, MAX_WAITING, Batcher, Lane, Overloaded, Run
 from semseg_app.serve.metrics import Metrics
 from semseg_app.serve.pipeline import Pipeline, Render
@@ -29,6 +30,8 @@ MAX_PIXELS = 32_000_000
 TIMEOUT_S = 30.0
 T = TypeVar("T")
 MAX_BATCH_ON_GPU = 8
+FEW_CORES = 2
+"""So many belong to the engine and the event loop; threads that decode and encode would have none of their own."""
 
 
 class DeadlineExceeded(Exception):
@@ -155,8 +158,8 @@ class ServedModel:
         Raises what `decode_image`, `segment` and `render` raise.
         """
         pipeline = Pipeline(place, self._lane, self._submit, self._time, data, render, resize, quick)
-        pipeline.start()
         try:
+            pipeline.start()
             return await self._in_time(pipeline.done, timeout)
         except Overloaded:
             self._metrics.rejected(self.name, "overloaded")
@@ -218,13 +221,16 @@ class ServedModel:
 
     def _submit(self, image: np.ndarray) -> "Future[Run]":
         future = self._queue(image)
-        future.add_done_callback(self._time)
+        future.add_done_callback(self._time_future)
         return future
 
-    def _time(self, ran: "Future[Run]") -> None:
+    def _time_future(self, ran: "Future[Run]") -> None:
         if not ran.cancelled() and not ran.exception():
-            self._metrics.observe(self.name, "wait", ran.result().wait_ms / 1000)
-            self._metrics.observe(self.name, "infer", ran.result().infer_ms / 1000)
+            self._time(ran.result())
+
+    def _time(self, run: Run) -> None:
+        self._metrics.observe(self.name, "wait", run.wait_ms / 1000)
+        self._metrics.observe(self.name, "infer", run.infer_ms / 1000)
 
     def _queue(self, image: np.ndarray) -> "Future[Run]":
         height, width = self._largest()
@@ -282,7 +288,8 @@ class Models:
             if device not in self._batchers:
                 most = self.limits.max_batch or (1 if device == "cpu" else MAX_BATCH_ON_GPU)
                 waiting, delay = self.limits.places, self.limits.max_delay_s
-                self._batchers[device] = Batcher(f"semseg-{device}", most, delay, waiting, self.metrics.batch)
+                alone = most == 1 and device == "cpu" and cores() <= FEW_CORES
+                self._batchers[device] = Batcher(f"semseg-{device}", most, delay, waiting, alone, self.metrics.batch)
             model.attach(self._batchers[device], self._workshop, self.limits)
         self._warm_up = asyncio.create_task(self._warm_up_all())
         self._warm_up.add_done_callback(_log_failure)

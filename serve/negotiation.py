@@ -1,9 +1,10 @@
 """Which of the kinds of answer that we have does an Accept header ask for? (RFC 9110, section 12.5.1)"""
 
-from collections.abc import Sequence
+from functools import lru_cache
 
 
-def choose(accept: str | None, offers: Sequence[str]) -> str | None:
+@lru_cache(maxsize=64)
+def choose(accept: str | None, offers: tuple[str, ...]) -> str | None:
     """The offer that `accept` likes best, the earlier one among equals; None when it takes none of them.
 
     No header, or an empty one, takes anything.

@@ -25,7 +25,7 @@ class BadOption(UserError):
 class Options(BaseModel):
     """The query. Anything else in it is refused, so that a misspelt option is not silently ignored."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Annotated[
         Format | None, Field(description="Kind of answer; wins over `Accept`.", examples=["rle", "geojson"])

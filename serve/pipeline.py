@@ -2,9 +2,11 @@
 
 Each change costs: another thread has to wake, and to get Python's lock. So no stage goes through the event loop: the
 decoder's thread puts the image into the queue, and what the device's thread has done goes straight on to rendering. A
-small image that comes while the device has nothing to do stays in one thread altogether, the device's.
+small image that comes while the device has nothing to do stays in one thread altogether, the device's; on a machine of
+few cores, every small image.
 """
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -35,7 +37,7 @@ class Pipeline(Generic[T]):
         place: of its request.
         lane: of its model.
         submit: puts a decoded image of any size into the queue.
-        time: notes how long a run took.
+        note: is told of a run, for what it took.
         data: the encoded image.
         render: makes the answer.
         resize: what size the image gets.
@@ -47,7 +49,7 @@ class Pipeline(Generic[T]):
         place: Place,
         lane: Lane,
         submit: Callable[[np.ndarray], "Future[Run]"],
-        time: Callable[["Future[Run]"], None],
+        note: Callable[[Run], None],
         data: bytes,
         render: Render[T],
         resize: Resize | None,
@@ -57,24 +59,30 @@ class Pipeline(Generic[T]):
         self._place = place
         self._lane = lane
         self._submit = submit
-        self._time = time
+        self._note = note
         self._data = data
         self._render = render
         self._resize = resize
         self._quick = quick
+        self._started = 0.0
+        self._whole: Future[Run] | None = None
         self._running: Future[Run] | None = None
 
     def start(self) -> None:
         """In the event loop; returns at once."""
-        if not (self._quick and len(self._data) <= SMALL_BYTES and self._lane.alone(self._do_alone)):
+        self._started = time.perf_counter()
+        if self._quick and len(self._data) <= SMALL_BYTES:
+            self._whole = self._lane.submit_whole(self._do_whole)
+        if self._whole is None:
             self._start_decoder()
 
     def _start_decoder(self) -> None:
         self._lane.expect(1)
         self._place.workshop.decoders.submit(self._decode)
 
-    def _do_alone(self) -> None:
-        """In the device's thread, which nobody else needs now."""
+    def _do_whole(self) -> None:
+        """In the device's thread."""
+        waited_s = time.perf_counter() - self._started
         try:
             if self.done.cancelled():
                 return
@@ -82,9 +90,9 @@ class Pipeline(Generic[T]):
             if image.shape[0] * image.shape[1] > SMALL_PIXELS:  # resized to more
                 self._follow(image, decode_ms, self._submit(image))
             else:
-                running = self._lane.run_now(image)
-                self._time(running)
-                self._finish(image, decode_ms, running.result())
+                run = self._lane.run_now(image, waited_s)
+                self._note(run)
+                self._finish(image, decode_ms, run)
         except TooMuchAtOnce:
             self._start_decoder()
         except BaseException as error:
@@ -141,5 +149,6 @@ class Pipeline(Generic[T]):
     def stop(self) -> None:
         """Nobody waits for `done` any more, or it is there."""
         self.done.cancel()
-        if running := self._running:
-            running.cancel()
+        for future in (self._whole, self._running):
+            if future is not None:
+                future.cancel()

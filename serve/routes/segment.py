@@ -17,6 +17,7 @@ from semseg_app.serve.models import Models, Run, ServedModel
 from semseg_app.serve.negotiation import choose
 from semseg_app.serve.options import Format, Options
 from semseg_app.serve.places import Place
+from semseg_app.serve.routes.direct import DirectRoute
 from semseg_app.serve.routes.segment_schema import ANSWERS, REQUEST
 from semseg_app.serve.segmenter import Segmentation
 
@@ -29,7 +30,7 @@ AT_ONCE = 8
 
 def router(models: Models) -> APIRouter:
     """The route."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=DirectRoute)
 
     @routes.post("/v1/segment", responses=ANSWERS, openapi_extra=REQUEST, response_class=Response)
     async def segment(request: Request, options: Annotated[Options, Query()]) -> Response:
@@ -52,7 +53,7 @@ def router(models: Models) -> APIRouter:
 
 def _accepted(accept: str | None) -> Format:
     """The kind of answer that an Accept header asks for. HTTPException 406 when it takes none."""
-    media_type = choose(accept, list(BY_MEDIA_TYPE))
+    media_type = choose(accept, tuple(BY_MEDIA_TYPE))
     if media_type is None:
         raise HTTPException(406, f"this route answers {' or '.join(BY_MEDIA_TYPE)}; ask for one of them in Accept")
     return BY_MEDIA_TYPE[media_type]

@@ -1,5 +1,6 @@
 import json
 import re
+import time
 
 import httpx
 import numpy as np
@@ -15,6 +16,9 @@ def url(running):
     from colour_engine import ColourEngine
 
     with running(create_app(ColourEngine(), demo=False, max_pixels=100_000)) as url:
+        deadline = time.monotonic() + 30
+        while httpx.get(f"{url}/health/ready").status_code == 503 and time.monotonic() < deadline:
+            time.sleep(0.05)
         yield url
 
 

@@ -28,6 +28,12 @@ from semseg_app.serve.models import Limits, Models, Overloaded, ServedModel
 PNG = {"Content-Type": "image/png"}
 
 
+@pytest.fixture(autouse=True, params=[2, 8], ids=["two cores", "eight cores"])
+def on_a_machine_of(request, monkeypatch):
+    """Who decodes and encodes depends on how many cores there are; what comes of it does not."""
+    monkeypatch.setattr("semseg_app.serve.models.cores", lambda: request.param)
+
+
 def constant(number: int, seconds: float = 0.0) -> ColourEngine:
     """An engine that says class `number` of every pixel."""
     engine = ColourEngine(seconds)

@@ -115,6 +115,8 @@ def _open_session(path: Path, device: str, threads: int | None) -> onnxruntime.I
 def _session(path: Path, providers: list[str], threads: int | None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    # Else its threads spin for milliseconds after each run, on cores that decoders and the server could use.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     with _quiet():
