@@ -294,6 +294,11 @@ class Models:
         self._warm_up = asyncio.create_task(self._warm_up_all())
         self._warm_up.add_done_callback(_log_failure)
 
+    async def warm(self) -> None:
+        """Wait until the warm-up has passed. What it raised, when it failed."""
+        assert self._warm_up is not None
+        await self._warm_up
+
     async def stop(self) -> None:
         """Finish what was accepted, then end the threads."""
         assert self._warm_up is not None

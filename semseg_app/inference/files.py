@@ -1,0 +1,73 @@
+"""Image files through a predictor into a folder of results: what `semseg predict` does, on this machine or on many."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from semseg_app.data.dataset import read_image
+from semseg_app.errors import UserError
+from semseg_app.inference.engines import Engine
+from semseg_app.inference.predictor import Predictor
+from semseg_app.inference.results import ResultFolder
+from semseg_app.inference.strips import is_large
+
+BATCH_ON_GPU = 4
+LARGEST_OVERLAP = 128
+
+
+def make_predictor(engine: Engine, tile: int) -> Predictor:
+    """The predictor of `--tile`: the longest side that the engine gets at once, in pixels; 0 = all of an image."""
+    return Predictor(
+        engine,
+        tile or None,
+        overlap=min(LARGEST_OVERLAP, tile // 4),
+        batch_size=1 if engine.device == "cpu" else BATCH_ON_GPU,
+    )
+
+
+def segment_files(
+    files: Iterable[tuple[Path, str]],
+    predictor: Predictor,
+    results: ResultFolder,
+    failed: Callable[[Path, UserError], None],
+    taken: Callable[[Path], None] = lambda path: None,
+    rows: Callable[[Path, float], None] = lambda path, share: None,
+) -> None:
+    """Segment images, those too large for memory by strips after the others. The one that cannot be read is left out.
+
+    Args:
+        files: each with the name of its results.
+        predictor: where it has tiles, large images go by strips.
+        results: gets them.
+        failed: is told which could not be read.
+        taken: is told of each when it is its turn.
+        rows: is told how far a large one is, 0 to 1.
+    """
+    waiting: deque[tuple[Path, str, np.ndarray]] = deque()  # read, and not yet answered
+    large: list[tuple[Path, str]] = []
+
+    def readable() -> Iterator[np.ndarray]:
+        for path, name in files:
+            if predictor.tile and is_large(path):
+                large.append((path, name))
+                continue
+            taken(path)
+            try:
+                image = read_image(path)
+            except UserError as error:
+                failed(path, error)
+                continue
+            waiting.append((path, name, image))
+            yield image
+
+    for prediction in predictor.predict_many(readable()):
+        results.add(*waiting.popleft(), prediction)
+    for path, name in large:
+        try:
+            results.add_large(path, name, predictor, partial(rows, path))
+        except UserError as error:
+            failed(path, error)
+        taken(path)

@@ -1,0 +1,107 @@
+"""The API on Ray Serve: replicas of the server on the machines of a cluster, as many as the load wants.
+
+    serve run semseg_app.serve.ray_app:app model=/models/street max_replicas=4
+
+A replica is what `semseg serve --no-demo` is: the same engine, batcher, limits and answers, and it is ready once its
+warm-up has passed. Ray starts and ends replicas by how many requests each has, and spreads the requests over them.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Literal
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import AutoscalingConfig
+
+from semseg_app.hub.download import local_model
+from semseg_app.inference.engines import Engine, open_engine
+from semseg_app.serve.api import create_app
+from semseg_app.serve.batcher import MAX_WAITING
+from semseg_app.serve.models import MAX_PIXELS, TIMEOUT_S, Limits, Models, ServedModel
+
+
+class Arguments(BaseModel):
+    """What `serve run` and a config file may say; anything else is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    """Model folders or .onnx files, as every machine sees them, or Hub ids; several separated by commas."""
+    engine: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: str = "auto"
+    revision: str | None = None
+    min_replicas: int = Field(default=1, ge=0)
+    max_replicas: int = Field(default=4, ge=1)
+    target_requests: int = Field(default=8, ge=1)
+    """Requests that a replica should have; with more, Ray starts another one."""
+    upscale_delay_s: float = Field(default=30, ge=0)
+    downscale_delay_s: float = Field(default=600, ge=0)
+    places: int = Field(default=MAX_WAITING, ge=1)
+    """Requests that a replica takes in at once for one model; it answers more with 429."""
+    timeout_s: float = Field(default=TIMEOUT_S, gt=0)
+    max_batch: int | None = Field(default=None, ge=1)
+    max_pixels: int = Field(default=MAX_PIXELS, ge=1)
+    num_cpus: int = Field(default=1, ge=1)
+    """Of a replica; its engine has as many threads."""
+    num_gpus: float = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _fit(self) -> "Arguments":
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+        if self.device == "cuda" and not self.num_gpus:
+            raise ValueError("device cuda needs num_gpus=1, or Ray gives the replica no GPU")
+        return self
+
+
+def app(arguments: Arguments) -> Application:
+    """The application, for `serve run`, `serve build` and `ray.serve.run`."""
+
+    def build() -> FastAPI:
+        return _replica(arguments)
+
+    served = len(arguments.model.split(","))
+    deployment = serve.deployment(
+        name="semseg",
+        # Refusing is the replica's business, which knows how long its requests take and says when to come back. Ray
+        # refuses beyond what all replicas could refuse by themselves.
+        max_ongoing_requests=2 * served * arguments.places,
+        max_queued_requests=2 * served * arguments.places,
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=arguments.min_replicas,
+            max_replicas=arguments.max_replicas,
+            target_ongoing_requests=arguments.target_requests,
+            upscale_delay_s=arguments.upscale_delay_s,
+            downscale_delay_s=arguments.downscale_delay_s,
+        ),
+        ray_actor_options={"num_cpus": arguments.num_cpus, "num_gpus": arguments.num_gpus},
+    )(serve.ingress(build)())
+    return deployment.bind()
+
+
+def _replica(arguments: Arguments) -> FastAPI:
+    served = []
+    for source in arguments.model.split(","):
+
+        def reopen(source: str = source) -> Engine:
+            model = local_model(source.strip(), arguments.revision)
+            return open_engine(model, arguments.engine, arguments.device, arguments.num_cpus, arguments.precision)
+
+        served.append(ServedModel(reopen(), reopen=reopen))
+    limits = Limits(arguments.max_pixels, arguments.places, arguments.timeout_s, arguments.max_batch)
+    models = Models(served, limits)
+    application = create_app(models, demo=False)
+    start = application.router.lifespan_context
+
+    @asynccontextmanager
+    async def once_warm(application: FastAPI) -> AsyncIterator[None]:
+        async with start(application):
+            await models.warm()
+            yield
+
+    application.router.lifespan_context = once_warm
+    return application
