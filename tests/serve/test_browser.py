@@ -366,6 +366,8 @@ def test_the_camera(page):
     page.get_by_role("button", name="Remove Image").click()
     page.locator("#photo").get_by_label("Capture from camera").click()
     page.get_by_text("Click to Access Webcam").click()
+    # As a person would: not before there is a picture.
+    page.wait_for_function("document.querySelector('#photo video')?.videoWidth > 0")
     page.locator("#photo").get_by_label("capture photo").click()
     expect(page.locator("#result figcaption")).to_contain_text("×")
     expect(page.locator("#legend")).to_contain_text("green")
