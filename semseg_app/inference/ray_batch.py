@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -65,19 +65,23 @@ class Outcome(NamedTuple):
     """Where the table is."""
 
 
-def find_sources(named: Sequence[str], out: str) -> list[str]:
-    """The images that files, folders, globs and addresses name: absolute paths, and addresses. UserError for none."""
-    found: list[str] = []
+def find_sources(named: Sequence[str], out: str) -> dict[str, str]:
+    """The images that files, folders, globs and addresses name: absolute path or address -> as it was named.
+
+    UserError for what names none.
+    """
+    found: dict[str, str] = {}
     for text in named:
         if buckets.is_address(text):
-            found += buckets.find_images(text, leave_out=out)
+            found |= {address: address for address in buckets.find_images(text, leave_out=out)}
         else:
-            found += (str(path.resolve()) for path in inputs.find_images([text], leave_out=Path(out)))
-    return list(dict.fromkeys(found))
+            images = inputs.find_images([text], leave_out=Path(out))
+            found = {str(path.resolve()): str(path) for path in images} | found
+    return found
 
 
 def segment_on_ray(
-    sources: Sequence[str],
+    sources: Mapping[str, str],
     job: Job,
     workers: int | None = None,
     told: Callable[[int, list[dict[str, str]]], None] = lambda images, failed: None,
@@ -94,8 +98,9 @@ def segment_on_ray(
 
     UserError when the model cannot be run, or the results cannot be written.
     """
-    if not buckets.is_address(job.out):
-        job = job._replace(out=str(Path(job.out).resolve()))
+    out = job.out
+    if not buckets.is_address(out):
+        job = job._replace(out=str(Path(out).resolve()))
     if Path(job.model).exists():
         job = job._replace(model=str(Path(job.model).resolve()))
     names = inputs.result_names([_path_of(source) for source in sources])
@@ -106,7 +111,7 @@ def segment_on_ray(
     if own:
         _connect()
     try:
-        for portion in _portions(sources, names, job, workers):
+        for portion in _portions(list(sources), names, job, workers):
             if "error" in portion:
                 raise UserError(portion["error"])
             last = portion
@@ -119,7 +124,10 @@ def segment_on_ray(
     order = {source: number for number, source in enumerate(sources)}
     rows.sort(key=lambda row: order[row["file"]])
     failed.sort(key=lambda one: order[one["file"]])
-    with _Outlet(job.out) as outlet:
+    for row in (*rows, *failed):
+        row["file"] = sources[row["file"]]
+        row |= {key: out + row[key].removeprefix(job.out) for key in ("mask", "overlay") if key in row}
+    with _Outlet(out) as outlet:
         table = ResultFolder(outlet.folder, LabelSpace(**last["labels"]), overlays=False)
         table.rows = rows
         table.write_shares()
