@@ -192,6 +192,7 @@ def state_of(run: Path, step: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # tracing takes minutes where other work is done
 def test_the_exported_graph_is_that_of_a_student_without_a_teacher(tiny_dataset, teacher, tmp_path):
     """Also with contrast: heads, alignment and generator are in the checkpoint and nowhere else."""
     paths = []
