@@ -41,6 +41,8 @@ def predict(
         raise UserError(f"--tile {tile}: at least 64 pixels, or 0 for whole images")
     if workers and not ray:
         raise UserError("--workers belongs to --ray")
+    if not ray and (addresses := [text for text in (*inputs, out) if "://" in text]):
+        raise UserError(f"{addresses[0]}: buckets are read and written with --ray")
     console = Console(stderr=True, soft_wrap=True)
     failed: list[dict[str, str]] = []
 

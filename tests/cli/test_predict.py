@@ -129,3 +129,18 @@ def test_misuse_exits_with_2(
     assert message in said.err
     assert "Traceback" not in said.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["s3://bucket/photos", "-o", "out"], "s3://bucket/photos: buckets are read and written with --ray"),
+        (["photos", "-o", "gs://bucket/out"], "gs://bucket/out: buckets are read and written with --ray"),
+        (["photos", "-o", "out", "--workers", "2"], "--workers belongs to --ray"),
+    ],
+)
+def test_what_belongs_to_ray(
+    wrong: list[str], message: str, predict: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict("model", *wrong) == 2
+    assert capsys.readouterr().err == f"semseg: {message}\n"
