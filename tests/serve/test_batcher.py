@@ -111,13 +111,10 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(make):
     while len(lane):
         time.sleep(0.001)
     waiting = [lane.submit(image(2)) for _ in range(8)]
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        with pytest.raises(Overloaded, match="try again in 3 s") as refused:
-            lane.submit(image(3))
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.05
+    start = time.perf_counter()
+    with pytest.raises(Overloaded, match="try again in 3 s") as refused:
+        lane.submit(image(3))
+    assert time.perf_counter() - start < 0.05
     assert refused.value.retry_after_s == 3  # 8 images at 0.3 s
     # Parts of what was let in before are let in.
     part = lane.submit(image(4), engine)
