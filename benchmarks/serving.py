@@ -95,8 +95,10 @@ def make_nearly_empty(path: Path) -> Path:
 
 
 @contextmanager
-def running(rival: str, graph: Path, codec: str, engine: str = "onnxruntime") -> Iterator[tuple[str, int]]:
-    """A server of its own process: (address that segments, process id)."""
+def running(
+    rival: str, graph: Path, engine: str = "onnxruntime", codec: str = "ours", session: str = "default"
+) -> Iterator[tuple[str, int]]:
+    """A server of its own process: (address that segments, process id). `engine` is ours, the rest the rivals'."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -113,7 +115,7 @@ def running(rival: str, graph: Path, codec: str, engine: str = "onnxruntime") ->
             "--no-demo",
         ]
     else:
-        command = [str(HERE / "serving_rivals.py"), rival, str(graph), "--codec", codec]
+        command = [str(HERE / "serving_rivals.py"), rival, str(graph), "--codec", codec, "--session", session]
     with subprocess.Popen(
         [sys.executable, *command, "--port", str(port)], stderr=subprocess.DEVNULL, start_new_session=True
     ) as process:
@@ -150,8 +152,9 @@ def load(url: str, photo: Path, seconds: float, *options: object) -> dict[str, A
     return dict(json.loads(done.stdout))
 
 
-def bare(graph: Path, photo: Path, codec: str, seconds: float) -> float:
-    command = [HERE / "serving_rivals.py", "bare", graph, "--photo", photo, "--codec", codec, "--seconds", seconds]
+def bare(graph: Path, photo: Path, arguments: argparse.Namespace) -> float:
+    command = [HERE / "serving_rivals.py", "bare", graph, "--photo", photo, "--seconds", arguments.seconds]
+    command += ["--codec", arguments.codec, "--session", arguments.session]
     done = subprocess.run(
         [sys.executable, *(str(part) for part in command)], capture_output=True, check=True, text=True
     )
@@ -165,7 +168,7 @@ def resident_mib(pid: int) -> float:
 
 def under_pressure(graph: Path, photo: Path, seconds: float, engine: str) -> dict[str, Any]:
     """Of `semseg serve`: latencies at 80 % of what it takes, and what becomes of five times as much."""
-    with running("ours", graph, "ours", engine) as (url, pid):
+    with running("ours", graph, engine) as (url, pid):
         load(url, photo, 1, "--concurrency", 4)
         unloaded = load(url, photo, seconds, "--concurrency", 1)
         capacity = float(load(url, photo, seconds, "--concurrency", 16)["per_second"])
@@ -184,21 +187,28 @@ def under_pressure(graph: Path, photo: Path, seconds: float, engine: str) -> dic
 
 
 def compare(graph: Path, ours: Path, photo: Path, rivals: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
-    """All servers up at once; in each round every one in turn, at every concurrency, and the bare loop."""
+    """In each round every server in turn, at every concurrency, and the bare loop. The others are held meanwhile:
+    LitServe's processes ask their queues for work all the time, which takes 7 % of two cores when there is none."""
     result: dict[str, Any] = {"bare": [], **{rival: {count: [] for count in CONCURRENCY} for rival in rivals}}
     with ExitStack() as stack:
         graphs = {rival: ours if rival == "ours" else graph for rival in rivals}
-        urls = {
-            rival: stack.enter_context(running(rival, graphs[rival], arguments.codec, arguments.engine))[0]
+        servers = {
+            rival: stack.enter_context(
+                running(rival, graphs[rival], arguments.engine, arguments.codec, arguments.session)
+            )
             for rival in rivals
         }
-        for url in urls.values():
+        for url, pid in servers.values():
             load(url, photo, 1, "--concurrency", 4)
+            os.killpg(pid, signal.SIGSTOP)
         for _ in range(arguments.rounds):
-            result["bare"].append(bare(graph, photo, arguments.codec, arguments.seconds))
+            result["bare"].append(bare(graph, photo, arguments))
             for count in CONCURRENCY:
-                for rival, url in urls.items():
+                for rival, (url, pid) in servers.items():
+                    os.killpg(pid, signal.SIGCONT)
+                    load(url, photo, 0.3, "--concurrency", count)
                     result[rival][count].append(load(url, photo, arguments.seconds, "--concurrency", count))
+                    os.killpg(pid, signal.SIGSTOP)
     return result
 
 
@@ -231,6 +241,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rivals", nargs="*", choices=["plain", "litserve"], default=["plain", "litserve"])
     parser.add_argument("--codec", choices=["ours", "pillow"], default="ours", help="of the rivals and the bare loop")
+    parser.add_argument("--session", choices=["default", "ours"], default="default", help="likewise")
     parser.add_argument("--engine", default="onnxruntime", help="of `semseg serve`")
     parser.add_argument("--pressure-seconds", type=float, default=8, help="of each load that is not as much as goes")
     parser.add_argument("--no-pressure", action="store_true")

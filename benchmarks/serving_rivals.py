@@ -4,7 +4,8 @@
     python benchmarks/serving_rivals.py plain|litserve GRAPH --port PORT
 
 All of them decode and encode with this project's own codecs, so that what differs is the server; `--codec pillow` gives
-them what one would take without it. Their session is the one that ONNX Runtime makes by default.
+them what one would take without it. Their session is the one that ONNX Runtime makes by default; with `--session ours`
+its threads stop spinning after a run, like those of `semseg serve`.
 """
 
 import argparse
@@ -28,8 +29,11 @@ MAX_PIXELS = 32_000_000
 class Session:
     """Photos to class maps."""
 
-    def __init__(self, graph: Path):
-        self._session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    def __init__(self, graph: Path, kind: str):
+        options = onnxruntime.SessionOptions()
+        if kind == "ours":
+            options.add_session_config_entry("session.force_spinning_stop", "1")
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def classes(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(self._session.run(["classes"], {"images": images})[0])
@@ -58,9 +62,8 @@ class Codec:
         return buffer.getvalue()
 
 
-def bare(graph: Path, codec: str, photo: Path, seconds: float) -> None:
+def bare(session: Session, way: Codec, photo: Path, seconds: float) -> None:
     """Prints images a second of decode, session, encode, one after the other in one process."""
-    session, way = Session(graph), Codec(codec, graph)
     data = photo.read_bytes()
 
     def once() -> None:
@@ -75,7 +78,7 @@ def bare(graph: Path, codec: str, photo: Path, seconds: float) -> None:
     print(json.dumps({"per_second": round(count / (time.perf_counter() - start), 2)}))
 
 
-def plain(graph: Path, codec: str, port: int) -> None:
+def plain(session: Session, way: Codec, port: int) -> None:
     """The FastAPI application of a tutorial: a route that FastAPI runs in its threads, a lock around the session."""
     import threading
 
@@ -83,7 +86,6 @@ def plain(graph: Path, codec: str, port: int) -> None:
     from fastapi import FastAPI, UploadFile
     from fastapi.responses import Response
 
-    session, way = Session(graph), Codec(codec, graph)
     lock = threading.Lock()
     app = FastAPI()
 
@@ -102,18 +104,21 @@ def main() -> None:
     parser.add_argument("rival", choices=["bare", "plain", "litserve"])
     parser.add_argument("graph", type=Path)
     parser.add_argument("--codec", choices=["ours", "pillow"], default="ours")
+    parser.add_argument("--session", choices=["default", "ours"], default="default")
     parser.add_argument("--port", type=int)
     parser.add_argument("--photo", type=Path)
     parser.add_argument("--seconds", type=float, default=5)
     arguments = parser.parse_args()
-    if arguments.rival == "bare":
-        bare(arguments.graph, arguments.codec, arguments.photo, arguments.seconds)
-    elif arguments.rival == "plain":
-        plain(arguments.graph, arguments.codec, arguments.port)
-    else:
+    if arguments.rival == "litserve":
         from serving_litserve import litserve  # beside this file; LitServe need not be installed for the others
 
-        litserve(arguments.graph, arguments.codec, arguments.port)
+        litserve(arguments.graph, arguments.session, arguments.codec, arguments.port)
+        return
+    session, way = Session(arguments.graph, arguments.session), Codec(arguments.codec, arguments.graph)
+    if arguments.rival == "bare":
+        bare(session, way, arguments.photo, arguments.seconds)
+    else:
+        plain(session, way, arguments.port)
 
 
 if __name__ == "__main__":

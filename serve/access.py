@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from semseg_app.errors import UserError
@@ -18,6 +17,11 @@ from semseg_app.serve.middleware import BodyLimit, RequestId
 from semseg_app.serve.protocols.kserve_tensors import HEADER_LENGTH
 from semseg_app.serve.protocols.label_studio_images import INLINE_ONLY, ImageSource
 
+_ON_PAGES = {b"x-content-type-options": b"nosniff", b"referrer-policy": b"same-origin"}
+_ON_ANSWERS = _ON_PAGES | {
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"cache-control": b"no-store",
+}
 _NOT_A_PAGE = ("/v1", "/v2", "/hf", "/label-studio", "/health", "/metrics", "/openapi.json")
 
 
@@ -153,14 +157,12 @@ class SecurityHeaders:
             return
         is_page = not scope["path"].removeprefix(scope.get("root_path", "")).startswith(_NOT_A_PAGE)
 
+        wanted = _ON_PAGES if is_page else _ON_ANSWERS
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers["Referrer-Policy"] = "same-origin"
-                if not is_page:
-                    headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
-                    headers["Cache-Control"] = "no-store"
+                own = [(name, value) for name, value in message.get("headers", ()) if name not in wanted]
+                message["headers"] = [*own, *wanted.items()]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

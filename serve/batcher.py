@@ -139,13 +139,18 @@ class Lane:
         """
         future: Future[Run] = Future()
         with self._batcher.lock:
-            if not (self._batcher.does_it_all or self._batcher.has_nothing_to_do()):
+            if not (self._batcher.few_cores or self._batcher.has_nothing_to_do()):
                 return None
             self.refuse_when_full()
             self._append(_Whole(work, future, time.perf_counter()))
         self._batcher.wake()
         future.add_done_callback(self._forget_cancelled)
         return future
+
+    @property
+    def few_cores(self) -> bool:
+        """As of the batcher."""
+        return self._batcher.few_cores
 
     def nobody_waits(self) -> bool:
         """Whether the worker would have nothing to do now."""
@@ -154,9 +159,7 @@ class Lane:
     def run_now(self, image: np.ndarray, waited_s: float) -> Run:
         """For the `work` of `submit_whole`, which waited so long: run uint8 RGB `[H, W, 3]`, which the engine takes at
         once, in this thread."""
-        item = _Item(image, self.engine, Future(), time.perf_counter() - waited_s)
-        self._batcher.run(self, [item])
-        return item.future.result()
+        return self._batcher.call(self, self.engine, [image], [time.perf_counter() - waited_s])[0]
 
     def _append(self, item: _Item | _Whole) -> None:
         """With the lock held."""
@@ -204,8 +207,8 @@ class Batcher:
         max_batch: images a call of an engine.
         max_delay_s: how long the first of a batch waits for others that are on their way.
         max_waiting: images that wait in one lane; more are refused.
-        does_it_all: small images are decoded and encoded by the worker even while others wait. That is the quickest way
-            where the engine has all cores: other threads would only take turns with it.
+        few_cores: the engine has all of them: small images are decoded by the worker even while others wait. Other
+            threads would only take turns with it.
         observe: called after each call of an engine with the lane's name and the number of images.
     """
 
@@ -215,12 +218,12 @@ class Batcher:
         max_batch: int = 1,
         max_delay_s: float = MAX_DELAY_S,
         max_waiting: int = MAX_WAITING,
-        does_it_all: bool = False,
+        few_cores: bool = False,
         observe: Callable[[str, int], None] = lambda lane, images: None,
     ):
         self.max_batch = max_batch
         self.max_waiting = max_waiting
-        self.does_it_all = does_it_all
+        self.few_cores = few_cores
         self.lock = threading.Lock()
         """Of all that follows, and of the lanes."""
         self.closed = False
@@ -297,29 +300,34 @@ class Batcher:
             elif batch := lane._take(self.max_batch):
                 self.clock_s = lane._used_s
                 first = batch[0]
-                return first.work if isinstance(first, _Whole) else partial(self.run, lane, batch), None
+                return first.work if isinstance(first, _Whole) else partial(self._run, lane, batch), None
         return None, patience
 
-    def run(self, lane: Lane, batch: list[_Item]) -> None:
-        """One call of an engine, in the worker's thread. The outcome is in the futures of `batch`."""
-        engine = batch[0].engine
-        start = time.perf_counter()
+    def _run(self, lane: Lane, batch: list[_Item]) -> None:
+        """What waited, through its engine. The outcome is in the futures."""
         try:
-            images = batch[0].image[None] if len(batch) == 1 else np.stack([item.image for item in batch])
-            answer = engine.infer(images)
-            seconds = time.perf_counter() - start
-            self._observe(lane.name, len(batch))
-            planes = [Prediction(answer.classes[index], answer.confidence[index]) for index in range(len(batch))]
+            runs = self.call(lane, batch[0].engine, [item.image for item in batch], [item.asked for item in batch])
         except BaseException as error:
             for item in batch:
                 item.future.set_exception(error)
-            return
+        else:
+            for item, run in zip(batch, runs, strict=True):
+                item.future.set_result(run)
+
+    def call(self, lane: Lane, engine: Engine, images: list[np.ndarray], asked: list[float]) -> list[Run]:
+        """One call of an engine, in the worker's thread. `asked` is since when each image waits."""
+        start = time.perf_counter()
+        answer = engine.infer(images[0][None] if len(images) == 1 else np.stack(images))
+        seconds = time.perf_counter() - start
+        self._observe(lane.name, len(images))
         with self.lock:
             lane._used_s += seconds
-            each = seconds / len(batch)
+            each = seconds / len(images)
             lane.seconds_per_image += (each - lane.seconds_per_image) * (0.1 if lane.seconds_per_image else 1)
-        for item, prediction in zip(batch, planes, strict=True):
-            item.future.set_result(Run(prediction, engine, (start - item.asked) * 1000, seconds * 1000, len(batch)))
+        return [
+            Run(Prediction(classes, confidence), engine, (start - since) * 1000, seconds * 1000, len(images))
+            for classes, confidence, since in zip(answer.classes, answer.confidence, asked, strict=True)
+        ]
 
 
 def _do(work: Callable[[], None], future: "Future[None]") -> None:

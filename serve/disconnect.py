@@ -10,12 +10,15 @@ from semseg_app.serve.models import Models
 
 log = logging.getLogger("semseg.serve")
 
+WATCH_AFTER_S = 0.05
+"""What is answered within this time is answered also to who is gone: to watch costs as much as a small answer."""
+
 
 class CancelWhenGone:
     """Cancels the handler of a POST when its client closes the connection before the answer.
 
     An ASGI server says so through `receive`, which a handler has no reason to call once it has the body; so this does,
-    from the body's last part on, until the answer is on its way.
+    from WATCH_AFTER_S after the body's last part on, until the answer is on its way.
     """
 
     def __init__(self, app: ASGIApp):
@@ -24,8 +27,10 @@ class CancelWhenGone:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
             return await self.app(scope, receive, send)
+        loop = asyncio.get_running_loop()
         handler = asyncio.current_task()
         assert handler is not None
+        begin: asyncio.TimerHandle | None = None
         watcher: asyncio.Task[Message] | None = None
         gone = answered = False
 
@@ -35,14 +40,21 @@ class CancelWhenGone:
                 gone = True
                 handler.cancel()
 
-        async def receive_and_watch() -> Message:
+        def watch() -> None:
             nonlocal watcher
-            if watcher is not None:  # a handler that streams watches by itself
+            if watcher is None:
+                watcher = loop.create_task(receive())  # type: ignore[arg-type]
+                watcher.add_done_callback(stop)
+
+        async def receive_and_watch() -> Message:
+            nonlocal begin
+            if begin is not None:  # a handler that streams watches by itself
+                watch()
+                assert watcher is not None
                 return await asyncio.shield(watcher)
             message = await receive()
             if message["type"] == "http.request" and not message.get("more_body", False):
-                watcher = asyncio.create_task(receive())  # type: ignore[arg-type]
-                watcher.add_done_callback(stop)
+                begin = loop.call_later(WATCH_AFTER_S, watch)
             return message
 
         async def send_and_stop(message: Message) -> None:
@@ -60,6 +72,8 @@ class CancelWhenGone:
             log.info("a client went away before its answer")
         finally:
             answered = True  # or failed: the task goes back to the server, which must not be cancelled
+            if begin is not None:
+                begin.cancel()
             if watcher is not None:
                 watcher.cancel()
 

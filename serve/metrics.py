@@ -22,10 +22,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
+        self._requests = Counter(
             "semseg_requests", "Requests that were answered.", ["route", "status"], registry=self.registry
         )
-        self.request_seconds = Histogram(
+        self._request_seconds = Histogram(
             "semseg_request_seconds",
             "From a request's head to the end of its answer.",
             ["route"],
@@ -58,7 +58,10 @@ class Metrics:
             registry=self.registry,
         )
         ProcessCollector(registry=self.registry)
-        self._seconds = cache(self._stages.labels)  # looking a child up costs more than observing
+        # Looking a child up costs more than observing.
+        self._stage_seconds = cache(self._stages.labels)
+        self._answered = cache(self._requests.labels)
+        self._answered_seconds = cache(self._request_seconds.labels)
 
     @contextmanager
     def stage(self, model: str, stage: Stage) -> Iterator[None]:
@@ -71,7 +74,12 @@ class Metrics:
 
     def observe(self, model: str, stage: Stage, seconds: float) -> None:
         """One image took so long."""
-        self._seconds(model, stage).observe(seconds)
+        self._stage_seconds(model, stage).observe(seconds)
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """One request was, or its client went away (499)."""
+        self._answered(route, status).inc()
+        self._answered_seconds(route).observe(seconds)
 
     def batch(self, model: str, images: int) -> None:
         """One call of an engine."""
@@ -123,5 +131,4 @@ class Measure:
             await self.app(scope, receive, send_and_note)
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            self._metrics.requests.labels(route, status).inc()
-            self._metrics.request_seconds.labels(route).observe(time.perf_counter() - start)
+            self._metrics.answered(route, status, time.perf_counter() - start)

@@ -2,7 +2,7 @@
 
 import logging
 import re
-import uuid
+import secrets
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -32,7 +32,7 @@ class RequestId:
             return await self.app(scope, receive, send)
         given = Headers(scope=scope).get("x-request-id", "")
         # Only plain ids are echoed: the value ends up in logs and headers.
-        request_id = given if _PLAIN_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = given if _PLAIN_ID.fullmatch(given) else secrets.token_hex(16)
         started = False
 
         async def send_with_id(message: Message) -> None:

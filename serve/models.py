@@ -160,7 +160,8 @@ class ServedModel:
         pipeline = Pipeline(place, self._lane, self._submit, self._time, data, render, resize, quick)
         try:
             pipeline.start()
-            return await self._in_time(pipeline.done, timeout)
+            await self._in_time(pipeline.done, timeout)
+            return pipeline.answer()
         except Overloaded:
             self._metrics.rejected(self.name, "overloaded")
             raise

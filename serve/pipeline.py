@@ -2,8 +2,8 @@
 
 Each change costs: another thread has to wake, and to get Python's lock. So no stage goes through the event loop: the
 decoder's thread puts the image into the queue, and what the device's thread has done goes straight on to rendering. A
-small image that comes while the device has nothing to do stays in one thread altogether, the device's; on a machine of
-few cores, every small image.
+small image that comes while the device has nothing to do stays in one thread altogether, the device's. On a machine of
+few cores every small image does, but that the event loop renders: so both cores have about the same to do.
 """
 
 import time
@@ -25,10 +25,12 @@ Render = Callable[[np.ndarray, Run, float], T]
 SMALL_PIXELS = 1_000_000
 SMALL_BYTES = 500_000
 """What may be decoded by the device's thread: a few milliseconds of work."""
+PIXELS_IN_LOOP = 300_000
+"""What the event loop may render: it answers nobody else meanwhile."""
 
 
 class Pipeline(Generic[T]):
-    """The work for one image. `done` is its outcome; once `stop` was called no further stage begins.
+    """The work for one image. Once `done` is, `answer` has the answer; once `stop` was called no further stage begins.
 
     Nothing here refers back to itself when it is done: else decoded images would live until the garbage collector comes
     by, which counts objects and not their megabytes.
@@ -55,7 +57,7 @@ class Pipeline(Generic[T]):
         resize: Resize | None,
         quick: bool,
     ):
-        self.done: Future[T] = Future()
+        self.done: Future[None] = Future()
         self._place = place
         self._lane = lane
         self._submit = submit
@@ -64,6 +66,7 @@ class Pipeline(Generic[T]):
         self._render = render
         self._resize = resize
         self._quick = quick
+        self._answer: Callable[[], T] | None = None
         self._started = 0.0
         self._whole: Future[Run] | None = None
         self._running: Future[Run] | None = None
@@ -92,7 +95,10 @@ class Pipeline(Generic[T]):
             else:
                 run = self._lane.run_now(image, waited_s)
                 self._note(run)
-                self._finish(image, decode_ms, run)
+                if self._lane.few_cores and run.prediction.classes.size <= PIXELS_IN_LOOP:
+                    self._deliver(partial(self._rendered, image, decode_ms, run))
+                else:
+                    self._finish(image, decode_ms, run)
         except TooMuchAtOnce:
             self._start_decoder()
         except BaseException as error:
@@ -134,21 +140,36 @@ class Pipeline(Generic[T]):
         try:
             if self.done.cancelled():
                 return
-            with self._place.timed("encode"):
-                answer = self._render(image, run, decode_ms)
+            answer = self._rendered(image, decode_ms, run)
         except BaseException as error:
             self._fail(error)
         else:
-            if self.done.set_running_or_notify_cancel():
-                self.done.set_result(answer)
+            self._deliver(lambda: answer)
+
+    def _rendered(self, image: np.ndarray, decode_ms: float, run: Run) -> T:
+        with self._place.timed("encode"):
+            return self._render(image, run, decode_ms)
+
+    def _deliver(self, answer: Callable[[], T]) -> None:
+        self._answer = answer
+        if self.done.set_running_or_notify_cancel():
+            self.done.set_result(None)
+        else:
+            self._answer = None
 
     def _fail(self, error: BaseException) -> None:
         if self.done.set_running_or_notify_cancel():
             self.done.set_exception(error)
 
+    def answer(self) -> T:
+        """In the event loop, once: what came out, rendered here where that was left to be done."""
+        assert self._answer is not None
+        return self._answer()
+
     def stop(self) -> None:
-        """Nobody waits for `done` any more, or it is there."""
+        """Nobody waits for `done` any more, or `answer` was called."""
         self.done.cancel()
+        self._answer = None
         for future in (self._whole, self._running):
             if future is not None:
                 future.cancel()

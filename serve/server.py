@@ -30,7 +30,7 @@ SECONDS_TO_FINISH = 20
 SECONDS_TO_LEAVE = 1.0
 """After SIGTERM: how long the server still accepts, not ready any more and closing each connection after its answer.
 Clients that keep connections open, and balancers that look at /health/ready, go elsewhere without losing a request."""
-SWITCH_INTERVAL_S = 0.0005
+SWITCH_INTERVAL_S = 0.0002
 """How long a thread that is busy in Python keeps the others out. With the default, 5 ms, small images wait longer for
 Python's lock than for the device."""
 SECONDS_ON_ITS_WAY = 0.2

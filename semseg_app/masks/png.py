@@ -1,6 +1,7 @@
 """Class maps as PNG files."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -17,7 +18,7 @@ def indexed_png(classes: np.ndarray, palette: Palette, text: Mapping[str, str] |
 
     `text` travels in the file as compressed text chunks.
     """
-    return encode_png(classes, _table(palette), text)
+    return encode_png(classes, _table(tuple(palette)), text)
 
 
 def colour_png(classes: np.ndarray, palette: Palette) -> bytes:
@@ -32,11 +33,13 @@ def grey_png(values: np.ndarray) -> bytes:
 
 def colourise(classes: np.ndarray, palette: Palette) -> np.ndarray:
     """uint8 `[H, W]` -> uint8 RGB `[H, W, 3]`; values beyond the palette are black."""
-    coloured: np.ndarray = _table(palette)[classes]
+    coloured: np.ndarray = _table(tuple(palette))[classes]
     return coloured
 
 
-def _table(palette: Palette) -> np.ndarray:
+@lru_cache(maxsize=64)
+def _table(palette: tuple[tuple[int, int, int], ...]) -> np.ndarray:
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
+    table.flags.writeable = False
     return table

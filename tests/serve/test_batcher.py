@@ -198,7 +198,7 @@ def test_closing_finishes_what_waits_and_takes_nothing_more():
         lane.submit(image(4))
 
 
-def test_whole_work_is_for_a_worker_that_is_idle_or_does_it_all(make):
+def test_whole_work_is_for_a_worker_that_is_idle_or_has_few_cores(make):
     _, lane, _, gate, first = occupied(make)
     assert not lane.submit_whole(lambda: None)
     gate.set()
@@ -211,7 +211,7 @@ def test_whole_work_is_for_a_worker_that_is_idle_or_does_it_all(make):
 
 
 def test_whole_work_waits_its_turn_and_can_be_refused(make):
-    _, lane, engine, gate, _ = occupied(make, does_it_all=True, max_waiting=2)
+    _, lane, engine, gate, _ = occupied(make, few_cores=True, max_waiting=2)
     runs = []
     assert lane.submit_whole(lambda: runs.append(lane.run_now(image(1), waited_s=0.5)))
     second = lane.submit_whole(lambda: runs.append(lane.run_now(image(9), waited_s=0)))
