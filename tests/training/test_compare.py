@@ -102,3 +102,21 @@ def test_what_is_refused(tiny_dataset, tmp_path):
 def report(val: str) -> dict:
     last = {"teacher": {"miou": 0.5}, "student": {"miou": 0.1}}
     return {"name": "a", "steps": 1, "seconds": 1.0, "memory_mb": 1, "last": last, "data": {"val": {"hash": val}}}
+
+
+COMPARISONS = sorted((Path(__file__).parents[2] / "benchmarks" / "comparisons").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+def test_the_projects_own_comparisons_have_no_wrong_key(path, tmp_path, monkeypatch):
+    """All recipes are read before the first run begins."""
+
+    class Begun(Exception):
+        pass
+
+    def begin(*args, **kwargs):
+        raise Begun
+
+    monkeypatch.setattr("semseg_app.training.loop.train", begin)
+    with pytest.raises(Begun):
+        run_comparison(load_comparison(path), tmp_path)
