@@ -3,7 +3,8 @@
 Each change costs: another thread has to wake, and to get Python's lock. So no stage goes through the event loop: the
 decoder's thread puts the image into the queue, and what the device's thread has done goes straight on to rendering. A
 small image that comes while the device has nothing to do stays in one thread altogether, the device's. On a machine of
-few cores every small image does, but that the event loop renders: so both cores have about the same to do.
+few cores every small image does, but that the event loop renders where it keeps up: so both cores have about the same
+to do.
 """
 
 import time
@@ -95,8 +96,11 @@ class Pipeline(Generic[T]):
             else:
                 run = self._lane.run_now(image, waited_s)
                 self._note(run)
-                if self._lane.few_cores and run.prediction.classes.size <= PIXELS_IN_LOOP:
+                workshop = self._place.workshop
+                small = run.prediction.classes.size <= PIXELS_IN_LOOP
+                if self._lane.few_cores and small and not workshop.loop_is_behind():
                     self._deliver(partial(self._rendered, image, decode_ms, run))
+                    workshop.loop_is_behind = self._waits
                 else:
                     self._finish(image, decode_ms, run)
         except TooMuchAtOnce:
@@ -160,6 +164,10 @@ class Pipeline(Generic[T]):
     def _fail(self, error: BaseException) -> None:
         if self.done.set_running_or_notify_cancel():
             self.done.set_exception(error)
+
+    def _waits(self) -> bool:
+        """Whether its answer, with the image that it is made of, has not been fetched yet."""
+        return self._answer is not None
 
     def answer(self) -> T:
         """In the event loop, once: what came out, rendered here where that was left to be done."""

@@ -50,6 +50,8 @@ class Workshop:
         self.encoders = ThreadPoolExecutor(threads, "semseg-encode")
         self.tilers = ThreadPoolExecutor(4, "semseg-tiles")
         """They do little but wait; so many large images are in work at once."""
+        self.loop_is_behind: Callable[[], bool] = lambda: False
+        """Whether the event loop has yet to render what it was left last. Of the device's threads."""
 
     def take(self, pixels: int, wait: bool = True) -> None:
         """Block until one more image of so many pixels fits; or take it all the same."""
