@@ -90,13 +90,11 @@ def main() -> None:
                     start = time.process_time()
                     report = run(row, seed, arguments.data, arguments.out, arguments.overrides)
                     record(row, seed, report, time.process_time() - start)
-    print("| method | val mIoU | of each seed | teacher | coverage | agreement | CPU s | peak MB |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| method | val mIoU | of each seed | gain | EMA teacher | coverage | agreement | CPU s | peak MB |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for row in rows:
-        files = [record_file(row, seed) for seed in seeds]
-        results = [json.loads(file.read_text()) for file in files if file.exists()]
-        if results:
-            print(line(row, results))
+        if results := recorded(row, seeds):
+            print(line(row, results, recorded("ViT supervised" if row.startswith("ViT") else "supervised", seeds)))
 
 
 def run(row: str, seed: int, data: Path, out: Path, overrides: list[str]) -> dict[str, Any]:
@@ -145,20 +143,33 @@ def record_file(row: str, seed: int) -> Path:
     return RECORDS / f"{slug(row)}-{seed}.json"
 
 
+def recorded(row: str, seeds: list[int]) -> list[dict[str, Any]]:
+    """What there is of a row."""
+    files = [record_file(row, seed) for seed in seeds]
+    return [json.loads(file.read_text()) for file in files if file.exists()]
+
+
 def slug(row: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", row.lower()).strip("-")
 
 
-def line(row: str, reports: list[dict[str, Any]]) -> str:
-    """One row of the table."""
+def line(row: str, reports: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> str:
+    """One row of the table. Its gain is the mean of the differences to `baseline` with the same seed."""
     seconds = [report["cpu_seconds"] for report in reports if report.get("cpu_seconds")]
     students = [100 * report["last"]["student"]["miou"] for report in reports]
     teachers = [100 * report["last"]["teacher"]["miou"] for report in reports if "teacher" in report["last"]]
+    base = {report["seed"]: 100 * report["last"]["student"]["miou"] for report in baseline}
+    gains = [
+        score - base[report["seed"]]
+        for report, score in zip(reports, students, strict=True)
+        if report["seed"] in base and report["row"] != baseline[0]["row"]
+    ]
     pseudo = [report["last"].get("teacher", report["last"]["student"]) for report in reports]
     cells = [
         row,
         spread(students),
         ", ".join(f"{score:.1f}" for score in students),
+        f"{statistics.mean(gains):+.1f}" if gains else "",
         spread(teachers) if teachers else "",
         *(
             f"{100 * statistics.mean(one[key] for one in pseudo):.0f} %" if key in pseudo[0] else ""
