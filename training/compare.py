@@ -12,8 +12,8 @@ A comparison is one YAML file:
       alone, as long as KD: {same_time_as: KD}
 
 `{seed}` in a value is the seed: a student of seed 1 can have the teacher of seed 1. `same_time_as` gives a row as many
-steps as fit into the seconds that the other row took with the same seed, after the speed of the baseline at its own
-length.
+steps as the baseline could have made while the other row, with the same seed, made its own: by the median time of a
+step in each, since all the seconds of a run tell what else the machine did and whether it was interrupted.
 """
 
 import json
@@ -98,7 +98,7 @@ def run_comparison(
             other = comparison.rows[row].get("same_time_as")
             if other:
                 budget, measured = reports[other][-1], reports[comparison.baseline][-1]
-                steps = max(1, round(budget["seconds"] / measured["seconds"] * measured["steps"]))
+                steps = max(1, round(budget["steps"] * _step_seconds(budget) / _step_seconds(measured)))
                 recipe = _recipe(comparison, row, seed, out, steps)
             reports[row].append(_report(recipe, say))
     return reports
@@ -146,6 +146,13 @@ def tabulate(reports: dict[str, list[Report]], baseline: str | None) -> list[Row
         )
         for name, runs in reports.items()
     ]
+
+
+def _step_seconds(report: Report) -> float:
+    """UserError when an older version, which did not note it, made the report."""
+    if "step_seconds" not in report:
+        raise UserError(f"{report['recipe']['output']}: an older version made this run; remove it, and it is run again")
+    return float(report["step_seconds"])
 
 
 def _score(report: Report) -> float:

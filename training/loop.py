@@ -260,6 +260,7 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
                 _save_model(folder, config, one, role, steps, "" if primary else f"-{role}", improved=False)
             report["model"] = str(folder.path / "last")
             folder.prune()
+        report["step_seconds"] = round(folder.step_seconds(recipe.batch_size), 6)
         folder.write_report(report)
     if publisher:
         publisher.finish()

@@ -10,6 +10,7 @@ report.json          the final report
 import json
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -69,6 +70,13 @@ class RunFolder:
         """Append one line to log.jsonl."""
         with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
+
+    def step_seconds(self, batch_size: int) -> float:
+        """What a step took, by the log: the median, so neither a start nor another program on the machine moves it."""
+        lines = (json.loads(line) for line in (self.path / "log.jsonl").read_text(encoding="utf-8").splitlines())
+        return statistics.median(
+            batch_size / max(line["images_per_second"], 0.01) for line in lines if "images_per_second" in line
+        )
 
     def link(self, name: str, model: Path) -> None:
         """Let `name` ("best") point to a model folder, then delete the folders that no link points to."""

@@ -47,7 +47,9 @@ def test_rows_seeds_gains_and_equal_time(tiny_dataset, tmp_path):
     assert list(reports) == ["alone", "As long", "big batch"]
     assert [[report["recipe"]["seed"] for report in runs] for runs in reports.values()] == [[0, 1]] * 3
     for alone, longer, big in zip(*reports.values(), strict=True):
-        assert longer["steps"] == max(1, round(big["seconds"] / alone["seconds"] * alone["steps"]))
+        assert longer["steps"] == max(1, round(big["step_seconds"] / alone["step_seconds"] * big["steps"]))
+        (logged,) = (tmp_path / "out" / f"alone-{alone['recipe']['seed']}" / "log.jsonl").read_text().splitlines()[:1]
+        assert alone["step_seconds"] == pytest.approx(2 / json.loads(logged)["images_per_second"], abs=1e-6)
         assert big["recipe"]["batch_size"] == 4
         assert big["recipe"]["aims_at"] == f"seed {big['recipe']['seed']}"
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
