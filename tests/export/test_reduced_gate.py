@@ -94,8 +94,9 @@ def test_each_precision_is_verified_and_recorded_beside_the_others(model_and_dat
         assert entry["photos"] == "sure val"
         assert entry["miou"]["trained"] == 1.0, "the labels are the network's own"
     fp16, int8 = entries["onnx/model-fp16.onnx"], entries["onnx/model-int8.onnx"]
-    assert fp16["agreement"] > 0.998
-    assert 0.993 <= int8["miou"]["exported"] < 1
+    # Where the network is sure int8 may be right in every pixel; over all of them it is further off than fp16.
+    assert int8["agreement"] < 0.998 < fp16["agreement"]
+    assert 0.993 <= int8["miou"]["exported"] <= 1
 
 
 DEFECTS: dict[tuple[str, Callable[[ModelProto], None]], str] = {
