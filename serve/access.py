@@ -89,8 +89,8 @@ def check_root_path(text: str) -> str:
     return path
 
 
-def guard(app: FastAPI, access: Access, max_bytes: int, elsewhere: Mapping[str, int]) -> None:
-    """Put the gates before an application's routes. Those that are added later stand further outside.
+def limit_bodies(app: FastAPI, access: Access, max_bytes: int, elsewhere: Mapping[str, int]) -> None:
+    """Bound what an application's requests may hold, and how long they may take to arrive.
 
     Args:
         app: the application.
@@ -100,6 +100,10 @@ def guard(app: FastAPI, access: Access, max_bytes: int, elsewhere: Mapping[str, 
     """
     app.add_middleware(BodyTimeout, seconds=access.body_timeout_s)
     app.add_middleware(BodyLimit, max_bytes=max_bytes, elsewhere=elsewhere)
+
+
+def guard(app: FastAPI, access: Access) -> None:
+    """Put the gates before an application. What is added later stands further outside."""
     if access.keys is not None:
         app.add_middleware(KeysWanted, keys=access.keys)
     app.add_middleware(RequestId)
@@ -125,8 +129,6 @@ def guard(app: FastAPI, access: Access, max_bytes: int, elsewhere: Mapping[str, 
             ],
         )
     app.add_middleware(SecurityHeaders)
-    if access.root_path:
-        app.add_middleware(UnderPath, path=access.root_path)
     app.add_middleware(AccessLog)
 
 

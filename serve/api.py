@@ -15,13 +15,14 @@ from semseg_app.errors import UserError
 from semseg_app.inference.decode import ImageTooLarge, UnsupportedImage
 from semseg_app.inference.engines import Engine
 from semseg_app.serve import answers
-from semseg_app.serve.access import OPEN, Access, guard
+from semseg_app.serve.access import OPEN, Access, UnderPath, guard, limit_bodies
 from semseg_app.serve.disconnect import CancelWhenGone, CloseWhenStopping
 from semseg_app.serve.jobs import JOB_LIMITS, JobLimits, Jobs
 from semseg_app.serve.metrics import Measure
 from semseg_app.serve.middleware import problem
 from semseg_app.serve.models import MAX_PIXELS, DeadlineExceeded, Limits, Models, Overloaded, ServedModel, UnknownModel
 from semseg_app.serve.options import BadOption
+from semseg_app.serve.overload import TurnAway, too_busy
 from semseg_app.serve.protocols import huggingface, kserve, label_studio
 from semseg_app.serve.routes import jobs as job_routes
 from semseg_app.serve.routes import segment
@@ -74,17 +75,22 @@ def create_app(
         lifespan=lifespan,
         redoc_url=None,
     )
-    guard(app, access, max_bytes, {"/v1/jobs": job_limits.max_bytes})
+    segment_routes = segment.router(models)
     app.add_middleware(CancelWhenGone)
+    limit_bodies(app, access, max_bytes, {"/v1/jobs": job_limits.max_bytes})
+    app.add_middleware(TurnAway, models=models, route=segment_routes.routes[0])
+    guard(app, access)
     app.add_middleware(CloseWhenStopping, models=models)
     app.add_middleware(Measure, metrics=models.metrics)
+    if access.root_path:  # outermost: it makes a scope of its own, and Measure reads there which route answered
+        app.add_middleware(UnderPath, path=access.root_path)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(UserError, _user_problem)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
     app.add_exception_handler(Overloaded, _overloaded)
     app.add_exception_handler(DeadlineExceeded, _too_late)
 
-    app.include_router(segment.router(models))
+    app.include_router(segment_routes)
     app.include_router(job_routes.router(models, jobs))
     app.include_router(huggingface.router(models))
     app.include_router(kserve.router(models))
@@ -163,7 +169,7 @@ async def _bad_parameter(request: Request, error: Exception) -> Response:
 
 async def _overloaded(request: Request, error: Exception) -> Response:
     assert isinstance(error, Overloaded)
-    return problem(429, str(error), {"Retry-After": str(error.retry_after_s)})
+    return too_busy(error.retry_after_s)
 
 
 async def _too_late(request: Request, error: Exception) -> Response:

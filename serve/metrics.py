@@ -62,6 +62,7 @@ class Metrics:
         self._stage_seconds = cache(self._stages.labels)
         self._answered = cache(self._requests.labels)
         self._answered_seconds = cache(self._request_seconds.labels)
+        self._refused = cache(self._rejected.labels)
 
     @contextmanager
     def stage(self, model: str, stage: Stage) -> Iterator[None]:
@@ -87,7 +88,7 @@ class Metrics:
 
     def rejected(self, model: str, reason: Reason) -> None:
         """One request without an answer."""
-        self._rejected.labels(model, reason).inc()
+        self._refused(model, reason).inc()
 
     def reloaded(self, model: str, outcome: Literal["replaced", "failed"]) -> None:
         """One hot reload."""

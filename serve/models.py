@@ -96,8 +96,13 @@ class ServedModel:
 
         Overloaded when none is left.
         """
+        self.check_place()
+        return self._places.take()
+
+    def check_place(self) -> None:
+        """Overloaded, and counted as refused, when there is no place now."""
         try:
-            return self._places.take()
+            self._places.check()
         except Overloaded:
             self._metrics.rejected(self.name, "overloaded")
             raise

@@ -94,11 +94,15 @@ class Places:
         self._timeout_s = timeout_s
         self.taken = 0
 
-    def take(self) -> "Place":
-        """One of them. Overloaded when none is left. In the event loop alone."""
+    def check(self) -> None:
+        """Overloaded when none is left. In the event loop alone."""
         in_vain = self.taken > 0 and self._lane.seconds_for(self.taken + 1) > self._timeout_s
         if self.taken >= self._most or in_vain:
             raise Overloaded(self._lane.retry_after_s(self.taken))
+
+    def take(self) -> "Place":
+        """One of them. Overloaded when none is left. In the event loop alone."""
+        self.check()
         return Place(self, self._lane, self._workshop, self._model)
 
 

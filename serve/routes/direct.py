@@ -29,14 +29,17 @@ class DirectRoute(APIRoute):
         answer: Callable[[Request, Options], Coroutine[Any, Any, Response]] = self.endpoint
 
         async def handle(request: Request) -> Response:
-            query: bytes = request.scope["query_string"]
-            return await answer(request, (_remembered if len(query) <= MOST_REMEMBERED else _read)(query))
+            return await answer(request, read_options(request.scope["query_string"]))
 
         return handle
 
 
+def read_options(query: bytes) -> Options:
+    """The options of a query. RequestValidationError as FastAPI raises it, when it has others or they are not right."""
+    return (_remembered if len(query) <= MOST_REMEMBERED else _read)(query)
+
+
 def _read(query: bytes) -> Options:
-    """RequestValidationError as FastAPI raises it, when it is not one."""
     try:
         return Options.model_validate(dict(QueryParams(query)))
     except ValidationError as error:

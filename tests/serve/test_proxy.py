@@ -59,6 +59,8 @@ def test_under_a_path(encoded, photo, strip):
         use_every_kind_of_route(client, encoded(photo), "/vision/semseg")
         root = client.get("/vision/semseg/", follow_redirects=False)
         assert (root.status_code, root.headers["location"]) == (307, "docs")
+        metrics = client.get("/vision/semseg/metrics").text
+        assert 'semseg_requests_total{route="/v1/segment",status="200"}' in metrics
 
 
 NGINX = """

@@ -146,15 +146,20 @@ def test_beyond_its_places_a_model_refuses_before_it_reads(running, encoded, pho
                 start = time.perf_counter()
                 refused.append(http.post("/v1/segment", content=data, headers=PNG))
                 slowest = max(slowest, time.perf_counter() - start)
+            wrong = [http.post(f"/v1/segment?{query}", content=data).status_code for query in ("model=x", "siez=9")]
             free = pool.submit(http.post, "/v1/segment?model=free", content=data, headers=PNG)
             gate.set()
         assert {answer.status_code for answer in refused} == {429}
         assert slowest < 0.05, slowest
         assert refused[0].headers["retry-after"].isdecimal()
+        assert refused[0].headers["x-content-type-options"] == "nosniff"
+        assert len({answer.headers["x-request-id"] for answer in refused}) == 20
+        assert wrong == [404, 422]
         assert "too many requests are waiting; try again in " in refused[0].json()["error"]
         assert free.result().status_code == 200
         assert [request.result().status_code for request in asked] == [200] * 4
         assert series(http)["semseg_rejected_total", "colours", "overloaded"] == 20
+        assert series(http)["semseg_requests_total", "/v1/segment", "429"] == 20
 
 
 def test_who_would_wait_in_vain_is_refused_at_once(running, encoded, photo):
