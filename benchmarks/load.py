@@ -197,14 +197,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         open_loop(client, arguments.rate, arguments.seconds, arguments.poisson, arguments.concurrency)
     elapsed = time.perf_counter() - start
     client.close()
-    good = [seconds for status, seconds in client.seen if status == 200]
+    good: list[float] = [seconds for status, seconds in client.seen if status == 200]
     refused = [seconds for status, seconds in client.seen if status != 200]
     return {
         "per_second": round(len(good) / elapsed, 2),
         "statuses": dict(Counter(status for status, _ in client.seen)),
         **percentiles(good),
         "refused": percentiles(refused),
-    }
+    } | ({"each_ms": [round(1000 * seconds, 2) for seconds in good]} if arguments.each else {})
 
 
 def main() -> None:
@@ -216,6 +216,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float)
     parser.add_argument("--poisson", action="store_true")
     parser.add_argument("--field", default="image")
+    parser.add_argument("--each", action="store_true", help="also print every answer's milliseconds")
     print(json.dumps(measure(parser.parse_args())))
 
 

@@ -7,8 +7,9 @@ A 480x360 JPEG goes in as a form, a PNG mask comes out; server and client share 
 measures two that it makes itself: DeepLabV3+ on ResNet-18 with random weights (needs the extra `export`), and one that
 computes nearly nothing, so that what is left is the server. LitServe is measured where it is installed
 (pip install litserve). With --ours, `semseg serve` has that graph while the others have GRAPH. Then, for `semseg serve`
-alone: p99 at 80 % of the load that it can take against p99 unloaded, with even and with random (Poisson) arrivals; and
-five times that load, with statuses and growth of memory.
+alone: p99 at 80 % of the load that it can take against p99 unloaded, with even and with random (Poisson) arrivals, in
+turn with a loop without a server that gets the same even arrivals, for what of it is the machine's; and five times that
+load, with statuses and growth of memory.
 
 Other programs on the machine move every figure, so compare within one run: in each round every server has its turn,
 and what is shown are medians over the rounds, of ratios too.
@@ -152,13 +153,16 @@ def load(url: str, photo: Path, seconds: float, *options: object) -> dict[str, A
     return dict(json.loads(done.stdout))
 
 
+def without_server(kind: str, graph: Path, photo: Path, seconds: float, *options: object) -> dict[str, Any]:
+    """What serving_rivals.py prints of a loop of this kind."""
+    command = [sys.executable, HERE / "serving_rivals.py", kind, graph, "--photo", photo, "--seconds", seconds]
+    done = subprocess.run([str(part) for part in [*command, *options]], capture_output=True, check=True, text=True)
+    return dict(json.loads(done.stdout))
+
+
 def bare(graph: Path, photo: Path, arguments: argparse.Namespace) -> float:
-    command = [HERE / "serving_rivals.py", "bare", graph, "--photo", photo, "--seconds", arguments.seconds]
-    command += ["--codec", arguments.codec, "--session", arguments.session]
-    done = subprocess.run(
-        [sys.executable, *(str(part) for part in command)], capture_output=True, check=True, text=True
-    )
-    return float(json.loads(done.stdout)["per_second"])
+    options = "--codec", arguments.codec, "--session", arguments.session
+    return float(without_server("bare", graph, photo, arguments.seconds, *options)["per_second"])
 
 
 def resident_mib(pid: int) -> float:
@@ -166,21 +170,42 @@ def resident_mib(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def under_pressure(graph: Path, photo: Path, seconds: float, engine: str) -> dict[str, Any]:
-    """Of `semseg serve`: latencies at 80 % of what it takes, and what becomes of five times as much."""
+def p99(each_ms: list[float]) -> float:
+    return sorted(each_ms)[int(0.99 * len(each_ms))]
+
+
+def under_pressure(graph: Path, photo: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Of `semseg serve`: latencies at 80 % of what it takes, and what becomes of five times as much.
+
+    The machine's speed moves, so in each round every kind of load has its turn; a latency is that of all rounds.
+    """
+    seconds, engine = arguments.pressure_seconds, arguments.engine
+    each: dict[str, list[float]] = {name: [] for name in ("unloaded", "even", "poisson", "loop", "loop_even")}
     with running("ours", graph, engine) as (url, pid):
         load(url, photo, 1, "--concurrency", 4)
-        unloaded = load(url, photo, seconds, "--concurrency", 1)
-        capacity = float(load(url, photo, seconds, "--concurrency", 16)["per_second"])
-        even = load(url, photo, seconds, "--rate", 0.8 * capacity)
-        poisson = load(url, photo, seconds, "--rate", 0.8 * capacity, "--poisson")
+        for _ in range(arguments.pressure_rounds):
+            capacity = float(load(url, photo, seconds, "--concurrency", 16)["per_second"])
+            for name, options in {
+                "unloaded": ("--concurrency", 1),
+                "even": ("--rate", 0.8 * capacity),
+                "poisson": ("--rate", 0.8 * capacity, "--poisson"),
+            }.items():
+                each[name] += load(url, photo, seconds, "--each", *options)["each_ms"]
+            for name, options in {"loop": (), "loop_even": ("--rate", 0.8 * capacity)}.items():
+                loop = without_server("steady", graph, photo, seconds, "--engine", engine, *options)
+                each[name] += loop["each_ms"]
         before = resident_mib(pid)
         overload = load(url, photo, seconds, "--rate", 5 * capacity, "--concurrency", 512)
         return {
             "capacity_per_second": capacity,
-            "p99_unloaded_ms": unloaded["p99_ms"],
-            "p99_at_80_percent_even_ms": even["p99_ms"],
-            "p99_at_80_percent_poisson_ms": poisson["p99_ms"],
+            "requests_at_80_percent": len(each["even"]),
+            "p50_unloaded_ms": median(each["unloaded"]),
+            "p50_at_80_percent_ms": median(each["even"]),
+            "p99_unloaded_ms": p99(each["unloaded"]),
+            "p99_at_80_percent_even_ms": p99(each["even"]),
+            "p99_at_80_percent_poisson_ms": p99(each["poisson"]),
+            "without_server_p99_ms": p99(each["loop"]),
+            "without_server_p99_at_80_percent_even_ms": p99(each["loop_even"]),
             "overload": overload,
             "resident_growth_mib": round(resident_mib(pid) - before, 1),
         }
@@ -244,6 +269,7 @@ def main() -> None:
     parser.add_argument("--session", choices=["default", "ours"], default="default", help="likewise")
     parser.add_argument("--engine", default="onnxruntime", help="of `semseg serve`")
     parser.add_argument("--pressure-seconds", type=float, default=8, help="of each load that is not as much as goes")
+    parser.add_argument("--pressure-rounds", type=int, default=6)
     parser.add_argument("--no-pressure", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -266,7 +292,7 @@ def main() -> None:
             ours = arguments.ours or graph
             result = compare(graph, ours, photo, rivals, arguments)
             if not arguments.no_pressure:
-                result["pressure"] = under_pressure(ours, photo, arguments.pressure_seconds, arguments.engine)
+                result["pressure"] = under_pressure(ours, photo, arguments)
             results[title] = result
             show(title, result, rivals)
     if arguments.json:

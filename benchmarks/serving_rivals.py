@@ -1,6 +1,7 @@
 """What else one would write around the same graph: a bare loop, plain FastAPI, LitServe with batching.
 
     python benchmarks/serving_rivals.py bare GRAPH --photo FILE --seconds 5
+    python benchmarks/serving_rivals.py steady GRAPH --photo FILE --seconds 5 --rate 6 [--engine openvino]
     python benchmarks/serving_rivals.py plain|litserve GRAPH --port PORT
 
 All of them decode and encode with this project's own codecs, so that what differs is the server; `--codec pillow` gives
@@ -78,6 +79,26 @@ def bare(session: Session, way: Codec, photo: Path, seconds: float) -> None:
     print(json.dumps({"per_second": round(count / (time.perf_counter() - start), 2)}))
 
 
+def steady(graph: Path, engine: str, photo: Path, seconds: float, rate: float | None) -> None:
+    """Prints the milliseconds of each image that is due `rate` times a second, or when the last one is done.
+
+    The same work with the same engine as in `semseg serve`, in one thread and without a server: what is late here is
+    late because of the machine.
+    """
+    runs = open_engine(graph, engine, "cpu")
+    data, palette = photo.read_bytes(), runs.labels.palette
+    each = []
+    due = time.perf_counter()
+    end = due + seconds
+    while due < end:
+        time.sleep(max(0.0, due - time.perf_counter()))
+        indexed_png(runs.infer(decode_image(data, MAX_PIXELS)[None]).classes[0], palette)
+        done = time.perf_counter()
+        each.append(round(1000 * (done - due), 2))
+        due = done if rate is None else due + 1 / rate
+    print(json.dumps({"each_ms": each[3:]}))  # the first ones warm the engine up
+
+
 def plain(session: Session, way: Codec, port: int) -> None:
     """The FastAPI application of a tutorial: a route that FastAPI runs in its threads, a lock around the session."""
     import threading
@@ -101,18 +122,23 @@ def plain(session: Session, way: Codec, port: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rival", choices=["bare", "plain", "litserve"])
+    parser.add_argument("rival", choices=["bare", "steady", "plain", "litserve"])
     parser.add_argument("graph", type=Path)
     parser.add_argument("--codec", choices=["ours", "pillow"], default="ours")
     parser.add_argument("--session", choices=["default", "ours"], default="default")
     parser.add_argument("--port", type=int)
     parser.add_argument("--photo", type=Path)
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--rate", type=float, help="of steady; none = one after the other")
+    parser.add_argument("--engine", default="onnxruntime", help="of steady")
     arguments = parser.parse_args()
     if arguments.rival == "litserve":
         from serving_litserve import litserve  # beside this file; LitServe need not be installed for the others
 
         litserve(arguments.graph, arguments.session, arguments.codec, arguments.port)
+        return
+    if arguments.rival == "steady":
+        steady(arguments.graph, arguments.engine, arguments.photo, arguments.seconds, arguments.rate)
         return
     session, way = Session(arguments.graph, arguments.session), Codec(arguments.codec, arguments.graph)
     if arguments.rival == "bare":
