@@ -174,38 +174,38 @@ def p99(each_ms: list[float]) -> float:
     return sorted(each_ms)[int(0.99 * len(each_ms))]
 
 
+def ratios(loaded: list[list[float]], unloaded: list[list[float]]) -> list[float]:
+    """Of the p99 of each round."""
+    return [round(p99(one) / p99(other), 2) for one, other in zip(loaded, unloaded, strict=True)]
+
+
 def under_pressure(graph: Path, photo: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Of `semseg serve`: latencies at 80 % of what it takes, and what becomes of five times as much.
 
-    The machine's speed moves, so in each round every kind of load has its turn; a latency is that of all rounds.
+    The machine's speed moves, and now and then it stands still, so in each round every kind of load has its turn.
     """
     seconds, engine = arguments.pressure_seconds, arguments.engine
-    each: dict[str, list[float]] = {name: [] for name in ("unloaded", "even", "poisson", "loop", "loop_even")}
+    names = "unloaded", "even", "poisson", "loop unloaded", "loop even"
+    rounds: dict[str, list[list[float]]] = {name: [] for name in names}
     with running("ours", graph, engine) as (url, pid):
         load(url, photo, 1, "--concurrency", 4)
         for _ in range(arguments.pressure_rounds):
             capacity = float(load(url, photo, seconds, "--concurrency", 16)["per_second"])
-            for name, options in {
-                "unloaded": ("--concurrency", 1),
-                "even": ("--rate", 0.8 * capacity),
-                "poisson": ("--rate", 0.8 * capacity, "--poisson"),
-            }.items():
-                each[name] += load(url, photo, seconds, "--each", *options)["each_ms"]
-            for name, options in {"loop": (), "loop_even": ("--rate", 0.8 * capacity)}.items():
+            even = "--rate", 0.8 * capacity
+            for name, options in ("unloaded", ()), ("even", even), ("poisson", (*even, "--poisson")):
+                rounds[name].append(load(url, photo, seconds, "--each", *options)["each_ms"])
+            for name, options in ("loop unloaded", ()), ("loop even", even):
                 loop = without_server("steady", graph, photo, seconds, "--engine", engine, *options)
-                each[name] += loop["each_ms"]
+                rounds[name].append(loop["each_ms"])
         before = resident_mib(pid)
         overload = load(url, photo, seconds, "--rate", 5 * capacity, "--concurrency", 512)
+        together = {name: [each for part in parts for each in part] for name, parts in rounds.items()}
         return {
-            "capacity_per_second": capacity,
-            "requests_at_80_percent": len(each["even"]),
-            "p50_unloaded_ms": median(each["unloaded"]),
-            "p50_at_80_percent_ms": median(each["even"]),
-            "p99_unloaded_ms": p99(each["unloaded"]),
-            "p99_at_80_percent_even_ms": p99(each["even"]),
-            "p99_at_80_percent_poisson_ms": p99(each["poisson"]),
-            "without_server_p99_ms": p99(each["loop"]),
-            "without_server_p99_at_80_percent_even_ms": p99(each["loop_even"]),
+            "requests_at_80_percent": len(together["even"]),
+            "p50_ms": {name: median(each) for name, each in together.items()},
+            "p99_ms": {name: p99(each) for name, each in together.items()},
+            "p99_even_over_unloaded_each_round": ratios(rounds["even"], rounds["unloaded"]),
+            "the_loops": ratios(rounds["loop even"], rounds["loop unloaded"]),
             "overload": overload,
             "resident_growth_mib": round(resident_mib(pid) - before, 1),
         }
