@@ -8,7 +8,7 @@ Prints one line of JSON: answers a second, statuses, and the percentiles of mill
 and of what is not; from sending, or with --rate alone from when the request should have been sent.
 
 It shares the machine with what it measures, so it is one thread that waits for all its sockets at once: asyncio takes
-several times as long for the same.
+twice as long for the same.
 """
 
 import argparse
