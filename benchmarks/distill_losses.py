@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from semseg_app.training.class_contrast import class_contrast
-from semseg_app.training.class_sampling import sample_anchors
 from semseg_app.training.distill.af_dcd import omni_contrast
 from semseg_app.training.distill.cirkd import CIRKD, CIRKDConfig, cross_image_similarity
 from semseg_app.training.distill.ifvd import ifvd
+from semseg_app.training.losses.class_sampling import sample_anchors
+from semseg_app.training.losses.info_nce import class_contrast
 
 CLASSES = 19
 
@@ -118,12 +118,12 @@ def plain_ifvd(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
     nearest = functional.interpolate(labels[:, None].float(), student.shape[2:], mode="nearest")
     maps = []
     for feature in (student, teacher):
-        centre = feature.clone()
+        center = feature.clone()
         for name in range(CLASSES):
             mask = (nearest.expand(feature.shape) == name).float()
             mean = (mask * feature).sum((2, 3), keepdim=True) / (mask.sum((2, 3), keepdim=True) + 1e-6)
-            centre = (1 - mask) * centre + mask * mean
-        maps.append(functional.cosine_similarity(feature, centre, dim=1))
+            center = (1 - mask) * center + mask * mean
+        maps.append(functional.cosine_similarity(feature, center, dim=1))
     return functional.mse_loss(*maps)
 
 

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from semseg_app import models
-from semseg_app.inference.engines import GRAPHS, open_engine
+from semseg_app.inference.engines.base import GRAPHS
+from semseg_app.inference.engines.open import open_engine
 
 
 def main() -> None:

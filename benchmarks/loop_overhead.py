@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from semseg_app.data.layouts import open_dataset
 from semseg_app.models import ModelSpec, build
-from semseg_app.training.data import Pool, StepPositions, Stream, batches
+from semseg_app.training.data.streams import Pool, StepPositions, Stream, batches
 from semseg_app.training.loop import train
 from semseg_app.training.recipe import Recipe
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from semseg_app.data.layouts import open_dataset
-from semseg_app.inference.engines import open_engine
-from semseg_app.inference.pseudo_label import write_pseudo_labels
+from semseg_app.inference.engines.open import open_engine
+from semseg_app.inference.pseudo_label_writer import write_pseudo_labels
 from semseg_app.training.loop import train
 from semseg_app.training.recipe import load_recipe
 

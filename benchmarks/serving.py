@@ -42,7 +42,7 @@ WIDTH, HEIGHT = 480, 360
 
 def make_photo(path: Path) -> None:
     """A generated street as a JPEG of 480x360."""
-    from semseg_app.data.streets import generate
+    from semseg_app.synthetic import generate
 
     generate(path.parent / "streets", train=1, val=0, size=(HEIGHT, WIDTH))
     path.write_bytes(next((path.parent / "streets" / "images" / "train").iterdir()).read_bytes())
@@ -53,8 +53,9 @@ def make_deeplab(folder: Path) -> Path:
     import torch
 
     from semseg_app import models
-    from semseg_app.artifact import LabelSpace, ModelConfig
+    from semseg_app.artifact import ModelConfig
     from semseg_app.export.onnx import export_onnx
+    from semseg_app.labels import LabelSpace
     from semseg_app.model_spec import ModelSpec
 
     torch.manual_seed(0)

@@ -19,9 +19,9 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from semseg_app.artifact import LabelSpace
 from semseg_app.inference.decode import decode_image
-from semseg_app.inference.engines import open_engine
+from semseg_app.inference.engines.open import open_engine
+from semseg_app.labels import LabelSpace
 from semseg_app.masks import indexed_png
 
 MAX_PIXELS = 32_000_000
@@ -57,7 +57,7 @@ class Codec:
         if self._ours:
             return indexed_png(classes, self._palette)
         image = Image.fromarray(classes)
-        image.putpalette([channel for colour in self._palette for channel in colour])
+        image.putpalette([channel for color in self._palette for channel in color])
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         return buffer.getvalue()

@@ -3,7 +3,7 @@
     python benchmarks/step_cost.py [--only fixmatch,pc2seg] [--rounds 5] [--crop 192] [--batch 4] [--threads 1]
 
 The kinds of pass are in PASSES. For each method they are timed one by one in the same round as its step (forward and
-backward, without the optimiser); the ratio is the median over rounds. What exceeds 1 is a step's own work: mixing,
+backward, without the optimizer); the ratio is the median over rounds. What exceeds 1 is a step's own work: mixing,
 fused labels, attention, contrast, statistics. Views are made by the loader.
 """
 
@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from semseg_app.data.layouts import open_dataset
-from semseg_app.data.streets import generate
 from semseg_app.models import ModelSpec, SegmentationNetwork, build
-from semseg_app.training.data import Batch, LabeledBatch, Pool, UnlabeledBatch
+from semseg_app.synthetic import generate
+from semseg_app.training.data.streams import Batch, LabeledBatch, Pool, UnlabeledBatch
 from semseg_app.training.methods import build_method
-from semseg_app.training.pseudo_labels import pseudo_labels
+from semseg_app.training.methods.hard_labels import pseudo_labels
 from semseg_app.training.recipe import Recipe
 
 CNN = {"architecture": "deeplabv3plus", "encoder": "resnet18", "decoder_channels": 128}

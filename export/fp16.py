@@ -1,6 +1,6 @@
 """The fp32 graph -> onnx/model-fp16.onnx: the network in half precision, what half cannot hold in float.
 
-Three things stay in fp32: everything before the first layer and after the last (normalisation, upsampling of the
+Three things stay in fp32: everything before the first layer and after the last (normalization, upsampling of the
 logits, softmax), the operators of FLOAT_OPERATORS, and the nodes whose values overflow half precision on given photos.
 
 onnxruntime.transformers.float16 does not serve here: between two nodes that it was told to keep it sends the value
@@ -16,9 +16,9 @@ from onnx_ir import DataType
 from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 from onnxruntime.quantization.calibrate import TensorsData
 
+from semseg_app.export.calibration import activation_ranges
 from semseg_app.export.graph import network_nodes
 from semseg_app.export.onnx import metadata_of, save_graph
-from semseg_app.export.ranges import activation_ranges
 
 LARGEST = 65504.0
 """The largest number of half precision."""

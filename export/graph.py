@@ -28,7 +28,7 @@ def pixel_nodes(graph: onnx_ir.Graph) -> set[onnx_ir.Node]:
 
 
 def network_nodes(graph: onnx_ir.Graph) -> set[onnx_ir.Node]:
-    """The pixel nodes from the first layer to the last: what is neither preparation of the photo (normalisation,
+    """The pixel nodes from the first layer to the last: what is neither preparation of the photo (normalization,
     padding) nor reading of the logits (upsampling, largest class, confidence)."""
     pixels = pixel_nodes(graph)
     from_first, to_last = set(layers(graph)), set(layers(graph))  # layers and what follows one; and what leads to one
@@ -85,11 +85,11 @@ def _is_weight(value: onnx_ir.Value | None) -> bool:
 
 def _precision(node: onnx_ir.Node) -> str:
     operands = [value for value in node.inputs[:2] if value is not None]
-    dequantised = [_producer_type(value) == "DequantizeLinear" for value in operands]
-    if all(dequantised):
+    dequantized = [_producer_type(value) == "DequantizeLinear" for value in operands]
+    if all(dequantized):
         return "int8"
     weight, in_8_bits = next(
-        (value, flag) for value, flag in zip(operands, dequantised, strict=True) if _is_weight(value)
+        (value, flag) for value, flag in zip(operands, dequantized, strict=True) if _is_weight(value)
     )
     if in_8_bits:
         return "int8 weights"

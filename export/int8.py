@@ -5,8 +5,8 @@ Unsigned activations are what x86 multiplies fast: in ONNX Runtime on two cores,
 around every layer; the runtime fuses them into integer operators.
 
 Integers are where they pay: in layers (convolutions, products with weights), and between layers in what moves or joins
-values without leaving 8 bits. All else is float, above all normalisation, softmax, and the reading of the logits.
-Layers whose quantisation costs most stay float too, as many as it takes until the file passes the gate.
+values without leaving 8 bits. All else is float, above all normalization, softmax, and the reading of the logits.
+Layers whose quantization costs most stay float too, as many as it takes until the file passes the gate.
 """
 
 import json
@@ -23,12 +23,12 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+from semseg_app.export.calibration import Method, activation_ranges
 from semseg_app.export.graph import layer_precisions, layers, network_nodes, pixel_nodes
 from semseg_app.export.onnx import metadata_of, save_graph
-from semseg_app.export.ranges import Method, activation_ranges
 from semseg_app.inference.engines.metadata import KEY
 
-QUANTISED_LAYERS = ("Conv", "Gemm", "MatMul")
+QUANTIZED_LAYERS = ("Conv", "Gemm", "MatMul")
 """ONNX Runtime has no integer transposed convolution."""
 PASSED_THROUGH = (
     *("Relu", "Clip", "Add", "Concat", "MaxPool", "AveragePool", "Resize"),
@@ -67,7 +67,7 @@ def export_int8(folder: Path, graph_file: Path, calibration: Calibration, passes
     The metadata has `float_layers` (names of those that are not int8) and `calibration` (method, photos, source).
     """
     model = onnx_ir.load(graph_file)
-    operators = {*QUANTISED_LAYERS, *PASSED_THROUGH}
+    operators = {*QUANTIZED_LAYERS, *PASSED_THROUGH}
     ranges = activation_ranges(model, calibration.photos, calibration.method, operators)
     metadata = metadata_of(model)
     metadata |= {
@@ -82,7 +82,7 @@ def export_int8(folder: Path, graph_file: Path, calibration: Calibration, passes
     with TemporaryDirectory() as scratch:
         file = Path(scratch, "candidate.onnx")
         for float_layers in _choices(model, ranges, calibration.photos[:RANKED_ON]):
-            candidate = quantise(model, ranges, float_layers)
+            candidate = quantize(model, ranges, float_layers)
             precisions = layer_precisions(candidate.graph)
             metadata["float_layers"] = [name for name, precision in precisions.items() if precision != "int8"]
             candidate.metadata_props[KEY] = json.dumps(metadata)
@@ -93,7 +93,7 @@ def export_int8(folder: Path, graph_file: Path, calibration: Calibration, passes
 
 
 def _choices(model: onnx_ir.Model, ranges: TensorsData, photos: Sequence[np.ndarray]) -> Iterator[list[str]]:
-    """Layers to leave in float: none, then the 1, 2, 4, ... whose quantisation costs most."""
+    """Layers to leave in float: none, then the 1, 2, 4, ... whose quantization costs most."""
     yield []
     costly = most_costly(model, ranges, photos)
     count = 1
@@ -102,10 +102,10 @@ def _choices(model: onnx_ir.Model, ranges: TensorsData, photos: Sequence[np.ndar
         count *= 2  # the few worst layers do most of the damage, and a pass of the gate takes long
 
 
-def quantise(model: onnx_ir.Model, ranges: TensorsData, float_layers: Collection[str]) -> onnx_ir.Model:
+def quantize(model: onnx_ir.Model, ranges: TensorsData, float_layers: Collection[str]) -> onnx_ir.Model:
     """A copy of a deployed fp32 graph with all layers in 8 bits but those named."""
     names = [str(node.name) for node in _in_8_bits(model.graph, float_layers)]
-    quantiser = QDQQuantizer(
+    quantizer = QDQQuantizer(
         onnx_ir.to_proto(model),
         per_channel=True,
         reduce_range=False,
@@ -114,37 +114,37 @@ def quantise(model: onnx_ir.Model, ranges: TensorsData, float_layers: Collection
         tensors_range=ranges,
         nodes_to_quantize=names,
         nodes_to_exclude=[],
-        op_types_to_quantize=[*QUANTISED_LAYERS, *PASSED_THROUGH],
+        op_types_to_quantize=[*QUANTIZED_LAYERS, *PASSED_THROUGH],
         extra_options={"OpTypesToExcludeOutputQuantization": list(FLOAT_RESULT), "MatMulConstBOnly": True},
     )
-    quantiser.quantize_model()
-    quantised = onnx_ir.from_proto(quantiser.model.model)
-    TopologicalSortPass()(quantised)
-    quantised.metadata_props.pop("onnx.infer", None)  # the library's note to itself
-    return quantised
+    quantizer.quantize_model()
+    quantized = onnx_ir.from_proto(quantizer.model.model)
+    TopologicalSortPass()(quantized)
+    quantized.metadata_props.pop("onnx.infer", None)  # the library's note to itself
+    return quantized
 
 
 def most_costly(model: onnx_ir.Model, ranges: TensorsData, photos: Sequence[np.ndarray]) -> list[str]:
-    """Names of the layers, first the one whose quantisation alone changes the class of most pixels of the photos."""
+    """Names of the layers, first the one whose quantization alone changes the class of most pixels of the photos."""
     expected = _classes(onnx_ir.to_proto(model).SerializeToString(), photos)
-    quantised = [str(node.name) for node in layers(model.graph) if node.op_type in QUANTISED_LAYERS]
+    quantized = [str(node.name) for node in layers(model.graph) if node.op_type in QUANTIZED_LAYERS]
     changed = {}
-    for name in quantised:
-        alone = quantise(model, ranges, [other for other in quantised if other != name])
+    for name in quantized:
+        alone = quantize(model, ranges, [other for other in quantized if other != name])
         found = _classes(onnx_ir.to_proto(alone).SerializeToString(), photos)
         changed[name] = sum(int((one != other).sum()) for one, other in zip(expected, found, strict=True))
-    return sorted(quantised, key=lambda name: -changed[name])
+    return sorted(quantized, key=lambda name: -changed[name])
 
 
 def _in_8_bits(graph: onnx_ir.Graph, float_layers: Collection[str]) -> list[onnx_ir.Node]:
-    """The layers that are quantised, and between layers the nodes whose pixels all come in 8 bits, in order."""
+    """The layers that are quantized, and between layers the nodes whose pixels all come in 8 bits, in order."""
     network, pixels = network_nodes(graph), pixel_nodes(graph)
     giving_8_bits: set[onnx_ir.Node] = set()
     chosen = []
     holding_weights = set(layers(graph))
     for node in graph:
         if node in holding_weights:
-            if node.op_type not in QUANTISED_LAYERS or node.name in float_layers:
+            if node.op_type not in QUANTIZED_LAYERS or node.name in float_layers:
                 continue
             if node.op_type not in FLOAT_RESULT:
                 giving_8_bits.add(node)

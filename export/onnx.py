@@ -1,7 +1,7 @@
 """A trained model folder -> onnx/model.onnx, the graph that is served.
 
 The graph takes photos as they are decoded and gives what a client shows: uint8 RGB `[N, H, W, 3]` in, uint8 class map
-and uint8 confidence `[N, H, W]` out. Normalisation, padding to the stride, upsampling and argmax are inside, so no
+and uint8 confidence `[N, H, W]` out. Normalization, padding to the stride, upsampling and argmax are inside, so no
 client re-implements them, and two bytes a pixel leave the device instead of four for every class. N, H, W are free.
 """
 
@@ -20,7 +20,7 @@ from semseg_app import artifact, models
 from semseg_app.errors import UserError
 from semseg_app.export.graph import name_layers
 from semseg_app.files import atomic_file
-from semseg_app.inference.engines import GRAPHS
+from semseg_app.inference.engines.base import GRAPHS
 from semseg_app.inference.engines.metadata import KEY
 
 OPSET = 20

@@ -6,14 +6,15 @@ from typing import Any
 
 from semseg_app import machine
 from semseg_app.errors import UserError
-from semseg_app.export.evidence import Evidence, generated_photos
+from semseg_app.export.acceptance import GATES, reasons_of_quality
 from semseg_app.export.fp16 import export_fp16
-from semseg_app.export.gate import GATES, reasons_of_quality
 from semseg_app.export.int8 import Calibration, export_int8
 from semseg_app.export.onnx import export_onnx
 from semseg_app.export.quality import score
+from semseg_app.export.verification_set import Evidence, generated_photos
 from semseg_app.export.verify import PHOTOS, has_passed, record, verify
-from semseg_app.inference.engines import GRAPHS, open_engine
+from semseg_app.inference.engines.base import GRAPHS
+from semseg_app.inference.engines.open import open_engine
 
 
 def export_verified(
@@ -28,7 +29,7 @@ def export_verified(
     Args:
         folder: the model folder.
         precision: "fp32", "fp16" or "int8".
-        evidence: labelled samples to verify on; None = generated photos and no scores.
+        evidence: labeled samples to verify on; None = generated photos and no scores.
         calibration: photos for the ranges of activations; None = generated ones.
 
     UserError for int8 without evidence or calibration.

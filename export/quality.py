@@ -1,16 +1,16 @@
-"""Scores of an engine on labelled photos: mIoU, boundary IoU, calibration error."""
+"""Scores of an engine on labeled photos: mIoU, boundary IoU, calibration error."""
 
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import track
 
-from semseg_app.boundary_iou import BoundaryIoU
-from semseg_app.calibration_error import CalibrationError
 from semseg_app.errors import UserError
-from semseg_app.export.evidence import Evidence, bounded, resized
-from semseg_app.inference.engines import Engine
-from semseg_app.metrics import ConfusionMatrix
+from semseg_app.export.verification_set import Evidence, bounded, resized
+from semseg_app.inference.engines.base import Engine
+from semseg_app.metrics.boundary_iou import BoundaryIoU
+from semseg_app.metrics.calibration import CalibrationError
+from semseg_app.metrics.confusion import ConfusionMatrix
 
 
 class Quality(NamedTuple):

@@ -18,12 +18,20 @@ import onnx_ir
 
 from semseg_app import artifact, machine
 from semseg_app.errors import UserError
-from semseg_app.export.evidence import Evidence, bounded, evenly_spaced, gather_evidence, generated_photos, resized
-from semseg_app.export.gate import GATES, Gate, reasons_of_layers, reasons_of_quality, reasons_of_row
+from semseg_app.export.acceptance import GATES, Gate, reasons_of_layers, reasons_of_quality, reasons_of_row
 from semseg_app.export.graph import layer_precisions
 from semseg_app.export.onnx import metadata_of
 from semseg_app.export.quality import Quality, score
-from semseg_app.inference.engines import Engine, open_engine
+from semseg_app.export.verification_set import (
+    Evidence,
+    bounded,
+    evenly_spaced,
+    gather_evidence,
+    generated_photos,
+    resized,
+)
+from semseg_app.inference.engines.base import Engine
+from semseg_app.inference.engines.open import open_engine
 
 __all__ = ["compare", "gather_evidence", "generated_photos", "has_passed", "measure_latency", "record", "verify"]
 
@@ -47,7 +55,7 @@ def verify(
     Args:
         folder: the model folder.
         exported_file: the .onnx file.
-        evidence: labelled samples for photos and scores; None = generated photos and no scores.
+        evidence: labeled samples for photos and scores; None = generated photos and no scores.
         gate: the limits; None = those of the file's precision.
         device: where the exported file runs: "cpu" or "cuda". The trained network runs on the CPU, in fp32.
         trained_quality: what `score` says of the trained network on the evidence, where that is known already.
@@ -58,7 +66,7 @@ def verify(
     threads = machine.cores()
     exported = open_engine(exported_file, "onnxruntime", device, threads, force=True)
     if exported.precision == "int8" and evidence is None:
-        raise UserError(f"{exported_file}: what int8 costs shows on labelled photos alone; add --data DATASET")
+        raise UserError(f"{exported_file}: what int8 costs shows on labeled photos alone; add --data DATASET")
     trained = open_engine(folder, "torch", "cpu", threads)
     gate = gate or GATES[exported.precision]
     if evidence:

@@ -29,7 +29,7 @@ class NetworkChoice(BaseModel):
     """Width of the decoder (of a unet: of its last block); None = the architecture's own."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    """Normalisation of RGB in [0, 1]. The network applies it itself."""
+    """Normalization of RGB in [0, 1]. The network applies it itself."""
 
 
 class ModelSpec(NetworkChoice):

@@ -20,12 +20,12 @@ import numpy as np
 
 from semseg_app.errors import UserError
 from semseg_app.inference.decode import ImageTooLarge, UnsupportedImage
-from semseg_app.inference.engines import Engine, Prediction
+from semseg_app.inference.engines.base import Engine, Prediction
 from semseg_app.inference.large import LargeResult, segment_large
 from semseg_app.inference.strips import Strips
-from semseg_app.serve.batcher import Overloaded
-from semseg_app.serve.models import Models, ServedModel
-from semseg_app.serve.options import Options
+from semseg_app.serve.answers.options import Options
+from semseg_app.serve.scheduling.queue import Overloaded
+from semseg_app.serve.scheduling.registry import Models, ServedModel
 
 log = logging.getLogger("semseg.serve")
 

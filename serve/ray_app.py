@@ -17,10 +17,11 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
 
 from semseg_app.hub.download import local_model
-from semseg_app.inference.engines import Engine, open_engine
-from semseg_app.serve.api import create_app
-from semseg_app.serve.batcher import MAX_WAITING
-from semseg_app.serve.models import MAX_PIXELS, TIMEOUT_S, Limits, Models, ServedModel
+from semseg_app.inference.engines.base import Engine
+from semseg_app.inference.engines.open import open_engine
+from semseg_app.serve.app import create_app
+from semseg_app.serve.scheduling.queue import MAX_WAITING
+from semseg_app.serve.scheduling.registry import MAX_PIXELS, TIMEOUT_S, Limits, Models, ServedModel
 
 
 class Arguments(BaseModel):

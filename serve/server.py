@@ -16,12 +16,12 @@ from types import FrameType
 import uvicorn
 
 from semseg_app.errors import UserError
-from semseg_app.inference.engines import Engine
-from semseg_app.serve.access import OPEN, Access
-from semseg_app.serve.api import MAX_BYTES, create_app
+from semseg_app.inference.engines.base import Engine
+from semseg_app.serve.app import MAX_BYTES, create_app
+from semseg_app.serve.http.access import OPEN, Access
+from semseg_app.serve.http.logs import write_logs
 from semseg_app.serve.jobs import JOB_LIMITS, JobLimits
-from semseg_app.serve.logs import write_logs
-from semseg_app.serve.models import Models, ServedModel
+from semseg_app.serve.scheduling.registry import Models, ServedModel
 
 log = logging.getLogger("semseg.serve")
 

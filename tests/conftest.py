@@ -8,7 +8,7 @@ import yaml
 from PIL import Image
 
 CLASSES = ["ground", "box", "disc"]
-COLOURS = np.array([(90, 90, 90), (200, 60, 40), (40, 90, 210)], np.float32)
+COLORS = np.array([(90, 90, 90), (200, 60, 40), (40, 90, 210)], np.float32)
 
 
 def draw_scene(seed: int, height: int = 48, width: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -18,9 +18,9 @@ def draw_scene(seed: int, height: int = 48, width: int = 64) -> tuple[np.ndarray
     top, left = random.integers(0, height - 16), random.integers(0, width - 20)
     label[top : top + 14, left : left + 18] = 1
     rows, columns = np.mgrid[:height, :width]
-    centre = random.integers(8, height - 8), random.integers(8, width - 8)
-    label[(rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < 60] = 2
-    image = COLOURS[label] + random.normal(0, 12, (height, width, 3))
+    center = random.integers(8, height - 8), random.integers(8, width - 8)
+    label[(rows - center[0]) ** 2 + (columns - center[1]) ** 2 < 60] = 2
+    image = COLORS[label] + random.normal(0, 12, (height, width, 3))
     label[:2] = 255
     return image.clip(0, 255).astype(np.uint8), label
 

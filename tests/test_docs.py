@@ -21,7 +21,7 @@ import pytest
 import yaml
 from hub_stand_in import StandIn
 
-from semseg_app.data.streets import generate
+from semseg_app.synthetic import generate
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -15,7 +15,7 @@ import pytest
 from semseg_app import doctor, machine
 from semseg_app.cli.main import main
 from semseg_app.doctor import engines, packages, system
-from semseg_app.doctor.check import Check
+from semseg_app.doctor.diagnosis import Check
 from semseg_app.doctor.probe import probe
 from semseg_app.doctor.tiny_graph import tiny_graph
 from semseg_app.inference.engines.metadata import parse

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from semseg_app.data.dataset import explain, read_yaml
-from semseg_app.errors import UserError
+from semseg_app.data.dataset import read_yaml
+from semseg_app.errors import UserError, explain
 from semseg_app.training.recipe import Recipe, load_recipe
 
 Report = dict[str, Any]

@@ -8,10 +8,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from semseg_app.data.dataset import IGNORE
-from semseg_app.metrics import ConfusionMatrix
+from semseg_app.labels import IGNORE
+from semseg_app.metrics.confusion import ConfusionMatrix
 from semseg_app.models import SegmentationNetwork
-from semseg_app.training.data import Pool
+from semseg_app.training.data.streams import Pool
 
 BATCH = 4
 

@@ -1,4 +1,4 @@
-"""The training loop, top to bottom: data, network, method, optimiser, steps, evaluations, model folders, report."""
+"""The training loop, top to bottom: data, network, method, optimizer, steps, evaluations, model folders, report."""
 
 import math
 import os
@@ -14,22 +14,26 @@ from accelerate.utils import DistributedDataParallelKwargs
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from semseg_app.artifact import LabelSpace, ModelConfig
-from semseg_app.data.dataset import SegmentationData, explain
+from semseg_app.artifact import ModelConfig
+from semseg_app.data.dataset import SegmentationData
 from semseg_app.data.layouts import open_dataset
-from semseg_app.data.pseudo_labels import read_manifest
-from semseg_app.errors import UserError
+from semseg_app.data.pseudo_label_folder import read_manifest
+from semseg_app.errors import UserError, explain
 from semseg_app.files import remove_folder
+from semseg_app.labels import LabelSpace
 from semseg_app.models import ModelSpec, build, save_network
-from semseg_app.training.ancestry import ancestry
-from semseg_app.training.checkpoint import load_checkpoint, save_checkpoint
-from semseg_app.training.data import Pool
+from semseg_app.training.data.randomness import derive
+from semseg_app.training.data.streams import Pool
 from semseg_app.training.evaluation import evaluate_network
-from semseg_app.training.feed import feed, unlabeled_pool
-from semseg_app.training.gradient_norms import gradient_norms
+from semseg_app.training.loader import feed, unlabeled_pool
 from semseg_app.training.methods import build_method
-from semseg_app.training.optimizer import make_optimizer
-from semseg_app.training.progress import (
+from semseg_app.training.recipe import Recipe
+from semseg_app.training.run.checkpoint import load_checkpoint, save_checkpoint
+from semseg_app.training.run.folder import RunFolder, provenance, refuse_changed_recipe
+from semseg_app.training.run.gradient_norms import gradient_norms
+from semseg_app.training.run.lineage import ancestry
+from semseg_app.training.run.optimizer import make_optimizer
+from semseg_app.training.run.progress import (
     agreement,
     forget_peak_memory,
     nowhere,
@@ -37,11 +41,8 @@ from semseg_app.training.progress import (
     progress_line,
     to_stderr,
 )
-from semseg_app.training.publisher import Publisher
-from semseg_app.training.randomness import derive
-from semseg_app.training.recipe import Recipe
-from semseg_app.training.run_folder import RunFolder, provenance, refuse_changed_recipe
-from semseg_app.training.stop_signal import StopSignal
+from semseg_app.training.run.publisher import Publisher
+from semseg_app.training.run.stop_signal import StopSignal
 
 
 def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | None = None) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
     if val:
         _refuse_overlap(labeled, val, recipe)
 
-    # Network, method, optimiser
+    # Network, method, optimizer
     torch.manual_seed(derive(recipe.seed, "init"))
     choice = recipe.model.model_dump(exclude={"pretrained", "auxiliary"})
     spec = ModelSpec(**choice, num_classes=data.num_classes)

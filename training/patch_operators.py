@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from semseg_app.training.consistency import at_least_float32
+from semseg_app.training.losses.pseudo_label import at_least_float32
 
 NCR_EPSILON = 1e-6  # added to every entry before the l2 norm, as the reference does: the norm has a gradient at 0
 
@@ -68,7 +68,7 @@ def negative_class_ranking(
 ) -> Tensor:
     """NCR (specification E5): student and teacher agree on the classes that a pixel is *not*.
 
-    The pseudo label's class is taken out of both logits, the rest renormalised by softmax and compared. Despite the
+    The pseudo label's class is taken out of both logits, the rest renormalized by softmax and compared. Despite the
     name it is no ranking loss: it is 0 only where the two distributions are equal.
 
     Args:

@@ -11,12 +11,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from semseg_app import machine
-from semseg_app.data.dataset import explain, read_yaml
-from semseg_app.errors import UserError
+from semseg_app.data.dataset import read_yaml
+from semseg_app.errors import UserError, explain
 from semseg_app.model_spec import NetworkChoice
+from semseg_app.training.data.weak_augmentation import WeakView
 from semseg_app.training.methods import MethodConfig, SupervisedConfig
 from semseg_app.training.methods.s4former import S4FormerConfig
-from semseg_app.training.views import WeakView
 
 PRESETS = Path(__file__).parent / "recipes"
 

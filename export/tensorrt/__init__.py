@@ -17,10 +17,10 @@ import onnx
 
 from semseg_app.artifact import read_manifest, write_manifest
 from semseg_app.errors import UserError
-from semseg_app.export.tensorrt.attest import attest
 from semseg_app.export.tensorrt.buckets import Buckets, profiles
 from semseg_app.export.tensorrt.builder import build, keeps_timings, target_capabilities
 from semseg_app.export.tensorrt.graph import prepare
+from semseg_app.export.tensorrt.layer_precisions import attest
 from semseg_app.files import atomic_file
 from semseg_app.inference.engines import metadata
 from semseg_app.inference.engines.cuda import first_gpu, load_runtime

@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from typing import Any, Literal, NamedTuple
 
 from semseg_app.errors import UserError
-from semseg_app.export.tensorrt.attest import Layer, layers_of_inspector, layers_of_log
 from semseg_app.export.tensorrt.graph import IMAGES
+from semseg_app.export.tensorrt.layer_precisions import Layer, layers_of_inspector, layers_of_log
 from semseg_app.inference.engines.plans import Profile
 
 

@@ -7,9 +7,9 @@ Seen with TensorRT for RTX 1.7, which shares its parser with TensorRT 11:
   positive ("Resize shape dims should be non-"); the same number as `ceil(x / s) * s - x` gives it one;
 - a Resize to a size that is computed from the photo's may leave it without that proof, too ("Resize shape dims should
   be non-negative"); to the size of another map, it needs none;
-- quantised activations are symmetric int8. Our int8 graph has uint8 with a zero point, which is what CPUs are fast
+- quantized activations are symmetric int8. Our int8 graph has uint8 with a zero point, which is what CPUs are fast
   with; the int8 scale is the smallest that covers the same range;
-- biases are not quantised: an int32 bias becomes the float that it stands for.
+- biases are not quantized: an int32 bias becomes the float that it stands for.
 """
 
 import numpy as np
@@ -129,10 +129,10 @@ def _float_biases(nodes: list[NodeProto], constants: Constants) -> list[NodeProt
 
 
 def _signed_activations(nodes: list[NodeProto], constants: Constants) -> None:
-    """Every QuantizeLinear of an activation, and what dequantises it, to int8 with zero point 0."""
-    quantised = {node.output[0] for node in nodes if node.op_type == "QuantizeLinear"}
+    """Every QuantizeLinear of an activation, and what dequantizes it, to int8 with zero point 0."""
+    quantized = {node.output[0] for node in nodes if node.op_type == "QuantizeLinear"}
     for node in nodes:
-        activation = node.op_type == "QuantizeLinear" or node.input[0] in quantised
+        activation = node.op_type == "QuantizeLinear" or node.input[0] in quantized
         if not activation or node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.input) < 3:
             continue
         scale, zero = constants[node.input[1]], constants[node.input[2]]

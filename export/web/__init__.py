@@ -7,7 +7,7 @@ else: photos stay on the visitor's machine.
     worker.js                     runs the graph off the page's own thread
     model.json                    name, classes, palette, precision, which files
     model-<hash>.onnx             the deployed graph, that passed its verification
-    runtime/                      onnxruntime-web and its licence
+    runtime/                      onnxruntime-web and its license
     examples/                     photos to begin with, where some were given
 """
 
@@ -25,7 +25,7 @@ import semseg_app
 from semseg_app.artifact import read_config
 from semseg_app.data.dataset import read_image
 from semseg_app.errors import UserError
-from semseg_app.export.evidence import bounded, resized
+from semseg_app.export.verification_set import bounded, resized
 from semseg_app.export.verify import has_passed
 from semseg_app.export.web.runtime import VERSION
 from semseg_app.files import atomic_folder, remove_folder

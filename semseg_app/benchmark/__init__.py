@@ -17,7 +17,7 @@ from semseg_app.benchmark.variants import Variant
 from semseg_app.data.dataset import Sample, SegmentationData
 from semseg_app.errors import UserError
 from semseg_app.inference.tiling import batches
-from semseg_app.metrics import ConfusionMatrix
+from semseg_app.metrics.confusion import ConfusionMatrix
 
 SCORED_AT_ONCE = 8
 """Images from one update of the progress bar to the next."""

@@ -18,7 +18,7 @@ import numpy as np
 from semseg_app import machine
 from semseg_app.data.dataset import Sample, SegmentationData
 from semseg_app.errors import UserError
-from semseg_app.inference.engines import Engine
+from semseg_app.inference.engines.base import Engine
 
 Answer = TypeVar("Answer")
 

@@ -90,14 +90,14 @@ def measure(
                 group[index].peak_memory_mb = cell.call(peak_memory) / 1e6
     for row, taken in zip(group, turns, strict=True):
         if row.error is None:
-            _summarise(row, taken)
+            _summarize(row, taken)
     for row in group:
         if row.error is None and group[0].error is None:
             pairs = zip(_rates(row), _rates(group[0]), strict=True)
             row.speedup = statistics.median(rate / of_first for rate, of_first in pairs)
 
 
-def _summarise(row: Row, turns: Sequence[Turn]) -> None:
+def _summarize(row: Row, turns: Sequence[Turn]) -> None:
     milliseconds = np.concatenate([turn.milliseconds for turn in turns])
     row.calls = len(milliseconds)
     row.p50_ms = float(np.median(milliseconds))

@@ -29,7 +29,7 @@ HEADINGS = (
     "GPU MB",
     "mIoU %",
 )
-COLOURS = {"torch": "#b45309", "onnxruntime": "#0f766e", "openvino": "#7e22ce", "tensorrt": "#1d4ed8"}
+COLORS = {"torch": "#b45309", "onnxruntime": "#0f766e", "openvino": "#7e22ce", "tensorrt": "#1d4ed8"}
 MARKERS = {"fp32": "o", "fp16": "s", "bf16": "D", "int8": "^"}
 
 
@@ -106,7 +106,7 @@ def draw_pareto(rows: Sequence[Row], path: Path) -> None:
         several = len({row.model for row in points}) > 1
         for row in sorted(points, key=lambda row: row.p50_ms or 0):
             score = 100 * (row.miou or 0)
-            style = {"color": COLOURS.get(row.engine, "#475569"), "marker": MARKERS.get(row.precision, "x")}
+            style = {"color": COLORS.get(row.engine, "#475569"), "marker": MARKERS.get(row.precision, "x")}
             text = f"{row.model}, " * several + f"{row.engine} {row.precision}"
             axes.scatter(row.p50_ms, score, s=36, zorder=2, label=text, **style)
         if points:

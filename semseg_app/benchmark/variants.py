@@ -9,7 +9,9 @@ from typing import NamedTuple
 from semseg_app import machine
 from semseg_app.artifact import WEIGHTS, manifest_entry, read_config
 from semseg_app.errors import UserError
-from semseg_app.inference.engines import GRAPHS, Engine, open_engine, plans
+from semseg_app.inference.engines import plans
+from semseg_app.inference.engines.base import GRAPHS, Engine
+from semseg_app.inference.engines.open import open_engine
 
 ENGINES = ("torch", "onnxruntime", "openvino", "tensorrt")
 

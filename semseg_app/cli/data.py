@@ -90,8 +90,8 @@ def pseudo_label(
     from semseg_app.cli.progress import progress_bar
     from semseg_app.data.layouts import open_dataset
     from semseg_app.hub.download import local_model
-    from semseg_app.inference.engines import open_engine
-    from semseg_app.inference.pseudo_label import write_pseudo_labels
+    from semseg_app.inference.engines.open import open_engine
+    from semseg_app.inference.pseudo_label_writer import write_pseudo_labels
 
     dataset = open_dataset(data, layout)
     path = local_model(model, revision)

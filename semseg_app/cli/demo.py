@@ -23,10 +23,10 @@ def demo(
 ) -> None:
     """Generate streets, train a teacher and a student, export and verify the student, then serve it."""
     from semseg_app.cli.progress import progress_bar
-    from semseg_app.data.streets import generate
     from semseg_app.errors import UserError
-    from semseg_app.inference.engines import open_engine
+    from semseg_app.inference.engines.open import open_engine
     from semseg_app.serve.server import claim_address, run_server
+    from semseg_app.synthetic import generate
 
     address = None if no_serve else claim_address(host, port)  # a port in use is better known now than in minutes
     streets = folder / "streets"
@@ -85,7 +85,8 @@ def _score(name: str, model: Path, kind: str, streets: Path) -> dict[str, Any]:
 
     from semseg_app.artifact import WEIGHTS
     from semseg_app.data.layouts import open_dataset
-    from semseg_app.inference.engines import GRAPH, open_engine
+    from semseg_app.inference.engines.base import GRAPH
+    from semseg_app.inference.engines.open import open_engine
     from semseg_app.inference.evaluate import evaluate
 
     engine = open_engine(model, kind)

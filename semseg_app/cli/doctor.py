@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
+COLORS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
 def doctor(
@@ -24,10 +24,10 @@ def doctor(
     for check in examine(model):
         checks.append(check)
         if not as_json:
-            typer.echo(f"{typer.style(f'{check.status:8}', fg=COLOURS[check.status])} {check.name}: {check.message}")
+            typer.echo(f"{typer.style(f'{check.status:8}', fg=COLORS[check.status])} {check.name}: {check.message}")
             if check.fix:
                 typer.echo(f"{'':8} -> {check.fix}")
-    counts = {status: sum(check.status == status for check in checks) for status in COLOURS}
+    counts = {status: sum(check.status == status for check in checks) for status in COLORS}
     if as_json:
         typer.echo(json.dumps({**counts, "checks": [check._asdict() for check in checks]}, indent=2))
     else:

@@ -39,7 +39,7 @@ def evaluate(
 
     from semseg_app.data.layouts import open_dataset
     from semseg_app.hub.download import local_model
-    from semseg_app.inference.engines import open_engine
+    from semseg_app.inference.engines.open import open_engine
     from semseg_app.inference.evaluate import EvaluationProtocol
     from semseg_app.inference.evaluate import evaluate as run
 
@@ -106,7 +106,7 @@ def _write(folder: Path, evaluation: "Evaluation", report: dict[str, object]) ->
     import json
 
     from semseg_app.files import atomic_file
-    from semseg_app.visualize import plot_confusion_matrix
+    from semseg_app.plots.overlays import plot_confusion_matrix
 
     matrix = {"rows": "label", "columns": "prediction", "classes": evaluation.classes}
     matrix |= {"counts": evaluation.confusion.tolist()}

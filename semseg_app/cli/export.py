@@ -54,9 +54,9 @@ def export(
         offers = ", ".join(f"--to {name} --precision {one}" for name, many in AVAILABLE.items() for one in many)
         raise UserError(f"cannot export --to {to} --precision {precision}; available: {offers}")
     try:
-        from semseg_app.export.evidence import calibration_photos, gather_evidence
         from semseg_app.export.int8 import Calibration
         from semseg_app.export.pipeline import export_verified
+        from semseg_app.export.verification_set import calibration_photos, gather_evidence
         from semseg_app.export.verify import has_passed
     except ModuleNotFoundError as error:
         raise UserError(f"exporting needs the package {error.name}: pip install 'semseg-app[export,cpu]'") from error
@@ -65,7 +65,7 @@ def export(
     from semseg_app.cli.export_web import WebChoices, make_web, refuse_web_options
     from semseg_app.cli.gate_report import print_entry, rejection
     from semseg_app.data.layouts import open_dataset
-    from semseg_app.inference.engines import GRAPHS
+    from semseg_app.inference.engines.base import GRAPHS
 
     refuse_web_options(to, out, runtime, examples)
     folder = writable_model(model, revision)

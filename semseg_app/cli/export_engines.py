@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from semseg_app.errors import UserError
 
 if TYPE_CHECKING:
-    from semseg_app.export.evidence import Evidence
+    from semseg_app.export.verification_set import Evidence
 
 
 class Choices(NamedTuple):
@@ -63,9 +63,9 @@ def _to_tensorrt(
     """Build, attest, verify as far as this machine can, record."""
     from semseg_app.cli.gate_report import print_entry
     from semseg_app.export.tensorrt import export_tensorrt
-    from semseg_app.export.tensorrt.proof import verify_engine
+    from semseg_app.export.tensorrt.verify import verify_engine
     from semseg_app.export.verify import record
-    from semseg_app.inference.engines import GRAPHS
+    from semseg_app.inference.engines.base import GRAPHS
 
     binding = "tensorrt_rtx" if choices.to == "tensorrt-rtx" else "tensorrt"
     graph = model / GRAPHS[precision]
@@ -80,7 +80,7 @@ def _to_tensorrt(
 
 def _to_triton(model: Path, precision: str, choices: Choices) -> tuple[Path, dict[str, Any]]:
     from semseg_app.export.triton import export_triton, serve_engine, serve_graph
-    from semseg_app.inference.engines import GRAPHS
+    from semseg_app.inference.engines.base import GRAPHS
 
     if choices.backend == "tensorrt":
         served = serve_engine(model, precision)

@@ -35,7 +35,7 @@ def refuse_web_options(to: str, out: Path | None, runtime: Path | None, examples
 def make_web(folder: Path, precision: str, choices: WebChoices) -> tuple[Path, dict[str, Any]]:
     """The page's folder, and what is in it."""
     from semseg_app.export.web import export_web
-    from semseg_app.inference.engines import GRAPHS
+    from semseg_app.inference.engines.base import GRAPHS
 
     graph = folder / GRAPHS[precision]
     described = export_web(folder, graph, precision, choices.runtime, choices.out, choices.examples)

@@ -22,8 +22,8 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="The answer as JSON on stdout.")] = False,
 ) -> None:
     """Write generated streets with labels (11 classes) as a dataset folder; no download."""
+    from semseg_app import synthetic as streets
     from semseg_app.cli.progress import progress_bar
-    from semseg_app.data import streets
     from semseg_app.data.dataset import open_folder
     from semseg_app.errors import UserError
 

@@ -23,7 +23,7 @@ def pull(
     """Write a dataset of the Hub as a dataset folder, row by row."""
     from rich.console import Console
 
-    from semseg_app.data.hub_pull import Wish, pull_dataset
+    from semseg_app.hub.dataset_pull import Wish, pull_dataset
 
     def parts(text: str) -> tuple[str, ...]:
         return tuple(part.strip() for part in text.split(",") if part.strip())
@@ -49,8 +49,8 @@ def push(
 ) -> None:
     """Publish a dataset folder on the Hub: Parquet with an image and a mask column, and a card."""
     from semseg_app.cli.progress import progress_bar
-    from semseg_app.data.hub_push import push_dataset
     from semseg_app.data.layouts import open_dataset
+    from semseg_app.hub.dataset_push import push_dataset
 
     with progress_bar("packing") as update:
         pushed = push_dataset(open_dataset(folder), repo, license, public, progress=update)

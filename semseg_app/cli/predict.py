@@ -20,7 +20,7 @@ def predict(
         Literal["auto", "fp32", "fp16", "int8"], typer.Option(help="Which exported graph of the folder; auto is fp32.")
     ] = "auto",
     tile: Annotated[int, typer.Option(help="Longest side run at once, in pixels; 0 = never tile.")] = 1024,
-    overlay: Annotated[bool, typer.Option(help="Also write the photo under the class colours.")] = True,
+    overlay: Annotated[bool, typer.Option(help="Also write the photo under the class colors.")] = True,
     revision: Revision = None,
     force: Annotated[bool, typer.Option("--force", help="Run a graph that verification rejected.")] = False,
     ray: Annotated[
@@ -52,7 +52,7 @@ def predict(
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         if ray:
             try:
-                from semseg_app.inference.ray_batch import Job, find_sources, segment_on_ray
+                from semseg_app.cluster.ray_batch import Job, find_sources, segment_on_ray
             except ImportError as error:
                 raise UserError(f"--ray needs the extra `ray` ({error}): pip install 'semseg-app[ray]'") from error
 
@@ -68,7 +68,7 @@ def predict(
             ran, rows, failed, shares = segment_on_ray(sources, job, workers, told)
         else:
             from semseg_app.hub.download import local_model
-            from semseg_app.inference.engines import open_engine
+            from semseg_app.inference.engines.open import open_engine
             from semseg_app.inference.files import make_predictor, segment_files
             from semseg_app.inference.inputs import find_images, result_names
             from semseg_app.inference.results import ResultFolder

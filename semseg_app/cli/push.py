@@ -15,7 +15,7 @@ def push(
         str | None, typer.Option(help="Of the model, e.g. apache-2.0; else what its recipe says.")
     ] = None,
     weights_license: Annotated[
-        str | None, typer.Option(help="Of pretrained weights whose licence is not known here.")
+        str | None, typer.Option(help="Of pretrained weights whose license is not known here.")
     ] = None,
     data_license: Annotated[str | None, typer.Option(help="Of the training data; else what dataset.yaml said.")] = None,
     data: Annotated[Path | None, typer.Option(help="Dataset of which three photos are published as samples.")] = None,

@@ -56,16 +56,17 @@ def serve(
     from semseg_app.errors import UserError
 
     try:
-        from semseg_app.serve.access import access_from
+        from semseg_app.serve.http.access import access_from
         from semseg_app.serve.jobs import JobLimits
-        from semseg_app.serve.models import Limits, Models, ServedModel
+        from semseg_app.serve.scheduling.registry import Limits, Models, ServedModel
+        from semseg_app.serve.scheduling.warm_up import SIZES, parse_size
         from semseg_app.serve.server import claim_address, run_server
-        from semseg_app.serve.warm_up import SIZES, parse_size
     except ImportError as error:
         raise UserError(f"serving needs the extra `serve` ({error}): pip install 'semseg-app[serve]'") from error
     from semseg_app.data.dataset import IMAGE_SUFFIXES
     from semseg_app.hub.download import local_model
-    from semseg_app.inference.engines import Engine, open_engine
+    from semseg_app.inference.engines.base import Engine
+    from semseg_app.inference.engines.open import open_engine
 
     if name and len(name) != len(model):
         raise UserError(f"{len(model)} models and {len(name)} names; give one --name for each, in their order, or none")

@@ -24,7 +24,7 @@ def verify(
     """Compare exported files with the trained network and write the verdicts to manifest.json. Exits with 1 when one
     is rejected."""
     try:
-        from semseg_app.export.evidence import gather_evidence
+        from semseg_app.export.verification_set import gather_evidence
         from semseg_app.export.verify import record
         from semseg_app.export.verify import verify as run
     except ModuleNotFoundError as error:
@@ -53,7 +53,7 @@ def verify(
 def _files(model: Path) -> tuple[Path, list[Path]]:
     """The model folder and its files that are to be verified."""
     from semseg_app.artifact import CONFIG
-    from semseg_app.inference.engines import GRAPHS
+    from semseg_app.inference.engines.base import GRAPHS
 
     if model.is_file():
         folder = model.parent.parent

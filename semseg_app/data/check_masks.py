@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semseg_app.data.dataset import IGNORE, Color, DatasetInfo, SegmentationData, default_palette
+from semseg_app.data.dataset import DatasetInfo, SegmentationData, default_palette
 from semseg_app.data.findings import Finding
 from semseg_app.data.inspection import MOST_COLORS, MaskFacts
+from semseg_app.labels import IGNORE, Color
 
 STRANGE = -1
-"""Stands for the class of a value or colour that means nothing in this dataset."""
+"""Stands for the class of a value or color that means nothing in this dataset."""
 
 
 class ClassCounts(NamedTuple):
@@ -33,9 +34,9 @@ class MaskStudy:
         self.first_file: dict[int, str] = {}
         """Value -> the first mask that holds it."""
         self.colors: Counter[Color] = Counter()
-        """Colour -> pixels over all masks whose colours are (or must become) the classes."""
+        """Color -> pixels over all masks whose colors are (or must become) the classes."""
         self.number_colors: dict[Color, set[int]] = {}
-        """For masks of numbers: colour that a viewer shows (grey without a palette) -> the classes it stood for."""
+        """For masks of numbers: color that a viewer shows (gray without a palette) -> the classes it stood for."""
         self._binary_files: list[str] = []
         self._known_colors = dict(zip(*(array.tolist() for array in data.color_lookup), strict=True))
 
@@ -114,9 +115,9 @@ class MaskStudy:
         return counts, []
 
     def _palette_says_otherwise(self, facts: MaskFacts, outside: bool) -> bool:
-        """A palette PNG whose colours are the classes, in another order than its numbers.
+        """A palette PNG whose colors are the classes, in another order than its numbers.
 
-        While its numbers are good, every colour must be a class to say so; else half of them (the rest may be void).
+        While its numbers are good, every color must be a class to say so; else half of them (the rest may be void).
         """
         palette = self.info.palette
         if self.info.label_map is not None or palette == default_palette(len(palette)):
@@ -129,8 +130,8 @@ class MaskStudy:
     def _look_at_colors(self, file: str, facts: MaskFacts) -> tuple[ClassCounts, list[Finding]]:
         colors = facts.colors or {}
         if facts.values is not None:
-            grey = {value: (value, value, value) for value in facts.values}
-            colors = {facts.palette.get(value, grey[value]): pixels for value, pixels in facts.values.items()}
+            gray = {value: (value, value, value) for value in facts.values}
+            colors = {facts.palette.get(value, gray[value]): pixels for value, pixels in facts.values.items()}
         classes = {color: self._known_colors.get(color_code(color), STRANGE) for color in colors}
         self.colors.update(colors)
         strange = {color: pixels for color, pixels in colors.items() if classes[color] == STRANGE}
@@ -172,9 +173,9 @@ def describe_values(outside: Mapping[int, int], all_values: Mapping[int, int], i
 
 
 def describe_colors(colors: Mapping[Color, int], info: DatasetInfo) -> str:
-    """Which colours a mask holds, the largest first, and which class each has in the palette."""
+    """Which colors a mask holds, the largest first, and which class each has in the palette."""
     if not colors:
-        return f"more than {MOST_COLORS} colours: blurred, resized or compressed, or a photo"
+        return f"more than {MOST_COLORS} colors: blurred, resized or compressed, or a photo"
     total = sum(colors.values())
     names = dict(zip(info.palette, info.classes, strict=True))
     largest = sorted(colors, key=lambda color: (-colors[color], color))
@@ -184,12 +185,12 @@ def describe_colors(colors: Mapping[Color, int], info: DatasetInfo) -> str:
     ]
     more = f" and {len(colors) - 6} more" if len(colors) > 6 else ""
     hint = ""
-    if are_numbers_in_grey(colors, info):
+    if are_numbers_in_gray(colors, info):
         hint = "; its three channels are equal and hold class numbers: save one of them"
     return ", ".join(parts) + more + hint
 
 
-def are_numbers_in_grey(colors: Mapping[Color, int], info: DatasetInfo) -> bool:
+def are_numbers_in_gray(colors: Mapping[Color, int], info: DatasetInfo) -> bool:
     """Class numbers saved in three equal channels."""
     allowed = {*range(len(info.classes)), info.ignore_index}
     return bool(colors) and all(red == green == blue and red in allowed for red, green, blue in colors)

@@ -3,10 +3,10 @@
     dataset.yaml                 name, classes, palette, ignore_index, optional label_map or color_map
     images/<split>/*.jpg|png     photos
     labels/<split>/*.png         indexed masks, same stem; a split without labels needs no folder here
-                                 (with a color_map in dataset.yaml: colour masks)
+                                 (with a color_map in dataset.yaml: color masks)
     splits/<name>.txt            optional lists, one stem a line ("train/stem" where a stem is not unique)
     unlabeled/                   optional photos without labels, sub-folders welcome
-    image_labels.csv             optional, for PseudoSeg: image,classes (training/image_labels.py)
+    image_labels.csv             optional, for PseudoSeg: image,classes (training/data/image_labels.py)
 
 A list of samples is asked for by name: a folder split ("train"), a list ("1_8-labeled") or "unlabeled". In memory a
 label is always uint8 with classes 0..C-1 and IGNORE (255), whatever the files use. No torch here.
@@ -29,10 +29,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from semseg_app.data.listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from semseg_app.data.listing import Sample as Sample
 from semseg_app.data.listing import SplitFiles, list_files
-from semseg_app.errors import UserError
-
-IGNORE = 255
-Color = tuple[int, int, int]
+from semseg_app.errors import UserError, explain
+from semseg_app.labels import IGNORE, Color
 
 DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow raises for files that are broken, foreign or absurdly large."""
@@ -56,7 +54,7 @@ class DatasetInfo(BaseModel):
     label_map: dict[int, int] | None = None
     """Value in the file -> class index (or ignore_index). Values that it does not name are errors."""
     color_map: dict[str, int] | None = Field(default=None, min_length=1)
-    """ "#rrggbb" -> class index (or ignore_index), for masks that are pictures. Other colours are errors."""
+    """ "#rrggbb" -> class index (or ignore_index), for masks that are pictures. Other colors are errors."""
     license: str | None = None
     """Of the photos and masks: an identifier (cc-by-4.0) or a few words. It travels into the card of a model."""
     source: str | None = None
@@ -77,9 +75,9 @@ class DatasetInfo(BaseModel):
         if not self.palette:
             self.palette = default_palette(len(self.classes))
         if len(self.palette) != len(self.classes):
-            raise ValueError(f"{len(self.classes)} classes but {len(self.palette)} palette colours; give one a class")
-        if any(not 0 <= value <= 255 for colour in self.palette for value in colour):
-            raise ValueError("palette colours are three numbers from 0 to 255")
+            raise ValueError(f"{len(self.classes)} classes but {len(self.palette)} palette colors; give one a class")
+        if any(not 0 <= value <= 255 for color in self.palette for value in color):
+            raise ValueError("palette colors are three numbers from 0 to 255")
         if self.ignore_index < len(self.classes):
             raise ValueError(f"ignore_index {self.ignore_index} is also a class; use 255 or {len(self.classes)}")
         return self
@@ -87,13 +85,13 @@ class DatasetInfo(BaseModel):
     @model_validator(mode="after")
     def _maps_fit(self) -> "DatasetInfo":
         if self.label_map is not None and self.color_map is not None:
-            raise ValueError("give label_map (masks of numbers) or color_map (masks of colours), not both")
+            raise ValueError("give label_map (masks of numbers) or color_map (masks of colors), not both")
         for raw in self.label_map or {}:
             if not 0 <= raw <= 255:
                 raise ValueError(f"label_map: {raw} is no value of a mask; they go from 0 to 255")
         for color in self.color_map or {}:
             if not re.fullmatch("#[0-9a-fA-F]{6}", color):
-                raise ValueError(f"color_map: {color!r} is no colour; write it as '#rrggbb'")
+                raise ValueError(f"color_map: {color!r} is no color; write it as '#rrggbb'")
         for target in (*(self.label_map or {}).values(), *(self.color_map or {}).values()):
             if not 0 <= target < len(self.classes) and target != self.ignore_index:
                 raise ValueError(
@@ -104,16 +102,16 @@ class DatasetInfo(BaseModel):
 
 
 def default_palette(count: int) -> list[Color]:
-    """`count` distinct colours by the bit-reversal rule of the VOC devkit, without its black first entry."""
-    colours = []
+    """`count` distinct colors by the bit-reversal rule of the VOC devkit, without its black first entry."""
+    colors = []
     for index in range(1, count + 1):
         red = green = blue = 0
         for bit in range(8):
             red |= (index >> (3 * bit) & 1) << (7 - bit)
             green |= (index >> (3 * bit + 1) & 1) << (7 - bit)
             blue |= (index >> (3 * bit + 2) & 1) << (7 - bit)
-        colours.append((red, green, blue))
-    return colours
+        colors.append((red, green, blue))
+    return colors
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -147,7 +145,7 @@ def read_mask(path: Path) -> np.ndarray:
         with Image.open(path) as mask:
             if mask.mode not in INDEX_MODES:
                 raise UserError(
-                    f"{path}: mask has mode {mask.mode}, not one number a pixel; `semseg check` shows which colours "
+                    f"{path}: mask has mode {mask.mode}, not one number a pixel; `semseg check` shows which colors "
                     "it holds, and its --fix-map proposes a color_map"
                 )
             values = np.asarray(mask)
@@ -164,7 +162,7 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def read_color_mask(path: Path) -> np.ndarray:
-    """Decode a mask of colours to int32 [H, W], 0xRRGGBB a pixel. UserError when it cannot be read."""
+    """Decode a mask of colors to int32 [H, W], 0xRRGGBB a pixel. UserError when it cannot be read."""
     try:
         with Image.open(path) as mask:
             colors = np.asarray(mask.convert("RGB"), np.int32)
@@ -188,15 +186,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected `key: value` lines at the top, found {type(content).__name__}")
     return content
-
-
-def explain(error: ValidationError, source: Path | str) -> UserError:
-    """The first problem that pydantic found, as one line that names its place."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return UserError(f"{source}: {place + ': ' if place else ''}{message}{more}")
 
 
 class SegmentationData:
@@ -231,7 +220,7 @@ class SegmentationData:
 
     @cached_property
     def color_lookup(self) -> tuple[np.ndarray, np.ndarray]:
-        """(0xRRGGBB int32 [K], ascending; class or IGNORE int16 [K]) of the colour map."""
+        """(0xRRGGBB int32 [K], ascending; class or IGNORE int16 [K]) of the color map."""
         pairs = sorted((int(color[1:], 16), self._internal(to)) for color, to in (self.info.color_map or {}).items())
         return np.array([color for color, _ in pairs], np.int32), np.array([to for _, to in pairs], np.int16)
 
@@ -316,7 +305,7 @@ class SegmentationData:
         place = np.searchsorted(colors, raw).clip(max=len(colors) - 1)
         strange = raw[colors[place] != raw]
         if strange.size:
-            raise UserError(f"{path}: colour #{strange[0]:06x} is not in the color_map; run `semseg check {self.root}`")
+            raise UserError(f"{path}: color #{strange[0]:06x} is not in the color_map; run `semseg check {self.root}`")
         label: np.ndarray = targets[place]
         return label.astype(np.uint8)
 

@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import yaml
 
-from semseg_app.data.check_masks import MaskStudy, are_numbers_in_grey, color_code
+from semseg_app.data.check_masks import MaskStudy, are_numbers_in_gray, color_code
 from semseg_app.data.dataset import DatasetInfo, default_palette
 from semseg_app.files import atomic_file
 
 MOST_STRANGE_COLORS = 64
-"""More colours without a class than this are blurred edges, not classes: they are left out of the map."""
+"""More colors without a class than this are blurred edges, not classes: they are left out of the map."""
 
 
 class Proposal(NamedTuple):
@@ -66,7 +66,7 @@ def _by_value(info: DatasetInfo, mapping: dict[int, int], reasons: list[str]) ->
 def _by_color(info: DatasetInfo, study: MaskStudy) -> Proposal | None:
     mapping = {color.lower(): target for color, target in (info.color_map or {}).items()}
     targets = {color: index for index, color in reversed(list(enumerate(info.palette)))}
-    if are_numbers_in_grey(study.colors, info) and not set(study.colors) <= set(targets):
+    if are_numbers_in_gray(study.colors, info) and not set(study.colors) <= set(targets):
         targets = {color: color[0] for color in study.colors}
     fresh = sorted((color for color in study.colors if f"#{color_code(color):06x}" not in mapping), key=color_code)
     strange = [color for color in fresh if color not in targets]
@@ -74,17 +74,17 @@ def _by_color(info: DatasetInfo, study: MaskStudy) -> Proposal | None:
         return None
     reasons = []
     if len(strange) > MOST_STRANGE_COLORS:
-        reasons.append(f"{len(strange)} colours match no class and are left out: export those masks without smoothing")
+        reasons.append(f"{len(strange)} colors match no class and are left out: export those masks without smoothing")
         fresh = [color for color in fresh if color in targets]
     elif strange:
-        reasons.append("colours that match no class are ignored; write the class behind each where it has one")
+        reasons.append("colors that match no class are ignored; write the class behind each where it has one")
     mapping.update({f"#{color_code(color):06x}": targets.get(color, info.ignore_index) for color in fresh})
-    # With a color_map every mask is read by its colours, so those of the masks of numbers must be in it too.
+    # With a color_map every mask is read by its colors, so those of the masks of numbers must be in it too.
     for color, classes in study.number_colors.items():
         meant = {index if 0 <= index < len(info.classes) else info.ignore_index for index in classes}
         name = f"#{color_code(color):06x}"
         if meant != {mapping.setdefault(name, min(meant))}:
-            reasons.append(f"{name} means one class in masks of colours, another in masks of numbers: export all alike")
+            reasons.append(f"{name} means one class in masks of colors, another in masks of numbers: export all alike")
     if info.label_map is not None:
         reasons.append("label_map made way for color_map: a dataset has one of them")
     return Proposal(info.model_copy(update={"color_map": mapping, "label_map": None}), reasons)

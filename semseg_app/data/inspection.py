@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from semseg_app.data.dataset import DECODING_ERRORS, INDEX_MODES, Color, to_rgb
+from semseg_app.data.dataset import DECODING_ERRORS, INDEX_MODES, to_rgb
 from semseg_app.data.listing import Sample
+from semseg_app.labels import Color
 
 MOST_COLORS = 4096
-"""A mask with more colours than this was blurred or is a photo; they are not listed."""
+"""A mask with more colors than this was blurred or is a photo; they are not listed."""
 
 EXIF_ORIENTATION = 0x0112
 TURNED = (5, 6, 7, 8)
@@ -32,7 +33,7 @@ class ImageFacts:
     digest: bytes = b""
     """16 bytes over the file."""
     thumbnail: bytes = b""
-    """16x16 grey pixels."""
+    """16x16 gray pixels."""
     pixels: int = 0
     sums: np.ndarray = field(default_factory=lambda: np.zeros(3))
     """Sum of the values 0..255, a channel."""
@@ -52,9 +53,9 @@ class MaskFacts:
     values: dict[int, int] | None = None
     """Value -> pixels, for masks of one number a pixel."""
     palette: dict[int, Color] = field(default_factory=dict)
-    """For values of a palette PNG: the colour it shows them in."""
+    """For values of a palette PNG: the color it shows them in."""
     colors: dict[Color, int] | None = None
-    """Colour -> pixels, for masks that are pictures; empty = more than MOST_COLORS."""
+    """Color -> pixels, for masks that are pictures; empty = more than MOST_COLORS."""
 
 
 def inspect(sample: Sample) -> tuple[ImageFacts, MaskFacts | None]:

@@ -151,7 +151,7 @@ def _camvid_segnet(root: Path) -> dict[str, SplitFiles]:
 
 
 def _camvid_cambridge(root: Path) -> dict[str, SplitFiles]:
-    """One folder of photos and one of colour masks; splits from train.txt, val.txt, test.txt or by the usual rule."""
+    """One folder of photos and one of color masks; splits from train.txt, val.txt, test.txt or by the usual rule."""
     photos, masks = root / "701_StillsRaw_full", root / "LabeledApproved_full"
     if not photos.is_dir() or not masks.is_dir():
         return {}

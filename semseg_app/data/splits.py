@@ -20,10 +20,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semseg_app.data.dataset import IGNORE, Sample, SegmentationData
+from semseg_app.data.dataset import Sample, SegmentationData
 from semseg_app.data.parallel import ordered_map
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_file
+from semseg_app.labels import IGNORE
 
 
 class LabelSplit(NamedTuple):

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from semseg_app.doctor import engines, packages, system
-from semseg_app.doctor.check import Check
+from semseg_app.doctor.diagnosis import Check
 from semseg_app.errors import UserError
 
 Group = tuple[str, Callable[[], Iterator[Check]]]

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from semseg_app import machine
-from semseg_app.doctor.check import Check
+from semseg_app.doctor.diagnosis import Check
 from semseg_app.doctor.packages import onnx_runtime_wheels
 from semseg_app.doctor.probe import Outcome, probe
 

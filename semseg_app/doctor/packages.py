@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
 
-from semseg_app.doctor.check import Check
+from semseg_app.doctor.diagnosis import Check
 
 OURSELVES = "semseg-app"
 EXTRAS = {"train": "training and the torch engine", "export": "exporting", "serve": "serving and the web page"}

@@ -53,8 +53,8 @@ def torch_installation(say: Any) -> None:
         say(cudnn=cudnn_version())
 
     from semseg_app import models
-    from semseg_app.artifact import LabelSpace
     from semseg_app.inference.engines.torch import TorchEngine
+    from semseg_app.labels import LabelSpace
     from semseg_app.model_spec import ModelSpec
 
     spec = ModelSpec(architecture="deeplabv3plus", encoder="resnet18", decoder_channels=16, num_classes=3)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from semseg_app import machine
-from semseg_app.doctor.check import Check
+from semseg_app.doctor.diagnosis import Check
 
 GB = 10**9
 NVIDIA = "0x10de"

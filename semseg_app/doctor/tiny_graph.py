@@ -1,4 +1,4 @@
-"""A deployed graph of a few hundred bytes, to try engines on: the class of a pixel is its strongest colour.
+"""A deployed graph of a few hundred bytes, to try engines on: the class of a pixel is its strongest color.
 
 It is written without the package onnx, which a machine that only serves does not have. An .onnx file is a protobuf
 message: a sequence of (field number and kind, value). The numbers below are those of onnx.proto; see

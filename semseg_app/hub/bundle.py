@@ -11,14 +11,15 @@ import numpy as np
 from PIL import Image
 
 from semseg_app.artifact import CONFIG, MANIFEST, WEIGHTS, ModelConfig, read_config, read_manifest
+from semseg_app.artifact.licenses import as_license, decide
+from semseg_app.artifact.lineage import lineage_of
 from semseg_app.errors import UserError
 from semseg_app.hub.card import HUB_ID, Facts, eval_results, preprocessor, published_config, write_card
 from semseg_app.hub.contents import CARD, PREPROCESSOR, sha256
-from semseg_app.inference.engines import GRAPHS, open_engine
+from semseg_app.inference.engines.base import GRAPHS
+from semseg_app.inference.engines.open import open_engine
 from semseg_app.inference.predictor import Predictor
-from semseg_app.licences import as_licence, decide
-from semseg_app.lineage import lineage_of
-from semseg_app.visualize import overlay
+from semseg_app.plots.overlays import overlay
 
 SAMPLES, LONGEST_SIDE = 3, 640
 OURS = re.compile(r"onnx/[^/]+|samples/[^/]+|benchmark/[^/]+|\.eval_results/semseg\.yaml|preprocessor_config\.json")
@@ -32,7 +33,7 @@ class Choices(NamedTuple):
 
     license: str | None = None
     weights_license: str | None = None
-    """Of weights whose licence is not known here."""
+    """Of weights whose license is not known here."""
     data_license: str | None = None
     dataset: str | None = None
     """The validation data on the Hub: user/dataset."""
@@ -54,7 +55,7 @@ class Choices(NamedTuple):
 def gather(folder: Path, repo: str, choices: Choices) -> Files:
     """Name in the repository -> content. Nothing is sent anywhere.
 
-    UserError for graphs that the gate rejected or nobody verified, and for a licence that is unknown or not free to
+    UserError for graphs that the gate rejected or nobody verified, and for a license that is unknown or not free to
     choose.
     """
     from huggingface_hub import constants
@@ -68,26 +69,26 @@ def gather(folder: Path, repo: str, choices: Choices) -> Files:
     graphs = [] if choices.weights_only else published_graphs(folder, manifest, choices.precisions)
     lineage = lineage_of(config)
     if choices.weights_license:
-        named = as_licence(choices.weights_license, None)
+        named = as_license(choices.weights_license, None)
         known = [
             one if one.license else one.model_copy(update={"license": named.name or named.id})
             for one in lineage.weights
         ]
         lineage = lineage.model_copy(update={"weights": known})
-    licence = decide(choices.license or lineage.license, lineage.weights)
+    license = decide(choices.license or lineage.license, lineage.weights)
     trained_on = config.provenance.get("training", {}).get("data", {})
     source = trained_on.get("source")
     teachers = [teacher.repo for teacher in lineage.teachers if teacher.repo]
-    data_licence = choices.data_license or trained_on.get("license")
-    if not data_licence:
+    data_license = choices.data_license or trained_on.get("license")
+    if not data_license:
         raise UserError(
-            f"{folder}: which licence has the training data ({trained_on.get('name', 'unknown')})? Add --data-license, "
+            f"{folder}: which license has the training data ({trained_on.get('name', 'unknown')})? Add --data-license, "
             "or license: to dataset.yaml before you train"
         )
-    published = published_config(config, repo, licence)
+    published = published_config(config, repo, license)
     published.provenance["training"]["lineage"] = {
         **lineage.model_dump(mode="json"),
-        "license": licence.name or licence.id,
+        "license": license.name or license.id,
     }
     dataset = choices.dataset or (source if source and HUB_ID.fullmatch(source) else None)
     files: Files = {
@@ -109,8 +110,8 @@ def gather(folder: Path, repo: str, choices: Choices) -> Files:
         repo=repo,
         config=published,
         lineage=lineage,
-        licence=licence,
-        data_licence=data_licence,
+        license=license,
+        data_license=data_license,
         dataset=dataset,
         base_models=[choices.base_model] if choices.base_model else teachers[:1],
         manifest=manifest,

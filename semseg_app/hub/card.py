@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import yaml
 
 from semseg_app.artifact import ModelConfig
+from semseg_app.artifact.licenses import License
+from semseg_app.artifact.lineage import Lineage
 from semseg_app.hub.card_results import distillation, results, speed
 from semseg_app.hub.card_usage import usage
-from semseg_app.licences import Licence
-from semseg_app.lineage import Lineage
-from semseg_app.markdown import cell, details, table
+from semseg_app.hub.markdown import cell, details, table
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -27,8 +27,8 @@ class Facts(NamedTuple):
     repo: str
     config: ModelConfig
     lineage: Lineage
-    licence: Licence
-    data_licence: str
+    license: License
+    data_license: str
     dataset: str | None
     """Id of the validation data on the Hub."""
     base_models: list[str]
@@ -56,7 +56,7 @@ def write_card(facts: Facts) -> str:
         speed(facts.manifest, facts.graphs, facts.benchmark, facts.benchmark_plot),
         _training(facts),
         distillation(facts.config, facts.lineage),
-        _licences(facts),
+        _licenses(facts),
         _limits(facts),
     ]
     return f"---\n{_front_matter(facts)}---\n\n" + "\n\n".join(section for section in sections if section) + "\n"
@@ -72,16 +72,16 @@ def _front_matter(facts: Facts) -> str:
     elif method not in (None, "supervised"):
         tags.append("semi-supervised")
     optional: dict[str, Any] = {}
-    if facts.licence.name:
-        optional["license_name"] = facts.licence.name
-        optional["license_link"] = facts.licence.link or f"https://huggingface.co/{facts.repo}#licences"
+    if facts.license.name:
+        optional["license_name"] = facts.license.name
+        optional["license_link"] = facts.license.link or f"https://huggingface.co/{facts.repo}#licenses"
     if facts.base_models:
         # The Hub knows finetune, adapter, merge and quantized: a student is nearest to the first.
         optional["base_model"], optional["base_model_relation"] = facts.base_models, "finetune"
     if facts.dataset:
         optional["datasets"] = [facts.dataset]
     data = ModelCardData(
-        license=facts.licence.id,
+        license=facts.license.id,
         library_name="semseg_app",
         pipeline_tag="image-segmentation",
         metrics=["mean_iou"],
@@ -108,10 +108,10 @@ def _head(facts: Facts) -> str:
 
 def _classes(config: ModelConfig) -> str:
     rows = [
-        (str(index), cell(name), "#{:02x}{:02x}{:02x}".format(*colour))
-        for index, (name, colour) in enumerate(zip(config.labels.classes, config.labels.palette, strict=True))
+        (str(index), cell(name), "#{:02x}{:02x}{:02x}".format(*color))
+        for index, (name, color) in enumerate(zip(config.labels.classes, config.labels.palette, strict=True))
     ]
-    shown = table(("index", "class", "colour"), rows)
+    shown = table(("index", "class", "color"), rows)
     return "## Classes\n\n" + (shown if len(rows) <= 40 else details(f"{len(rows)} classes", shown))
 
 
@@ -140,7 +140,7 @@ def _training(facts: Facts) -> str:
     return (
         f"## Training\n\nMethod: {cell(str(recipe.get('method', {}).get('name')))}, seed {recipe.get('seed')}, "
         f"step {training.get('step')} of {recipe.get('schedule', {}).get('steps')}. On {cell(', '.join(where))}.\n\n"
-        f"Data: {cell(str(data.get('name')))}, licence: {cell(facts.data_licence)}"
+        f"Data: {cell(str(data.get('name')))}, license: {cell(facts.data_license)}"
         + (f", from {cell(source)}" if source else "")
         + ".\n\n"
         + table(("images", "count", "hash of the list"), rows)
@@ -149,18 +149,18 @@ def _training(facts: Facts) -> str:
     )
 
 
-def _licences(facts: Facts) -> str:
-    own = facts.licence.name or facts.licence.id
+def _licenses(facts: Facts) -> str:
+    own = facts.license.name or facts.license.id
     rows = [
         (cell(one.name), cell(one.role), cell(one.license or "unknown"), one.link or "")
         for one in facts.lineage.weights
     ]
     inherited = (
-        table(("weights", "as", "licence", "text"), rows)
+        table(("weights", "as", "license", "text"), rows)
         if rows
         else "No pretrained weights went into it: it started from random ones."
     )
-    return f"## Licences\n\nThis model: **{cell(own)}**. What went into it:\n\n{inherited}"
+    return f"## Licenses\n\nThis model: **{cell(own)}**. What went into it:\n\n{inherited}"
 
 
 def _limits(facts: Facts) -> str:
@@ -223,11 +223,11 @@ def preprocessor(config: ModelConfig) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()
 
 
-def published_config(config: ModelConfig, repo: str, licence: Licence) -> ModelConfig:
-    """The config as strangers may see it: no paths and no command lines of this machine, but its id and licence."""
+def published_config(config: ModelConfig, repo: str, license: License) -> ModelConfig:
+    """The config as strangers may see it: no paths and no command lines of this machine, but its id and license."""
     training = _without_paths({key: value for key, value in _training_of(config).items() if key != "argv"})
     lineage = training.setdefault("lineage", Lineage().model_dump(mode="json"))
-    lineage["license"] = licence.name or licence.id
+    lineage["license"] = license.name or license.id
     provenance = {**config.provenance, "training": training, "hub": {"repo": repo}}
     return config.model_copy(update={"provenance": provenance})
 

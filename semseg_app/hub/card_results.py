@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from semseg_app.artifact import ModelConfig
-from semseg_app.lineage import Lineage
-from semseg_app.markdown import cell, table
+from semseg_app.artifact.lineage import Lineage
+from semseg_app.hub.markdown import cell, table
 
 
 def results(

@@ -47,7 +47,7 @@ def usage(repo: str, graphs: list[str]) -> str:
             "## Use",
             INSTALL,
             PACKAGE.format(repo=repo),
-            "With ONNX Runtime alone (normalising, padding and upsampling are inside the graph):",
+            "With ONNX Runtime alone (normalizing, padding and upsampling are inside the graph):",
             RUNTIME.format(repo=repo, graph=graph),
             "Over HTTP, with a web page at http://127.0.0.1:7860:",
             HTTP.format(repo=repo),

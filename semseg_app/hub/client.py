@@ -127,7 +127,7 @@ def _refusal(error: Exception) -> str:
     if status == 401:
         return f"your token is not valid ({said}); run `hf auth login`, or correct HF_TOKEN"
     if status == 403:
-        return f"your token may not do that ({said}); use a write token, and a name under your own user or organisation"
+        return f"your token may not do that ({said}); use a write token, and a name under your own user or organization"
     if status == 412:
         return "somebody else pushed at the same moment; look at their commit and run again"
     if status == 429:

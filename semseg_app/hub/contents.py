@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from semseg_app.artifact import CONFIG, MANIFEST, WEIGHTS, ModelConfig, read_config, read_manifest
 from semseg_app.errors import UserError
-from semseg_app.inference.engines import GRAPHS
+from semseg_app.inference.engines.base import GRAPHS
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile

@@ -6,11 +6,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from semseg_app.artifact import CONFIG, MANIFEST, WEIGHTS, LabelSpace, ModelConfig, read_config
+from semseg_app.artifact import CONFIG, MANIFEST, WEIGHTS, ModelConfig, read_config
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_folder
-from semseg_app.inference.engines import Prediction, open_engine
+from semseg_app.inference.engines.base import Prediction
+from semseg_app.inference.engines.open import open_engine
 from semseg_app.inference.predictor import Predictor
+from semseg_app.labels import LabelSpace
 
 
 class SegmentationModel:

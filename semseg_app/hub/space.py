@@ -5,12 +5,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from semseg_app.artifact import read_config, read_manifest
+from semseg_app.artifact.licenses import decide
+from semseg_app.artifact.lineage import lineage_of
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_folder
 from semseg_app.hub.bundle import Files, published_graphs
 from semseg_app.hub.card import HUB_ID
-from semseg_app.licences import decide
-from semseg_app.lineage import lineage_of
 
 GRADIO = "6.31.0"
 """Where gradio is not installed here: the version that the page was tested with."""
@@ -33,7 +33,7 @@ def space_files(folder: Path, model: str, precision: str, license: str | None) -
     config, manifest = read_config(folder), read_manifest(folder)
     (graph,) = published_graphs(folder, manifest, [precision])
     lineage = lineage_of(config)
-    licence = decide(license or lineage.license, lineage.weights)
+    terms = decide(license or lineage.license, lineage.weights)
     repo = model.partition("@")[0]
     linked = repo if HUB_ID.fullmatch(repo) and not Path(model).exists() else None
     linked = linked or config.provenance.get("hub", {}).get("repo")
@@ -43,7 +43,7 @@ def space_files(folder: Path, model: str, precision: str, license: str | None) -
         sdk_version=_gradio(),
         python_version="3.11",
         app_file="app.py",
-        license=licence.id,
+        license=terms.id,
         models=[linked] if linked else None,
         tags=["semantic-segmentation"],
     )

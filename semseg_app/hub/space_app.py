@@ -36,13 +36,13 @@ def build(graph: Path) -> gradio.Blocks:
         shares = {names[index]: float(counts[index] / classes.size) for index in present}
         return shown, Image.fromarray(palette[classes]), shares, f"Mean confidence {confidence.mean() / 255:.1%}"
 
-    colours = {name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in zip(names, palette, strict=True)}
+    colors = {name: "#{:02x}{:02x}{:02x}".format(*color) for name, color in zip(names, palette, strict=True)}
     page = gradio.Blocks(title=about["name"])
     with page:
         gradio.Markdown(f"# {about['name']}\nOne of {len(names)} classes for each pixel. Photos are not kept.")
         with gradio.Row():
             photo = gradio.Image(type="pil", label=f"Photo (scaled down to {LONGEST_SIDE} pixels)")
-            overlay = gradio.AnnotatedImage(label="Classes", color_map=colours)
+            overlay = gradio.AnnotatedImage(label="Classes", color_map=colors)
         button = gradio.Button("Segment", variant="primary")
         with gradio.Row():
             mask = gradio.Image(label="Mask", format="png")

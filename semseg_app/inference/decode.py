@@ -4,7 +4,7 @@ What a photo may hold beside 8-bit RGB, and what becomes of it:
 
     EXIF orientation    applied: the class map lies as a viewer shows the photo
     alpha               laid over white
-    CMYK, grey, palette converted to RGB without colour profiles
+    CMYK, gray, palette converted to RGB without color profiles
     16 bits a channel   the upper 8 bits
     32 bits a channel   refused: its range is anyone's guess
     several frames      the first
@@ -146,7 +146,7 @@ def _sized(pixels: np.ndarray, target: tuple[int, int] | None) -> np.ndarray:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits as 8 bits, upright; Pillow reads colours of 16 bits as 8 by itself."""
+    """Gray of 16 bits as 8 bits, upright; Pillow reads colors of 16 bits as 8 by itself."""
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(ImageOps.exif_transpose(image)) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):

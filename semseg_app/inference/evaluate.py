@@ -15,10 +15,10 @@ from PIL import Image
 
 from semseg_app.data.dataset import Sample, SegmentationData
 from semseg_app.errors import UserError
-from semseg_app.inference.engines import Engine, ProbabilityEngine
+from semseg_app.inference.engines.base import Engine, ProbabilityEngine
 from semseg_app.inference.predictor import Predictor
 from semseg_app.inference.tiling import resize_planes, slide
-from semseg_app.metrics import ConfusionMatrix, Scores
+from semseg_app.metrics.confusion import ConfusionMatrix, Scores
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def evaluate(
         engine: what is scored; must give probabilities when the protocol averages (UserError otherwise).
         data: where images and labels are read from; its classes must be those of the engine, in the same order.
         samples: labeled samples of `data`, each counted once.
-        batch_size: images (equal neighbours) or windows a call of the engine.
+        batch_size: images (equal neighbors) or windows a call of the engine.
     """
     check_classes(engine.labels.classes, data.info.classes)
     if protocol.averages and not isinstance(engine, ProbabilityEngine):

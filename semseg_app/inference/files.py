@@ -9,7 +9,7 @@ import numpy as np
 
 from semseg_app.data.dataset import read_image
 from semseg_app.errors import UserError
-from semseg_app.inference.engines import Engine
+from semseg_app.inference.engines.base import Engine
 from semseg_app.inference.predictor import Predictor
 from semseg_app.inference.results import ResultFolder
 from semseg_app.inference.strips import is_large

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from semseg_app.files import atomic_file
-from semseg_app.inference.png_strips import PngStrips
 from semseg_app.inference.predictor import Predictor
 from semseg_app.inference.strips import Strips
 from semseg_app.masks import Palette
-from semseg_app.visualize import overlay
+from semseg_app.masks.png_strips import PngStrips
+from semseg_app.plots.overlays import overlay
 
 PREVIEW_SIDE = 2048
 """Longest side of the picture of a large image. The class map itself has the image's size."""
@@ -27,7 +27,7 @@ class LargeResult(NamedTuple):
     mean_confidence: float
     """Over all pixels, 0 to 1."""
     preview: np.ndarray | None
-    """uint8 RGB, at most PREVIEW_SIDE a side: the photo under the class colours. None unless asked for."""
+    """uint8 RGB, at most PREVIEW_SIDE a side: the photo under the class colors. None unless asked for."""
 
 
 def segment_large(
@@ -46,7 +46,7 @@ def segment_large(
         source: JPEG, PNG, TIFF or WebP of any size.
         predictor: its tile must not be None; what it keeps of each tile goes straight into the file.
         mask: the PNG to write; pixel values are class indices.
-        palette: colours that viewers show; None = those of the engine's labels.
+        palette: colors that viewers show; None = those of the engine's labels.
         text: travels in the PNG as text chunks.
         preview: also make a picture of the result. It reads the file a second time.
         progress: told the share of the rows that are written, 0 to 1, after each row of tiles. What it raises ends
@@ -89,8 +89,8 @@ class Nearest:
     def __init__(self, height: int, width: int, small_height: int, small_width: int):
         self.pixels = np.zeros((small_height, small_width), np.uint8)
         """uint8 `[small_height, small_width]`, filled as far as rows have come."""
-        self._rows = _centres(height, small_height)
-        self._columns = _centres(width, small_width)
+        self._rows = _centers(height, small_height)
+        self._columns = _centers(width, small_width)
 
     def take(self, top: int, rows: np.ndarray) -> None:
         """Rows `top` and following of the large map, uint8 `[h, width]`."""
@@ -98,7 +98,7 @@ class Nearest:
         self.pixels[first:end] = rows[self._rows[first:end] - top][:, self._columns]
 
 
-def _centres(length: int, small: int) -> np.ndarray:
+def _centers(length: int, small: int) -> np.ndarray:
     """The pixel under the middle of each of `small` equal parts of `length`."""
     middles: np.ndarray = ((np.arange(small) + 0.5) * (length / small)).astype(np.intp)
     return middles

@@ -5,7 +5,7 @@ from itertools import groupby
 
 import numpy as np
 
-from semseg_app.inference.engines import Engine, Prediction
+from semseg_app.inference.engines.base import Engine, Prediction
 from semseg_app.inference.tiling import GRID, OVERLAP, TILE, Tile, Window, batches, tile_side, tiles
 
 
@@ -16,7 +16,7 @@ class Predictor:
         engine: what segments.
         tile: longest side of what the engine gets at once, in pixels, taken down to a multiple of GRID; None = whole
             images, however large.
-        overlap: pixels that neighbouring tiles share at least, taken up to a multiple of GRID where the tile has room;
+        overlap: pixels that neighboring tiles share at least, taken up to a multiple of GRID where the tile has room;
             half of them is the context that a seam has.
         batch_size: images or tiles a call of the engine.
     """
@@ -59,7 +59,7 @@ class Predictor:
                     yield tile, Prediction(answer.classes[index], answer.confidence[index])
 
     def predict_many(self, images: Iterable[np.ndarray]) -> Iterator[Prediction]:
-        """Segment images in order, neighbours of equal size together. Reads no more than a batch ahead."""
+        """Segment images in order, neighbors of equal size together. Reads no more than a batch ahead."""
         waiting: list[np.ndarray] = []
         for image in images:
             if waiting and image.shape != waiting[0].shape:

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from semseg_app.artifact import LabelSpace
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_file
-from semseg_app.inference.engines import Prediction
+from semseg_app.inference.engines.base import Prediction
 from semseg_app.inference.large import segment_large
 from semseg_app.inference.predictor import Predictor
+from semseg_app.labels import LabelSpace
 from semseg_app.masks import indexed_png
-from semseg_app.visualize import class_shares, overlay
+from semseg_app.plots.overlays import class_shares, overlay
 
 
 class ResultFolder:
@@ -25,7 +25,7 @@ class ResultFolder:
     Args:
         folder: made when the first file is written.
         labels: classes and palette of the model.
-        overlays: whether to write the photos under the class colours too.
+        overlays: whether to write the photos under the class colors too.
     """
 
     def __init__(self, folder: Path, labels: LabelSpace, overlays: bool):

@@ -1,7 +1,7 @@
 """A large image read from top to bottom by libvips: only the rows at hand are in memory.
 
-JPEG, PNG, TIFF and WebP. Pixels become RGB as `semseg_app.data.dataset.to_rgb` has it: EXIF orientation applied, grey
-repeated, what is transparent laid over white, no colour profiles. A few files cannot be decoded by strips, and libvips
+JPEG, PNG, TIFF and WebP. Pixels become RGB as `semseg_app.data.dataset.to_rgb` has it: EXIF orientation applied, gray
+repeated, what is transparent laid over white, no color profiles. A few files cannot be decoded by strips, and libvips
 then works from a temporary file or, for progressive JPEG, from memory: those that EXIF turns, interlaced PNG.
 """
 
@@ -22,7 +22,7 @@ LARGE = 64_000_000
 _ROWS = 64
 """Decoded at once, beside the strip that they go into."""
 _EXTRA_SAMPLES = 338
-"""TIFF's tag: what the channels beyond the colours are; 1 and 2 are alpha."""
+"""TIFF's tag: what the channels beyond the colors are; 1 and 2 are alpha."""
 _LOADERS = {
     b"\xff\xd8\xff": "jpegload",
     b"\x89PNG": "pngload",

@@ -16,7 +16,7 @@ import numpy as np
 GRID = 32
 """Tile sides are multiples of the largest stride of a network: tiles and the whole image share one grid of cells."""
 TILE, OVERLAP = 1024, 128
-"""Longest side of what an engine gets at once, and what neighbouring tiles share, where nobody says otherwise."""
+"""Longest side of what an engine gets at once, and what neighboring tiles share, where nobody says otherwise."""
 
 Item = TypeVar("Item")
 
@@ -49,7 +49,7 @@ class Tile(NamedTuple):
 def tiles(height: int, width: int, tile_height: int, tile_width: int, overlap: int, grid: int = 1) -> Iterator[Tile]:
     """Cover an image with tiles, row by row; every pixel is kept from exactly one.
 
-    Neighbours overlap by `overlap` pixels, the last ones by more: they are moved inward instead of being cut. A side of
+    Neighbors overlap by `overlap` pixels, the last ones by more: they are moved inward instead of being cut. A side of
     the image that is shorter than the tile makes the tile as short.
 
     With a `grid` above 1 every tile begins at a multiple of it, provided that `tile - overlap` is one: the network's
@@ -125,7 +125,7 @@ def slide(
 
 
 def resize_planes(planes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear, half-pixel centres, borders repeated: float32 `[C, h, w]` -> `[C, height, width]`."""
+    """Bilinear, half-pixel centers, borders repeated: float32 `[C, h, w]` -> `[C, height, width]`."""
     if planes.shape[1:] == (height, width):
         return planes
     upper, lower, weight = _taps(planes.shape[1], height)
@@ -137,9 +137,9 @@ def resize_planes(planes: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _taps(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each target pixel its two source pixels and the weight of the second, float32."""
-    centres = np.clip((np.arange(target) + 0.5) * (source / target) - 0.5, 0, source - 1)
-    first = np.floor(centres).astype(np.intp)
-    return first, np.minimum(first + 1, source - 1), (centres - first).astype(np.float32)
+    centers = np.clip((np.arange(target) + 0.5) * (source / target) - 0.5, 0, source - 1)
+    first = np.floor(centers).astype(np.intp)
+    return first, np.minimum(first + 1, source - 1), (centers - first).astype(np.float32)
 
 
 def batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:

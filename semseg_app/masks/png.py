@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from semseg_app.png import encode_png
+from semseg_app.masks.png_encoder import encode_png
 
 COMPRESS_LEVEL = 1
 """Of zlib. Class maps are long runs of one value: higher levels take several times as long for a few percent."""
@@ -14,27 +14,27 @@ Palette = Sequence[tuple[int, int, int]]
 
 
 def indexed_png(classes: np.ndarray, palette: Palette, text: Mapping[str, str] | None = None) -> bytes:
-    """uint8 `[H, W]` -> PNG (mode P, 8 bits): pixel values are class indices, viewers show the palette's colours.
+    """uint8 `[H, W]` -> PNG (mode P, 8 bits): pixel values are class indices, viewers show the palette's colors.
 
     `text` travels in the file as compressed text chunks.
     """
     return encode_png(classes, _table(tuple(palette)), text)
 
 
-def colour_png(classes: np.ndarray, palette: Palette) -> bytes:
-    """uint8 `[H, W]` -> RGB PNG in the palette's colours."""
-    return encode_png(colourise(classes, palette))
+def color_png(classes: np.ndarray, palette: Palette) -> bytes:
+    """uint8 `[H, W]` -> RGB PNG in the palette's colors."""
+    return encode_png(colorise(classes, palette))
 
 
-def grey_png(values: np.ndarray) -> bytes:
-    """uint8 `[H, W]` -> greyscale PNG of 8 bits."""
+def gray_png(values: np.ndarray) -> bytes:
+    """uint8 `[H, W]` -> grayscale PNG of 8 bits."""
     return encode_png(values)
 
 
-def colourise(classes: np.ndarray, palette: Palette) -> np.ndarray:
+def colorise(classes: np.ndarray, palette: Palette) -> np.ndarray:
     """uint8 `[H, W]` -> uint8 RGB `[H, W, 3]`; values beyond the palette are black."""
-    coloured: np.ndarray = _table(tuple(palette))[classes]
-    return coloured
+    colored: np.ndarray = _table(tuple(palette))[classes]
+    return colored
 
 
 @lru_cache(maxsize=64)

@@ -1,7 +1,7 @@
 """The outlines of a mask as polygons with holes, exact to the pixel.
 
 Vertices lie on the corners of pixels: pixel (row y, column x) is the square from (x, y) to (x + 1, y + 1). So filling
-the polygons gives the mask back, and neighbours share their border. Pixels that touch at a corner alone are two
+the polygons gives the mask back, and neighbors share their border. Pixels that touch at a corner alone are two
 polygons. Every ring is simple and every polygon valid (https://www.ogc.org/standards/sfa): rings meet in points.
 
 Only corners are looked at: points where the four pixels around are not two equal rows or columns. They are found once

@@ -1,7 +1,7 @@
 """DPT's decoder: four maps of a vision transformer become a pyramid, which is fused from deep to shallow.
 
 Ranftl et al., "Vision Transformers for Dense Prediction", 2021, in the form of UniMatch V2 (Yang et al., 2024): no
-class token, no batch norm, widths D/8, D/4, D/2, D. It differs in one point: maps are resized with pixel centres
+class token, no batch norm, widths D/8, D/4, D/2, D. It differs in one point: maps are resized with pixel centers
 aligned, as everywhere in this package, not corners. Every map is resized to the grid of the next, so grids of odd sides
 work.
 """

@@ -1,4 +1,4 @@
-"""The network that every room works with: encoder, decoder, classifier, with its normalisation and padding inside."""
+"""The network that every room works with: encoder, decoder, classifier, with its normalization and padding inside."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -159,16 +159,16 @@ class SegmentationNetwork(nn.Module):
         return isinstance(self.encoder, VisionTransformerEncoder) and self.encoder.class_token
 
     def encode(self, images: Tensor, attention_bias: Tensor | None = None) -> list[Tensor]:
-        """`[B, 3, H, W]` -> the encoder's maps, the normalised and padded image first.
+        """`[B, 3, H, W]` -> the encoder's maps, the normalized and padded image first.
 
         `attention_bias`, `[B, 1 + N, 1 + N]`, is added to `Q K^T / sqrt(d)`: in all layers of a vision transformer, in
         the last stage of a MiT. N = squares of side `attention_patch` of the padded image, row by row; entry 0 is the
         class token's, and unread where there is none. ValueError where the encoder takes no bias or the shape is wrong.
         """
-        normalised = (images - self.mean) / self.std
-        # Padding after normalising: the border is then the mean colour, not black.
+        normalized = (images - self.mean) / self.std
+        # Padding after normalizing: the border is then the mean color, not black.
         height, width = images.shape[2], images.shape[3]
-        padded = functional.pad(normalised, (0, self._padded(width) - width, 0, self._padded(height) - height))
+        padded = functional.pad(normalized, (0, self._padded(width) - width, 0, self._padded(height) - height))
         if attention_bias is None:
             maps: list[Tensor] = self.encoder(padded)
             return maps

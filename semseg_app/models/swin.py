@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 MASKED = -100.0
-"""Added to the attention between pixels that the cyclic shift has made neighbours."""
+"""Added to the attention between pixels that the cyclic shift has made neighbors."""
 
 
 class SwinEncoder(nn.Module):
@@ -59,7 +59,7 @@ def _attend(block: SwinTransformerBlock, tokens: Tensor) -> Tensor:
     """Attention within the windows of a block, shifted or not: `[B, h, w, C]` -> the same shape."""
     batch, height, width, channels = tokens.shape
     (window_height, window_width), (down, right) = block.window_size, block.shift_size
-    # Not -(-height // window): the exported division rounds towards zero.
+    # Not -(-height // window): the exported division rounds toward zero.
     rows, columns = (height + window_height - 1) // window_height, (width + window_width - 1) // window_width
     shifted = torch.roll(tokens, (-down, -right), (1, 2)) if down or right else tokens
     padded = functional.pad(shifted, (0, 0, 0, columns * window_width - width, 0, rows * window_height - height))

@@ -18,15 +18,15 @@ class Readout(NamedTuple):
 
     layers: tuple[int, ...]
     """Blocks of a transformer of depth 12, from 0; other depths take those that lie as deep."""
-    normalise: bool
+    normalize: bool
     """Whether the transformer's own final norm is put on every map."""
 
 
 READOUTS = {
     # SETR's heads begin with a norm of their own, so they get the bare residual stream.
-    "setr": Readout((4, 7, 9, 11), normalise=False),
+    "setr": Readout((4, 7, 9, 11), normalize=False),
     # DINOv2's `get_intermediate_layers`, which UniMatch V2 calls, puts the final norm on every layer.
-    "dpt": Readout((2, 5, 8, 11), normalise=True),
+    "dpt": Readout((2, 5, 8, 11), normalize=True),
 }
 
 
@@ -54,7 +54,7 @@ class VisionTransformerEncoder(nn.Module):
         norm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
         model.prune_intermediate_layers(self.layers, prune_norm=True, prune_head=True)
         self.model: Any = model
-        self.norm = norm if readout.normalise else nn.Identity()
+        self.norm = norm if readout.normalize else nn.Identity()
         self.patch: int = model.patch_embed.patch_size[0]
         self.class_token: bool = model.cls_token is not None
         self.out_channels = [3] + [model.embed_dim] * len(self.layers)

@@ -15,13 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from semseg_app.artifact import LabelSpace
-from semseg_app.inference.engines import Prediction
-from semseg_app.masks import grey_png
+from semseg_app.inference.engines.base import Prediction
+from semseg_app.labels import LabelSpace
+from semseg_app.masks import gray_png
 from semseg_app.masks.regions import regions
-from semseg_app.serve.models import Models
+from semseg_app.serve.answers.segment_schema import BINARY, COMMON_PROBLEMS, IMAGE_TYPES, problems
 from semseg_app.serve.protocols.json_body import json_body, parse_json
-from semseg_app.serve.routes.segment_schema import BINARY, COMMON_PROBLEMS, IMAGE_TYPES, problems
+from semseg_app.serve.scheduling.registry import Models
 
 
 class Parameters(BaseModel):
@@ -110,7 +110,7 @@ def _segments(prediction: Prediction, labels: LabelSpace, parameters: Parameters
         mask = (classes == region.class_index) & certain
         score = float(confidence[mask].mean()) / 255 if mask.any() else 0.0
         if mask.any() and score >= parameters.threshold:
-            png = grey_png(mask.astype(np.uint8) * 255)
+            png = gray_png(mask.astype(np.uint8) * 255)
             text = base64.b64encode(png).decode("ascii")
             found.append({"label": labels.classes[region.class_index], "score": round(score, 6), "mask": text})
     return found

@@ -15,11 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from semseg_app import __version__
-from semseg_app.serve.limits import MAX_IMAGES
-from semseg_app.serve.models import Models
+from semseg_app.serve.answers.segment_schema import COMMON_PROBLEMS, problems
+from semseg_app.serve.http.uploads import MAX_IMAGES
 from semseg_app.serve.protocols.json_body import json_body
 from semseg_app.serve.protocols.kserve_tensors import HEADER_LENGTH, Asked, Body, read_request, written
-from semseg_app.serve.routes.segment_schema import COMMON_PROBLEMS, problems
+from semseg_app.serve.scheduling.registry import Models
 
 VERSION = "1"
 """Of every model: a reload replaces it."""

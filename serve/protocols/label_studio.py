@@ -11,16 +11,16 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from semseg_app.artifact import LabelSpace
 from semseg_app.errors import UserError
-from semseg_app.inference.engines import Prediction
+from semseg_app.inference.engines.base import Prediction
+from semseg_app.labels import LabelSpace
 from semseg_app.masks.brush import brush_rle
 from semseg_app.masks.regions import regions
-from semseg_app.serve.models import Models, ServedModel
+from semseg_app.serve.answers.segment_schema import COMMON_PROBLEMS, problems
 from semseg_app.serve.protocols.json_body import json_body, parse_json
 from semseg_app.serve.protocols.label_studio_config import Brush, parse_config
 from semseg_app.serve.protocols.label_studio_images import ImageSource
-from semseg_app.serve.routes.segment_schema import COMMON_PROBLEMS, problems
+from semseg_app.serve.scheduling.registry import Models, ServedModel
 
 MAX_TASKS = 100
 

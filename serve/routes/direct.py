@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.datastructures import QueryParams
 
-from semseg_app.serve.options import Options
+from semseg_app.serve.answers.options import Options
 
 MOST_REMEMBERED = 500
 """Characters of a query that is worth remembering."""

@@ -9,13 +9,13 @@ from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from semseg_app.serve.answers import ClassInfo, EngineInfo, class_infos, engine_info
-from semseg_app.serve.formats import JSON, PNG
+from semseg_app.serve.answers.formats import JSON, PNG
+from semseg_app.serve.answers.options import UNKNOWN, BadOption, Options
+from semseg_app.serve.answers.schemas import ClassInfo, EngineInfo, class_infos, engine_info
+from semseg_app.serve.answers.segment_schema import BINARY, COMMON_PROBLEMS, problems
+from semseg_app.serve.http.negotiation import choose
 from semseg_app.serve.jobs import Job, Jobs, State
-from semseg_app.serve.models import Models
-from semseg_app.serve.negotiation import choose
-from semseg_app.serve.options import UNKNOWN, BadOption, Options
-from semseg_app.serve.routes.segment_schema import BINARY, COMMON_PROBLEMS, problems
+from semseg_app.serve.scheduling.registry import Models
 
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/tiff", "image/webp")
 

@@ -10,18 +10,18 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from semseg_app.errors import UserError
-from semseg_app.inference.engines import Prediction
-from semseg_app.serve.formats import BY_MEDIA_TYPE, Answered, packed, render
-from semseg_app.serve.limits import Upload, read_uploads
-from semseg_app.serve.models import Models, Run, ServedModel
-from semseg_app.serve.negotiation import choose
-from semseg_app.serve.options import Format, Options
-from semseg_app.serve.places import Place
+from semseg_app.inference.engines.base import Prediction
+from semseg_app.serve.answers.formats import BY_MEDIA_TYPE, Answered, packed, render
+from semseg_app.serve.answers.options import Format, Options
+from semseg_app.serve.answers.segment_schema import ANSWERS, REQUEST
+from semseg_app.serve.http.negotiation import choose
+from semseg_app.serve.http.uploads import Upload, read_uploads
 from semseg_app.serve.routes.direct import DirectRoute
-from semseg_app.serve.routes.segment_schema import ANSWERS, REQUEST
-from semseg_app.serve.segmenter import Segmentation
+from semseg_app.serve.scheduling.admission import Place
+from semseg_app.serve.scheduling.registry import Models, Run, ServedModel
+from semseg_app.serve.scheduling.segmenter import Segmentation
 
-QUICK: frozenset[Format] = frozenset({"png", "colour", "confidence", "raw", "json"})
+QUICK: frozenset[Format] = frozenset({"png", "color", "confidence", "raw", "json"})
 """Made in a millisecond or so of a small image; the others may take long."""
 T = TypeVar("T")
 AT_ONCE = 8

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import helper
 from PIL import Image
-from sleeping_engine import sleeping
+from support.sleeping_engine import sleeping
 
 from semseg_app.artifact import read_config, write_manifest
 from semseg_app.benchmark import Plan, benchmark

@@ -220,15 +220,15 @@ def test_wrong_numbers_and_the_map_that_rights_them(
     assert {kind for kind, _ in said(examine(root))} <= {"class-absent", "class-absent-elsewhere"}
 
 
-@pytest.mark.parametrize("kind", ["rgb", "palette", "grey"])
+@pytest.mark.parametrize("kind", ["rgb", "palette", "gray"])
 def test_masks_of_colors_and_the_map_that_rights_them(tmp_path: Path, kind: str) -> None:
     root = make(tmp_path / "data")
     colors = np.array([*PALETTE, [255, 255, 255]], np.uint8)
-    if kind == "grey":
+    if kind == "gray":
         colors = np.array([[index] * 3 for index in (0, 1, 2, 255)], np.uint8)
     for path in (root / "labels").rglob("*.png"):
         stripes = mask(0, 1, 2, 3)
-        if kind == "palette":  # the numbers run backwards, the colours are right
+        if kind == "palette":  # the numbers run backwards, the colors are right
             picture = Image.fromarray(3 - stripes)
             picture.putpalette([int(value) for color in colors[::-1] for value in color])
             path.unlink()
@@ -238,7 +238,7 @@ def test_masks_of_colors_and_the_map_that_rights_them(tmp_path: Path, kind: str)
     out = tmp_path / "fixed.yaml"
     result = CliRunner().invoke(app, ["check", str(root), "--fix-map", str(out)])
     assert result.exit_code == 1
-    if kind == "grey":
+    if kind == "gray":
         assert "three channels are equal" in result.stdout
     shutil.copy(out, root / "dataset.yaml")
     data = open_folder(root)
@@ -265,7 +265,7 @@ def test_blurred_mask_has_too_many_colors(tmp_path: Path) -> None:
     root = make(tmp_path)
     noise = np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)
     Image.fromarray(noise).save(root / "labels" / "train" / "train0.png")
-    assert "more than 4096 colours" in message(examine(root), "color-mask")
+    assert "more than 4096 colors" in message(examine(root), "color-mask")
 
 
 def test_colors_outside_the_color_map(tmp_path: Path) -> None:

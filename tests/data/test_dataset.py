@@ -97,8 +97,8 @@ def test_photos_are_read_upright_as_8_bit_rgb(tmp_path: Path) -> None:
     turned[0x0112] = 6  # stored lying on its left side: turn a quarter clockwise to show
     Image.fromarray(pixels).save(tmp_path / "turned.png", exif=turned)
     np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), np.rot90(pixels, -1))
-    Image.fromarray(pixels[..., 0]).save(tmp_path / "grey.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), np.repeat(pixels[..., :1], 3, axis=2))
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "gray.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "gray.png"), np.repeat(pixels[..., :1], 3, axis=2))
     Image.fromarray(np.full((4, 6), 40000, np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(UserError, match=r"deep\.png: unreadable image \(16-bit or float pixels"):
         read_image(tmp_path / "deep.png")
@@ -145,7 +145,7 @@ def test_label_map_and_color_map(tmp_path: Path) -> None:
     data = open_folder(build(tmp_path / "colors", files, color_map=mapping, ignore_index=7))
     np.testing.assert_array_equal(data.read_label(data.samples("train")[0]), LABEL)
     Image.fromarray(PHOTO).save(tmp_path / "colors/labels/train/x.png")
-    with pytest.raises(UserError, match=r"x\.png: colour #000000 is not in the color_map; run `semseg check"):
+    with pytest.raises(UserError, match=r"x\.png: color #000000 is not in the color_map; run `semseg check"):
         data.read_label(data.samples("train")[0])
 
 
@@ -162,7 +162,7 @@ def test_value_outside_the_classes(tmp_path: Path) -> None:
     ("info", "message"),
     [
         ({"classes": ["a", "a"]}, "class names must be unique; given twice: a"),
-        ({"classes": ["a"], "palette": [[0, 0, 0], [1, 1, 1]]}, "1 classes but 2 palette colours"),
+        ({"classes": ["a"], "palette": [[0, 0, 0], [1, 1, 1]]}, "1 classes but 2 palette colors"),
         ({"classes": ["a"], "palette": [[0, 0, 256]]}, "from 0 to 255"),
         ({"classes": ["a", "b"], "ignore_index": 1}, "ignore_index 1 is also a class"),
         ({"classes": ["a"], "label_map": {256: 0}}, "256 is no value of a mask"),
@@ -170,9 +170,9 @@ def test_value_outside_the_classes(tmp_path: Path) -> None:
             {"classes": ["a"], "label_map": {0: 1}},
             r"label_map: 1 is neither a class \(0 to 0\) nor ignore_index \(255\)",
         ),
-        ({"classes": ["a"], "color_map": {"red": 0}}, "'red' is no colour; write it as '#rrggbb'"),
+        ({"classes": ["a"], "color_map": {"red": 0}}, "'red' is no color; write it as '#rrggbb'"),
         ({"classes": ["a"], "color_map": {"#ff0000": 0}, "label_map": {0: 0}}, "not both"),
-        ({"classes": ["a"], "colour_map": {}}, "colour_map"),
+        ({"classes": ["a"], "color_map": {}}, "color_map"),
     ],
 )
 def test_wrong_descriptions(tmp_path: Path, info: dict[str, object], message: str) -> None:

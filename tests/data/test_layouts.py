@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semseg_app.data.dataset import IGNORE, SegmentationData
+from semseg_app.data.dataset import SegmentationData
 from semseg_app.data.layouts import LAYOUTS, open_dataset, open_unlabeled, published_info
 from semseg_app.errors import UserError
+from semseg_app.labels import IGNORE
 
 
 def photo(path: Path) -> None:
@@ -115,7 +116,7 @@ def test_coco_stuff(tmp_path: Path) -> None:
     assert data.num_classes == 171
     assert [data.info.classes[index] for index in label(data, "val")[:4]] == ["person", "stop sign", "banner", "wood"]
     assert label(data, "val")[4] == IGNORE
-    # The ids that COCO never labelled: street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door, blender,
+    # The ids that COCO never labeled: street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door, blender,
     # hair brush.
     never = [identity - 1 for identity in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)]
     assert np.flatnonzero(data.lookup < 0).tolist() == [*never, *range(182, 255)]
@@ -131,7 +132,7 @@ def test_camvid_as_prepared_for_segnet(tmp_path: Path) -> None:
 
 
 def test_camvid_from_cambridge(tmp_path: Path) -> None:
-    # Sky, Wall, LaneMkgsNonDriv, Animal, MotorcycleScooter, Void, by the colours of label_colors.txt.
+    # Sky, Wall, LaneMkgsNonDriv, Animal, MotorcycleScooter, Void, by the colors of label_colors.txt.
     colors = [[128, 128, 128], [64, 192, 0], [192, 0, 64], [64, 128, 64], [192, 0, 192], [0, 0, 0]]
     frames = ["0001TP_008520", "0001TP_008550", "0006R0_f00930", "0016E5_07957", "0016E5_07959", "0016E5_08159"]
     frames += ["0016E5_08190", "Seq05VD_f00000"]

@@ -86,7 +86,7 @@ def test_too_small_for_every_class(sixty: Path) -> None:
 
 
 def test_a_draw_that_shows_every_class_is_left_alone() -> None:
-    """Then the choice is the plain random order, so nothing is biased towards crowded images."""
+    """Then the choice is the plain random order, so nothing is biased toward crowded images."""
     presence = np.ones((10, 3), bool)
     order = np.random.default_rng(0).permutation(10)
     assert extend([], 4, order, presence) == order[:4].tolist()

@@ -5,14 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny_encoders  # noqa: F401, adds hrnet_test and swin_test to timm
 import torch
+from support import tiny_encoders  # noqa: F401, adds hrnet_test and swin_test to timm
 from torch import nn
 
 from semseg_app import models
-from semseg_app.artifact import LabelSpace, ModelConfig
+from semseg_app.artifact import ModelConfig
 from semseg_app.export.onnx import export_onnx
 from semseg_app.export.verify import generated_photos
+from semseg_app.labels import LabelSpace
 from semseg_app.model_spec import ModelSpec
 
 CLASSES = ["road", "sky", "tree", "car", "pole"]

@@ -11,11 +11,11 @@ import onnx_ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from reduced import enlarge_a_channel, session, sure_pixels
+from support.reduced import enlarge_a_channel, session, sure_pixels
 
-from semseg_app.export.evidence import generated_photos
 from semseg_app.export.fp16 import cast_to_half, export_fp16
 from semseg_app.export.graph import layer_precisions, network_nodes
+from semseg_app.export.verification_set import generated_photos
 
 PHOTOS = np.stack([photo[100:227, 200:331] for photo in generated_photos(2)])  # 127x131
 LEAD = 0.02

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from semseg_app.export.gate import GATES, reasons_of_layers, reasons_of_quality, reasons_of_row
+from semseg_app.export.acceptance import GATES, reasons_of_layers, reasons_of_quality, reasons_of_row
 from semseg_app.export.quality import Quality
 
 

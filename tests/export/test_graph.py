@@ -21,8 +21,8 @@ def graph() -> onnx_ir.Graph:
     """Two convolutions that share weights, attention between them, and a factor that depends on the size alone."""
     nodes = [
         node("Cast", "images", "as_float", to=TensorProto.FLOAT),
-        node("Sub", "as_float_out mean", "normalise"),
-        node("Conv", "normalise_out network.stem.weight", "a"),
+        node("Sub", "as_float_out mean", "normalize"),
+        node("Conv", "normalize_out network.stem.weight", "a"),
         node("MatMul", "a_out a_out", "attention"),
         node("Shape", "a_out", "size"),
         node("Cast", "size_out", "size_as_float", to=TensorProto.FLOAT),

@@ -1,4 +1,4 @@
-"""The graph in 8 bits: what is quantised and how, what is left out, and that it says the same."""
+"""The graph in 8 bits: what is quantized and how, what is left out, and that it says the same."""
 
 import json
 import shutil
@@ -12,12 +12,12 @@ import onnx_ir
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from reduced import enlarge_a_channel, session, sure_pixels
+from support.reduced import enlarge_a_channel, session, sure_pixels
 
-from semseg_app.export.evidence import generated_photos
+from semseg_app.export.calibration import activation_ranges
 from semseg_app.export.graph import layer_precisions, layers
 from semseg_app.export.int8 import Calibration, export_int8
-from semseg_app.export.ranges import activation_ranges
+from semseg_app.export.verification_set import generated_photos
 
 PHOTOS = np.stack([photo[100:227, 200:331] for photo in generated_photos(3)])  # 127x131
 LEAD = 0.8

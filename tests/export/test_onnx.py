@@ -100,7 +100,7 @@ def test_file_is_whole_names_its_axes_and_says_what_it_is(folder: Path) -> None:
     assert metadata == {
         "format_version": 1,
         "name": config.name,
-        "labels": {"classes": config.labels.classes, "palette": [list(colour) for colour in config.labels.palette]},
+        "labels": {"classes": config.labels.classes, "palette": [list(color) for color in config.labels.palette]},
         "precision": "fp32",
         "stride": models.load(folder).stride,
         "opset": 20,

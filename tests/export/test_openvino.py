@@ -9,10 +9,11 @@ import openvino
 import pytest
 
 from semseg_app.errors import UserError
-from semseg_app.export.evidence import generated_photos
 from semseg_app.export.int8 import Calibration, export_int8
-from semseg_app.inference.engines import GRAPHS, Engine, open_engine
+from semseg_app.export.verification_set import generated_photos
 from semseg_app.inference.engines import openvino as engine_module
+from semseg_app.inference.engines.base import GRAPHS, Engine
+from semseg_app.inference.engines.open import open_engine
 
 PHOTOS = np.stack([photo[100:227, 200:331] for photo in generated_photos(3)])  # 127x131
 

@@ -10,9 +10,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from semseg_app import models
-from semseg_app.artifact import LabelSpace, ModelConfig
+from semseg_app.artifact import ModelConfig
 from semseg_app.export.onnx import export_onnx
 from semseg_app.export.verify import generated_photos
+from semseg_app.labels import LabelSpace
 
 
 def test_stride_of_14(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

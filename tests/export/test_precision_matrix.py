@@ -8,13 +8,13 @@ from typing import get_args
 import numpy as np
 import onnx_ir
 import pytest
-from reduced import session, sure_pixels
+from support.reduced import session, sure_pixels
 
-from semseg_app.export.evidence import generated_photos, resized
 from semseg_app.export.fp16 import export_fp16
 from semseg_app.export.graph import layer_precisions
 from semseg_app.export.int8 import Calibration, export_int8
-from semseg_app.inference.engines import GRAPHS
+from semseg_app.export.verification_set import generated_photos, resized
+from semseg_app.inference.engines.base import GRAPHS
 from semseg_app.model_spec import Architecture
 
 SIZES = ((127, 131), (96, 160), (64, 64), (130, 75), (48, 200))

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import typer
 import yaml
-from defects import (
+from onnx import ModelProto
+from PIL import Image
+from support.defects import (
     align_the_corners,
     one_layer_in_fp32,
     one_layer_without_int8_activations,
@@ -17,8 +19,6 @@ from defects import (
     swap_two_classes,
     take_the_mean_for_bgr,
 )
-from onnx import ModelProto
-from PIL import Image
 from typer.testing import CliRunner
 
 from semseg_app import artifact
@@ -26,12 +26,13 @@ from semseg_app.cli.export import export
 from semseg_app.cli.verify import verify as verify_verb
 from semseg_app.data.dataset import open_folder
 from semseg_app.errors import UserError
-from semseg_app.export import evidence as evidence_module
+from semseg_app.export import verification_set as evidence_module
 from semseg_app.export import verify as verify_module
-from semseg_app.export.evidence import Evidence, gather_evidence, generated_photos, resized
-from semseg_app.export.gate import GATES
+from semseg_app.export.acceptance import GATES
+from semseg_app.export.verification_set import Evidence, gather_evidence, generated_photos, resized
 from semseg_app.export.verify import verify
-from semseg_app.inference.engines import GRAPHS, open_engine
+from semseg_app.inference.engines.base import GRAPHS
+from semseg_app.inference.engines.open import open_engine
 
 app = typer.Typer()
 app.command("export")(export)
@@ -137,7 +138,7 @@ def test_planted_defect_is_refused(
 
 def test_int8_is_not_judged_without_labels(folder: Path) -> None:
     file = folder / GRAPHS["int8"]
-    with pytest.raises(UserError, match=r"model-int8\.onnx: what int8 costs shows on labelled photos .* --data"):
+    with pytest.raises(UserError, match=r"model-int8\.onnx: what int8 costs shows on labeled photos .* --data"):
         verify(folder, file)
 
 

@@ -15,7 +15,7 @@ import tensorrt_rtx
 import typer
 from onnx import ModelProto
 from PIL import Image
-from tensorrt_graphs import deployed_graph
+from support.tensorrt_graphs import deployed_graph
 from typer.testing import CliRunner
 
 from semseg_app import artifact
@@ -23,14 +23,13 @@ from semseg_app.cli.export import export
 from semseg_app.cli.export_engines import Choices
 from semseg_app.data.dataset import open_folder
 from semseg_app.errors import UserError
-from semseg_app.export import evidence
 from semseg_app.export import tensorrt as package
+from semseg_app.export import verification_set as evidence
 from semseg_app.export import verify as verify_module
-from semseg_app.export.evidence import generated_photos
 from semseg_app.export.fp16 import export_fp16
 from semseg_app.export.int8 import Calibration, export_int8
-from semseg_app.export.tensorrt import export_tensorrt, proof
-from semseg_app.export.tensorrt.attest import Layer, attest, layers_of_inspector
+from semseg_app.export.tensorrt import export_tensorrt
+from semseg_app.export.tensorrt import verify as proof
 from semseg_app.export.tensorrt.buckets import (
     Buckets,
     Size,
@@ -41,9 +40,12 @@ from semseg_app.export.tensorrt.buckets import (
 )
 from semseg_app.export.tensorrt.builder import build, target_capabilities
 from semseg_app.export.tensorrt.graph import prepare
-from semseg_app.export.tensorrt.proof import verify_engine
+from semseg_app.export.tensorrt.layer_precisions import Layer, attest, layers_of_inspector
+from semseg_app.export.tensorrt.verify import verify_engine
+from semseg_app.export.verification_set import generated_photos
 from semseg_app.export.verify import record, verify
-from semseg_app.inference.engines import GRAPHS, Prediction, open_engine
+from semseg_app.inference.engines.base import GRAPHS, Prediction
+from semseg_app.inference.engines.open import open_engine
 from semseg_app.inference.engines.plans import Profile, Shape, read_plan
 from semseg_app.model_spec import Architecture
 
@@ -134,13 +136,13 @@ def test_int8_becomes_symmetric_and_signed_within_half_a_step() -> None:
     prepared = prepare(model)
     onnx.checker.check_model(prepared, full_check=True)
     tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in prepared.graph.initializer}
-    quantisers = [node for node in prepared.graph.node if node.op_type == "QuantizeLinear"]
-    assert len(quantisers) == 2
-    for node in quantisers:
+    quantizers = [node for node in prepared.graph.node if node.op_type == "QuantizeLinear"]
+    assert len(quantizers) == 2
+    for node in quantizers:
         assert tensors[node.input[2]].dtype == np.int8
         assert tensors[node.input[2]] == 0
     # 0 to 6 in 255 steps from zero point 0 becomes -6 to 6 in 254.
-    assert tensors[quantisers[1].input[1]] == pytest.approx(6 / 127)
+    assert tensors[quantizers[1].input[1]] == pytest.approx(6 / 127)
     assert not any(values.dtype == np.int32 for values in tensors.values()), "an int32 bias is left"
     images = photos(40, 40, 4)
     (classes, _), (unsigned, _), (signed, _) = (run(one, images) for one in (deployed_graph("fp32"), model, prepared))

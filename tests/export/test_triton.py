@@ -7,15 +7,16 @@ from typing import Any
 import onnx
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
-from tensorrt_graphs import deployed_graph
+from support.tensorrt_graphs import deployed_graph
 
 from semseg_app import artifact
-from semseg_app.artifact import LabelSpace, ModelConfig
+from semseg_app.artifact import ModelConfig
 from semseg_app.errors import UserError
 from semseg_app.export.tensorrt.buckets import parse_buckets
 from semseg_app.export.triton import export_triton, serve_engine, serve_graph
-from semseg_app.inference.engines import GRAPHS
+from semseg_app.inference.engines.base import GRAPHS
 from semseg_app.inference.engines.plans import Plan, Profile, Shape
+from semseg_app.labels import LabelSpace
 from semseg_app.model_spec import ModelSpec
 
 BUCKETS = parse_buckets("480x360,512x512")

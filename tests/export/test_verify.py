@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import typer
-from defects import (
+from onnx import ModelProto
+from PIL import Image
+from support.defects import (
     align_the_corners,
     change_the_palette,
     one_layer_in_fp16,
@@ -19,8 +21,6 @@ from defects import (
     swap_two_classes,
     take_the_mean_for_bgr,
 )
-from onnx import ModelProto
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 from typer.testing import CliRunner
@@ -29,13 +29,20 @@ from semseg_app import artifact
 from semseg_app.cli.export import export
 from semseg_app.data.dataset import open_folder
 from semseg_app.errors import UserError
-from semseg_app.export import evidence as evidence_module
 from semseg_app.export import onnx as export_module
 from semseg_app.export import pipeline as pipeline_module
-from semseg_app.export.evidence import Evidence, calibration_photos, evenly_spaced, gather_evidence, generated_photos
+from semseg_app.export import verification_set as evidence_module
 from semseg_app.export.quality import Quality, score
+from semseg_app.export.verification_set import (
+    Evidence,
+    calibration_photos,
+    evenly_spaced,
+    gather_evidence,
+    generated_photos,
+)
 from semseg_app.export.verify import compare, has_passed, record, verify
-from semseg_app.inference.engines import Prediction, open_engine
+from semseg_app.inference.engines.base import Prediction
+from semseg_app.inference.engines.open import open_engine
 from semseg_app.models import pyramid_pooling
 
 CLASSES = ["road", "sky", "tree", "car", "pole"]
@@ -57,7 +64,7 @@ def folder(exported: Callable[[str], Path], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """Two labelled photos of 60x80 and a split without labels."""
+    """Two labeled photos of 60x80 and a split without labels."""
     root = tmp_path / "data"
     for index, photo in enumerate(generated_photos(2)):
         for split in ("val", "bare"):

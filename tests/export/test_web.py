@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
-from tiny_models import METADATA
-from tiny_models import make_graph as make_graph
-from tiny_models import network_folder as network_folder
+from support.tiny_models import METADATA
+from support.tiny_models import make_graph as make_graph
+from support.tiny_models import network_folder as network_folder
 from typer.testing import CliRunner
 
 from semseg_app import artifact
 from semseg_app.cli.export import export
 from semseg_app.errors import UserError
 from semseg_app.export.web import runtime
-from semseg_app.inference.engines import GRAPHS
+from semseg_app.inference.engines.base import GRAPHS
 
 CONTENT = {name: f"the content of {name}".encode() for name in runtime.FILES}
 

@@ -19,12 +19,13 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from semseg_app import artifact
-from semseg_app.export.evidence import generated_photos, resized
 from semseg_app.export.int8 import Calibration, export_int8
+from semseg_app.export.verification_set import generated_photos, resized
 from semseg_app.export.verify import record, verify
 from semseg_app.export.web import export_web
 from semseg_app.export.web.runtime import runtime_files
-from semseg_app.inference.engines import GRAPHS, open_engine
+from semseg_app.inference.engines.base import GRAPHS
+from semseg_app.inference.engines.open import open_engine
 
 pytestmark = pytest.mark.browser
 
@@ -194,7 +195,7 @@ def test_a_visit(page: Page, pages: str, model: Path, tmp_path: Path) -> None:
     view.press("ArrowRight")
     expect(reading).to_have_text(re.compile(rf"at {column + 4}, {row}$"))
 
-    # The slider blends, from the photo alone to the class colours alone.
+    # The slider blends, from the photo alone to the class colors alone.
     def painted() -> np.ndarray:
         page.evaluate("document.getElementById('point').hidden = true")
         pixels = np.asarray(Image.open(io.BytesIO(view.screenshot())).convert("RGB"))

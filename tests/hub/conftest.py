@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hub_machines import Machine
 from hub_stand_in import StandIn
-from tiny_models import METADATA
-from tiny_models import make_graph as make_graph
+from support.hub_machines import Machine
+from support.tiny_models import METADATA
+from support.tiny_models import make_graph as make_graph
 
 
 @pytest.fixture(scope="session")

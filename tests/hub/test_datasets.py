@@ -10,10 +10,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from datasets import Features, Image, Value
-from hub_machines import Machine
 from hub_stand_in import StandIn
 from huggingface_hub import DatasetCard
 from PIL import Image as Pillow
+from support.hub_machines import Machine
 
 from semseg_app.data.dataset import open_folder
 
@@ -27,7 +27,7 @@ def png(values: np.ndarray, kind: str = "PNG") -> bytes:
 def test_there_and_back_is_the_same_folder(hub: StandIn, machine: Callable[..., Machine], tiny_dataset: Path) -> None:
     here = machine()
     (line,) = here.mistakes(("data", "push", tiny_dataset, "ann/tiny"))
-    assert "which licence has it? Add --license" in line
+    assert "which license has it? Add --license" in line
     done = here.full("data", "push", tiny_dataset, "ann/tiny", "--license", "cc-by-4.0", "--json")
     assert done.returncode == 0, done.stderr
     repo = hub.repo("ann/tiny", "dataset")
@@ -119,7 +119,7 @@ def test_other_people_s_columns(hub: StandIn, machine: Callable[..., Machine], f
 
 PULL_ALL = """
 from pathlib import Path
-from semseg_app.data.hub_pull import Wish, pull_dataset
+from semseg_app.hub.dataset_pull import Wish, pull_dataset
 from semseg_app.errors import UserError
 for number, wish in enumerate(WISHES):
     try:
@@ -133,8 +133,8 @@ def test_what_cannot_be_read_is_named(
     hub: StandIn, machine: Callable[..., Machine], foreign: Callable[..., None]
 ) -> None:
     mask = np.full((8, 12), 3, np.uint8)
-    colours = np.zeros((8, 12, 3), np.uint8)
-    colours[..., 1] = 9
+    colors = np.zeros((8, 12, 3), np.uint8)
+    colors[..., 1] = 9
     ours = {"image": "photo", "classes": ("wall", "floor")}
     cases = [
         ([row(mask)], {}, "says nowhere what its classes are"),
@@ -142,7 +142,7 @@ def test_what_cannot_be_read_is_named(
         ([row(mask)], {"classes": ("a",), "mask": "note"}, "--mask note: no column of images"),
         ([row(mask)], ours | {"splits": ("test",)}, "no split 'test'; there are: train"),
         ([row(mask)], ours, "row 0: the mask holds 3, which is none of the 2 classes"),
-        ([row(colours)], ours, "row 0: the mask is a colour picture"),
+        ([row(colors)], ours, "row 0: the mask is a color picture"),
         ([row(mask[:4])], ours, "row 0: the mask is 12x4, its photo 12x8"),
         ([row(mask, b"no photo")], ours, "row 0: unreadable photo"),
     ]

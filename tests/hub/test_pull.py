@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_machines import Machine
 from hub_stand_in import Fault, StandIn
 from PIL import Image
+from support.hub_machines import Machine
 
-from semseg_app.inference.engines import open_engine
+from semseg_app.inference.engines.open import open_engine
 
 LOOK = """
 import json, sys

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hub_machines import Machine, last_line
 from hub_stand_in import Fault, StandIn, wait_for
 from huggingface_hub import ModelCard
 from PIL import Image
+from support.hub_machines import Machine, last_line
 
 from semseg_app.errors import UserError
 from semseg_app.hub.bundle import Choices, gather
@@ -108,7 +108,7 @@ def test_the_card_says_what_must_be_said(model: Path) -> None:
         "mIoU **61.23 %**",
         "One run, seed 3",
         "| red | 50.00 | 60.00 | 100.00 |",
-        "licence: cc-by-4.0, from ann/rgb",
+        "license: cc-by-4.0, from ann/rgb",
         "[ann/t](https://huggingface.co/ann/t): segformer on mit\\_b0, by distillation",
         "| mit\\_b0.imagenet | encoder of the teacher t | nvidia-x | http://l |",
         "| `onnx/model.onnx` | 640x480 | 1.2 | a processor, 2 threads |",
@@ -152,11 +152,11 @@ def test_what_may_not_be_published(model: Path) -> None:
         (model / "config.json").write_text(json.dumps(content))
 
     told(lineage={})
-    refused("which licence does the model have")
+    refused("which license does the model have")
     told(data={"name": "photos"})
-    refused(r"which licence has the training data \(photos\)\? Add --data-license")
+    refused(r"which license has the training data \(photos\)\? Add --data-license")
     told(lineage={"weights": [{"name": "w", "role": "encoder", "license": None}]})
-    refused(r"w \(encoder\): the licence of these weights is not known", license="mit")
+    refused(r"w \(encoder\): the license of these weights is not known", license="mit")
     assert b"license: cc-by-nc-4.0" in gather(model, "ann/rgb", Choices(weights_license="cc-by-nc-4.0"))["README.md"]
     (model / "onnx" / "model.onnx").unlink()
     told()

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_machines import WITHOUT_TRAINING, Machine
 from hub_stand_in import StandIn
 from huggingface_hub import ModelCard
 from PIL import Image
+from support.hub_machines import WITHOUT_TRAINING, Machine
 
-from semseg_app.inference.engines import open_engine
+from semseg_app.inference.engines.open import open_engine
 
 RECIPE = """
 name: rgb

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
-from hub_machines import Machine
 from hub_stand_in import StandIn
 from huggingface_hub import RepoCard
 from PIL import Image
+from support.hub_machines import Machine
 
-from semseg_app.inference.engines import open_engine
+from semseg_app.inference.engines.open import open_engine
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hub_machines import Machine
 from hub_stand_in import Fault, StandIn
+from support.hub_machines import Machine
 
 from semseg_app.errors import UserError
 
@@ -79,7 +79,7 @@ def test_every_best_model_is_a_revision(hub: StandIn, train: Callable[..., tuple
 def test_a_hub_that_hangs_or_refuses_changes_nothing(
     hub: StandIn, train: Callable[..., tuple[list[str], Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semseg_app.training.publisher.AT_THE_END", 5.0)
+    monkeypatch.setattr("semseg_app.training.run.publisher.AT_THE_END", 5.0)
     hub.faults.append(Fault("POST /api/repos/create", "hang", times=99))
     start = time.monotonic()
     said, folder = train("hf_ann", "schedule.steps=2")
@@ -95,7 +95,7 @@ def test_a_hub_that_hangs_or_refuses_changes_nothing(
 def test_what_is_missing_is_said_at_the_start(
     hub: StandIn, train: Callable[..., tuple[list[str], Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semseg_app.training.publisher.AT_THE_END", 20.0)
+    monkeypatch.setattr("semseg_app.training.run.publisher.AT_THE_END", 20.0)
     said, folder = train(None, "schedule.steps=1")
     assert "no token of the Hub" in said[1]
     assert any("was not pushed: ann/rgb: writing to the Hub needs a token" in line for line in said)

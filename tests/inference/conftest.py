@@ -1,3 +1,3 @@
-from tiny_models import make_graph as make_graph
-from tiny_models import network_folder as network_folder
-from tiny_models import rgb_logits as rgb_logits
+from support.tiny_models import make_graph as make_graph
+from support.tiny_models import network_folder as network_folder
+from support.tiny_models import rgb_logits as rgb_logits

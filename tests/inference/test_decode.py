@@ -9,7 +9,7 @@ from PIL import Image
 
 from semseg_app.errors import UserError
 from semseg_app.inference.decode import BrokenImage, ImageTooLarge, UnsupportedImage, decode_image
-from semseg_app.png import encode_png
+from semseg_app.masks.png_encoder import encode_png
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -154,7 +154,7 @@ def test_cmyk_jpeg():
     np.testing.assert_allclose(pixels.mean(axis=(0, 1)), (255, 0, 0), atol=3)
 
 
-def test_grey_of_1_8_and_16_bits():
+def test_gray_of_1_8_and_16_bits():
     np.testing.assert_array_equal(decode(Image.new("L", (2, 2), 77)), 77)
     np.testing.assert_array_equal(decode(Image.new("1", (2, 2), 1)), 255)
     deep = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
@@ -162,7 +162,7 @@ def test_grey_of_1_8_and_16_bits():
         np.testing.assert_array_equal(decode(Image.fromarray(deep), kind)[0, :, 0], [0, 0, 1, 128, 255])
 
 
-def test_colour_of_16_bits():
+def test_color_of_16_bits():
     """Pillow writes no such PNG, so this one is made by hand: 2 x 1 pixels, RGB, 16 bits a channel."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
@@ -175,7 +175,7 @@ def test_colour_of_16_bits():
 
 
 def test_several_frames_give_the_first():
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue")]
     for kind in ("TIFF", "WEBP", "PNG", "MPO"):  # MPO is what many phones write as .jpg
         first = decode(frames[0], kind, save_all=True, append_images=frames[1:])
         np.testing.assert_allclose(first.reshape(-1, 3), np.tile((255, 0, 0), (256, 1)), atol=3)

@@ -12,7 +12,8 @@ import torch
 from semseg_app import models
 from semseg_app.artifact import write_manifest
 from semseg_app.errors import UserError
-from semseg_app.inference.engines import ProbabilityEngine, open_engine
+from semseg_app.inference.engines.base import ProbabilityEngine
+from semseg_app.inference.engines.open import open_engine
 
 MakeGraph = Callable[..., Path]
 

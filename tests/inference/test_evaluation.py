@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 from semseg_app import models
 from semseg_app.data.dataset import SegmentationData, open_folder
 from semseg_app.errors import UserError
-from semseg_app.inference.engines import open_engine
+from semseg_app.inference.engines.open import open_engine
 from semseg_app.inference.evaluate import EvaluationProtocol, evaluate
 
 CLASSES = ["red", "green", "blue"]

@@ -9,15 +9,15 @@ import pytest
 import pyvips
 from PIL import Image
 
-from semseg_app.artifact import LabelSpace
 from semseg_app.data.dataset import read_image
 from semseg_app.errors import UserError
-from semseg_app.inference.engines import Prediction
+from semseg_app.inference.engines.base import Prediction
 from semseg_app.inference.large import segment_large
-from semseg_app.inference.png_strips import PngStrips
 from semseg_app.inference.predictor import Predictor
 from semseg_app.inference.strips import Strips, is_large
 from semseg_app.inference.tiling import Window, tiles
+from semseg_app.labels import LabelSpace
+from semseg_app.masks.png_strips import PngStrips
 
 SIDE = 20_000
 MEASURED = """
@@ -45,7 +45,7 @@ class StrongestChannel:
 
 
 def picture(height: int, width: int, bands: int = 3) -> np.ndarray:
-    """uint8 `[H, W, bands]`: blobs of all colours and, of the fourth band, of all opacities."""
+    """uint8 `[H, W, bands]`: blobs of all colors and, of the fourth band, of all opacities."""
     seeds = np.random.default_rng(0).integers(0, 256, (height // 20, width // 20, 4), np.uint8)
     blobs = np.asarray(Image.fromarray(seeds).resize((width, height), Image.Resampling.BICUBIC))
     return np.ascontiguousarray(blobs[..., :bands])
@@ -57,11 +57,11 @@ def picture(height: int, width: int, bands: int = 3) -> np.ndarray:
         ("a.jpg", 3, None, {"quality": 90}),
         ("progressive.jpg", 3, None, {"progressive": True}),
         ("turned.jpg", 3, None, {"exif": TURNED}),
-        ("grey.jpg", 3, "L", {}),
+        ("gray.jpg", 3, "L", {}),
         ("a.png", 3, None, {}),
         ("indexed.png", 3, "P", {}),
         ("alpha.png", 4, None, {}),
-        ("grey_alpha.png", 3, "LA", {}),
+        ("gray_alpha.png", 3, "LA", {}),
         ("strips.tif", 3, None, {"compression": "tiff_lzw"}),
         ("jpeg.tif", 3, None, {"compression": "jpeg"}),
         ("alpha.tif", 4, None, {}),
@@ -81,7 +81,7 @@ def test_strips_hold_the_pixels_that_pillow_reads(
     assert (strips.height, strips.width) == expected.shape[:2]
     for tile in tiles(strips.height, strips.width, 128, 160, 32):
         difference = np.abs(strips.read(tile.window) - tile.window.cut(expected)).max()
-        assert difference <= (name.startswith(("alpha", "grey_alpha"))), tile  # how white is mixed in is rounded
+        assert difference <= (name.startswith(("alpha", "gray_alpha"))), tile  # how white is mixed in is rounded
     small = np.abs(strips.preview(*(side // 10 for side in expected.shape[:2])).mean((0, 1)) - expected.mean((0, 1)))
     assert small.max() < 3
 
@@ -108,7 +108,7 @@ def test_a_png_written_by_strips_is_one_that_pillow_reads(tmp_path: Path) -> Non
     with Image.open(tmp_path / "a.png") as image:
         assert (image.mode, image.info["model"]) == ("P", "street, ?")
         np.testing.assert_array_equal(np.asarray(image), values)
-        assert image.getpalette() == [value for colour in palette[:200] for value in colour] + [0] * 168
+        assert image.getpalette() == [value for color in palette[:200] for value in color] + [0] * 168
     with (
         pytest.raises(ValueError, match="1 rows were written of an image of 2"),
         PngStrips(tmp_path / "b.png", 2, 131, palette) as png,
@@ -193,7 +193,7 @@ def test_20000_by_20000_pixels_in_bounded_memory(tmp_path: Path, make_graph: Cal
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 650 * 1024  # KiB; the pixels alone are 1,170 MiB
 
-    mask = Strips(tmp_path / "out" / "masks" / f"{Path(name).stem}.png")  # as colours: it has a palette
+    mask = Strips(tmp_path / "out" / "masks" / f"{Path(name).stem}.png")  # as colors: it has a palette
     assert (mask.height, mask.width) == (SIDE, SIDE)
     rows, columns = np.mgrid[0:500, 0:SIDE]
     palette = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200]], np.uint8)
@@ -201,7 +201,7 @@ def test_20000_by_20000_pixels_in_bounded_memory(tmp_path: Path, make_graph: Cal
         expected = palette[(columns // 700 + (rows + top) // 500) % 3]
         found = mask.read(Window(top, 0, 500, SIDE))
         wrong = (found != expected).any(axis=2)
-        if name == "a.jpg":  # its colours run into one another
+        if name == "a.jpg":  # its colors run into one another
             wrong &= ((columns + 8) % 700 > 16) & ((rows + top + 8) % 500 > 16)
         assert not wrong.any(), top
     with Image.open(tmp_path / "out" / "overlays" / f"{Path(name).stem}.jpg") as overlay:

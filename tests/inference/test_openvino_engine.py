@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_models import METADATA
+from support.tiny_models import METADATA
 
 from semseg_app.errors import UserError
-from semseg_app.inference.engines import open_engine
+from semseg_app.inference.engines.open import open_engine
 
 MakeGraph = Callable[..., Path]
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from semseg_app.artifact import LabelSpace
-from semseg_app.inference.engines import Prediction
+from semseg_app.inference.engines.base import Prediction
 from semseg_app.inference.engines.torch import TorchEngine
 from semseg_app.inference.predictor import Predictor
+from semseg_app.labels import LabelSpace
 from semseg_app.models import ModelSpec, build
 
 RADIUS = 3
@@ -34,7 +34,7 @@ class BoxEngine:
 
 
 def blurred(height: int, width: int) -> np.ndarray:
-    """Blobs of all colours, as large as things in photos."""
+    """Blobs of all colors, as large as things in photos."""
     blobs = Image.fromarray(photo(height // 24, width // 24, seed=3)).resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(blobs)
 
@@ -114,7 +114,7 @@ def test_an_image_that_fits_or_a_predictor_without_tiles_is_one_call() -> None:
     assert engine.calls == [(1, 64, 50, 3), (1, 90, 100, 3)]
 
 
-def test_predict_many_keeps_the_order_and_batches_equal_neighbours() -> None:
+def test_predict_many_keeps_the_order_and_batches_equal_neighbors() -> None:
     sizes = [(40, 40), (40, 40), (40, 40), (40, 30), (40, 30), (70, 40), (40, 40), (40, 30)]
     images = [photo(*size, seed=seed) for seed, size in enumerate(sizes)]
     engine = BoxEngine()

@@ -12,10 +12,10 @@ from PIL import Image
 
 from semseg_app.cli.main import main
 from semseg_app.data.layouts import open_dataset
-from semseg_app.data.pseudo_labels import as_labeled, read_manifest
+from semseg_app.data.pseudo_label_folder import as_labeled, read_manifest
 from semseg_app.errors import UserError
-from semseg_app.inference.engines import open_engine
-from semseg_app.inference.pseudo_label import near_edges, write_pseudo_labels
+from semseg_app.inference.engines.open import open_engine
+from semseg_app.inference.pseudo_label_writer import near_edges, write_pseudo_labels
 
 MakeGraph = Callable[..., Path]
 NAMED = {
@@ -29,10 +29,10 @@ SIZES = [(24, 40), (24, 40), (31, 17), (24, 40)]
 
 
 @pytest.fixture
-def colours(tmp_path: Path) -> Path:
-    """Four photos of blurred colours without labels, one below a sub-folder; masks elsewhere would hold 1, 2, 3."""
+def colors(tmp_path: Path) -> Path:
+    """Four photos of blurred colors without labels, one below a sub-folder; masks elsewhere would hold 1, 2, 3."""
     root = tmp_path / "data"
-    info = {"name": "colours", "classes": ["red", "green", "blue"], "label_map": {0: 255, 1: 0, 2: 1, 3: 2}}
+    info = {"name": "colors", "classes": ["red", "green", "blue"], "label_map": {0: 255, 1: 0, 2: 1, 3: 2}}
     (root / "unlabeled" / "sub").mkdir(parents=True)
     (root / "dataset.yaml").write_text(yaml.safe_dump(info))
     random = np.random.default_rng(0)
@@ -47,17 +47,17 @@ def write(graph: Path, root: Path, folder: Path, threshold: float = 0.5, split: 
 
 
 def test_masks_and_coverage_against_a_plain_count(
-    make_graph: MakeGraph, rgb_logits: Callable[[np.ndarray], np.ndarray], colours: Path, tmp_path: Path
+    make_graph: MakeGraph, rgb_logits: Callable[[np.ndarray], np.ndarray], colors: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    manifest = write(make_graph(), colours, out, 0.7)
+    manifest = write(make_graph(), colors, out, 0.7)
     seen, kept = np.zeros(3), np.zeros(3)
     edge, edge_kept = 0, 0
     for name in ("a", "b", "c", "sub/d"):
         mask = Image.open(out / f"{name}.png")
         assert mask.mode == "P"
         found = np.asarray(mask)
-        logits = rgb_logits(np.asarray(Image.open(colours / "unlabeled" / f"{name}.png")))
+        logits = rgb_logits(np.asarray(Image.open(colors / "unlabeled" / f"{name}.png")))
         probability = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
         classes, highest = probability.argmax(-1), probability.max(-1)
         decided = abs(highest - 0.7) > 1 / 255  # an engine's confidence has 255 steps
@@ -81,7 +81,7 @@ def test_masks_and_coverage_against_a_plain_count(
     assert coverage.inside == pytest.approx((kept.sum() - edge_kept) / (seen.sum() - edge), abs=1e-6)
     assert coverage.near_edges < coverage.inside
     assert read_manifest(out) == manifest
-    assert manifest.fingerprint == open_dataset(colours).fingerprint(open_dataset(colours).samples("unlabeled"))
+    assert manifest.fingerprint == open_dataset(colors).fingerprint(open_dataset(colors).samples("unlabeled"))
 
 
 def test_edges_reach_three_pixels_in_a_square() -> None:
@@ -95,9 +95,9 @@ def test_edges_reach_three_pixels_in_a_square() -> None:
     assert not near_edges(np.full((2, 2), 3, np.uint8)).any()
 
 
-def test_interrupted_and_run_again_is_the_same_folder(make_graph: MakeGraph, colours: Path, tmp_path: Path) -> None:
+def test_interrupted_and_run_again_is_the_same_folder(make_graph: MakeGraph, colors: Path, tmp_path: Path) -> None:
     graph = make_graph()
-    whole = write(graph, colours, tmp_path / "whole")
+    whole = write(graph, colors, tmp_path / "whole")
 
     class Stopped(Exception):
         pass
@@ -108,56 +108,56 @@ def test_interrupted_and_run_again_is_the_same_folder(make_graph: MakeGraph, col
 
     out = tmp_path / "out"
     with pytest.raises(Stopped):
-        write(graph, colours, out, on_progress=stop)
+        write(graph, colors, out, on_progress=stop)
     assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png", "manifest.json"]
     with pytest.raises(UserError, match="not finished; run the same"):
         read_manifest(out)
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
     (out / ".c.png.x.part").write_bytes(b"what a killed process leaves")
     seen: list[tuple[int, int]] = []
-    assert write(graph, colours, out, on_progress=lambda *at: seen.append(at)) == whole
+    assert write(graph, colors, out, on_progress=lambda *at: seen.append(at)) == whole
     assert seen == [(3, 4), (4, 4)]
     assert {path: path.stat().st_mtime_ns for path in before} == before
     for name in ("a", "b", "c", "sub/d"):
         assert (out / f"{name}.png").read_bytes() == (tmp_path / "whole" / f"{name}.png").read_bytes()
     (out / "c.png").write_bytes(b"damaged")
-    assert write(graph, colours, out) == whole
+    assert write(graph, colors, out) == whole
 
 
-def test_what_is_not_ours_is_refused_and_left_alone(make_graph: MakeGraph, colours: Path, tmp_path: Path) -> None:
+def test_what_is_not_ours_is_refused_and_left_alone(make_graph: MakeGraph, colors: Path, tmp_path: Path) -> None:
     graph, out = make_graph(), tmp_path / "out"
-    write(graph, colours, out)
+    write(graph, colors, out)
     content = (out / "manifest.json").read_bytes()
     other = make_graph(tmp_path / "other.onnx", metadata={**NAMED, "name": "another"})
     with pytest.raises(UserError, match=r"out: holds the pseudo labels of another teacher \(rgb, weights \w{12}; this"):
-        write(other, colours, out)
+        write(other, colors, out)
     with pytest.raises(UserError, match=r"was made with threshold 0.5, not 0.9; choose another folder, or delete this"):
-        write(graph, colours, out, 0.9)
-    (colours / "splits").mkdir()
-    (colours / "splits" / "two.txt").write_text("a\nb\n")
+        write(graph, colors, out, 0.9)
+    (colors / "splits").mkdir()
+    (colors / "splits" / "two.txt").write_text("a\nb\n")
     with pytest.raises(UserError, match=r"was made with split unlabeled, not two"):
-        write(graph, colours, out, split="two")
+        write(graph, colors, out, split="two")
     assert (out / "manifest.json").read_bytes() == content
 
     with pytest.raises(UserError, match=r"data: holds other files and no manifest.json; choose a new or empty folder"):
-        write(graph, colours, colours)
+        write(graph, colors, colors)
     with pytest.raises(UserError, match=r"dataset.yaml: is a file"):
-        write(graph, colours, colours / "dataset.yaml")
+        write(graph, colors, colors / "dataset.yaml")
     with pytest.raises(UserError, match=r"threshold 1.0: a probability, from 0 to below 1"):
-        write(graph, colours, tmp_path / "new", 1.0)
+        write(graph, colors, tmp_path / "new", 1.0)
     swapped = make_graph(tmp_path / "swapped.onnx", metadata={**NAMED, "labels": SWAPPED})
     with pytest.raises(UserError, match="order their classes differently: class 0 is 'green' in the model"):
-        write(swapped, colours, tmp_path / "new")
+        write(swapped, colors, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
 def test_read_back_as_class_indices_whatever_the_dataset_maps(
-    make_graph: MakeGraph, colours: Path, tmp_path: Path
+    make_graph: MakeGraph, colors: Path, tmp_path: Path
 ) -> None:
     """In this dataset's own masks a 0 would be ignored and a 3 would be blue; in pseudo labels 0 is red."""
     out = tmp_path / "out"
-    write(make_graph(), colours, out)
-    data = open_dataset(colours)
+    write(make_graph(), colors, out)
+    data = open_dataset(colors)
     viewed, samples = as_labeled(out, data, data.samples("unlabeled"))
     assert [sample.label for sample in samples] == [out / f"{name}.png" for name in ("a", "b", "c", "sub/d")]
     for sample in samples:
@@ -178,10 +178,10 @@ def test_read_back_as_class_indices_whatever_the_dataset_maps(
         as_labeled(tmp_path / "nothing", data, [])
 
 
-def test_a_photo_whose_name_is_taken_is_named(make_graph: MakeGraph, colours: Path, tmp_path: Path) -> None:
-    Image.new("RGB", (8, 8)).save(colours / "unlabeled" / "a.jpg")
+def test_a_photo_whose_name_is_taken_is_named(make_graph: MakeGraph, colors: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(colors / "unlabeled" / "a.jpg")
     with pytest.raises(UserError, match=r"a.(jpg|png): another photo of its folder has the same name; rename one"):
-        write(make_graph(), colours, tmp_path / "out")
+        write(make_graph(), colors, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -194,13 +194,13 @@ def semseg(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int | str | N
 
 def test_the_verb(
     network_folder: Path,
-    colours: Path,
+    colors: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
-    arguments = (network_folder, "--data", colours, "--list", "unlabeled", "--out", out, "--threshold", 0.4)
+    arguments = (network_folder, "--data", colors, "--list", "unlabeled", "--out", out, "--threshold", 0.4)
     assert semseg(monkeypatch, *arguments, "--engine", "torch", "--json") == 0
     said = capsys.readouterr()
     assert json.loads(said.out) == {"folder": str(out), **read_manifest(out).model_dump()}

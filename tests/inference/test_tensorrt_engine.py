@@ -20,13 +20,15 @@ import tensorrt_rtx
 from cuda.bindings import runtime as true_cuda
 
 from semseg_app import artifact
-from semseg_app.artifact import LabelSpace, ModelConfig
+from semseg_app.artifact import ModelConfig
 from semseg_app.errors import UserError
-from semseg_app.inference.engines import cuda, open_engine
+from semseg_app.inference.engines import cuda
 from semseg_app.inference.engines import tensorrt as module
+from semseg_app.inference.engines.open import open_engine
 from semseg_app.inference.engines.plans import Gpu, Plan, Profile, Shape, choose_plan, pick_profile
 from semseg_app.inference.engines.tensorrt import Session, TensorRTEngine, open_tensorrt
 from semseg_app.inference.engines.tensorrt_probe import probe
+from semseg_app.labels import LabelSpace
 from semseg_app.model_spec import ModelSpec
 
 SMALL, WIDE = (4, 6), (3, 8)

@@ -40,7 +40,7 @@ def test_every_pixel_is_kept_once_from_the_tile_in_which_it_lies_deepest(
     np.testing.assert_array_equal(kept_depth, deepest)
 
 
-def test_neighbours_overlap_as_asked() -> None:
+def test_neighbors_overlap_as_asked() -> None:
     tops = [tile.window.top for tile in tiles(1000, 10, 256, 256, 64)]
     assert tops == [0, 192, 384, 576, 744]
     with pytest.raises(ValueError, match="overlap 256"):

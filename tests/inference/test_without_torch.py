@@ -7,9 +7,11 @@ SERVING = """
 import sys
 sys.modules["torch"] = None  # what an import of torch meets on a machine that serves
 import numpy as np
-from semseg_app import masks, metrics, visualize
+from semseg_app import masks
+from semseg_app.metrics import confusion as metrics
+from semseg_app.plots import overlays as visualize
 from semseg_app.errors import UserError
-from semseg_app.inference.engines import open_engine
+from semseg_app.inference.engines.open import open_engine
 from semseg_app.inference.predictor import Predictor
 
 graph, folder = sys.argv[1:]

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from brush_bits import unpacked
+from support.brush_bits import unpacked
 
 from semseg_app.masks.brush import brush_rle
 

@@ -17,7 +17,7 @@ def as_shapely(found: list[Polygon]) -> list[shapely.Polygon]:
 
 
 def filled(shapes: list[shapely.Polygon], height: int, width: int) -> np.ndarray:
-    """int [H, W]: how many shapes cover each pixel's centre."""
+    """int [H, W]: how many shapes cover each pixel's center."""
     y, x = np.mgrid[:height, :width] + 0.5
     return sum((shapely.contains_xy(shape, x, y).astype(int) for shape in shapes), np.zeros((height, width), int))
 

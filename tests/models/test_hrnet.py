@@ -1,8 +1,8 @@
 """HRNet's branches and head."""
 
 import pytest
-import tiny_encoders  # noqa: F401, adds hrnet_test to timm
 import torch
+from support import tiny_encoders  # noqa: F401, adds hrnet_test to timm
 
 from semseg_app.models import ModelSpec, build
 from semseg_app.models.hrnet import concatenate_branches
@@ -23,7 +23,7 @@ def test_the_last_stages_are_the_parallel_branches_themselves():
 
 
 def test_branches_are_laid_over_one_another():
-    """Constant maps, and a ramp: its values at the centres of fine cells, away from the border, lie on the ramp."""
+    """Constant maps, and a ramp: its values at the centers of fine cells, away from the border, lie on the ramp."""
     ramp = (2 * torch.arange(4.0) + 1).expand(1, 1, 2, 4)
     maps = [
         torch.zeros(1, 3, 9, 9),

@@ -5,12 +5,13 @@ import warnings
 from pathlib import Path
 
 import pytest
-import tiny_encoders  # noqa: F401, adds hrnet_test and swin_test to timm
 import torch
+from support import tiny_encoders  # noqa: F401, adds hrnet_test and swin_test to timm
 from torch.nn import functional
 
-from semseg_app.artifact import LabelSpace, ModelConfig
+from semseg_app.artifact import ModelConfig
 from semseg_app.errors import UserError
+from semseg_app.labels import LabelSpace
 from semseg_app.models import ModelSpec, build, load, save_network
 from semseg_app.models.pyramid_pooling import adaptive_average_pool
 
@@ -88,7 +89,7 @@ def test_every_parameter_gets_a_gradient(spec):
     assert not missing
 
 
-def test_normalisation_is_inside(spec):
+def test_normalization_is_inside(spec):
     torch.manual_seed(0)
     network = build(spec).eval()
     plain = build(spec.model_copy(update={"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)})).eval()

@@ -2,8 +2,8 @@
 
 import math
 
-import tiny_encoders  # noqa: F401, adds hrnet_test to timm
 import torch
+from support import tiny_encoders  # noqa: F401, adds hrnet_test to timm
 from torch import nn
 
 from semseg_app.models import ModelSpec, build

@@ -2,8 +2,8 @@
 
 import pytest
 import timm
-import tiny_encoders  # noqa: F401, adds swin_test to timm
 import torch
+from support import tiny_encoders  # noqa: F401, adds swin_test to timm
 
 from semseg_app.models.swin import SwinEncoder
 

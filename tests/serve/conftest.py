@@ -7,16 +7,16 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import uvicorn
-from colour_engine import ColourEngine
 from fastapi import FastAPI
 from PIL import Image
+from support.color_engine import ColorEngine
 
 from semseg_app.serve.server import claim_address
 
 
 @pytest.fixture
-def engine() -> ColourEngine:
-    return ColourEngine()
+def engine() -> ColorEngine:
+    return ColorEngine()
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def photo() -> np.ndarray:
 
 @pytest.fixture
 def mask(photo: np.ndarray) -> np.ndarray:
-    """What the colour engine must say of `photo`."""
+    """What the color engine must say of `photo`."""
     expected = np.zeros((40, 60), np.uint8)
     expected[:, 30:] = 1
     expected[30:] = 2

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import numpy as np
 import pytest
-from colour_engine import ColourEngine
 from PIL import Image
 from starlette.testclient import TestClient
+from support.color_engine import ColorEngine
 
-from semseg_app.inference.engines import Prediction
-from semseg_app.serve.api import create_app
+from semseg_app.inference.engines.base import Prediction
+from semseg_app.serve.app import create_app
 
 JSON = {"Accept": "application/json"}
 RED = {"index": 0, "name": "red", "color": "#c81e1e"}
@@ -56,7 +56,7 @@ def test_raw_body_gives_json(client, encoded, photo):
     assert latency["decode"] > 0
     assert latency["inference"] > 0
     assert summary == {
-        "model": "colours",
+        "model": "colors",
         "engine": {"kind": "fake", "device": "cpu", "precision": "fp32"},
         "width": 60,
         "height": 40,
@@ -154,7 +154,7 @@ def test_models_docs_and_schema(client):
     assert client.get("/v1/models").json() == {
         "models": [
             {
-                "name": "colours",
+                "name": "colors",
                 "engine": {"kind": "fake", "device": "cpu", "precision": "fp32"},
                 "classes": [
                     RED,
@@ -243,7 +243,7 @@ def test_parallel_requests_each_get_their_own_answer_and_the_loop_stays_free(run
 
     # The engine raises when two calls meet.
     with (
-        running(create_app(ColourEngine(seconds=0.05), demo=False)) as url,
+        running(create_app(ColorEngine(seconds=0.05), demo=False)) as url,
         httpx.Client(base_url=url, timeout=60) as http,
         ThreadPoolExecutor(16) as pool,
     ):

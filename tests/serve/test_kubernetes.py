@@ -7,11 +7,11 @@ import kubernetes_validate
 import pytest
 import typer
 import yaml
-from colour_engine import ColourEngine
+from support.color_engine import ColorEngine
 
 from semseg_app.cli.main import app
-from semseg_app.serve.api import create_app
-from semseg_app.serve.keys import Keys
+from semseg_app.serve.app import create_app
+from semseg_app.serve.http.api_keys import Keys
 from semseg_app.serve.server import SECONDS_TO_FINISH, SECONDS_TO_LEAVE
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def test_it_fits_the_image():
 
 
 def test_it_fits_the_server():
-    paths = create_app(ColourEngine(), demo=False).openapi()["paths"]
+    paths = create_app(ColorEngine(), demo=False).openapi()["paths"]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert "get" in paths[CONTAINER[probe]["httpGet"]["path"]]
     assert POD["terminationGracePeriodSeconds"] > SECONDS_TO_LEAVE + SECONDS_TO_FINISH

@@ -15,14 +15,14 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 from starlette.testclient import TestClient
-from tiny_models import make_graph as make_graph
-from tiny_models import rgb_logits as rgb_logits
+from support.tiny_models import make_graph as make_graph
+from support.tiny_models import rgb_logits as rgb_logits
 
 ray = pytest.importorskip("ray")
 from ray import serve  # noqa: E402
 
+from semseg_app.cluster import object_store as buckets  # noqa: E402
 from semseg_app.errors import UserError  # noqa: E402
-from semseg_app.inference import buckets  # noqa: E402
 from semseg_app.inference.decode import decode_image  # noqa: E402
 from semseg_app.serve.ray_app import Arguments, _replica, app  # noqa: E402
 
@@ -31,14 +31,14 @@ OURS = os.environ | {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 @pytest.fixture
 def photos(tmp_path):
-    """Nine photos of one colour each, in two folders, and a broken one."""
+    """Nine photos of one color each, in two folders, and a broken one."""
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
     for number in range(9):
-        colour = [0, 0, 0]
-        colour[number % 3] = 200 + number
+        color = [0, 0, 0]
+        color[number % 3] = 200 + number
         below = "more" if number > 5 else "."
-        Image.new("RGB", (40 + number, 30), tuple(colour)).save(folder / below / f"p{number}.png")
+        Image.new("RGB", (40 + number, 30), tuple(color)).save(folder / below / f"p{number}.png")
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n")
     return folder
 

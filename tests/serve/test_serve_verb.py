@@ -4,14 +4,14 @@ import socket
 
 import pytest
 import typer
-from colour_engine import ColourEngine
+from support.color_engine import ColorEngine
 from typer.testing import CliRunner
 
 import semseg_app.inference.engines
 import semseg_app.serve.server
 from semseg_app.cli.serve import serve
 from semseg_app.errors import UserError
-from semseg_app.serve.access import OPEN
+from semseg_app.serve.http.access import OPEN
 
 
 def run(*arguments: str) -> None:
@@ -28,7 +28,7 @@ def test_options_reach_the_server(tmp_path, monkeypatch):
 
     def open_engine(*arguments):
         opened.append(arguments)
-        return ColourEngine()
+        return ColorEngine()
 
     def run_server(models, address, examples, **options):
         served.append((models, address.getsockname()[0], [path.name for path in examples], options))
@@ -59,7 +59,7 @@ def test_options_reach_the_server(tmp_path, monkeypatch):
     assert rest[2].items() >= {"demo": True, "max_bytes": 32 * 2**20, "json_logs": False, "access": OPEN}.items()
     assert more[:2] == ["0.0.0.0", []]
     assert more[2].items() >= {"demo": False, "max_bytes": 2**19}.items()
-    assert (first.names(), second.names()) == (["colours"], ["big", "small"])
+    assert (first.names(), second.names()) == (["colors"], ["big", "small"])
     assert first.limits == (32_000_000, 64, 30, None, 0.005)
     assert second.limits == (1_500_000, 3, 2.5, 4, 0.007)
 
@@ -71,7 +71,7 @@ def test_access_options_reach_the_server(tmp_path, monkeypatch):
         served.append(options)
         address.close()
 
-    monkeypatch.setattr(semseg_app.inference.engines, "open_engine", lambda *arguments: ColourEngine())
+    monkeypatch.setattr(semseg_app.inference.engines, "open_engine", lambda *arguments: ColorEngine())
     monkeypatch.setattr(semseg_app.serve.server, "run_server", run_server)
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "token")
     (tmp_path / "model").mkdir()

@@ -13,16 +13,16 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_models import METADATA
-from tiny_models import make_graph as make_graph
+from support.tiny_models import METADATA
+from support.tiny_models import make_graph as make_graph
 
 from semseg_app.errors import UserError
 from semseg_app.serve.server import claim_address
 
 
 def start(seconds: str) -> subprocess.Popen[str]:
-    """`colour_engine.py` as a program: so many seconds an image. It prints the shape of what it segments."""
-    program = Path(__file__).with_name("colour_engine.py")
+    """`color_engine.py` as a program: so many seconds an image. It prints the shape of what it segments."""
+    program = Path(__file__).parents[1] / "support" / "color_engine.py"
     return subprocess.Popen(
         [sys.executable, program, seconds], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -30,9 +30,9 @@ def start(seconds: str) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def process():
-    """`colour_engine.py` as a program, half a second an image: (process, HTTP client)."""
+    """`color_engine.py` as a program, half a second an image: (process, HTTP client)."""
     process = start("0.5")
-    assert process.stderr.readline() == "colours: fake on cpu, fp32\n"
+    assert process.stderr.readline() == "colors: fake on cpu, fp32\n"
     url = process.stderr.readline().split("API: ")[1].split("/docs")[0]
     with httpx.Client(base_url=url, transport=httpx.HTTPTransport(retries=9), timeout=60) as http:
         http.get("/health/live")

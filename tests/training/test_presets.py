@@ -20,7 +20,7 @@ IMAGES = {"voc": 1464, "cityscapes": 2975, "coco": 118287, "camvid": 367}
 LABELED = {("voc", "1/16"): 92, ("cityscapes", "1/16"): 186, ("cityscapes", "1/8"): 372}
 LABELED |= {("coco", "1/512"): 232, ("camvid", "1/8"): 46}
 
-# Crop, labeled and unlabeled batch, optimiser, lr, factor of the head, weight decay, power of the schedule.
+# Crop, labeled and unlabeled batch, optimizer, lr, factor of the head, weight decay, power of the schedule.
 ROWS = {
     "voc-supervised": (513, 8, None, "sgd", 0.007, 1, 1e-4, 1.0),
     "cityscapes-supervised": (513, 8, None, "sgd", 0.007, 1, 1e-4, 1.0),
@@ -85,7 +85,7 @@ def test_every_semi_supervised_preset_of_a_published_row_is_in_the_tables():
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_size_optimiser_and_length_are_the_published_ones(name):
+def test_size_optimizer_and_length_are_the_published_ones(name):
     recipe = RECIPES[name]
     optimizer = recipe.optimizer
     row = (*recipe.view.crop[:1], recipe.batch_size, unlabeled_batch(recipe), optimizer.name, optimizer.lr)

@@ -34,7 +34,7 @@ def test_overrides_reach_every_section(tmp_path):
 @pytest.mark.parametrize(
     ("content", "overrides", "message"),
     [
-        (GOOD | {"optimiser": {}}, [], r"recipe.yaml: unknown key optimiser; did you mean optimizer\?"),
+        (GOOD | {"optimzer": {}}, [], r"recipe.yaml: unknown key optimzer; did you mean optimizer\?"),
         (GOOD, ["optimizer.learning_rate=1"], "unknown key optimizer.learning_rate; known keys: clip_norm, "),
         (
             GOOD | {"method": {"name": "distillation", "teacher": "m", "kd": {"wieght": 1}}},

@@ -102,7 +102,7 @@ class AfDCD(nn.Module):
         return terms
 
     def clip_gradients(self) -> None:
-        """Between backward and the optimiser's step: bound the gradients of the auxiliary modules alone."""
+        """Between backward and the optimizer's step: bound the gradients of the auxiliary modules alone."""
         if self.config.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters(), self.config.clip_norm)
 

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
-from semseg_app.training.class_sampling import resize_labels, shuffle_classes
-from semseg_app.training.consistency import at_least_float32
 from semseg_app.training.distill.maps import MapName, Pairs
 from semseg_app.training.distill.relational_kl import relational_kl
+from semseg_app.training.losses.class_sampling import resize_labels, shuffle_classes
+from semseg_app.training.losses.pseudo_label import at_least_float32
 
 
 class CIRKDConfig(BaseModel):

@@ -9,9 +9,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from semseg_app.training.class_sampling import resize_labels
-from semseg_app.training.consistency import at_least_float32
 from semseg_app.training.distill.maps import MapName, Pairs
+from semseg_app.training.losses.class_sampling import resize_labels
+from semseg_app.training.losses.pseudo_label import at_least_float32
 
 
 class IFVDConfig(BaseModel):
@@ -31,7 +31,7 @@ def ifvd(student: Tensor, teacher: Tensor, label: Tensor, num_classes: int, coun
     Args:
         student: `[B, C_s, H, W]`.
         teacher: `[B, C_t, H, W]`, detached.
-        label: int `[B, H0, W0]`, brought to H x W by nearest neighbour; what is not 0 ... num_classes - 1 is ignored.
+        label: int `[B, H0, W0]`, brought to H x W by nearest neighbor; what is not 0 ... num_classes - 1 is ignored.
         num_classes: K.
         count_ignored: divide by all pixels, not by those with a class.
     """

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from semseg_app.errors import UserError
 from semseg_app.models import Features, SegmentationNetwork
-from semseg_app.training.consistency import at_least_float32
+from semseg_app.training.losses.pseudo_label import at_least_float32
 
 MapName = Literal["decoder", "logits"] | int
 """An encoder stage (index into `Features.stages`, -1 = the deepest), what the classifier reads, or its logits."""

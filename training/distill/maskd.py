@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
-from semseg_app.data.dataset import IGNORE
-from semseg_app.training.consistency import at_least_float32
+from semseg_app.labels import IGNORE
 from semseg_app.training.distill.maps import MapName, Pairs
+from semseg_app.training.losses.pseudo_label import at_least_float32
 
 MOMENTUM, POWER = 0.9, 0.9
 
@@ -86,7 +86,7 @@ def mask_distillation(student_logits: Tensor, teacher_logits: Tensor, masks: Ten
 
 
 class MasKD(nn.Module):
-    """Both stages. The tokens are buffers with an optimiser of their own: the run's reaches parameters only.
+    """Both stages. The tokens are buffers with an optimizer of their own: the run's reaches parameters only.
 
     Args:
         config: see `MasKDConfig`.

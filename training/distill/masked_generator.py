@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from semseg_app.training.consistency import at_least_float32
+from semseg_app.training.losses.pseudo_label import at_least_float32
 
 FeatureLoss = Literal["mean", "sum"]
 """mean: over all elements, one weight for every resolution. sum: over C, H, W and the mean over images, as published;

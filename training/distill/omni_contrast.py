@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from semseg_app.training.consistency import at_least_float32
 from semseg_app.training.distill.patch_contrast import Distance, patch_contrast
-from semseg_app.training.precomputed_gradient import wants_gradient
+from semseg_app.training.losses.precomputed_gradient import wants_gradient
+from semseg_app.training.losses.pseudo_label import at_least_float32
 
 Negatives = Literal["other_group", "all"]
 """other_group: items of the patch in another channel group, as the code does. all: every other item of the patch."""
@@ -32,7 +32,7 @@ def omni_contrast(
     """Contrast of every (pixel, channel group) of the student with the teacher's of the same patch, as a scalar.
 
     Sum over the channel groups, mean over images and pooled pixels. channel_groups=1 is the paper's spatial contrasting
-    (with negatives="all"), patch_size=1 its channel contrasting. Nothing is normalised to unit length. Computed in
+    (with negatives="all"), patch_size=1 its channel contrasting. Nothing is normalized to unit length. Computed in
     float32 at least; the teacher is detached.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from semseg_app.training.precomputed_gradient import carry_gradients, zeros_if
+from semseg_app.training.losses.precomputed_gradient import carry_gradients, zeros_if
 
 Distance = Literal["l1", "l2", "sq_l2"]
 
@@ -88,11 +88,11 @@ def _l1_gradient(pull: Tensor, own: Tensor, others: Tensor, distances: Tensor) -
 
 def _squared_l2(own: Tensor, others: Tensor, row: int) -> Tensor:
     """|s|^2 + |t|^2 - 2 s.t as one product, around the patch's mean and with exact positives, against cancellation."""
-    centre = others.mean(dim=1, keepdim=True)
-    own_centred, others_centred = own - centre, others - centre
-    own_norms = own_centred.square().sum(dim=2, keepdim=True)
-    other_norms = others_centred.square().sum(dim=2).unsqueeze(1)
-    squares = torch.baddbmm(own_norms + other_norms, own_centred, others_centred.mT, alpha=-2).clamp_(min=0)
+    center = others.mean(dim=1, keepdim=True)
+    own_centered, others_centered = own - center, others - center
+    own_norms = own_centered.square().sum(dim=2, keepdim=True)
+    other_norms = others_centered.square().sum(dim=2).unsqueeze(1)
+    squares = torch.baddbmm(own_norms + other_norms, own_centered, others_centered.mT, alpha=-2).clamp_(min=0)
     positives = (own - others[:, row : row + own.shape[1]]).square().sum(dim=2)
     squares.diagonal(row, 1, 2).copy_(positives)
     return squares

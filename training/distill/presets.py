@@ -1,7 +1,7 @@
 """Af-DCD with its logit distillation, as `method.preset`: sections of a recipe's method from which a run starts.
 
 parity: the released code, per dataset, with the weights of its scripts (the defaults of its parser, which no script
-uses, and the centre mask of the Cityscapes script, which does not parse, left aside). recommended: one weight on the
+uses, and the center mask of the Cityscapes script, which does not parse, left aside). recommended: one weight on the
 element mean, which fits every resolution, and no pooling on small images.
 """
 

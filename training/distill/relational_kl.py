@@ -11,7 +11,7 @@ MiB for one pair of 64 x 128 maps) exist a chunk of rows at a time; see precompu
 import torch
 from torch import Tensor
 
-from semseg_app.training.precomputed_gradient import carry_gradients, wants_gradient, zeros_if
+from semseg_app.training.losses.precomputed_gradient import carry_gradients, wants_gradient, zeros_if
 
 PAIRS_PER_CHUNK = 1 << 22
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semseg_app.training.consistency import at_least_float32
 from semseg_app.training.distill.maps import MapName, Pairs
+from semseg_app.training.losses.pseudo_label import at_least_float32
 
 
 class SKDConfig(BaseModel):

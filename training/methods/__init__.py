@@ -3,13 +3,13 @@
     uses_unlabeled      whether the unlabeled stream is read
     strong_views        the strong views of each unlabeled image that its batches shall hold
     forward(batch, step) -> dict of named scalar losses, summed by the loop. `step` counts from 0.
-    after_step(step)    runs after the optimiser (an EMA teacher follows here)
+    after_step(step)    runs after the optimizer (an EMA teacher follows here)
     networks()          what is evaluated and saved, by role; the first is what the method delivers
-    monitor             a PseudoLabelMonitor (training/guardrails.py), or None where there are no pseudo labels
+    monitor             a PseudoLabelMonitor (training/methods/guardrails.py), or None where there are no pseudo labels
     references()        optional: trained networks, by role, that are scored before the first step
-    clip_gradients()    optional: runs before the optimiser, on the gradients of the whole step
+    clip_gradients()    optional: runs before the optimizer, on the gradients of the whole step
 
-A method's config may have `image_labels`: a table (training/image_labels.py) that unlabeled batches then carry.
+A method's config may have `image_labels`: a table (training/data/image_labels.py) that unlabeled batches then carry.
 
 Random numbers come from torch's global generators: the loop seeds them anew for every batch.
 
@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import nn
 
 from semseg_app.models import SegmentationNetwork
-from semseg_app.training.data import Pool
+from semseg_app.training.data.streams import Pool
 from semseg_app.training.methods.augseg import AugSeg, AugSegConfig
 from semseg_app.training.methods.distillation import Distillation, DistillationConfig
 from semseg_app.training.methods.fixmatch import FixMatch, FixMatchConfig

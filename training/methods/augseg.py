@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from semseg_app.models import SegmentationNetwork
-from semseg_app.training.consistency import Reduction
-from semseg_app.training.data import Batch, LabeledBatch, Pool
-from semseg_app.training.ema import EmaConfig, EmaTeacher
-from semseg_app.training.guardrails import PseudoLabelMonitor
-from semseg_app.training.labeled_loss import LabeledLoss
-from semseg_app.training.mixing import MixBatch, adaptive_cutmix, certainty
-from semseg_app.training.pseudo_labels import HardLabelConfig, HardLabelLoss, pseudo_labels
-from semseg_app.training.strong_views import augseg_view
+from semseg_app.training.data.mixing import MixBatch, adaptive_cutmix, certainty
+from semseg_app.training.data.streams import Batch, LabeledBatch, Pool
+from semseg_app.training.data.strong_augmentation import augseg_view
+from semseg_app.training.losses.labeled_loss import LabeledLoss
+from semseg_app.training.losses.pseudo_label import Reduction
+from semseg_app.training.methods.ema import EmaConfig, EmaTeacher
+from semseg_app.training.methods.guardrails import PseudoLabelMonitor
+from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLoss, pseudo_labels
 
 
 class AugSegConfig(HardLabelConfig):

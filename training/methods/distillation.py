@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semseg_app.artifact import read_config
-from semseg_app.data.dataset import IGNORE
 from semseg_app.errors import UserError
 from semseg_app.hub.download import local_model
+from semseg_app.labels import IGNORE
 from semseg_app.models import SegmentationNetwork, load
-from semseg_app.training.data import Batch, Pool, StrongView
+from semseg_app.training.data.streams import Batch, Pool, StrongView
 from semseg_app.training.distill.af_dcd import AfDCD, AfDCDConfig
 from semseg_app.training.distill.attention_transfer import AttentionTransfer, AttentionTransferConfig
 from semseg_app.training.distill.cirkd import CIRKD, CIRKDConfig
@@ -29,7 +29,7 @@ from semseg_app.training.distill.maskd import MasKD, MasKDConfig
 from semseg_app.training.distill.mgd import MGD, MGDConfig
 from semseg_app.training.distill.presets import PRESETS, Preset
 from semseg_app.training.distill.skd import SKD, SKDConfig
-from semseg_app.training.labeled_loss import LabeledLoss, LabeledLossConfig
+from semseg_app.training.losses.labeled_loss import LabeledLoss, LabeledLossConfig
 
 
 class DistillationConfig(LabeledLossConfig):

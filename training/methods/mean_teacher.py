@@ -12,14 +12,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from semseg_app.models import SegmentationNetwork
-from semseg_app.training.consistency import at_least_float32, masked_mean
-from semseg_app.training.data import Batch, Pool
-from semseg_app.training.ema import EmaConfig, EmaTeacher
-from semseg_app.training.guardrails import PseudoLabelMonitor
-from semseg_app.training.labeled_loss import LabeledLoss
-from semseg_app.training.mixing import Mix, MixBatch, mix
-from semseg_app.training.pseudo_labels import HardLabelConfig, HardLabelLoss, pseudo_labels
-from semseg_app.training.strong_views import STRONG_VIEWS, StrongViewName
+from semseg_app.training.data.mixing import Mix, MixBatch, mix
+from semseg_app.training.data.streams import Batch, Pool
+from semseg_app.training.data.strong_augmentation import STRONG_VIEWS, StrongViewName
+from semseg_app.training.losses.labeled_loss import LabeledLoss
+from semseg_app.training.losses.pseudo_label import at_least_float32, masked_mean
+from semseg_app.training.methods.ema import EmaConfig, EmaTeacher
+from semseg_app.training.methods.guardrails import PseudoLabelMonitor
+from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLoss, pseudo_labels
 
 
 class MeanTeacherConfig(HardLabelConfig):

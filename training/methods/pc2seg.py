@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semseg_app.models import SegmentationNetwork
-from semseg_app.training.consistency import at_least_float32, mask_on_grid, masked_mean
-from semseg_app.training.data import Batch, Pool
-from semseg_app.training.guardrails import PseudoLabelMonitor
-from semseg_app.training.labeled_loss import LabeledLoss
-from semseg_app.training.negative_sampling import NegativeSampling, negative_weights, sample_negatives
-from semseg_app.training.pseudo_labels import SemiSupervisedConfig
-from semseg_app.training.strong_views import pseudoseg_view
+from semseg_app.training.data.streams import Batch, Pool
+from semseg_app.training.data.strong_augmentation import pseudoseg_view
+from semseg_app.training.losses.labeled_loss import LabeledLoss
+from semseg_app.training.losses.negative_sampling import NegativeSampling, negative_weights, sample_negatives
+from semseg_app.training.losses.pseudo_label import at_least_float32, mask_on_grid, masked_mean
+from semseg_app.training.methods.guardrails import PseudoLabelMonitor
+from semseg_app.training.methods.hard_labels import SemiSupervisedConfig
 
 
 class PC2SegConfig(SemiSupervisedConfig):
@@ -137,9 +137,9 @@ def pixel_contrast(
     """InfoNCE of every anchor against its positive and its sampled negatives, mean over anchors.
 
     Args:
-        anchors: `[N, D]` before normalisation.
-        positives: `[N, D]` before normalisation; row i belongs to anchor i.
-        candidates: `[M, D]` before normalisation.
+        anchors: `[N, D]` before normalization.
+        positives: `[N, D]` before normalization; row i belongs to anchor i.
+        candidates: `[M, D]` before normalization.
         negative_index: int `[N, K]` into candidates; a negative number stands for no candidate.
         temperature: tau.
     """

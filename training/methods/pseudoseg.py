@@ -19,22 +19,23 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semseg_app.data.dataset import IGNORE, SegmentationData
+from semseg_app.data.dataset import SegmentationData
 from semseg_app.errors import UserError
+from semseg_app.labels import IGNORE
 from semseg_app.models import SegmentationNetwork
-from semseg_app.training.consistency import at_least_float32, mask_on_grid, soft_label_loss
-from semseg_app.training.data import Batch, LabeledBatch, Pool
-from semseg_app.training.guardrails import PseudoLabelMonitor
-from semseg_app.training.labeled_loss import LabeledLoss
-from semseg_app.training.pseudo_labels import SemiSupervisedConfig
-from semseg_app.training.self_attention_cam import (
+from semseg_app.training.data.streams import Batch, LabeledBatch, Pool
+from semseg_app.training.data.strong_augmentation import pseudoseg_view
+from semseg_app.training.losses.labeled_loss import LabeledLoss
+from semseg_app.training.losses.pseudo_label import at_least_float32, mask_on_grid, soft_label_loss
+from semseg_app.training.methods.guardrails import PseudoLabelMonitor
+from semseg_app.training.methods.hard_labels import SemiSupervisedConfig
+from semseg_app.training.methods.self_attention_cam import (
     ImageClassifier,
     SelfAttentionCam,
     classes_present,
     grad_cam,
     hypercolumn,
 )
-from semseg_app.training.strong_views import pseudoseg_view
 
 BACKGROUND = "background"
 
@@ -53,8 +54,8 @@ class PseudoSegConfig(SemiSupervisedConfig):
     key_channels: int = Field(default=128, ge=1)
     """Width of the attention's queries and keys."""
     image_labels: Path | None = None
-    """Table of the classes in each unlabeled image (training/image_labels.py), relative to data.root. They then take
-    the place of the classes that are predicted, and train the classifier instead of the labeled crops."""
+    """Table of the classes in each unlabeled image (training/data/image_labels.py), relative to data.root. They then
+    replace the predicted classes, and train the classifier instead of the labeled crops."""
     background: str | None = None
     """The class that is no object: the classifier does not look for it, SGC gives it what no object claims. null = the
     class named "background", if there is one."""

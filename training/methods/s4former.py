@@ -12,15 +12,17 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semseg_app.data.dataset import IGNORE
 from semseg_app.errors import UserError
+from semseg_app.labels import IGNORE
 from semseg_app.models import SegmentationNetwork
-from semseg_app.training.consistency import Reduction
-from semseg_app.training.data import Batch, Pool
-from semseg_app.training.ema import EmaConfig, EmaTeacher
-from semseg_app.training.guardrails import PseudoLabelMonitor
-from semseg_app.training.labeled_loss import LabeledLoss
-from semseg_app.training.mixing import Mix, MixBatch, adaptive_cutmix, certainty, mix
+from semseg_app.training.data.mixing import Mix, MixBatch, adaptive_cutmix, certainty, mix
+from semseg_app.training.data.streams import Batch, Pool
+from semseg_app.training.data.strong_augmentation import STRONG_VIEWS
+from semseg_app.training.losses.labeled_loss import LabeledLoss
+from semseg_app.training.losses.pseudo_label import Reduction
+from semseg_app.training.methods.ema import EmaConfig, EmaTeacher
+from semseg_app.training.methods.guardrails import PseudoLabelMonitor
+from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLoss, pseudo_labels
 from semseg_app.training.patch_operators import (
     attention_bias,
     draw_permutation,
@@ -29,8 +31,6 @@ from semseg_app.training.patch_operators import (
     product_attention_bias,
     restore_tokens,
 )
-from semseg_app.training.pseudo_labels import HardLabelConfig, HardLabelLoss, pseudo_labels
-from semseg_app.training.strong_views import STRONG_VIEWS
 
 __all__ = [
     "S4Former",

@@ -12,10 +12,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from semseg_app.data.dataset import IGNORE
+from semseg_app.labels import IGNORE
 from semseg_app.models import SegmentationNetwork
-from semseg_app.training.data import Batch, LabeledBatch, Pool, StrongView
-from semseg_app.training.labeled_loss import LabeledLoss, LabeledLossConfig
+from semseg_app.training.data.streams import Batch, LabeledBatch, Pool, StrongView
+from semseg_app.training.losses.labeled_loss import LabeledLoss, LabeledLossConfig
 
 
 class SelfTrainingConfig(LabeledLossConfig):

@@ -5,8 +5,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from semseg_app.models import SegmentationNetwork
-from semseg_app.training.data import Batch, Pool, StrongView
-from semseg_app.training.labeled_loss import LabeledLoss, LabeledLossConfig
+from semseg_app.training.data.streams import Batch, Pool, StrongView
+from semseg_app.training.losses.labeled_loss import LabeledLoss, LabeledLossConfig
 
 
 class SupervisedConfig(LabeledLossConfig):

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semseg_app.models import Features, SegmentationNetwork
-from semseg_app.training.data import Batch, Pool, UnlabeledBatch
-from semseg_app.training.guardrails import PseudoLabelMonitor
-from semseg_app.training.labeled_loss import LabeledLoss
-from semseg_app.training.mixing import MixBatch, partners, paste, unimatch_boxes
-from semseg_app.training.pseudo_labels import HardLabelConfig, HardLabelLoss, PseudoLabels, pseudo_labels
-from semseg_app.training.strong_views import unimatch_view
+from semseg_app.training.data.mixing import MixBatch, partners, paste, unimatch_boxes
+from semseg_app.training.data.streams import Batch, Pool, UnlabeledBatch
+from semseg_app.training.data.strong_augmentation import unimatch_view
+from semseg_app.training.losses.labeled_loss import LabeledLoss
+from semseg_app.training.methods.guardrails import PseudoLabelMonitor
+from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLoss, PseudoLabels, pseudo_labels
 
 
 class UniMatchConfig(HardLabelConfig):

@@ -24,7 +24,7 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-const colour = (index) => `rgb(${model.palette[index].join(" ")})`;
+const color = (index) => `rgb(${model.palette[index].join(" ")})`;
 
 // ---- The worker.
 
@@ -130,7 +130,7 @@ async function open(blob) {
   const mine = (current = {});
   await ready;
   try {
-    // Turned as its EXIF says, and without colour management, as in training.
+    // Turned as its EXIF says, and without color management, as in training.
     const opened = await createImageBitmap(blob, { imageOrientation: "from-image", colorSpaceConversion: "none" });
     if (mine !== current) return opened.close();
     source = opened;
@@ -159,7 +159,7 @@ function showShares() {
     const share = `${(100 * counts[index] / total).toFixed(1)} %`;
     const swatch = element("span", { className: "swatch" });
     const fill = element("i");
-    swatch.style.background = fill.style.background = colour(index);
+    swatch.style.background = fill.style.background = color(index);
     fill.style.width = `${100 * counts[index] / total}%`;
     const row = element("li", { className: result && !counts[index] ? "none" : "" },
       swatch, element("b", { title: model.classes[index] }, model.classes[index]), element("span", { className: "bar" }, fill),
@@ -179,7 +179,7 @@ function read() {
     const at = row * result.width + column;
     index = result.classes[at];
     const swatch = element("i");
-    swatch.style.background = colour(index);
+    swatch.style.background = color(index);
     const sure = Math.round(100 * result.confidence[at] / 255);
     reading.replaceChildren(swatch, `${model.classes[index]}, ${sure} % sure, at ${column}, ${row}`);
     point.style.left = `${100 * place.x}%`;

@@ -5,9 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from semseg_app.artifact import LabelSpace
-from semseg_app.data.dataset import explain
-from semseg_app.errors import UserError
+from semseg_app.errors import UserError, explain
+from semseg_app.labels import LabelSpace
 
 KEY = "semseg_app"
 

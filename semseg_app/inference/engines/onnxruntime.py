@@ -14,7 +14,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from semseg_app.errors import UserError
-from semseg_app.inference.engines import Prediction, check_images
+from semseg_app.inference.engines.base import Prediction, check_images
 from semseg_app.inference.engines.metadata import parse
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"

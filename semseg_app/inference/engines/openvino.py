@@ -19,7 +19,7 @@ from openvino.frontend import (
 )
 
 from semseg_app.errors import UserError
-from semseg_app.inference.engines import Prediction, check_images
+from semseg_app.inference.engines.base import Prediction, check_images
 from semseg_app.inference.engines.metadata import KEY, parse
 
 IMAGES, CLASSES, CONFIDENCE = "images", "classes", "confidence"

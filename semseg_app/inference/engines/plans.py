@@ -9,9 +9,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from semseg_app.artifact import LabelSpace
-from semseg_app.data.dataset import explain
-from semseg_app.errors import UserError
+from semseg_app.errors import UserError, explain
+from semseg_app.labels import LabelSpace
 
 FOLDER = Path("tensorrt")
 SUFFIX = ".engine"

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from semseg_app.errors import UserError
-from semseg_app.inference.engines import Prediction, check_images, refuse_rejected
+from semseg_app.inference.engines.base import Prediction, check_images
 from semseg_app.inference.engines.cuda import Device, first_gpu, load_runtime
+from semseg_app.inference.engines.open import refuse_rejected
 from semseg_app.inference.engines.plans import Plan, Shape, choose_plan, find_plans, pick_profile, read_plan
 from semseg_app.inference.engines.tensorrt_probe import PRODUCTS, is_installed, probe, require
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from semseg_app import models
-from semseg_app.artifact import LabelSpace, read_config
+from semseg_app.artifact import read_config
 from semseg_app.errors import UserError
-from semseg_app.inference.engines import Prediction, check_images
+from semseg_app.inference.engines.base import Prediction, check_images
+from semseg_app.labels import LabelSpace
 
 
 class TorchEngine:

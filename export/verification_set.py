@@ -1,0 +1,80 @@
+"""Photos to compare on and to calibrate with: of a dataset, or generated."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from semseg_app.data.dataset import Sample, SegmentationData
+from semseg_app.errors import UserError
+from semseg_app.labels import LabelSpace
+
+GENERATED_SIZE = (360, 480)
+LONGEST_SIDE = 2048
+"""Larger photos are compared and timed at this size: whole, they would not fit into memory."""
+LONGEST_CALIBRATION_SIDE = 1024
+"""Likewise; calibration holds all activations of a photo at once."""
+
+T = TypeVar("T")
+
+
+class Evidence(NamedTuple):
+    """Labeled samples to compare on."""
+
+    data: SegmentationData
+    split: str
+    samples: list[Sample]
+
+
+def gather_evidence(labels: LabelSpace, data: SegmentationData, split: str, limit: int) -> Evidence:
+    """At most `limit` labeled samples, evenly spaced over a split. UserError when the data is not of these classes."""
+    if data.info.classes != labels.classes:
+        raise UserError(
+            f"{data.root}: its classes ({', '.join(data.info.classes)}) are not those of the model "
+            f"({', '.join(labels.classes)}); give the dataset that it was trained for"
+        )
+    samples = [sample for sample in data.samples(split) if sample.label]
+    if not samples:
+        raise UserError(f"{data.root}: {split} has no labels; give --split one that has")
+    return Evidence(data, split, evenly_spaced(samples, limit))
+
+
+def calibration_photos(data: SegmentationData, split: str, limit: int) -> list[np.ndarray]:
+    """At most `limit` photos, evenly spaced over a split, labeled or not; large ones scaled down."""
+    photos = [data.read_image(sample) for sample in evenly_spaced(data.samples(split), limit)]
+    return [resized(photo, bounded(photo, LONGEST_CALIBRATION_SIDE)) for photo in photos]
+
+
+def generated_photos(count: int) -> list[np.ndarray]:
+    """Photos uint8 `[360, 480, 3]` with structure at every scale and noise on top, always the same ones."""
+    height, width = GENERATED_SIZE
+    random = np.random.default_rng(0)
+    photos = []
+    for _ in range(count):
+        photo = random.normal(0, 8, (height, width, 3))
+        for cells in (2, 5, 16, 48):
+            grid = random.integers(0, 256, (cells, cells, 3), np.uint8)
+            # Blocks with edges from the coarse grids, soft texture from the fine ones.
+            filter = Image.Resampling.NEAREST if cells < 16 else Image.Resampling.BICUBIC
+            photo += np.asarray(Image.fromarray(grid).resize((width, height), filter)) / 4
+        photos.append(photo.clip(0, 255).astype(np.uint8))
+    return photos
+
+
+def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of the items, spread over the whole sequence."""
+    return [items[round(place)] for place in np.linspace(0, len(items) - 1, min(count, len(items)))]
+
+
+def bounded(photo: np.ndarray, longest_side: int = LONGEST_SIDE) -> tuple[int, int]:
+    """Height and width of a photo, scaled down where its longer side passes the limit."""
+    height, width = photo.shape[:2]
+    scale = min(1.0, longest_side / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A photo [H, W, 3] (bilinear) or a label [H, W] (nearest) at another size."""
+    filter = Image.Resampling.BILINEAR if pixels.ndim == 3 else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), filter))

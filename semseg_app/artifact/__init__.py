@@ -1,0 +1,103 @@
+"""A model folder: one trained network with all that is needed to use it.
+
+    config.json          ModelConfig: network, classes, palette, provenance
+    model.safetensors    weights
+    onnx/model.onnx      the deployed graph (after `semseg export`)
+    manifest.json        what was verified about each exported file
+
+Reading one needs no torch; only `save` and the torch engine do.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from semseg_app.errors import UserError, explain
+from semseg_app.files import atomic_file, atomic_folder
+from semseg_app.labels import LabelSpace
+from semseg_app.model_spec import ModelSpec
+
+CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
+
+
+class ModelConfig(BaseModel):
+    """The contents of config.json."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    library: str = "semseg_app"
+    format_version: int = 1
+    name: str
+    model: ModelSpec
+    labels: LabelSpace
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    """Recipe, data fingerprints, commit, versions, metrics: whatever the training wrote."""
+
+    @model_validator(mode="after")
+    def _classes_fit(self) -> Self:
+        if self.model.num_classes != (named := len(self.labels.classes)):
+            raise ValueError(f"model.num_classes is {self.model.num_classes}, but labels names {named}")
+        return self
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The config of a model folder. UserError when it is not one."""
+    path = folder / CONFIG
+    try:
+        config = ModelConfig.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{folder}: not a model folder (it has no {CONFIG})") from None
+    except ValidationError as error:
+        raise explain(error, path) from None
+    if config.format_version != 1:
+        raise UserError(f"{path}: format {config.format_version} is newer than this program reads; upgrade semseg-app")
+    return config
+
+
+def save(folder: Path, config: ModelConfig, weights: dict[str, Any]) -> None:
+    """Write a new model folder, whole or not at all. `weights`: name -> torch tensor; `folder` must not exist."""
+    from safetensors.torch import save_file
+
+    with atomic_folder(folder) as part:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        (part / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
+        # safetensors writes for the owner alone; a server often runs as somebody else.
+        (part / WEIGHTS).chmod((part / CONFIG).stat().st_mode)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a model folder; empty when nothing was exported yet."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: damaged ({error}); run `semseg export {folder}` again") from None
+    exports = manifest.get("exports", {}) if isinstance(manifest, dict) else None
+    if not isinstance(exports, dict) or not all(isinstance(entry, dict) for entry in exports.values()):
+        raise UserError(f"{path}: not a manifest; run `semseg export {folder}` again")
+    return manifest
+
+
+def manifest_entry(file: Path) -> dict[str, Any]:
+    """What the manifest of its model folder says of an exported file; empty where it lies in none, or it says nothing.
+
+    The file may be a link out of its folder (in the Hub's cache all are) or be reached by one.
+    """
+    for path in (file.absolute(), file.resolve()):
+        folder = path.parent.parent
+        if (folder / CONFIG).is_file():
+            name = path.relative_to(folder).as_posix()
+            entry: dict[str, Any] = read_manifest(folder).get("exports", {}).get(name, {})
+            return entry
+    return {}
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Replace the manifest in one step."""
+    with atomic_file(folder / MANIFEST) as part:
+        part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

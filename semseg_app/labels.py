@@ -1,0 +1,27 @@
+"""What the numbers of a class map mean: class names, colors, and the one number that means no class."""
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+IGNORE = 255
+"""The label of pixels that belong to no class: never trained on, never scored."""
+
+Color = tuple[int, int, int]
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+class LabelSpace(BaseModel):
+    """What the numbers of a class map mean."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    classes: list[str] = Field(min_length=1, max_length=256)
+    palette: list[tuple[Byte, Byte, Byte]]
+
+    @model_validator(mode="after")
+    def _color_a_class(self) -> Self:
+        if len(self.palette) != len(self.classes):
+            raise ValueError(f"{len(self.classes)} classes but {len(self.palette)} palette colors; give one a class")
+        return self

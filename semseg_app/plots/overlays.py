@@ -1,0 +1,78 @@
+"""Pictures for people: overlays, legends, class shares, the confusion matrix."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from semseg_app.errors import UserError
+from semseg_app.files import atomic_file
+from semseg_app.masks import Palette, colorise
+
+
+def overlay(image: np.ndarray, classes: np.ndarray, palette: Palette, opacity: float = 0.5) -> np.ndarray:
+    """Lay the class colors over a photo.
+
+    Args:
+        image: uint8 RGB `[H, W, 3]`.
+        classes: uint8 `[H, W]`.
+        palette: one RGB color a class.
+        opacity: 0 shows the photo alone, 1 the colors alone.
+
+    Returns:
+        uint8 RGB `[H, W, 3]`.
+    """
+    if image.shape[:2] != classes.shape:
+        raise ValueError(f"image {list(image.shape[:2])} and class map {list(classes.shape)} differ in size")
+    colors = Image.fromarray(colorise(classes, palette))
+    return np.asarray(Image.blend(Image.fromarray(image), colors, opacity))
+
+
+def class_shares(classes: np.ndarray, num_classes: int) -> np.ndarray:
+    """Share of the pixels that each class covers: uint8 `[H, W]` -> float64 `[num_classes]`, sum 1."""
+    counts = np.bincount(classes.ravel(), minlength=num_classes)
+    shares: np.ndarray = counts[:num_classes] / classes.size
+    return shares
+
+
+def legend(names: Sequence[str], palette: Palette, shares: np.ndarray | None = None, line: int = 24) -> np.ndarray:
+    """Colors and names, one a line, with the share of each class where given: uint8 RGB `[lines * line, W, 3]`."""
+    font = ImageFont.load_default(size=line * 0.6)
+    texts = (
+        list(names) if shares is None else [f"{name}  {share:.1%}" for name, share in zip(names, shares, strict=True)]
+    )
+    width = line * 2 + max(round(font.getlength(text)) for text in texts)
+    image = Image.new("RGB", (width, line * len(texts)), "white")
+    draw = ImageDraw.Draw(image)
+    inset = line // 6
+    for index, (text, color) in enumerate(zip(texts, palette, strict=True)):
+        top = index * line
+        draw.rectangle((inset, top + inset, line - inset, top + line - inset), fill=tuple(color), outline="black")
+        draw.text((line + inset, top + line // 2), text, fill="black", font=font, anchor="lm")
+    return np.asarray(image)
+
+
+def plot_confusion_matrix(counts: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """Draw `counts` (int `[C, C]`, rows labels) as a PNG, each row in percent of its label pixels."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError(f"{path}: drawing it needs matplotlib ({error}): pip install matplotlib") from error
+    percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 3 + 0.45 * min(len(names), 60)
+    figure = Figure(figsize=(side + 1, side))
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    picture = axes.imshow(percent, cmap="viridis", vmin=0, vmax=100)
+    axes.set(xlabel="prediction", ylabel="label")
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    if len(names) <= 30:  # beyond that the numbers are too small to read
+        for row, column in np.argwhere(percent >= 0.5):
+            value = percent[row, column]
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color="black" if value > 60 else "white")
+    figure.colorbar(picture, label="% of the label's pixels", shrink=0.8)
+    with atomic_file(path) as part:
+        figure.savefig(part, format="png", dpi=120, bbox_inches="tight")

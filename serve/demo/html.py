@@ -1,0 +1,230 @@
+"""The parts of the web page that Gradio has no component for, as HTML strings. Styled by demo.css."""
+
+import base64
+import html
+import io
+import json
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from semseg_app.labels import LabelSpace
+from semseg_app.masks import gray_png, indexed_png
+from semseg_app.plots.overlays import overlay
+from semseg_app.serve.answers.schemas import EngineInfo, Summary
+from semseg_app.serve.scheduling.segmenter import Segmentation
+
+DISPLAY_SIDE = 1600
+"""Longest side of what is sent to the browser. The class map itself is computed at full size."""
+
+COMPARED_SIDE = 800
+"""The same for models side by side."""
+
+_HEAT = [(0.0, "#fcfdbf"), (0.3, "#fe9f6d"), (0.55, "#de4968"), (0.8, "#8c2981"), (1.0, "#2a1155")]
+"""Confidence 0 to 1 -> color (after matplotlib's magma, turned round). What the model is unsure of glows; lightness
+falls all the way, so that the scale survives color blindness."""
+
+_MARK = (
+    '<svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8" fill="#0f766e"/>'
+    '<path d="M0 20 L12 13 L32 19 V24 a8 8 0 0 1 -8 8 H8 a8 8 0 0 1 -8 -8 Z" fill="#5eead4"/>'
+    '<path d="M13 32 L17 16 H20 L27 31 a8 8 0 0 1 -3 1 Z" fill="#134e4a"/>'
+    '<circle cx="23" cy="8" r="3.5" fill="#fde68a"/>'
+    "</svg>"
+)
+
+
+class Compared(NamedTuple):
+    """One model's answer about the photo that all of them were given."""
+
+    model: str
+    segmentation: Segmentation
+    labels: LabelSpace
+    engine: EngineInfo
+
+
+def heading(models: list[str], engine: EngineInfo, classes: int) -> str:
+    """Title, one sentence, and what runs."""
+    several = len(models) > 1
+    chips = [f"{len(models)} models"] if several else [models[0], engine.kind, engine.device, engine.precision]
+    chips.insert(1, f"{classes} classes")
+    return (
+        f'<header class="heading">{_MARK}<div><h1>Semantic segmentation</h1>'
+        "<p>Give it a photo: every pixel gets a class. Nothing leaves this server.</p></div>"
+        f'<p class="chips">{"".join(f"<span>{html.escape(chip)}</span>" for chip in chips)}</p></header>'
+    )
+
+
+def notice(text: str) -> str:
+    """The stage without a result."""
+    return f'<div class="stage empty"><p>{html.escape(text)}</p></div>'
+
+
+def stage(segmentation: Segmentation, labels: LabelSpace, summary: Summary) -> str:
+    """The photo, and its classes and confidences as two gray pictures, which demo.js colors and lays over it."""
+    size = display_size(segmentation)
+    classes = gray_png(_nearest(segmentation.classes, size))
+    confidence = gray_png(_nearest(segmentation.confidence, size))
+    height, width = segmentation.classes.shape
+    found = ", ".join(f"{entry.name} {_percent(entry.share)}" for entry in summary.classes[:5])
+    data = {
+        "classes": json.dumps(labels.classes),
+        "palette": json.dumps([_hex(color) for color in labels.palette]),
+        "heat": json.dumps([_hex(color) for color in _heat_palette()]),
+    }
+    attributes = " ".join(f'data-{key}="{html.escape(value)}"' for key, value in data.items())
+    stops = ",".join(f"{color} {place:.0%}" for place, color in _HEAT)
+    return (
+        f'<figure class="stage" {attributes}>'
+        f'<div class="layers" style="aspect-ratio:{size[0]}/{size[1]};--ratio:{size[0] / size[1]:.4f}" tabindex="0" '
+        f'role="img" aria-label="{html.escape(f"the photo with its classes: {found}. Arrow keys read out pixels.")}">'
+        f'<img class="photo" alt="" src="{_data_uri(_jpeg(display_photo(segmentation)), "image/jpeg")}">'
+        f'<img class="classes" alt="" hidden src="{_data_uri(classes, "image/png")}">'
+        f'<img class="confidence" alt="" hidden src="{_data_uri(confidence, "image/png")}">'
+        '<canvas class="layer classes"></canvas><canvas class="layer confidence"></canvas>'
+        '<span class="tip" role="status" hidden></span></div>'
+        f'<p class="scale"><span>unsure</span><i style="background:linear-gradient(to right,{stops})"></i>'
+        "<span>sure</span></p>"
+        f"<figcaption><span>{width} × {height}</span><span>decoded in {summary.latency_ms.decode:.0f} ms</span>"
+        f"<span>segmented in <b>{summary.latency_ms.inference:.0f} ms</b></span>"
+        f"<span>{summary.engine.kind} on {summary.engine.device}, {summary.engine.precision}</span>"
+        "</figcaption></figure>"
+    )
+
+
+def legend(summary: Summary) -> str:
+    """The chart of class shares: one bar of all of them, then a row a class, which shows and hides it."""
+    if not summary.classes:
+        return ""
+    widest = summary.classes[0].share
+    bar = "".join(
+        f'<i style="width:{100 * entry.share:.2f}%;background:{entry.color}" title="{html.escape(entry.name)}"></i>'
+        for entry in summary.classes
+    )
+    rows = "".join(
+        f'<li data-index="{entry.index}" title="mean confidence {_percent(entry.confidence)}"><label>'
+        f'<input type="checkbox" checked data-class="{html.escape(entry.name)}">'
+        f'<span class="swatch" style="background:{entry.color}"></span>'
+        f'<span class="name">{html.escape(entry.name)}</span>'
+        f'<span class="bar"><i style="width:{100 * entry.share / widest:.1f}%;background:{entry.color}"></i></span>'
+        f'<span class="share">{_percent(entry.share)}</span></label></li>'
+        for entry in summary.classes
+    )
+    return (
+        '<section class="legend" aria-label="Shares of the classes"><h2>Classes'
+        '<span><button type="button" data-show="all">show all</button>'
+        '<button type="button" data-show="none">hide all</button></span></h2>'
+        f'<div class="shares" aria-hidden="true">{bar}</div><ul>{rows}</ul>'
+        f'<p class="overall">mean confidence <b>{_percent(summary.confidence)}</b></p></section>'
+    )
+
+
+def comparison(compared: list[Compared]) -> str:
+    """The answers of several models side by side, with their time and how much they agree with the first."""
+    first = compared[0]
+    fastest = min(one.segmentation.inference_ms for one in compared)
+    cards = []
+    for one in compared:
+        size = display_size(one.segmentation, COMPARED_SIDE)
+        photo = _jpeg(display_photo(one.segmentation, COMPARED_SIDE))
+        classes = indexed_png(_nearest(one.segmentation.classes, size), one.labels.palette)
+        same = float((one.segmentation.classes == first.segmentation.classes).mean())
+        agreement = (
+            "the others are compared with it"
+            if one is first
+            else f"<b>{_percent(same)}</b> of the pixels as {html.escape(first.model)}"
+            if one.labels.classes == first.labels.classes
+            else "has other classes"
+        )
+        share = 100 * one.segmentation.inference_ms / max(c.segmentation.inference_ms for c in compared)
+        quickest = " fastest" if one.segmentation.inference_ms == fastest and len(compared) > 1 else ""
+        cards.append(
+            f'<li class="card{quickest}"><h2>{html.escape(one.model)}</h2>'
+            f'<div class="layers" style="aspect-ratio:{size[0]}/{size[1]}">'
+            f'<img class="photo" alt="" src="{_data_uri(photo, "image/jpeg")}">'
+            f'<img class="layer" alt="classes that {html.escape(one.model)} found" '
+            f'src="{_data_uri(classes, "image/png")}"></div>'
+            f'<p class="time"><b>{one.segmentation.inference_ms:.0f} ms</b>'
+            f'<span class="bar"><i style="width:{share:.1f}%"></i></span></p>'
+            f"<p>{agreement}</p><p>{one.engine.kind} on {one.engine.device}, {one.engine.precision}</p></li>"
+        )
+    return f'<ul class="cards">{"".join(cards)}</ul>'
+
+
+def table(rows: list[dict[str, object]], failed: list[tuple[str, str]]) -> str:
+    """What became of many photos: size, largest classes, confidence, or why not."""
+    lines = []
+    for row in rows:
+        shares = row["shares"]
+        assert isinstance(shares, dict)
+        top = sorted(shares.items(), key=lambda pair: -pair[1])[:3]
+        found = ", ".join(f"{html.escape(name)} {_percent(share)}" for name, share in top if share)
+        lines.append(
+            f"<tr><th scope='row'>{html.escape(str(row['file']))}</th><td>{row['width']} × {row['height']}</td>"
+            f"<td>{found}</td><td>{_percent(float(str(row['mean_confidence'])))}</td></tr>"
+        )
+    lines += [
+        f"<tr class='failed'><th scope='row'>{html.escape(name)}</th><td colspan='3'>{html.escape(reason)}</td></tr>"
+        for name, reason in failed
+    ]
+    return (
+        "<div class='table'><table><thead><tr><th scope='col'>photo</th><th scope='col'>size</th>"
+        "<th scope='col'>largest classes</th><th scope='col'>mean confidence</th></tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def message(text: str, good: bool) -> str:
+    """What a button did."""
+    return f'<p class="message {"good" if good else "bad"}" role="status">{html.escape(text)}</p>'
+
+
+def display_size(segmentation: Segmentation, side: int = DISPLAY_SIDE) -> tuple[int, int]:
+    """Width and height of what the browser gets."""
+    height, width = segmentation.classes.shape
+    scale = min(1.0, side / max(height, width))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def display_photo(segmentation: Segmentation, side: int = DISPLAY_SIDE) -> np.ndarray:
+    """The photo at that size, uint8 RGB `[h, w, 3]`."""
+    image = Image.fromarray(segmentation.image)
+    size = display_size(segmentation, side)
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2))
+
+
+def display_colors(segmentation: Segmentation, labels: LabelSpace) -> np.ndarray:
+    """The photo under the class colors at that size, uint8 RGB `[h, w, 3]`."""
+    classes = _nearest(segmentation.classes, display_size(segmentation))
+    return overlay(display_photo(segmentation), classes, labels.palette, 0.75)
+
+
+def _jpeg(pixels: np.ndarray) -> bytes:
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "JPEG", quality=88)
+    return encoded.getvalue()
+
+
+def _hex(color: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+def _nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 [H, W] at (width, height) `size`, without mixing values."""
+    return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.NEAREST))
+
+
+def _heat_palette() -> list[tuple[int, int, int]]:
+    """256 colors, unsure to sure."""
+    places = [255 * place for place, _ in _HEAT]
+    stops = np.array([tuple(bytes.fromhex(color[1:])) for _, color in _HEAT])
+    channels = [np.interp(np.arange(256), places, stops[:, channel]).round() for channel in range(3)]
+    return [(int(red), int(green), int(blue)) for red, green, blue in zip(*channels, strict=True)]
+
+
+def _percent(part: float) -> str:
+    return "< 0.1 %" if 0 < part < 0.001 else f"{100 * part:.1f} %"
+
+
+def _data_uri(data: bytes, media_type: str) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"

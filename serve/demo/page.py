@@ -1,0 +1,213 @@
+"""The web page: a photo in; classes and confidence over it, a chart of shares, downloads, and the call that does it.
+
+Layers are colored and blended by the browser (demo.js), so that moving the opacity slider costs the server nothing.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from semseg_app.serve.demo.theme import theme  # first: it tells Gradio to keep quiet
+
+import gradio as gr  # isort: skip
+from fastapi import FastAPI
+from gradio.components import Component
+
+from semseg_app.serve.answers.schemas import engine_info
+from semseg_app.serve.demo import html
+from semseg_app.serve.demo.callbacks import FILES, Calls
+from semseg_app.serve.demo.flags import FlagFolder
+from semseg_app.serve.demo.uploads import accept_uploads_only
+from semseg_app.serve.scheduling.registry import Models
+
+WAITING_VISITORS = 64
+"""How many photos may wait for the engine before the page says that it is busy."""
+
+KEEP_UPLOADS = (300, 900)
+"""Gradio puts uploads into files: every 5 minutes those older than 15 are deleted, and all when the server stops."""
+
+VIEWS = ("Classes", "Confidence", "Before / after")
+FORMAT_NAMES = {
+    "png": "Mask: indexed PNG",
+    "color": "Mask in colors: PNG",
+    "overlay": "Overlay: JPEG",
+    "confidence": "Confidence: gray PNG",
+    "json": "Summary: JSON",
+    "rle": "COCO run lengths: JSON",
+    "polygons": "Polygons with holes: JSON",
+    "geojson": "Polygons: GeoJSON",
+    "raw": "Raw class bytes",
+}
+_OPACITY = 60
+_BRUSH = 6
+
+
+class Built(NamedTuple):
+    """The page before it is mounted."""
+
+    blocks: gr.Blocks
+    takes_files: list[Component]
+
+
+class DemoOptions(NamedTuple):
+    """What an owner may allow visitors."""
+
+    examples: Sequence[Path] = ()
+    """Photos that the page offers."""
+    urls: bool = False
+    """Let visitors name a photo's address, which the server fetches."""
+    flag_to: Path | None = None
+    """A dataset folder that takes photos which visitors flag."""
+
+
+def build_page(models: Models, options: DemoOptions, max_bytes: int) -> Built:
+    """The page. Its endpoints are those of `Calls`, by the same names; /segment is the one that clients call."""
+    names = models.names()
+    engine = models.get().engine
+    flags = FlagFolder(options.flag_to, engine.labels) if options.flag_to else None
+    calls = Calls(models, max_bytes, flags)
+    examples = [[str(path)] for path in options.examples]
+
+    with gr.Blocks(title=f"{engine.name} · semseg", analytics_enabled=False, delete_cache=KEEP_UPLOADS) as page:
+        gr.HTML(html.heading(names, engine_info(engine), len(engine.labels.classes)), elem_id="heading")
+        model = gr.Radio(
+            names, value=names[0], label="Model", elem_id="model", visible=len(names) > 1, interactive=True
+        )
+        with gr.Tab("One photo", elem_id="one"), gr.Row(equal_height=False):
+            with gr.Column(scale=4, min_width=300):
+                photo = gr.Image(
+                    value=examples[0][0] if examples else None,
+                    label="Photo",
+                    type="filepath",
+                    sources=["upload", "webcam", "clipboard"],
+                    buttons=[],
+                    height=280,
+                    elem_id="photo",
+                )
+                if options.urls:
+                    with gr.Row(elem_id="url"):
+                        url = gr.Textbox(label="Address of a photo", placeholder="https://", scale=4, min_width=160)
+                        fetch = gr.Button("Fetch", scale=1, min_width=80, elem_id="fetch")
+                if examples:
+                    gr.Examples(examples, photo, examples_per_page=12, elem_id="examples")
+            with gr.Column(scale=7, min_width=320, elem_id="answer"):
+                with gr.Row(equal_height=True):
+                    view = gr.Radio(VIEWS, value=VIEWS[0], label="View", scale=3, min_width=320, elem_id="view")
+                    opacity = gr.Slider(
+                        0, 100, _OPACITY, step=1, label="Opacity, %", scale=2, min_width=200, elem_id="opacity"
+                    )
+                result = gr.HTML(elem_id="result")
+                slider = gr.ImageSlider(
+                    label="Before and after",
+                    show_label=False,
+                    format="jpeg",
+                    buttons=[],
+                    elem_id="slider",
+                    interactive=False,
+                )
+                classes = gr.HTML(elem_id="legend", container=True)
+                with gr.Accordion("Download, or call it yourself", open=False, elem_id="take"):
+                    with gr.Row():
+                        pairs = [(label, name) for name, label in FORMAT_NAMES.items()]
+                        form = gr.Dropdown(
+                            pairs, value="png", label="Format", filterable=False, min_width=200, elem_id="format"
+                        )
+                        download = gr.Button("Download", variant="primary", min_width=120, elem_id="download")
+                    file = gr.File(elem_id="file", interactive=False, label="File")
+                    with gr.Tab("curl"):
+                        curl = gr.Code(language="shell", label="curl", lines=1, interactive=False, wrap_lines=True)
+                    with gr.Tab("Python"):
+                        python = gr.Code(language="python", label="Python", lines=1, interactive=False, wrap_lines=True)
+                    with gr.Tab("JSON answer"):
+                        answer = gr.JSON(label="JSON answer", max_height=320)
+                if flags:
+                    with gr.Accordion("Something is wrong here", open=False, elem_id="flag"):
+                        gr.Markdown(
+                            "Send this photo to the owner of this server: as it is, to be learned from without labels, "
+                            "or, better, painted right: pick a class, paint over what is wrong, then send."
+                        )
+                        with gr.Row(equal_height=True):
+                            brush = gr.Dropdown(
+                                ["Do not paint", *engine.labels.classes],
+                                value="Do not paint",
+                                label="Paint as",
+                                elem_id="brush",
+                            )
+                            size = gr.Slider(1, 30, _BRUSH, step=1, label="Brush, % of the photo", elem_id="brush-size")
+                        with gr.Row():
+                            undo = gr.Button("Undo a stroke", elem_id="undo")
+                            send = gr.Button("Send", variant="primary", elem_id="send")
+                        drawing = gr.Textbox(visible=False)
+                        kept = gr.HTML(elem_id="kept")
+        if len(names) > 1:
+            with gr.Tab("Side by side", elem_id="side") as side:
+                cards = gr.HTML(html.notice("Pick a photo first."), elem_id="compared")
+        with gr.Tab("Many photos", elem_id="many"):
+            with gr.Row():
+                uploads = gr.File(file_count="multiple", label="Photos or a ZIP", elem_id="uploads", height=180)
+                folder = gr.File(file_count="directory", label="A folder", elem_id="folder", height=180)
+            start = gr.Button("Segment all", variant="primary", elem_id="start")
+            listed = gr.HTML(elem_id="listed")
+            archive = gr.File(label="Masks, overlays and shares", interactive=False, visible=False, elem_id="archive")
+
+        calls.photo = photo
+        # preprocess=False hands over the uploaded file: Gradio's own decoding has neither our limits nor our words.
+        outputs = [result, classes, slider, answer]
+        shown = {"preprocess": False, "show_progress": "minimal", "show_progress_on": result}
+        photo.change(calls.segment, [photo, model], outputs, api_name="segment", **shown)
+        model.change(calls.segment, [photo, model], outputs, api_visibility="private", **shown)
+        page.load(
+            calls.segment, [photo, model], outputs, api_visibility="private", **shown | {"show_progress": "hidden"}
+        )
+        opacity.input(None, opacity, js="(percent) => window.semsegDemo.setOpacity(percent)")
+        view.change(None, view, js="(name) => window.semsegDemo.setView(name)")
+
+        # The address that the visitor sees, behind whatever proxy, is known to the browser alone.
+        several = json.dumps(len(names) > 1)
+        snippet = f"(model, format) => window.semsegDemo.call(model, {several}, format, {json.dumps(FILES)})"
+        for event in (page.load, model.change, form.change):
+            event(None, [model, form], [curl, python], js=snippet)
+        ready = download.click(calls.download, [photo, model, form], file, preprocess=False, api_name="download")
+        ready.success(None, js="() => window.semsegDemo.download()")
+        if options.urls:
+            gr.on([fetch.click, url.submit], calls.fetch, url, photo, api_visibility="private")
+        if flags:
+            for changed in (brush.change, size.change):
+                changed(None, [brush, size], js="(name, size) => window.semsegDemo.setBrush(name, size)")
+            undo.click(None, js="() => window.semsegDemo.undo()")
+            send.click(
+                calls.flag,
+                [photo, model, drawing],
+                kept,
+                preprocess=False,
+                api_name="flag",
+                js="(photo, model) => [photo, model, window.semsegDemo.corrections()]",
+            )
+            photo.change(lambda: "", None, kept, api_visibility="private")
+        if len(names) > 1:
+            side.select(calls.compare, photo, cards, preprocess=False, api_name="compare")
+        start.click(calls.many, [uploads, folder, model], [listed, archive], preprocess=False, api_name="many")
+    page.queue(max_size=WAITING_VISITORS)
+    return Built(page, [photo, uploads, folder])
+
+
+def mount_page(app: FastAPI, models: Models, options: DemoOptions, max_bytes: int) -> None:
+    """Mount the page at `/`, after the routes that `app` has by now: those keep working."""
+    page, takes_files = build_page(models, options, max_bytes)
+    here = Path(__file__)
+    gr.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        max_file_size=max_bytes,
+        show_error=False,  # of what Gradio itself raises: its messages name paths of the server
+        theme=theme(),
+        css_paths=here.with_name("demo.css"),
+        js=here.with_name("demo.js").read_text("utf-8"),
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+    )
+    accept_uploads_only(page, takes_files)

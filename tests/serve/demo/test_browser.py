@@ -1,0 +1,397 @@
+"""The page as a person meets it, in Chromium: every control, light and dark, on a desk and on a phone."""
+
+import ast
+import asyncio
+import io
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from axe_playwright_python.sync_playwright import Axe
+from fastapi import FastAPI
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+from support.color_engine import ColorEngine
+
+from semseg_app.data.dataset import open_folder
+from semseg_app.inference.engines.base import Prediction
+from semseg_app.serve.app import create_app
+from semseg_app.serve.scheduling.registry import Models, ServedModel
+
+pytestmark = pytest.mark.browser
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # A camera that films a green picture with a moving disc.
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
+PATIENCE = 120_000  # milliseconds, for a machine that trains on the side
+SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
+
+
+class Unsure(ColorEngine):
+    """Says green of what is blue, and is half as sure of everything."""
+
+    name, precision = "unsure", "int8"
+
+    def infer(self, images: np.ndarray) -> Prediction:
+        classes, confidence = super().infer(images)
+        return Prediction(np.where(classes == 2, np.uint8(1), classes), confidence // 2)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("dataset")
+    (root / "dataset.yaml").write_text(yaml.safe_dump({"name": "flags", "classes": ColorEngine.labels.classes}))
+    for kind in ("images", "labels"):
+        (root / kind / "train").mkdir(parents=True)
+    return root
+
+
+@pytest.fixture(scope="module")
+def url(running, encoded, tmp_path_factory, dataset):
+    folder = tmp_path_factory.mktemp("examples")
+    image = np.zeros((120, 160, 3), np.uint8)
+    image[:, :120, 0] = 255
+    image[:, 120:, 1] = 255
+    (folder / "1.png").write_bytes(encoded(image))
+    (folder / "2.png").write_bytes(encoded(image[..., ::-1]))
+
+    async def build() -> FastAPI:
+        models = Models([ServedModel(ColorEngine()), ServedModel(Unsure())])
+        return create_app(models, sorted(folder.iterdir()), flag_to=dataset, demo_urls=True)
+
+    with running(asyncio.run(build())) as url:
+        yield url
+
+
+expect.set_options(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS, timeout=PATIENCE)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[(size, scheme) for size in SIZES for scheme in ("light", "dark")], ids="-".join)
+def page(request, url, chromium):
+    """The opened page. Fails when the page asks another host for anything, or writes an error to the console."""
+    size, scheme = request.param
+    context = chromium.new_context(viewport=SIZES[size], color_scheme=scheme, has_touch=size == "phone")
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    asked, complaints = [], []
+    page.on("request", lambda asking: asked.append(asking.url))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(url)
+    expect(page.locator("#result .stage[data-ready]")).to_be_visible()
+    yield page
+    assert [address for address in asked if not address.startswith((url, "data:", "blob:"))] == []
+    assert complaints == []
+    context.close()
+
+
+on_a_desk = pytest.mark.parametrize("page", [("desktop", "light")], indirect=True, ids="-".join)
+on_both = pytest.mark.parametrize("page", [("desktop", "light"), ("phone", "dark")], indirect=True, ids="-".join)
+
+
+def painted(page, selector: str, places: list[tuple[float, float]]) -> np.ndarray:
+    """RGB at some places (x, y, parts of the whole) of an element, as painted."""
+    pixels = np.asarray(Image.open(io.BytesIO(page.locator(selector).screenshot())).convert("RGB"))
+    height, width = pixels.shape[:2]
+    return np.array([pixels[int(y * height), int(x * width)] for x, y in places], int)
+
+
+def expect_colors(page, left, right, atol=4, selector="#result .layers") -> None:
+    """RGB in the left and the right part, once the browser has painted it."""
+    places = [(0.33, 0.6), (0.9, 0.6)]
+    for _ in range(50):
+        found = painted(page, selector, places)
+        if np.abs(found - [left, right]).max() <= atol:
+            return
+        page.wait_for_timeout(100)
+    np.testing.assert_allclose(found, [left, right], atol=atol)
+
+
+def set_opacity(page, percent: int) -> None:
+    opacity = page.locator("#opacity").get_by_role("spinbutton")
+    opacity.fill(str(percent))
+    opacity.press("Enter")
+
+
+def upload(page, selector: str, *files: Path) -> None:
+    page.locator(f"{selector} input[type=file]").first.set_input_files(files)
+
+
+def test_a_visit(page, encoded, tmp_path):
+    # The first example is there, segmented, when the page opens: 60 % class color over the photo.
+    rows = page.locator("#legend li")
+    expect(rows).to_have_text(["red75.0 %", "green25.0 %"])
+    expect_colors(page, (222, 18, 18), (18, 222, 18), atol=8)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+
+    # None of this asks the server. Opacity is blended anew:
+    asked = []
+    page.on("request", lambda asking: asked.append(asking.url))
+    set_opacity(page, 0)
+    expect_colors(page, (255, 0, 0), (0, 255, 0), atol=8)
+    set_opacity(page, 100)
+    expect_colors(page, RED, GREEN)
+
+    # classes are hidden and shown, by pointer and by keyboard,
+    rows.first.get_by_role("checkbox").click()
+    page.mouse.move(0, 0)
+    expect_colors(page, (255, 0, 0), GREEN, atol=8)
+    rows.first.get_by_role("checkbox").press("Space")
+    page.get_by_role("button", name="hide all").click()
+    expect_colors(page, (255, 0, 0), (0, 255, 0), atol=8)
+    page.get_by_role("button", name="show all").click()
+    expect_colors(page, RED, GREEN)
+
+    # a row of the legend under the pointer makes its class stand out,
+    rows.first.locator(".name").hover()
+    expect_colors(page, RED, (5, 246, 5), atol=12)
+    page.mouse.move(0, 0)
+
+    # the pointer reads out class and confidence, and so do a finger and the arrow keys.
+    layers = page.locator("#result .layers")
+    tip = page.locator("#result .tip")
+    box = layers.bounding_box()
+    layers.hover(position={"x": box["width"] * 0.9, "y": box["height"] / 2})
+    expect(tip).to_have_text("green · 100 % sure")
+    page.mouse.move(0, 0)
+    expect(tip).to_be_hidden()
+    layers.focus()
+    for _ in range(3):
+        layers.press("ArrowLeft")
+    expect(tip).to_have_text("green · 100 % sure")
+    for _ in range(15):
+        layers.press("ArrowLeft")
+    expect(tip).to_have_text("red · 100 % sure")
+    layers.press("Escape")
+    expect(tip).to_be_hidden()
+
+    page.get_by_label("Confidence", exact=True).check()
+    expect_colors(page, (0x2A, 0x11, 0x55), (0x2A, 0x11, 0x55))
+    expect(page.get_by_text("unsure", exact=True).last).to_be_visible()
+    assert asked == []
+
+    page.get_by_label("Before / after").check()
+    expect(layers).to_be_hidden()
+    expect_colors(page, (255, 0, 0), (22, 214, 22), atol=16, selector="#slider .slider-wrap, #slider img >> nth=0")
+    page.get_by_label("Classes", exact=True).check()
+
+    # Another example, then an upload of one's own, then none.
+    page.get_by_role("button", name="Example 2").click()
+    expect(rows).to_have_text(["<blue>75.0 %", "green25.0 %"])
+    expect_colors(page, BLUE, GREEN)
+    page.get_by_role("button", name="Remove Image").click()
+    expect(page.get_by_text("Drop a photo")).to_be_visible()
+    (tmp_path / "mine.jpg").write_bytes(encoded(Image.new("RGB", (64, 48), "green"), "JPEG"))
+    upload(page, "#photo", tmp_path / "mine.jpg")
+    expect(rows).to_have_text(["green100.0 %"])
+    expect(page.locator("#result figcaption")).to_contain_text("64 × 48")
+    expect(page.locator("#result figcaption")).to_contain_text("fake on cpu, fp32")
+
+    # What cannot be used is said in one line.
+    page.get_by_role("button", name="Remove Image").click()
+    (tmp_path / "no.jpg").write_bytes(b"no photo")
+    upload(page, "#photo", tmp_path / "no.jpg")
+    expect(page.get_by_text("This photo cannot be used")).to_be_visible()
+
+
+def test_nothing_stands_in_the_way_of_anybody(page):
+    """axe-core finds nothing serious: names, contrast, roles, order."""
+    page.get_by_text("Download, or call it yourself").click()
+    page.get_by_text("Something is wrong here").click()
+    for tab in ("One photo", "Side by side", "Many photos"):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_timeout(1000)  # until things have faded in
+        found = Axe().run(page).response["violations"]
+        assert [(problem["id"], problem["nodes"][0]["html"]) for problem in found] == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{tab} scrolls sideways"
+
+
+@on_both
+def test_models(page):
+    page.get_by_label("unsure", exact=True).check()
+    expect(page.locator("#result figcaption")).to_contain_text("int8")
+    page.get_by_role("button", name="Example 2").click()
+    expect(page.locator("#legend li")).to_have_text(["green100.0 %"])
+    page.get_by_role("tab", name="Side by side").click()
+    cards = page.locator("#compared .card")
+    expect(cards).to_have_count(2)
+    expect(cards.nth(1)).to_contain_text("25.0 % of the pixels as colors")
+    expect(cards.nth(1)).to_contain_text("int8")
+    expect(page.locator("#compared .card.fastest")).to_have_count(1)
+    assert [re.search(r"\d+ ms", text) is not None for text in cards.all_inner_texts()] == [True, True]
+
+
+@on_both
+def test_downloads_and_the_calls_that_give_the_same(page, url, encoded, tmp_path):
+    photo = Image.new("RGB", (64, 48), "red")
+    (tmp_path / "photo.jpg").write_bytes(encoded(photo, "JPEG"))
+    page.get_by_role("button", name="Remove Image").click()
+    upload(page, "#photo", tmp_path / "photo.jpg")
+    expect(page.locator("#legend li")).to_have_text(["red100.0 %"])
+    page.get_by_text("Download, or call it yourself").click()
+    for choice, file in (("Mask: indexed PNG", "mask.png"), ("Polygons: GeoJSON", "classes.geojson")):
+        page.locator("#format input").click()
+        page.get_by_role("option", name=choice).click()
+        with page.expect_download() as download:
+            page.locator("#download").click()
+        assert download.value.suggested_filename == file
+        given = Path(download.value.path()).read_bytes()
+
+        page.get_by_role("tab", name="curl").click()
+        expect(page.locator("#take .cm-content:visible")).to_contain_text(file)
+        command = page.locator("#take .cm-content:visible").inner_text()
+        assert f"'{url}/v1/segment?" in command
+        subprocess.run(["bash", "-c", command.replace("\n", " ")], cwd=tmp_path, check=True, capture_output=True)
+        assert (tmp_path / file).read_bytes() == given
+        (tmp_path / file).unlink()
+
+        page.get_by_role("tab", name="Python").click()
+        expect(page.locator("#take .cm-content:visible")).to_contain_text(url)
+        program = "\n".join(page.locator("#take .cm-line:visible").all_inner_texts())
+        done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True)
+        if file == "mask.png":
+            assert (tmp_path / file).read_bytes() == given
+        else:
+            assert ast.literal_eval(done.stdout.decode()) == json.loads(given)
+    page.get_by_role("tab", name="JSON answer").click()
+    expect(page.locator("#take")).to_contain_text("latency_ms")
+
+
+@on_both
+def test_many_photos(page, encoded, tmp_path):
+    (tmp_path / "trip").mkdir()
+    for name, color in (("a.png", "red"), ("trip/b.png", "blue")):
+        (tmp_path / name).write_bytes(encoded(Image.new("RGB", (30, 20), color)))
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.writestr("c.png", encoded(Image.new("RGB", (30, 20), (0, 255, 0))))
+    page.get_by_role("tab", name="Many photos").click()
+    page.get_by_role("button", name="Segment all").click()
+    expect(page.get_by_text("pick photos, a folder or a ZIP first")).to_be_visible()
+    upload(page, "#uploads", tmp_path / "a.png", tmp_path / "more.zip")
+    expect(page.locator("#uploads")).to_contain_text("more")
+    page.locator("#folder input[type=file]").first.set_input_files(tmp_path / "trip")
+    expect(page.locator("#folder")).to_contain_text("b")
+    page.get_by_role("button", name="Segment all").click()
+    expect(page.locator("#listed tbody tr")).to_have_count(3)
+    expect(page.locator("#listed")).to_contain_text("100.0 %")
+    with page.expect_download() as download:
+        page.locator("#archive a").first.click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        masks = {
+            Path(name).name: np.asarray(Image.open(io.BytesIO(archive.read(name)))).max()
+            for name in archive.namelist()
+            if name.startswith("masks/")
+        }
+    assert masks == {"a.png": 0, "b.png": 2, "c.png": 1}
+
+
+@on_both
+def test_flag_and_correct(page, dataset, encoded, tmp_path):
+    photo = np.zeros((60, 80, 3), np.uint8)
+    photo[..., 0] = 255
+    photo[0, 0] = page.viewport_size["width"] % 256  # another photo for each size of the page
+    (tmp_path / "mine.png").write_bytes(encoded(photo))
+    page.get_by_role("button", name="Remove Image").click()
+    upload(page, "#photo", tmp_path / "mine.png")
+    expect(page.locator("#result figcaption")).to_contain_text("80 × 60")
+    before = {sample.image for sample in open_folder(dataset).samples("train")} if any_of(dataset) else set()
+    page.get_by_text("Something is wrong here").click()
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("#kept")).to_contain_text("kept as unlabeled/flagged-")
+    kept = re.search(r"unlabeled/\S+?\.png", page.locator("#kept").inner_text())[0]
+    assert (dataset / kept).read_bytes() == encoded(photo)
+
+    # Paint blue: a stroke that is undone, one that stays, and one dot by keyboard.
+    page.locator("#brush input").click()
+    page.get_by_role("option", name="<blue>").click()
+    set_opacity(page, 100)
+    layers = page.locator("#result .layers")
+    layers.scroll_into_view_if_needed()
+    box = layers.bounding_box()
+
+    def stroke(y: float) -> None:
+        page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + y * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + y * box["height"], steps=40)
+        page.mouse.up()
+
+    stroke(0.2)
+    page.get_by_role("button", name="Undo a stroke").click()
+    layers.scroll_into_view_if_needed()
+    box = layers.bounding_box()
+    stroke(0.7)
+    np.testing.assert_allclose(painted(page, "#result .layers", [(0.3, 0.7), (0.3, 0.2)]), [BLUE, RED], atol=4)
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("#kept")).to_contain_text("corrected mask")
+    data = open_folder(dataset)
+    (sample,) = [sample for sample in data.samples("train") if sample.image not in before]
+    label = data.read_label(sample)
+    assert (label[42, 18:62] == 2).all()
+    assert (label[12] == 0).all()
+    assert 150 < (label == 2).sum() < 600  # a band of 48 pixels by 6 to 8
+
+
+def any_of(dataset: Path) -> bool:
+    return any((dataset / "images" / "train").iterdir())
+
+
+@on_a_desk
+def test_the_camera(page):
+    page.get_by_role("button", name="Remove Image").click()
+    page.locator("#photo").get_by_label("Capture from camera").click()
+    page.get_by_text("Click to Access Webcam").click()
+    # As a person would: not before there is a picture.
+    page.wait_for_function("document.querySelector('#photo video')?.videoWidth > 0")
+    page.locator("#photo").get_by_label("capture photo").click()
+    expect(page.locator("#result figcaption")).to_contain_text("×")
+    expect(page.locator("#legend")).to_contain_text("green")
+
+
+@on_a_desk
+def test_addresses_inside_the_network_are_not_fetched(page, url):
+    page.get_by_label("Address of a photo").fill(f"{url}/favicon.ico")
+    page.get_by_role("button", name="Fetch").click()
+    expect(page.get_by_text("not on the public internet")).to_be_visible()
+
+
+def test_what_was_not_asked_for_is_not_there(running, chromium):
+    async def build() -> FastAPI:
+        return create_app(ColorEngine())
+
+    with ThreadPoolExecutor(1) as thread:  # this one has Playwright's event loop
+        app = thread.submit(asyncio.run, build()).result()
+    with running(app) as url:
+        page = chromium.new_page()
+        page.goto(url)
+        expect(page.get_by_text("Drop a photo")).to_be_visible(timeout=PATIENCE)
+        for absent in ("Address of a photo", "Something is wrong here", "Side by side", "Examples"):
+            expect(page.get_by_text(absent)).to_have_count(0)
+        endpoints = json.loads(page.evaluate("fetch('gradio_api/info').then((answer) => answer.text())"))
+        assert sorted(endpoints["named_endpoints"]) == ["/download", "/many", "/segment"]
+        page.close()

@@ -1,0 +1,65 @@
+import base64
+
+import httpx
+import numpy as np
+import pytest
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
+
+from semseg_app.serve.app import create_app
+
+
+@pytest.fixture(scope="module")
+def url(running):
+    from support.color_engine import ColorEngine
+
+    with running(create_app(ColorEngine(), demo=False)) as url:
+        yield url
+
+
+def test_inference_client_works_unchanged(url, encoded, photo, mask, tmp_path):
+    (tmp_path / "photo.png").write_bytes(encoded(photo))
+    for model in (f"{url}/hf", f"{url}/hf/colors"):
+        for image in (encoded(photo), tmp_path / "photo.png"):
+            found = InferenceClient(model=model, token="none").image_segmentation(image)
+            assert [(one.label, one.score) for one in found] == [
+                ("red", 1.0),
+                ("green", round(200 / 255, 6)),
+                ("<blue>", round(128 / 255, 6)),
+            ]
+            for index, one in enumerate(found):
+                assert one.mask.mode == "L"
+                np.testing.assert_array_equal(np.asarray(one.mask), np.where(mask == index, 255, 0))
+
+
+def test_parameters(url, encoded, photo):
+    client = InferenceClient(model=f"{url}/hf", token="none")
+    labels = [one.label for one in client.image_segmentation(encoded(photo), threshold=0.6, subtask="semantic")]
+    assert labels == ["red", "green"]
+    assert [one.label for one in client.image_segmentation(encoded(photo), mask_threshold=0.9)] == ["red"]
+    with pytest.raises(HfHubHTTPError, match="422") as refused:
+        client.image_segmentation(encoded(photo), subtask="panoptic")
+    assert refused.value.response.json() == {"error": "parameters.subtask: Input should be 'semantic'"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"{", 400, "Invalid JSON"),
+        (b"[]", 422, "the body: "),
+        (b'{"inputs": "\\u00e9"}', 422, "this is not base64"),
+        (b'{"inputs": ""}', 400, "the image is empty"),
+        (b'{"inputs": "%s"}' % base64.b64encode(b"text"), 415, "not an image"),
+        (b'{"inputs": "", "parameters": {"top_k": 5}}', 422, "parameters.top_k"),
+    ],
+)
+def test_bad_bodies_get_one_clear_line(url, body, status, words):
+    answer = httpx.post(f"{url}/hf", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == status, answer.text
+    assert list(answer.json()) == ["error"]
+    assert words in answer.json()["error"]
+
+
+def test_an_unknown_model_is_404(url, encoded, photo):
+    assert httpx.post(f"{url}/hf/other", content=encoded(photo)).status_code == 404
+    assert httpx.get(f"{url}/hf").status_code == 405

@@ -1,0 +1,118 @@
+import json
+import re
+import time
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException
+
+from semseg_app.serve.app import create_app
+
+
+@pytest.fixture(scope="module")
+def url(running):
+    from support.color_engine import ColorEngine
+
+    with running(create_app(ColorEngine(), demo=False, max_pixels=100_000)) as url:
+        deadline = time.monotonic() + 30
+        while httpx.get(f"{url}/health/ready").status_code == 503 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        yield url
+
+
+@pytest.fixture
+def client(url):
+    with triton.InferenceServerClient(url.removeprefix("http://")) as client:
+        yield client
+
+
+@pytest.fixture
+def images(photo):
+    return np.stack([photo, photo[::-1]])
+
+
+def asked(images: np.ndarray, binary: bool) -> triton.InferInput:
+    given = triton.InferInput("images", images.shape, "UINT8")
+    given.set_data_from_numpy(images, binary_data=binary)
+    return given
+
+
+def test_tritonclient_finds_server_and_model(client):
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("colors")
+    assert client.is_model_ready("colors", "1")
+    assert not client.is_model_ready("other")
+    assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+    metadata = client.get_model_metadata("colors")
+    assert metadata["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}]
+    assert [output["name"] for output in metadata["outputs"]] == ["classes", "confidence"]
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+def test_tritonclient_infers(client, images, mask, binary_in, binary_out):
+    outputs = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in ("confidence", "classes")]
+    answer = client.infer("colors", [asked(images, binary_in)], outputs=outputs, request_id="mine", model_version="1")
+    np.testing.assert_array_equal(answer.as_numpy("classes"), np.stack([mask, mask[::-1]]))
+    np.testing.assert_array_equal(answer.as_numpy("confidence"), images.max(axis=3))
+    assert answer.get_response()["id"] == "mine"
+    assert [output["name"] for output in answer.get_response()["outputs"]] == ["confidence", "classes"]
+
+
+def test_all_outputs_unless_told(client, images):
+    answer = client.infer("colors", [asked(images, True)])
+    assert answer.as_numpy("classes").shape == answer.as_numpy("confidence").shape == (2, 40, 60)
+
+
+def test_tritonclient_reads_our_refusals(client, images):
+    with pytest.raises(InferenceServerException, match="not served"):
+        client.infer("other", [asked(images, True)])
+    with pytest.raises(InferenceServerException, match="there are 'classes' and 'confidence', not 'logits'"):
+        client.infer("colors", [asked(images, True)], outputs=[triton.InferRequestedOutput("logits")])
+    with pytest.raises(InferenceServerException, match=r"above the limit of 0\.1 million"):
+        client.infer("colors", [asked(np.zeros((1, 400, 400, 3), np.uint8), True)])
+    with pytest.raises(InferenceServerException, match="17 images in one batch"):
+        client.infer("colors", [asked(np.zeros((17, 4, 4, 3), np.uint8), True)])
+    with pytest.raises(InferenceServerException, match="a compressed body"):
+        client.infer("colors", [asked(images, True)], request_compression_algorithm="gzip")
+
+
+GOOD = {"name": "images", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}
+LENGTH = "Inference-Header-Content-Length"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "headers", "words"),
+    [
+        ([], {}, "inputs: there is one"),
+        ([GOOD, GOOD], {}, "inputs: there is one"),
+        ([GOOD | {"datatype": "FP32"}], {}, r"UINT8 \[N, H, W, 3\] is wanted, this is FP32"),
+        ([GOOD | {"shape": [1, 1, 1, 4]}], {}, "is wanted"),
+        ([GOOD | {"shape": [1, 0, 1, 3]}], {}, "is wanted"),
+        ([GOOD | {"shape": [1, -1, -1, 3]}], {}, "is wanted"),
+        ([GOOD | {"data": [1, 2]}], {}, "data must be 3 whole numbers from 0 to 255"),
+        ([GOOD | {"data": [1, 2, 256]}], {}, "whole numbers"),
+        ([GOOD | {"data": [1, 2, 2.5]}], {}, "whole numbers"),
+        ([GOOD | {"data": [[1], [2, 3]]}], {}, "whole numbers"),
+        ([GOOD | {"data": None}], {}, "neither data nor binary_data_size"),
+        ([GOOD | {"parameters": {"binary_data_size": 3}}], {}, "binary_data_size says 3, 0 came"),
+        ([GOOD | {"parameters": {"binary_data_size": "x"}}], {}, "binary_data_size says 'x'"),
+        ([GOOD], {LENGTH: "-1"}, "no number"),
+        ([GOOD], {LENGTH: "9999"}, "and the body has"),
+        ([GOOD], {LENGTH: "5"}, "Invalid JSON"),
+        ("x", {}, "inputs: "),
+    ],
+)
+def test_bad_tensors_get_one_clear_line(url, inputs, headers, words):
+    answer = httpx.post(f"{url}/v2/models/colors/infer", content=json.dumps({"inputs": inputs}), headers=headers)
+    assert answer.status_code == 400, answer.text
+    assert re.search(words, answer.json()["error"])
+
+
+def test_many_numbers_in_json_are_refused(url):
+    content = '{"inputs": [{"data": [' + "1," * 3_000_000
+    answer = httpx.post(f"{url}/v2/models/colors/infer", content=content)
+    assert (answer.status_code, answer.json()["error"][:32]) == (413, "the JSON part is above 4 MiB; se")

@@ -1,0 +1,127 @@
+"""Requests as Label Studio sends them (label_studio/ml/api_connector.py), answers as its own code reads them."""
+
+import base64
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import numpy as np
+import pytest
+import requests
+from support.brush_bits import unpacked
+
+from semseg_app.serve.app import create_app
+from semseg_app.serve.http.access import Access
+from semseg_app.serve.protocols.label_studio_images import ImageSource
+
+CONFIG = """<View>
+  <Image name="img" value="$photo" zoom="true"/>
+  <BrushLabels name="tag" toName="img">
+    <Label value="Red"/><Label value="&lt;Blue&gt;"/><Label value="Sky"/>
+  </BrushLabels>
+</View>"""
+
+
+class FakeLabelStudio(BaseHTTPRequestHandler):
+    """Serves one photo to who has the token; and what a bad one might serve."""
+
+    photo = b""
+
+    def do_GET(self):
+        if self.path == "/away":
+            self.send_response(302)
+            self.send_header("Location", "http://169.254.169.254/secret")
+            return self.end_headers()
+        good = self.headers["Authorization"] == "Token abc" and self.path == "/data/upload/1/photo.png"
+        self.send_response(200 if good else 401)
+        self.end_headers()
+        return self.wfile.write(self.photo if good else b"no")
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def label_studio(encoded):
+    server = HTTPServer(("127.0.0.1", 0), FakeLabelStudio)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def url(running, label_studio):
+    from support.color_engine import ColorEngine
+
+    source = ImageSource(label_studio, "abc")
+    with running(create_app(ColorEngine(), demo=False, access=Access(label_studio=source))) as url:
+        yield url + "/label-studio"
+
+
+def ask(url: str, *photos: object, config: str = CONFIG) -> requests.Response:
+    tasks = [{"id": number, "data": {"photo": photo}, "meta": {}} for number, photo in enumerate(photos, 7)]
+    body = {"tasks": tasks, "model_version": "", "project": "1.1", "label_config": config, "params": {"context": None}}
+    return requests.post(f"{url}/predict", json=body, timeout=10)
+
+
+def inline(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+def test_connects(url):
+    assert requests.get(f"{url}/health", timeout=10).json() == {"status": "UP", "model_class": "colors"}
+    body = {"project": "1.1", "schema": CONFIG, "hostname": "http://localhost:8080", "access_token": "x"}
+    for address in (url, f"{url}/colors"):
+        assert requests.post(f"{address}/setup", json=body, timeout=10).json() == {"model_version": "colors-fp32"}
+
+
+def test_predicts_brush_masks(url, encoded, photo, mask):
+    FakeLabelStudio.photo = encoded(photo[:, ::-1])
+    answer = ask(url, inline(encoded(photo)), "/data/upload/1/photo.png")
+    assert answer.status_code == 200, answer.text
+    first, second = answer.json()["results"]
+    for predicted, expected in ((first, mask), (second, mask[:, ::-1])):
+        assert predicted["model_version"] == "colors-fp32"
+        assert [one["value"]["brushlabels"] for one in predicted["result"]] == [["Red"], ["<Blue>"]]
+        for one, index in zip(predicted["result"], (0, 2), strict=True):
+            assert (one["from_name"], one["to_name"], one["type"]) == ("tag", "img", "brushlabels")
+            assert (one["original_width"], one["original_height"], one["image_rotation"]) == (60, 40, 0)
+            alpha = unpacked(one["value"]["rle"]).reshape(40, 60, 4)[:, :, 3]
+            np.testing.assert_array_equal(alpha, np.where(expected == index, 255, 0))
+
+
+@pytest.mark.parametrize(
+    ("photo", "status", "words"),
+    [
+        ("http://169.254.169.254/latest/meta-data", 422, "on another host than --label-studio-url"),
+        ("//example.org/x.png", 422, "on another host"),
+        ("file:///etc/passwd", 422, "on another host"),
+        ("/away", 502, "answered 302"),
+        ("/data/upload/1/other.png", 502, "answered 401"),
+        ("data:image/png,text", 422, "base64"),
+        (None, 422, "no image in the field"),
+        ({"a": 1}, 422, "no image in the field"),
+    ],
+)
+def test_images_that_may_not_be_read(url, photo, status, words):
+    answer = ask(url, photo)
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"].startswith("task 7: ")
+    assert words in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("<View>", "not XML"),
+        ("<View/>", "no BrushLabels"),
+        ('<View><Image name="a" value="$b"/><BrushLabels name="c" toName="d"/></View>', "no BrushLabels over"),
+        ('<!DOCTYPE v [<!ENTITY a "aaaa">]><View>&a;</View>', "defines entities"),
+    ],
+)
+def test_configurations_that_do_not_fit(url, config, words):
+    answer = ask(url, config=config)
+    assert (answer.status_code, words in answer.json()["error"]) == (422, True), answer.text
+    assert requests.post(f"{url}/setup", json={"schema": config}, timeout=10).status_code == 422

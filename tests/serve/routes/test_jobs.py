@@ -1,0 +1,200 @@
+import io
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from support.color_engine import ColorEngine
+
+from semseg_app.serve.app import create_app
+from semseg_app.serve.http.access import Access
+from semseg_app.serve.http.api_keys import Keys
+from semseg_app.serve.jobs import JobLimits
+
+pytest.importorskip("pyvips")
+
+LIMITS = JobLimits(max_bytes=5_000_000, max_pixels=20_000_000, unfinished=2, finished=2, keep_s=60)
+
+
+class HeldEngine(ColorEngine):
+    """Waits before each call while it is held."""
+
+    def __init__(self):
+        super().__init__()
+        self.go = threading.Event()
+        self.go.set()
+
+    def infer(self, images):
+        self.go.wait(20)
+        return super().infer(images)
+
+
+@pytest.fixture
+def engine():
+    return HeldEngine()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where the server keeps its files."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def client(engine, folder, running):
+    app = create_app(engine, demo=False, max_bytes=100_000, max_pixels=1_000_000, job_limits=LIMITS)
+    with running(app) as url, httpx.Client(base_url=url, timeout=20) as client:
+        yield client
+    assert list(folder.iterdir()) == []  # nothing is left behind
+
+
+@pytest.fixture
+def large():
+    """uint8 RGB [1100, 1500, 3], above the request's limit: stripes of the three colors and their shades."""
+    y, x = np.mgrid[:1100, :1500]
+    image = np.zeros((1100, 1500, 3), np.uint8)
+    np.put_along_axis(
+        image, ((x // 170 + y // 230) % 3)[..., None], (128 + y % 128)[..., None].astype(np.uint8), axis=2
+    )
+    return image
+
+
+def hand_in(client: httpx.Client, data: bytes, query: str = "", media_type: str = "image/png") -> httpx.Response:
+    return client.post(f"/v1/jobs{query}", content=data, headers={"Content-Type": media_type})
+
+
+def finished(client: httpx.Client, location: str) -> dict:
+    deadline = time.monotonic() + 20
+    while (status := client.get(location).json())["status"] in ("waiting", "running"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return status
+
+
+def test_an_image_beyond_the_request_limit(client, encoded, large, folder):
+    data = encoded(large)
+    assert client.post("/v1/segment", content=data, headers={"Content-Type": "image/png"}).status_code == 413
+    answer = hand_in(client, data)
+    assert answer.status_code == 202, answer.text
+    location = answer.headers["location"]
+    assert location == f"/v1/jobs/{answer.json()['id']}"
+    status = finished(client, location)
+    assert (status["status"], status["progress"], status["width"], status["height"]) == ("done", 1, 1500, 1100)
+    assert 0 < status["expires_in_s"] <= 60
+
+    expected = large.argmax(axis=2)
+    result = client.get(f"{location}/result")
+    assert result.headers["content-type"] == "image/png"
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(result.content))), expected)
+    summary = client.get(f"{location}/result", headers={"Accept": "application/json"}).json()
+    assert [one["area"] for one in summary["classes"]] == sorted(np.bincount(expected.ravel()).tolist(), reverse=True)
+    assert summary["confidence"] == pytest.approx(large.max(axis=2).mean() / 255, abs=1e-4)
+    assert not list(folder.rglob("image"))
+
+    assert client.delete(location).status_code == 204
+    assert client.get(location).status_code == client.get(f"{location}/result").status_code == 404
+
+
+def test_classes_and_threshold(client, encoded, large):
+    location = hand_in(client, encoded(large), "?classes=red,green&threshold=0.75").headers["location"]
+    finished(client, location)
+    found = np.asarray(Image.open(io.BytesIO(client.get(f"{location}/result").content)))
+    expected = large.argmax(axis=2)
+    np.testing.assert_array_equal(found, np.where((expected == 2) | (large.max(axis=2) < 0.75 * 255), 255, expected))
+    summary = client.get(f"{location}/result", headers={"Accept": "application/json"}).json()
+    assert summary["unknown"] == pytest.approx((found == 255).mean(), abs=1e-6)
+
+
+def test_jobs_are_bounded_and_requests_go_on(client, encoded, large, engine):
+    data = encoded(large)
+    engine.go.clear()
+    first, second = (hand_in(client, data).headers["location"] for _ in range(2))
+    third = hand_in(client, data)
+    assert (third.status_code, third.headers["retry-after"]) == (429, "10")
+    pending = client.get(f"{second}/result")
+    assert (pending.status_code, pending.headers["retry-after"]) == (409, "1")
+    assert client.delete(second).status_code == 204
+    fourth = hand_in(client, data).headers["location"]
+    engine.go.set()
+    assert client.post("/v1/segment", files={"image": encoded(large[:50, :50])}).status_code == 200
+    assert [finished(client, location)["status"] for location in (first, fourth)] == ["done", "done"]
+    fifth = hand_in(client, data).headers["location"]
+    finished(client, fifth)
+    assert client.get(first).status_code == 404  # two results are kept
+    assert client.get(fourth).status_code == 200
+
+
+def test_what_is_dropped_while_it_runs_stops(client, encoded, large, engine, folder):
+    engine.go.clear()
+    location = hand_in(client, encoded(large)).headers["location"]
+    while client.get(location).json()["status"] != "running":
+        time.sleep(0.01)
+    client.delete(location)
+    engine.go.set()
+    deadline = time.monotonic() + 10
+    while list(next(folder.iterdir()).iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_results_expire(engine, folder, running, encoded, large):
+    app = create_app(engine, demo=False, job_limits=LIMITS._replace(keep_s=0.3))
+    with running(app) as url, httpx.Client(base_url=url) as client:
+        location = hand_in(client, encoded(large[:100, :100])).headers["location"]
+        deadline = time.monotonic() + 10
+        while client.get(location).status_code == 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        while list(next(folder.iterdir()).iterdir()):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_bad_jobs_get_one_clear_line_without_a_path(client, encoded, large, folder):
+    good = encoded(large[:100, :100])
+    cut = encoded(large)[:-3000]
+    wide = encoded(Image.new("1", (5000, 5000)))
+    sixteen_bits = encoded(Image.fromarray(np.zeros((9, 9), np.uint16)))
+    for status, words, answer in (
+        (415, "not a JPEG, PNG, TIFF or WebP", hand_in(client, b"text")),
+        (415, "", hand_in(client, b"")),
+        (
+            415,
+            "ushort pixels; convert it to 8 bits",
+            hand_in(client, sixteen_bits),
+        ),
+        (415, "content type text/plain: send image/jpeg", hand_in(client, good, media_type="text/plain")),
+        (413, "5000 x 5000 pixels, above the limit of 20 million of a job", hand_in(client, wide)),
+        (413, "above the limit of 4.76", hand_in(client, bytes(5_000_001))),
+        (422, "size: not for jobs", hand_in(client, good, "?size=10")),
+        (422, "the model has no 'mauve'", hand_in(client, good, "?classes=mauve")),
+        (404, "not served", hand_in(client, good, "?model=other")),
+        (404, "no such job", client.get("/v1/jobs/nothing")),
+    ):
+        assert answer.status_code == status, answer.text
+        assert words in answer.json()["error"]
+        assert str(folder) not in answer.text
+    location = hand_in(client, cut).headers["location"]
+    status = finished(client, location)
+    assert status["status"] == "failed"
+    assert "unreadable image" in status["error"]
+    failed = client.get(f"{location}/result")
+    assert (failed.status_code, failed.json()) == (422, {"error": status["error"]})
+    assert str(folder) not in failed.text
+    assert not list(Path(folder).rglob("image"))
+
+
+def test_a_job_is_its_keys_own(engine, folder, running, encoded, large):
+    keys = Keys.from_environment("first-key-of-alice second-key-of-bob-")
+    app = create_app(engine, demo=False, access=Access(keys=keys))
+    with running(app) as url, httpx.Client(base_url=url) as client:
+        alice, bob = {"X-API-Key": "first-key-of-alice"}, {"X-API-Key": "second-key-of-bob-"}
+        headers = alice | {"Content-Type": "image/png"}
+        location = client.post("/v1/jobs", content=encoded(large[:9, :9]), headers=headers).headers["location"]
+        assert client.get(location, headers=bob).status_code == 404
+        assert client.delete(location, headers=bob).status_code == 404
+        assert client.get(location, headers=alice).status_code == 200

@@ -1,0 +1,216 @@
+"""What every method owes the loop, whichever it is: one tester for all."""
+
+import copy
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.train_frozen_statistics import train_all
+
+from semseg_app.data.layouts import open_dataset
+from semseg_app.models import ModelSpec, build
+from semseg_app.training.data.streams import Batch, LabeledBatch, Pool, UnlabeledBatch
+from semseg_app.training.loop import train
+from semseg_app.training.methods import METHODS, build_method
+from semseg_app.training.recipe import Recipe
+
+CNN = {"architecture": "segformer", "encoder": "tu-test_efficientnet", "pretrained": None, "decoder_channels": 16}
+VIT = {"architecture": "setr", "encoder": "tu-test_vit", "pretrained": None, "decoder_channels": 16}
+S4 = {"name": "s4former", "shuffle_block": 32}
+
+# Config and network; the losses of a step; what it delivers and what is evaluated beside it.
+CASES = {
+    "supervised": ({"name": "supervised"}, CNN, {"supervised"}, ["student"]),
+    "mean-teacher": ({"name": "mean-teacher"}, CNN, {"supervised", "unsupervised"}, ["teacher", "student"]),
+    "cutmix-seg": (
+        {"name": "mean-teacher", "loss": "squared", "mix": "french"},
+        CNN,
+        {"supervised", "unsupervised"},
+        ["teacher", "student"],
+    ),
+    "fixmatch": ({"name": "fixmatch"}, CNN, {"supervised", "unsupervised"}, ["student"]),
+    "unimatch": ({"name": "unimatch"}, CNN, {"supervised", "strong", "feature"}, ["student"]),
+    "augseg": ({"name": "augseg"}, CNN, {"supervised", "unsupervised"}, ["teacher", "student"]),
+    "unimatch-v2": (
+        {"name": "unimatch-v2"},
+        VIT | {"architecture": "dpt"},
+        {"supervised", "strong"},
+        ["teacher", "student"],
+    ),
+    "pseudoseg": (
+        {"name": "pseudoseg", "cutout_size": 16},
+        CNN,
+        {"supervised", "attention", "classifier", "unsupervised"},
+        ["student"],
+    ),
+    "pc2seg": ({"name": "pc2seg", "cutout_size": 16}, CNN, {"supervised", "consistency", "contrast"}, ["student"]),
+    "pc2seg-consistency": (
+        {"name": "pc2seg", "cutout_size": 16, "contrast_weight": 0},
+        CNN,
+        {"supervised", "consistency"},
+        ["student"],
+    ),
+    "s4former": (S4, VIT, {"supervised", "mixed", "pasa", "ncr"}, ["student", "teacher"]),
+    "s4former-unimatch": (S4 | {"host": "unimatch"}, VIT, {"supervised", "mixed", "pasa", "ncr"}, ["student"]),
+    "s4former-augseg": (
+        S4 | {"host": "augseg"},
+        VIT,
+        {"supervised", "mixed", "pasa", "ncr"},
+        ["student", "teacher"],
+    ),
+}
+WITH_THRESHOLD = [
+    name for name, (config, *_) in CASES.items() if config["name"] not in ("supervised", "pseudoseg", "pc2seg")
+]
+
+
+def recipe(root: Path, output: Path, case: str, **changes) -> dict:
+    """Four steps without padding (the scale starts at 1), so that every batch has the same number of valid pixels."""
+    config, network, *_ = CASES[case]
+    content = {
+        "name": case,
+        "output": str(output),
+        "data": {"root": str(root), "unlabeled": "train"},
+        "model": network,
+        "view": {"crop": [64, 64], "scale": [1.5, 2.0]},
+        "method": {"threshold": 0.3} | config if case in WITH_THRESHOLD else config,
+        "optimizer": {"lr": 0.02},
+        "schedule": {"steps": 4},
+        "batch_size": 4,
+        "precision": "fp32",
+        "threads": 1,
+        "log_every": 1,
+        "evaluate_every": 4,
+        "checkpoint_every": 2,
+    }
+    return content | changes
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture(scope="module")
+def whole_runs(tiny_dataset, tmp_path_factory) -> Path:
+    """One uninterrupted run of each method, made when first asked for."""
+    return tmp_path_factory.mktemp("methods")
+
+
+def whole_run(case: str, root: Path, folder: Path) -> Path:
+    if not (folder / case).exists():
+        train(Recipe.model_validate(recipe(root, folder / case, case)), say=lambda line: None)
+    return folder / case
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_losses_are_named_and_finite_and_the_roles_are_saved(case, tiny_dataset, whole_runs):
+    _, _, names, roles = CASES[case]
+    run = whole_run(case, tiny_dataset, whole_runs)
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "losses" in line]
+    assert len(steps) == 4
+    for line in steps:
+        assert set(line["losses"]) == names
+        assert all(math.isfinite(value) for value in line["losses"].values())
+        assert ("pseudo_labels" in line) == (case != "supervised")
+    # With a threshold that is reached, every loss has something to say.
+    for name in names:
+        assert any(line["losses"][name] > 0 for line in steps), name
+    report = json.loads((run / "report.json").read_text())
+    assert list(report["last"]) == roles
+    for link in ["last", *[f"last-{role}" for role in roles[1:]]]:
+        weights = load_file(run / link / "model.safetensors")
+        assert all(name.startswith(("encoder.", "decoder.", "classifier.")) for name in weights)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_interrupted_is_uninterrupted(case, tiny_dataset, whole_runs, tmp_path, monkeypatch):
+    method = METHODS[CASES[case][0]["name"]]
+    after_step = method.after_step
+
+    def die(self, step: int) -> None:
+        after_step(self, step)
+        if step == 2:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(method, "after_step", die)
+        with pytest.raises(Killed):
+            train(Recipe.model_validate(recipe(tiny_dataset, tmp_path / "run", case)), say=lambda line: None)
+    # With a loader process, to which the strong views must travel.
+    again = recipe(
+        tiny_dataset, tmp_path / "run", case, data={"root": str(tiny_dataset), "unlabeled": "train", "workers": 1}
+    )
+    train(Recipe.model_validate(again), resume=True, say=lambda line: None)
+    whole = whole_run(case, tiny_dataset, whole_runs)
+    for model in whole.glob("last*/model.safetensors"):
+        ours, theirs = load_file(model), load_file(tmp_path / "run" / model.parent.name / model.name)
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_two_ranks_are_one_process_that_accumulates(tiny_dataset, tmp_path):
+    """Both see the same micro-batches with the same random draws; gradients differ by rounding only."""
+    one = [recipe(tiny_dataset, tmp_path / "one" / case, case, accumulate=2) for case in CASES]
+    two = [recipe(tiny_dataset, tmp_path / "two" / case, case) for case in CASES]
+    train_all(copy.deepcopy(one))
+    (tmp_path / "recipes.json").write_text(json.dumps(two))
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    script = Path(__file__).parents[2] / "support" / "train_frozen_statistics.py"
+    result = subprocess.run(
+        [*launch, str(script), str(tmp_path / "recipes.json")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    different = []
+    for case in CASES:
+        for model in (tmp_path / "one" / case).glob("last*/model.safetensors"):
+            ours, theirs = load_file(model), load_file(tmp_path / "two" / case / model.parent.name / model.name)
+            learned = [name for name in ours if not name.endswith("num_batches_tracked")]
+            if not all(torch.allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-5) for name in learned):
+                different.append(f"{case}/{model.parent.name}")
+    assert not different
+
+
+@pytest.fixture(scope="module")
+def labeled(tiny_dataset) -> Pool:
+    data = open_dataset(tiny_dataset)
+    return Pool(data, data.samples("train"), with_labels=True)
+
+
+@pytest.mark.parametrize("case", WITH_THRESHOLD)
+def test_without_confidence_unlabeled_images_teach_exactly_nothing(case, labeled):
+    """Specification 8.12, and 8.8: no gradient ever reaches a teacher."""
+    config, network, *_ = CASES[case]
+    content = recipe(Path("nowhere"), Path("run"), case, method={"threshold": 1.0} | config)
+    torch.manual_seed(0)
+    spec = ModelSpec(**{key: value for key, value in network.items() if key != "pretrained"}, num_classes=3)
+    method = build_method(Recipe.model_validate(content).method, build(spec), labeled).train()
+    labels = torch.randint(0, 3, (2, 64, 64))
+    if "augseg" in case:  # it pastes labeled pixels, which are always sure: leave it none
+        labels = torch.full_like(labels, 255)
+    nothing = torch.zeros(2, 64, 64, dtype=torch.bool)
+    strong = [torch.rand(2, 3, 64, 64) for _ in method.strong_views]
+    batch = Batch(
+        LabeledBatch(torch.rand(2, 3, 64, 64), labels, nothing, torch.tensor(float(labels.numel()))),
+        UnlabeledBatch(torch.rand(2, 3, 64, 64), strong, nothing, [nothing] * len(strong)),
+    )
+    losses = method(batch, 0)
+    unlabeled = {name: float(loss.detach()) for name, loss in losses.items() if name != "supervised"}
+    assert unlabeled
+    assert set(unlabeled.values()) == {0.0}
+    torch.stack(list(losses.values())).sum().backward()
+    for name, parameter in method.named_parameters():
+        if name.startswith("teacher."):
+            assert parameter.grad is None
+        else:
+            assert parameter.grad is None or bool(torch.isfinite(parameter.grad).all())

@@ -1,0 +1,168 @@
+"""The whole of S4Former: its streams recomputed from what the network saw, its switches, and what it refuses."""
+
+import warnings
+
+import pytest
+import torch
+from support.patch_network import patch_network
+from torch.nn import functional
+
+from semseg_app.data.layouts import open_dataset
+from semseg_app.errors import UserError
+from semseg_app.models import ModelSpec, SegmentationNetwork, build
+from semseg_app.training.data.streams import Batch, LabeledBatch, Pool, UnlabeledBatch
+from semseg_app.training.methods.s4former import S4Former, S4FormerConfig, negative_class_ranking
+from semseg_app.training.recipe import Recipe
+
+THRESHOLD = 0.4
+SIDE = 64
+PLAIN = {"threshold": THRESHOLD, "shuffle_block": 16, "mix_probability": 0.0, "reduction": "valid"}
+
+
+@pytest.fixture(scope="module")
+def pool(tiny_dataset) -> Pool:
+    data = open_dataset(tiny_dataset)
+    return Pool(data, data.samples("train"), with_labels=True)
+
+
+def transformer() -> SegmentationNetwork:
+    """In eval mode, so that a stream can be run again on its own, and with confidences on both sides of 0.4."""
+    torch.manual_seed(0)
+    net = build(ModelSpec(architecture="setr", encoder="tu-test_vit", decoder_channels=16, num_classes=3)).eval()
+    with torch.no_grad():
+        net.classifier.weight *= 4
+    return net
+
+
+def crops(views: int = 1) -> Batch:
+    torch.manual_seed(1)
+    images = torch.rand(2 + views, 2, 3, SIDE, SIDE)
+    labels = torch.randint(0, 3, (2, SIDE, SIDE))
+    nowhere = torch.zeros(2, SIDE, SIDE, dtype=torch.bool)
+    pad = nowhere.clone()
+    pad[1, :, 48:] = True
+    return Batch(
+        LabeledBatch(images[0], labels, nowhere, torch.tensor(float(labels.numel()))),
+        UnlabeledBatch(images[1], list(images[2:]), pad, [nowhere] * views),
+    )
+
+
+def expected_streams(net: SegmentationNetwork, batch: Batch):
+    """Without mixing and shuffling: hard labels of the weak view, learned on the strong one."""
+    with torch.no_grad():
+        weak, strong = net.full_logits(batch.unlabeled.weak), net.full_logits(batch.unlabeled.strong[0])
+    confidence, labels = weak.softmax(1).max(1)
+    valid = ~batch.unlabeled.pad
+    learned = labels.masked_fill((confidence < THRESHOLD) | ~valid, 255)
+    assert 0.1 < (learned == 255).float().mean() < 0.9
+
+    def cross_entropy(logits):
+        return functional.cross_entropy(logits, learned, ignore_index=255, reduction="sum") / valid.sum()
+
+    return weak, strong, confidence, learned, cross_entropy
+
+
+def test_base_streams_and_their_weights(pool):
+    net, batch = transformer(), crops()
+    weak, strong, confidence, learned, cross_entropy = expected_streams(net, batch)
+    config = S4FormerConfig(**PLAIN, shuffle=False, pasa=False, ncr=False)
+    alone = S4Former(config, net, pool)(batch, 0)
+    torch.testing.assert_close(alone["mixed"], cross_entropy(strong))
+    assert set(alone) == {"supervised", "mixed"}
+
+    every = S4Former(S4FormerConfig(**PLAIN, shuffle=False, ncr_on_pasa=True), net, pool)(batch, 0)
+    torch.testing.assert_close(every["mixed"], cross_entropy(strong) / 2)
+    # PASA by hand: unsure share of each patch, the rows of the less sure half.
+    unsure = functional.avg_pool2d((confidence < THRESHOLD).float().unsqueeze(1), 16).flatten(1)
+    bias = torch.zeros(2, 17, 17)
+    for image in range(2):
+        asks = sorted(range(16), key=lambda patch: (float(unsure[image, patch]), patch))[8:]
+        for row in [-1, *asks]:
+            bias[image, 1 + row, 1:] = 5.0 * unsure[image]
+    with torch.no_grad():
+        led = net.upsample(net.head(net.encode(batch.unlabeled.strong[0], bias)), SIDE, SIDE)
+    assert not torch.allclose(led, strong, atol=1e-3)
+    torch.testing.assert_close(every["pasa"], cross_entropy(led) / 2)
+    ranking = [negative_class_ranking(logits, weak, learned) for logits in (strong, led)]
+    torch.testing.assert_close(every["ncr"], (ranking[0] + ranking[1]) / 2)
+
+
+def test_unimatch_host_has_two_streams_and_biases_the_weak_view(pool):
+    net, batch = transformer(), crops(views=2)
+    weak, strong, _, learned, cross_entropy = expected_streams(net, batch)
+    method = S4Former(S4FormerConfig(**PLAIN, host="unimatch", shuffle=False, pasa_weight=0.0), net, pool)
+    losses = method(batch, 0)
+    with torch.no_grad():
+        second = net.full_logits(batch.unlabeled.strong[1])
+    torch.testing.assert_close(losses["mixed"], (cross_entropy(strong) + cross_entropy(second)) / 4)
+    torch.testing.assert_close(losses["pasa"], cross_entropy(weak) / 2)  # a bias of 0 changes nothing
+    ranking = [negative_class_ranking(logits, weak, learned) for logits in (strong, second)]
+    torch.testing.assert_close(losses["ncr"], (ranking[0] + ranking[1]) / 4)
+    assert list(method.networks()) == ["student"]
+
+
+def test_shuffled_images_come_back_to_their_places(pool):
+    """Where every 8 x 8 pixels are a world of their own, shuffling changes nothing but the encoder's view."""
+    net = patch_network()
+    torch.manual_seed(2)
+    images = torch.rand(2, 3, 48, 64)
+    with pytest.warns(UserWarning, match="made for transformers"):
+        method = S4Former(S4FormerConfig(shuffle_block=16, shuffle_probability=1.0, pasa=False, ncr=False), net, pool)
+    seen = []
+    net.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        torch.testing.assert_close(method._shuffled_logits(images), net.full_logits(images))
+    assert not torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0].flatten(2).sort(2).values, seen[1].flatten(2).sort(2).values)
+
+
+def test_true_labels_of_augseg_are_learned_but_not_ranked(pool):
+    net, batch = transformer(), crops()
+    method = S4Former(S4FormerConfig(host="augseg", threshold=1.0, shuffle=False, pasa=False), net, pool)
+    for seed in range(20):  # until a labeled box was pasted
+        torch.manual_seed(seed)
+        losses = {name: float(loss.detach()) for name, loss in method(batch, 0).items()}
+        assert losses["ncr"] == 0.0
+        if losses["mixed"] > 0:
+            return
+    pytest.fail("no labeled pixel was ever pasted")
+
+
+def test_pad_teaches_nothing(pool):
+    batch = crops()
+    method = S4Former(S4FormerConfig(**PLAIN, shuffle=False, pasa=False), transformer(), pool)
+    logits = []
+    upsample = method.network.upsample
+
+    def keep(*arguments):
+        full = upsample(*arguments)
+        if full.requires_grad:
+            full.retain_grad()
+            logits.append(full)
+        return full
+
+    method.network.upsample = keep
+    losses = method(batch, 0)
+    (losses["mixed"] + losses["ncr"]).backward()
+    gradient = logits[-1].grad
+    assert gradient.abs().sum() > 0
+    assert float(gradient.abs().sum(1)[batch.unlabeled.pad].max()) == 0.0
+
+
+def test_networks_that_do_not_fit(pool):
+    cnn = build(ModelSpec(architecture="segformer", encoder="tu-test_efficientnet", decoder_channels=16, num_classes=3))
+    with pytest.raises(
+        UserError, match=r"method\.pasa: tu-test_efficientnet has no attention to lead; set method\.pasa"
+    ):
+        S4Former(S4FormerConfig(), cnn, pool)
+    with pytest.warns(UserWarning, match=r"method\.shuffle and method\.ncr on the CNN .* NCR with -3\.8"):
+        S4Former(S4FormerConfig(pasa=False), cnn, pool)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        S4Former(S4FormerConfig(pasa=False, shuffle=False, ncr=False), cnn, pool)
+    with pytest.raises(UserError, match="shuffle_block: 100 is no multiple of the network's stride 16; use 96"):
+        S4Former(S4FormerConfig(shuffle_block=100), transformer(), pool)
+    with pytest.raises(
+        ValueError, match=r"view\.crop \[320, 320\] is not filled by shuffle_block 128; use \[256, 256\]"
+    ):
+        Recipe.model_validate({"name": "x", "data": {"root": "x"}, "method": {"name": "s4former"}})

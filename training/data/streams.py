@@ -1,0 +1,258 @@
+"""Endless, reproducible streams of training batches.
+
+Position p of a stream (p = step * batch size + slot) always names the same sample in the same views, whatever the
+number of workers, ranks or accumulation steps, and wherever a run was interrupted.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Thread
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from semseg_app import machine
+from semseg_app.data.dataset import Sample, SegmentationData
+from semseg_app.errors import UserError
+from semseg_app.training.data.image_labels import read_image_labels
+from semseg_app.training.data.randomness import generator, permutation
+from semseg_app.training.data.strong_augmentation import photometric_distortion
+from semseg_app.training.data.weak_augmentation import WeakView, weak_view
+
+CACHE_LIMIT_BYTES = 4 << 30
+
+StrongView = Callable[[Tensor, Generator], tuple[Tensor, Tensor]]
+"""uint8 image `[3, h, w]` and a generator -> (uint8 image, bool `[h, w]` True where CutOut removed the image)."""
+
+
+class LabeledBatch(NamedTuple):
+    """Labeled crops on the device."""
+
+    images: Tensor
+    """float `[B, 3, h, w]`, RGB in [0, 1]."""
+    labels: Tensor
+    """int64 `[B, h, w]`, 255 = ignore (padding included)."""
+    pad: Tensor
+    """bool `[B, h, w]`, True where the crop lies outside the photo."""
+    label_count: Tensor
+    """Scalar: labeled pixels of the whole step, over all ranks and accumulation steps, divided by their number. A sum
+    over this batch divided by it makes gradients independent of how the step was cut into batches."""
+
+
+class UnlabeledBatch(NamedTuple):
+    """Unlabeled crops on the device: a weak view and as many strong views of it as the method asked for."""
+
+    weak: Tensor
+    """float `[B, 3, h, w]`."""
+    strong: list[Tensor]
+    """Each float `[B, 3, h, w]`, pixel for pixel the same place as `weak`."""
+    pad: Tensor
+    """bool `[B, h, w]`."""
+    cut: list[Tensor]
+    """For each strong view bool `[B, h, w]`, True where CutOut removed the image."""
+    labels: Tensor | None = None
+    """int64 `[B, h, w]`, 255 = ignore: what an earlier teacher wrote to files (self-training only)."""
+    image_classes: Tensor | None = None
+    """bool `[B, C]`: the classes of the whole photo, where the pool has a table of them."""
+
+
+class Batch(NamedTuple):
+    """What a method sees of one (micro) step."""
+
+    labeled: LabeledBatch
+    unlabeled: UnlabeledBatch | None
+
+
+class Pool:
+    """The images of a list, decoded once where they fit into memory.
+
+    Args:
+        data: the dataset.
+        samples: which of its images.
+        with_labels: decode masks too.
+        cache: True, False, or None = when the decoded images stay under 4 GiB.
+        image_labels: table of the classes in each image (training/data/image_labels.py).
+    """
+
+    def __init__(
+        self,
+        data: SegmentationData,
+        samples: list[Sample],
+        with_labels: bool,
+        cache: bool | None = None,
+        image_labels: Path | None = None,
+    ):
+        if not samples:
+            raise UserError(f"{data.root}: an empty list of images cannot be trained on")
+        self.data = data
+        self.samples = samples
+        self.with_labels = with_labels
+        self.image_classes = read_image_labels(image_labels, data, samples) if image_labels else None
+        self.cached: list[tuple[Tensor, Tensor | None]] | None = None
+        if cache is None:
+            cache = self._estimated_bytes() <= CACHE_LIMIT_BYTES
+        if cache:
+            with ThreadPoolExecutor(min(8, machine.cores())) as threads:
+                self.cached = list(threads.map(self._decode, range(len(samples))))
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor | None]:
+        """uint8 image `[3, H, W]` and uint8 label `[H, W]` or None."""
+        return self.cached[index] if self.cached is not None else self._decode(index)
+
+    def class_counts(self) -> Tensor:
+        """int64 `[C]`: labeled pixels of each class, over all images."""
+        counts = torch.zeros(256, dtype=torch.int64)
+        for index, sample in enumerate(self.samples):
+            label = self.cached[index][1] if self.cached else torch.from_numpy(self.data.read_label(sample))
+            assert label is not None
+            counts += torch.bincount(label.flatten(), minlength=256)
+        return counts[: self.data.num_classes]
+
+    def _decode(self, index: int) -> tuple[Tensor, Tensor | None]:
+        sample = self.samples[index]
+        image = torch.from_numpy(self.data.read_image(sample).copy()).permute(2, 0, 1).contiguous()
+        label = torch.from_numpy(self.data.read_label(sample)) if self.with_labels else None
+        if label is not None and label.shape != image.shape[1:]:
+            raise UserError(
+                f"{sample.label}: {label.shape[1]}x{label.shape[0]} pixels, but its image is "
+                f"{image.shape[2]}x{image.shape[1]}; make them equal"
+            )
+        return image, label
+
+    def _estimated_bytes(self) -> int:
+        with Image.open(self.samples[0].image) as image:
+            return image.width * image.height * 4 * len(self.samples)
+
+
+class Stream(Dataset[dict[str, Any]]):
+    """Position -> one sample in its views. The order of an epoch is a permutation drawn from (seed, name, epoch)."""
+
+    def __init__(self, pool: Pool, name: str, seed: int, weak: WeakView, strong: tuple[StrongView, ...] = ()):
+        self.pool = pool
+        self.name = name
+        self.seed = seed
+        self.weak = weak
+        self.strong = strong
+        self._order: tuple[int, Any] = (-1, None)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        epoch, place = divmod(position, len(self.pool))
+        if self._order[0] != epoch:
+            self._order = (epoch, permutation(self.seed, f"order/{self.name}", len(self.pool), epoch))
+        index = int(self._order[1][place])
+        image, label = self.pool[index]
+        random = generator(self.seed, f"views/{self.name}", position)
+        view = weak_view(image, label, self.weak, random)
+        strong = [make(view.image, random) for make in self.strong]
+        weak = photometric_distortion(view.image, random)[0] if self.weak.photometric else view.image
+        sample: dict[str, Any] = {"image": weak, "pad": view.pad}
+        if view.label is not None:
+            sample["label"] = view.label
+        if strong:
+            sample["strong"] = [image for image, _ in strong]
+            sample["cut"] = [cut for _, cut in strong]
+        if self.pool.image_classes is not None:
+            sample["image_classes"] = self.pool.image_classes[index]
+        return sample
+
+
+class StepPositions:
+    """The positions that one rank reads, one list a micro-batch, from `first_step` to `steps`."""
+
+    def __init__(self, batch_size: int, accumulate: int, rank: int, world: int, first_step: int, steps: int):
+        self.micro = batch_size // (accumulate * world)
+        self.batch_size, self.accumulate, self.rank, self.world = batch_size, accumulate, rank, world
+        self.first_step, self.steps = first_step, steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.first_step, self.steps):
+            for part in range(self.accumulate):
+                start = step * self.batch_size + (part * self.world + self.rank) * self.micro
+                yield list(range(start, start + self.micro))
+
+    def __len__(self) -> int:
+        return (self.steps - self.first_step) * self.accumulate
+
+
+def batches(stream: Stream, positions: StepPositions, workers: int, pin_memory: bool) -> Iterator[dict[str, Any]]:
+    """Collated samples, micro-batch by micro-batch.
+
+    Crops are too small to share between threads: on a busy machine the threads' waiting for each other costs ten times
+    the work (0.7 against 50 ms a sample). So samples are made on one thread, as in a worker process.
+
+    Worker processes come from a fork server: a fork of this process, which holds threads, may inherit a lock that
+    nobody is left to release, and then waits for ever.
+    """
+    context = None
+    if workers:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+    loader = DataLoader(
+        stream,
+        batch_sampler=positions,
+        num_workers=workers,
+        multiprocessing_context=context,
+        worker_init_fn=_live_as_long_as_the_run if workers else None,
+        pin_memory=pin_memory,
+        persistent_workers=False,
+        prefetch_factor=4 if workers else None,
+        # Without this the loader draws its base seed from the global generator and so disturbs the step's own.
+        generator=torch.Generator(),
+    )
+    iterator = iter(loader)
+    while True:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            return
+        finally:
+            torch.set_num_threads(threads)
+        yield batch
+
+
+def _live_as_long_as_the_run(worker: int) -> None:
+    """Not shorter: a terminal sends Ctrl-C to every process, but the run finishes its step first and needs its workers
+    for that. Not longer: PyTorch's worker watches its parent, which is the fork server here, and not the run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    run = multiprocessing.parent_process()
+    assert run is not None
+
+    def end_with_the_run() -> None:
+        run.join()
+        os._exit(1)
+
+    Thread(target=end_with_the_run, daemon=True).start()
+
+
+def to_labeled(raw: dict[str, Any], device: torch.device, label_count: Tensor) -> LabeledBatch:
+    """Move a collated labeled batch to the device and to float."""
+    labels = raw["label"].to(device, non_blocking=True).long()
+    return LabeledBatch(_images(raw["image"], device), labels, raw["pad"].to(device, non_blocking=True), label_count)
+
+
+def to_unlabeled(raw: dict[str, Any], device: torch.device) -> UnlabeledBatch:
+    """Move a collated unlabeled batch to the device and to float."""
+    return UnlabeledBatch(
+        _images(raw["image"], device),
+        [_images(images, device) for images in raw.get("strong", [])],
+        raw["pad"].to(device, non_blocking=True),
+        [cut.to(device, non_blocking=True) for cut in raw.get("cut", [])],
+        raw["label"].to(device, non_blocking=True).long() if "label" in raw else None,
+        raw["image_classes"].to(device, non_blocking=True) if "image_classes" in raw else None,
+    )
+
+
+def _images(images: Tensor, device: torch.device) -> Tensor:
+    return images.to(device, non_blocking=True).float().div_(255)

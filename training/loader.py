@@ -1,0 +1,66 @@
+"""From the images of a recipe to the batches of a run."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from semseg_app.data.dataset import SegmentationData
+from semseg_app.data.pseudo_label_folder import as_labeled
+from semseg_app.errors import UserError
+from semseg_app.labels import IGNORE
+from semseg_app.training.data.streams import Batch, Pool, StepPositions, Stream, batches, to_labeled, to_unlabeled
+from semseg_app.training.recipe import Recipe
+
+
+def unlabeled_pool(recipe: Recipe, data: SegmentationData, method: nn.Module, cache: bool | None) -> Pool | None:
+    """The unlabeled images, with what the method knows of them; None where it takes none. UserError for none given."""
+    if not method.uses_unlabeled:
+        return None
+    if recipe.data.unlabeled is None:
+        raise UserError(
+            f"data.unlabeled: {recipe.method.name} needs unlabeled images; name a split or list of {data.root}"
+        )
+    table = getattr(recipe.method, "image_labels", None)
+    image_labels = data.root / table if table else None
+    samples = data.samples(recipe.data.unlabeled)
+    folder = getattr(recipe.method, "pseudo_labels", None)
+    if folder:
+        data, samples = as_labeled(folder, data, samples)
+    return Pool(data, samples, bool(folder), cache, image_labels)
+
+
+def feed(
+    recipe: Recipe,
+    accelerator: Accelerator,
+    labeled: Pool,
+    unlabeled: Pool | None,
+    method: nn.Module,
+    first_step: int,
+    workers: int,
+) -> Iterator[Iterator[Batch]]:
+    """For every step, its micro-batches on the device."""
+    device = accelerator.device
+    cuda = device.type == "cuda"
+    rank, world = accelerator.process_index, accelerator.num_processes
+
+    def stream(pool: Pool, name: str, batch_size: int, strong: Any = ()) -> Iterator[dict[str, Any]]:
+        positions = StepPositions(batch_size, recipe.accumulate, rank, world, first_step, recipe.schedule.steps)
+        return batches(Stream(pool, name, recipe.seed, recipe.view, strong), positions, workers, pin_memory=cuda)
+
+    labeled_batches = stream(labeled, "labeled", recipe.batch_size)
+    unlabeled_size = recipe.unlabeled_batch_size or recipe.batch_size
+    unlabeled_batches = stream(unlabeled, "unlabeled", unlabeled_size, method.strong_views) if unlabeled else None
+    for _ in range(first_step, recipe.schedule.steps):
+        raw = [next(labeled_batches) for _ in range(recipe.accumulate)]
+        count = torch.stack([(part["label"] != IGNORE).sum() for part in raw]).sum().to(device)
+        label_count = accelerator.reduce(count.float(), "mean") / recipe.accumulate
+        yield (
+            Batch(
+                to_labeled(part, device, label_count),
+                to_unlabeled(next(unlabeled_batches), device) if unlabeled_batches else None,
+            )
+            for part in raw
+        )

@@ -1,0 +1,132 @@
+"""What every method does with labeled images: cross-entropy; if asked OHEM, Dice, class weights, heads, contrast."""
+
+import math
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from segmentation_models_pytorch.losses import DiceLoss
+from torch import Tensor, nn
+from torch.nn import functional
+
+from semseg_app.errors import UserError
+from semseg_app.labels import IGNORE
+from semseg_app.models import Features, SegmentationNetwork
+from semseg_app.training.data.streams import LabeledBatch, Pool
+from semseg_app.training.losses.boundary import boundary_aware_cross_entropy, boundary_cross_entropy
+from semseg_app.training.losses.contrast import ContrastAddOn, ContrastConfig
+
+
+class LabeledLossConfig(BaseModel):
+    """Keys that all methods share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    auxiliary_weight: float = Field(default=0.4, ge=0)
+    """Weight of each auxiliary head's loss (PSPNet, section 3.3); no effect without model.auxiliary, ocr or
+    pidnet."""
+    boundary_weight: float = Field(default=20.0, ge=0)
+    """Weight of the loss of a boundary head (PIDNet's lambda_1); no effect on other networks."""
+    class_balance: float = Field(default=0.0, ge=0, le=1)
+    """A pixel counts (1 / share of its class)^this, on average 1: 0 is plain cross-entropy, 1 makes classes equal."""
+    dice_weight: float = Field(default=0.0, ge=0)
+    """Weight of a Dice loss over the batch (Milletari et al., "V-Net", 2016); it lifts small classes in short runs."""
+    ohem_threshold: float | None = Field(default=None, gt=0, le=1)
+    """Online hard example mining: cross-entropy only of pixels whose class has at most this probability (0.7 in the
+    Cityscapes runs of UniMatch and AugSeg); null = of all."""
+    ohem_min_kept: int = Field(default=100_000, ge=1)
+    """... and of at least so many pixels of every process's batch, the hardest."""
+    contrast: ContrastConfig | None = None
+    """Multi- and cross-scale contrast (training/losses/contrast.py); null = none, {} = as published."""
+
+
+class LabeledLoss(nn.Module):
+    """Features of labeled images -> named losses: `supervised`; if asked `dice`, `scale_contrast`,
+    `cross_scale_contrast`; and what the network has heads for: `auxiliary`, `boundary`, `boundary_aware`.
+
+    Args:
+        config: see `LabeledLossConfig`.
+        labeled: what will be learned from.
+        network: whose maps are contrasted. The heads for that are part of this module, so of no model folder.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(self, config: LabeledLossConfig, labeled: Pool, network: SegmentationNetwork | None = None):
+        super().__init__()
+        self.config = config
+        self.register_buffer("class_weights", class_weights(labeled, config.class_balance), persistent=False)
+        self.dice = DiceLoss("multiclass", from_logits=True, ignore_index=IGNORE) if config.dice_weight else None
+        if config.contrast and network is None:
+            raise UserError("method.contrast: this method has no maps to contrast; leave contrast out")
+        self.contrast = ContrastAddOn(config.contrast, network) if config.contrast and network else None
+
+    def forward(self, network: SegmentationNetwork, features: Features, labeled: LabeledBatch) -> dict[str, Tensor]:
+        """All at full resolution; cross-entropies are sums over labeled pixels / the step's label count (never 0/0).
+
+        With OHEM they are means over the pixels kept, which each process counts by itself, as published.
+        """
+        height, width = labeled.labels.shape[1:]
+        logits = network.upsample(features.logits.float(), height, width)
+        losses = {"supervised": self._cross_entropy(logits, labeled)}
+        if self.dice is not None:
+            losses["dice"] = self.config.dice_weight * self.dice(logits, labeled.labels)
+        if features.auxiliary:
+            full = [network.upsample(one.float(), height, width) for one in features.auxiliary]
+            auxiliary = torch.stack([self._cross_entropy(one, labeled) for one in full]).sum()
+            losses["auxiliary"] = self.config.auxiliary_weight * auxiliary
+        if features.boundary is not None:
+            boundary = network.upsample(features.boundary.float(), height, width)
+            losses["boundary"] = self.config.boundary_weight * boundary_cross_entropy(boundary, labeled.labels)
+            losses["boundary_aware"] = boundary_aware_cross_entropy(logits, boundary, labeled.labels)
+        if self.contrast is not None:
+            losses |= self.contrast(features, labeled.labels)
+        return losses
+
+    def _cross_entropy(self, logits: Tensor, labeled: LabeledBatch) -> Tensor:
+        if self.config.ohem_threshold is not None:
+            least, kept = self.config.ohem_threshold, self.config.ohem_min_kept
+            return hard_cross_entropy(logits, labeled.labels, self.class_weights, least, kept)
+        total = functional.cross_entropy(
+            logits, labeled.labels, self.class_weights, ignore_index=IGNORE, reduction="sum"
+        )
+        return total / labeled.label_count.clamp(min=1)
+
+
+def hard_cross_entropy(
+    logits: Tensor, labels: Tensor, class_weights: Tensor | None, threshold: float, min_kept: int
+) -> Tensor:
+    """Cross-entropy of the hard pixels alone (after Shrivastava et al., "Online Hard Example Mining", CVPR 2016).
+
+    Hard are labeled pixels whose class has a probability of at most `threshold`, or, where those are fewer than
+    `min_kept`, the `min_kept` hardest (all where fewer are labeled). Nothing is gathered: no shape depends on the data.
+
+    Args:
+        logits: float `[B, C, H, W]`.
+        labels: int64 `[B, H, W]`, 255 = ignore.
+        class_weights: `[C]`, or None; they weigh the loss, not the choice.
+        threshold: above 0.
+        min_kept: pixels of this batch, at least 1.
+
+    Returns:
+        Scalar: the mean over hard pixels, 0 where nothing is labeled.
+    """
+    pixel_loss = functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+    # Ignored pixels have loss 0, the easiest, so they never take a place among the hardest.
+    losses = pixel_loss.detach().flatten()
+    hardest = min(min_kept, len(losses))
+    bar = losses.kthvalue(len(losses) - hardest + 1).values.clamp(max=-math.log(threshold))
+    easy = pixel_loss.detach() < bar  # False for NaN: a broken loss must show
+    hard = ~easy & (labels != IGNORE)
+    if class_weights is not None:
+        pixel_loss = pixel_loss * class_weights[torch.where(labels == IGNORE, 0, labels)]
+    return torch.where(hard, pixel_loss, pixel_loss.new_zeros(())).sum() / hard.sum().clamp(min=1)
+
+
+def class_weights(labeled: Pool, balance: float) -> Tensor | None:
+    """float `[C]`: share^-balance, scaled so that the mean over labeled pixels is 1; None for balance 0."""
+    if balance == 0:
+        return None
+    counts = labeled.class_counts()
+    share = counts / counts.sum()
+    weights = torch.where(share > 0, share.clamp(min=1e-6) ** -balance, 0.0)
+    return weights / (weights * share).sum()

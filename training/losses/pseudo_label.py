@@ -1,0 +1,81 @@
+"""Unsupervised losses that several methods share: cross-entropy to hard or soft pseudo labels.
+
+Three masks stay apart all the way: `ignore` is the value 255 in a label, `pad` marks pixels that the crop added, `cut`
+marks what CutOut removed. A pixel is valid for an unsupervised loss when it is neither pad nor cut. An ignored or
+unconfident pixel is still valid: it counts in the denominator, so the loss weighs as much as there is confidence.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from semseg_app.labels import IGNORE
+
+Reduction = Literal["valid", "all"]
+"""What a sum over pixels is divided by: the valid pixels (PseudoSeg, UniMatch) or all B*H*W (AugSeg, S4Former)."""
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision becomes float32; float32 and float64 stay."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:
+    """bool `[B, H, W]` -> bool `[B, height, width]`, nearest pixel center (no mask value is ever blended)."""
+    if mask.shape[1:] == (height, width):
+        return mask
+    resized = functional.interpolate(mask.unsqueeze(1).float(), size=(height, width), mode="nearest-exact")
+    return resized.squeeze(1) > 0.5
+
+
+def mask_on_grid(mask: Tensor, stride: int, height: int, width: int) -> Tensor:
+    """bool `[B, H, W]` of a crop -> bool `[B, height, width]` on a grid of the network's maps.
+
+    The maps cover the image as the network pads it, right and bottom to its stride: that border is True.
+    """
+    padding = (0, -mask.shape[2] % stride, 0, -mask.shape[1] % stride)
+    return resize_mask(functional.pad(mask, padding, value=True), height, width)
+
+
+def masked_mean(pixel_loss: Tensor, counted: Tensor, valid: Tensor, reduction: Reduction = "valid") -> Tensor:
+    """Sum of `pixel_loss [B, H, W]` over `counted` and `valid`, divided as `reduction` says.
+
+    What is not counted has no gradient. Exactly 0 where nothing counts, never 0/0.
+    """
+    total = torch.where(counted & valid, pixel_loss, pixel_loss.new_zeros(())).sum()
+    return total / (valid.sum().clamp(min=1) if reduction == "valid" else max(valid.numel(), 1))
+
+
+def pseudo_label_loss(
+    logits: Tensor,
+    labels: Tensor,
+    confidence: Tensor,
+    valid: Tensor,
+    threshold: float,
+    reduction: Reduction = "valid",
+    class_weights: Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy to hard pseudo labels (FixMatch for pixels).
+
+    Args:
+        logits: `[B, C, H, W]`, the student on its strong view.
+        labels: int `[B, H, W]`; 255 never counts.
+        confidence: `[B, H, W]`, the teacher's largest probability; pixels from `threshold` upward count.
+        valid: bool `[B, H, W]`, neither pad nor cut.
+        threshold: 0 counts every pixel.
+        reduction: see `Reduction`.
+        class_weights: `[C]`, what a pixel of each class counts; None = 1. They do not enter the denominator.
+    """
+    pixel_loss = functional.cross_entropy(
+        at_least_float32(logits), labels.long(), class_weights, ignore_index=IGNORE, reduction="none"
+    )
+    return masked_mean(pixel_loss, (labels != IGNORE) & (confidence >= threshold), valid, reduction)
+
+
+def soft_label_loss(logits: Tensor, target: Tensor, valid: Tensor, reduction: Reduction = "valid") -> Tensor:
+    """Cross-entropy `-sum_c target_c log softmax(logits)_c` to a fixed distribution `target [B, C, H, W]`."""
+    log_probability = at_least_float32(logits).log_softmax(dim=1)
+    pixel_loss = -(target.detach() * log_probability).sum(dim=1)
+    return masked_mean(pixel_loss, torch.ones_like(valid), valid, reduction)

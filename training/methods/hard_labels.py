@@ -1,0 +1,82 @@
+"""What all methods with unlabeled images share: their config keys, and labels made from predictions."""
+
+from typing import NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from semseg_app.models import SegmentationNetwork
+from semseg_app.training.data.mixing import MixBatch
+from semseg_app.training.data.streams import Pool
+from semseg_app.training.losses.labeled_loss import LabeledLossConfig, class_weights
+from semseg_app.training.losses.pseudo_label import Reduction, at_least_float32, pseudo_label_loss
+from semseg_app.training.methods.guardrails import GuardrailConfig
+
+
+class SemiSupervisedConfig(LabeledLossConfig):
+    """Keys that all methods with unlabeled images share."""
+
+    unsupervised_weight: float = Field(default=1.0, ge=0)
+    """Weight of everything that is learned from unlabeled images, beside what the method's own terms carry."""
+    ramp_up: int = Field(default=0, ge=0)
+    """Steps in which that weight grows linearly from 0: from random weights the first pseudo labels are noise."""
+    guardrails: GuardrailConfig = GuardrailConfig()
+
+    def unlabeled_weight(self, step: int) -> float:
+        """The weight at `step`, from 0."""
+        return self.unsupervised_weight * min(1.0, (step + 1) / (self.ramp_up + 1))
+
+
+class HardLabelConfig(SemiSupervisedConfig):
+    """Keys of the methods that learn the confident pixels of hard pseudo labels."""
+
+    threshold: float = Field(default=0.95, ge=0, le=1)
+    """Confidence from which a pixel is learned from; 0 = all are."""
+    reduction: Reduction = "valid"
+    """What the sum over those pixels is divided by; see training/losses/pseudo_label.py."""
+    pseudo_label_balance: float = Field(default=0.0, ge=0, le=1)
+    """As class_balance, for pseudo labels (weights from the shares in the labeled images). Rare classes seldom reach
+    the threshold: without it short runs unlearn them."""
+
+
+class HardLabelLoss(nn.Module):
+    """Cross-entropy to hard pseudo labels with a method's threshold, reduction and class weights."""
+
+    class_weights: Tensor | None
+
+    def __init__(self, config: HardLabelConfig, labeled: Pool):
+        super().__init__()
+        self.config = config
+        self.register_buffer("class_weights", class_weights(labeled, config.pseudo_label_balance), persistent=False)
+
+    def forward(self, logits: Tensor, target: MixBatch) -> Tensor:
+        """Logits `[B, C, H, W]` of `target.images`, or of another view of the same pixels."""
+        return pseudo_label_loss(
+            logits,
+            target.labels,
+            target.confidence,
+            target.valid,
+            self.config.threshold,
+            self.config.reduction,
+            self.class_weights,
+        )
+
+
+class PseudoLabels(NamedTuple):
+    """Predictions as labels, without gradient, one a pixel of the crop."""
+
+    labels: Tensor
+    """int64 `[B, H, W]`; every pixel has a class, whatever its confidence."""
+    confidence: Tensor
+    """float `[B, H, W]`, the probability of that class."""
+    logits: Tensor
+    """float `[B, C, H, W]`."""
+
+
+@torch.no_grad()
+def pseudo_labels(network: SegmentationNetwork, logits: Tensor, height: int, width: int) -> PseudoLabels:
+    """Logits on the network's grid -> labels of the `height` x `width` crop."""
+    full = network.upsample(at_least_float32(logits.detach()), height, width)
+    confidence, labels = full.softmax(dim=1).max(dim=1)
+    return PseudoLabels(labels, confidence, full)
