@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,3 +26,30 @@ def explain(error: ValidationError, source: Path | str) -> UserError:
     message = first["msg"].removeprefix("Value error, ")
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return UserError(f"{source}: {place + ': ' if place else ''}{message}{more}")
+
+
+def did_you_mean(name: str, known: Iterable[str], count: int = 1) -> str:
+    """The end of a message about an unknown name: "; did you mean ...?", or nothing where no known name is near."""
+    near = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "failed to allocate memory",
+    "bad_alloc",
+)
+"""What torch, CUDA and ONNX Runtime write when memory runs out, in lower case."""
+
+
+@contextmanager
+def memory_advice(doing: str, fix: str) -> Iterator[None]:
+    """Inside, running out of memory, on a CPU or a GPU, becomes a UserError: what was being done, and the fix."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY):
+            raise UserError(f"{doing}: out of memory; {fix}") from None
+        raise

@@ -5,17 +5,17 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from semseg_app.data.dataset import SegmentationData
 from semseg_app.data.pseudo_label_folder import as_labeled
 from semseg_app.errors import UserError
 from semseg_app.labels import IGNORE
+from semseg_app.training.contracts import Method
 from semseg_app.training.data.streams import Batch, Pool, StepPositions, Stream, batches, to_labeled, to_unlabeled
 from semseg_app.training.recipe import Recipe
 
 
-def unlabeled_pool(recipe: Recipe, data: SegmentationData, method: nn.Module, cache: bool | None) -> Pool | None:
+def unlabeled_pool(recipe: Recipe, data: SegmentationData, method: Method, cache: bool | None) -> Pool | None:
     """The unlabeled images, with what the method knows of them; None where it takes none. UserError for none given."""
     if not method.uses_unlabeled:
         return None
@@ -23,21 +23,21 @@ def unlabeled_pool(recipe: Recipe, data: SegmentationData, method: nn.Module, ca
         raise UserError(
             f"data.unlabeled: {recipe.method.name} needs unlabeled images; name a split or list of {data.root}"
         )
-    table = getattr(recipe.method, "image_labels", None)
+    table = recipe.method.image_label_table()
     image_labels = data.root / table if table else None
     samples = data.samples(recipe.data.unlabeled)
-    folder = getattr(recipe.method, "pseudo_labels", None)
+    folder = recipe.method.pseudo_label_folder()
     if folder:
         data, samples = as_labeled(folder, data, samples)
     return Pool(data, samples, bool(folder), cache, image_labels)
 
 
-def feed(
+def load_batches(
     recipe: Recipe,
     accelerator: Accelerator,
     labeled: Pool,
     unlabeled: Pool | None,
-    method: nn.Module,
+    method: Method,
     first_step: int,
     workers: int,
 ) -> Iterator[Iterator[Batch]]:

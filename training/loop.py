@@ -1,16 +1,15 @@
-"""The training loop, top to bottom: data, network, method, optimizer, steps, evaluations, model folders, report."""
+"""The training loop, top to bottom: set-up, steps, evaluations, checkpoints, report."""
 
+import contextlib
 import math
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -18,20 +17,22 @@ from semseg_app.artifact import ModelConfig
 from semseg_app.data.dataset import SegmentationData
 from semseg_app.data.layouts import open_dataset
 from semseg_app.data.pseudo_label_folder import read_manifest
-from semseg_app.errors import UserError, explain
-from semseg_app.files import remove_folder
+from semseg_app.errors import UserError, explain, memory_advice
 from semseg_app.labels import LabelSpace
-from semseg_app.models import ModelSpec, build, save_network
+from semseg_app.models import ModelSpec, SegmentationNetwork, build
+from semseg_app.training.contracts import Method
 from semseg_app.training.data.randomness import derive
-from semseg_app.training.data.streams import Pool
+from semseg_app.training.data.streams import Batch, Pool
 from semseg_app.training.evaluation import evaluate_network
-from semseg_app.training.loader import feed, unlabeled_pool
+from semseg_app.training.loader import load_batches, unlabeled_pool
 from semseg_app.training.methods import build_method
 from semseg_app.training.recipe import Recipe
 from semseg_app.training.run.checkpoint import load_checkpoint, save_checkpoint
-from semseg_app.training.run.folder import RunFolder, provenance, refuse_changed_recipe
+from semseg_app.training.run.folder import RunFolder, provenance, refuse_changed_data, refuse_changed_recipe
 from semseg_app.training.run.gradient_norms import gradient_norms
-from semseg_app.training.run.lineage import ancestry
+from semseg_app.training.run.launch import make_accelerator
+from semseg_app.training.run.lineage import training_lineage
+from semseg_app.training.run.lock import locked
 from semseg_app.training.run.optimizer import make_optimizer
 from semseg_app.training.run.progress import (
     agreement,
@@ -44,8 +45,12 @@ from semseg_app.training.run.progress import (
 from semseg_app.training.run.publisher import Publisher
 from semseg_app.training.run.stop_signal import StopSignal
 
+Say = Callable[[str], None]
+LESS_MEMORY = "lower batch_size, view.crop or model.decoder_channels, or raise accumulate"
+LESS_MEMORY_FOR_SCORES = "validate smaller photos, or lower model.decoder_channels"
 
-def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | None = None) -> dict[str, Any]:
+
+def train(recipe: Recipe, resume: bool = False, say: Say | None = None) -> dict[str, Any]:
     """Run a recipe to its end and return the final report (also in <run folder>/report.json).
 
     Args:
@@ -53,19 +58,241 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
         resume: go on from the newest checkpoint of the run folder, to the numbers of an uninterrupted run.
         say: takes each progress line; stderr when None.
     """
-    accelerator = _accelerator(recipe)
-    main = accelerator.is_main_process
-    say = (say or to_stderr) if main else nowhere
+    accelerator = make_accelerator(recipe)
+    say = (say or to_stderr) if accelerator.is_main_process else nowhere
     folder = RunFolder(recipe.run_folder)
+    with locked(folder.path) if accelerator.is_main_process else contextlib.nullcontext():
+        with memory_advice("preparing the run", LESS_MEMORY):
+            run = _set_up(recipe, resume, accelerator, folder, say)
+        if run.evaluation_is_due():  # the run was interrupted between its checkpoint and its evaluation
+            run.evaluate()
+        for step in range(run.done, recipe.schedule.steps):
+            with memory_advice(f"step {step + 1}", LESS_MEMORY):
+                run.learn(step)
+            if recipe.logs_after(step):
+                run.log()
+            if run.checkpoint_is_due():
+                run.save_checkpoint()
+            if run.evaluation_is_due():
+                run.evaluate()
+            if run.stop.requested and run.done < recipe.schedule.steps:
+                say(f"stopped by signal after step {run.done}; continue with --resume")
+                raise SystemExit(128 + run.stop.requested)
+        return run.finish()
+
+
+@dataclass
+class _Run:
+    """What a run holds from its set-up to its report."""
+
+    recipe: Recipe
+    accelerator: Accelerator
+    folder: RunFolder
+    say: Say
+    data: SegmentationData
+    val: Pool | None
+    spec: ModelSpec
+    network: SegmentationNetwork
+    method: Method
+    prepared: nn.Module
+    """The method as accelerate wraps it."""
+    optimizer: torch.optim.Optimizer
+    batches: Iterator[Iterator[Batch]]
+    facts: dict[str, Any]
+    """Provenance: recipe, lineage, data, versions, hardware."""
+    publisher: Publisher | None
+    stop: StopSignal
+    done: int
+    """Steps that are behind us."""
+    resumed_at: int
+    """`done` when this process began."""
+    sums: dict[str, Tensor]
+    """Losses, summed since the last log line, which was written after `logged_step`."""
+    logged_step: int
+    seconds_before: float
+    """What earlier parts of an interrupted run took."""
+    best: dict[str, dict[str, float]]
+    evaluations: dict[str, dict[str, float]]
+    evaluated_step: int
+    entry: dict[str, Any] = field(default_factory=dict)
+    norms: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    logged: float = field(default_factory=time.monotonic)
+
+    def learn(self, step: int) -> None:
+        """One step of the optimizer, over all of its micro-batches."""
+        recipe, accelerator, method = self.recipe, self.accelerator, self.method
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * recipe.schedule.factor(step)
+        for part, batch in enumerate(next(self.batches)):
+            # Dropout and the method's own draws belong to a batch, whichever rank or part of a step it falls to.
+            number = part * accelerator.num_processes + accelerator.process_index
+            torch.manual_seed(derive(recipe.seed, "step", step, number))
+            last_part = part == recipe.accumulate - 1
+            with contextlib.nullcontext() if last_part else accelerator.no_sync(self.prepared):
+                losses: dict[str, Tensor] = self.prepared(batch, step)
+                if recipe.log_gradient_norms and last_part and recipe.logs_after(step):
+                    scale = accelerator.scaler.get_scale() if accelerator.scaler is not None else 1.0
+                    self.norms = gradient_norms(losses, self.network.parameters(), scale)
+                accelerator.backward(torch.stack(list(losses.values())).sum() / recipe.accumulate)
+            for name, value in losses.items():
+                share = value.detach() / recipe.accumulate
+                self.sums[name] = self.sums[name] + share if name in self.sums else share
+        accelerator.unscale_gradients()  # fp16's, once in a step
+        method.clip_gradients()
+        if recipe.optimizer.clip_norm:
+            learned = [parameter for parameter in method.parameters() if parameter.requires_grad]
+            nn.utils.clip_grad_norm_(learned, recipe.optimizer.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        method.after_step(step)
+        self.done = step + 1
+
+    def log(self) -> None:
+        """One line of log.jsonl and of progress: means over the steps since the last one."""
+        recipe, monitor = self.recipe, self.method.monitor
+        now, steps = time.monotonic(), self.done - self.logged_step
+        timed = self.done - max(self.logged_step, self.resumed_at)
+        rate = timed / (now - self.logged)
+        means = {name: float(value) / steps for name, value in self.sums.items()}
+        _refuse_non_finite(means, self.done, self.folder)
+        self.entry = {
+            "step": self.done,
+            "losses": {name: round(value, 6) for name, value in means.items()},
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "images_per_second": round(rate * recipe.batch_size, 2),
+            "memory_mb": peak_memory_mb(self.accelerator.device),
+        }
+        if recipe.log_gradient_norms:
+            self.entry["gradient_norms"] = {name: float(f"{norm:.4g}") for name, norm in self.norms.items()}
+        if monitor:
+            counts = self.accelerator.reduce(monitor.take().to(self.accelerator.device), "sum")
+            self.entry["pseudo_labels"], warnings = monitor.judge(counts, steps, self.done)
+            for warning in warnings:
+                self.say(f"warning: step {self.done}: {warning}")
+        if self.accelerator.is_main_process:
+            self.folder.log(self.entry)
+        self.say(progress_line(self.entry, recipe.schedule.steps, (recipe.schedule.steps - self.done) / rate))
+        self.sums, self.logged, self.logged_step = {}, now, self.done
+
+    def checkpoint_is_due(self) -> bool:
+        """With every checkpoint interval, at the end, and when the run was asked to stop."""
+        at_the_end = self.done == self.recipe.schedule.steps
+        return self.done % self.recipe.checkpoint_interval == 0 or at_the_end or bool(self.stop.requested)
+
+    def save_checkpoint(self) -> None:
+        """Everything that the next step needs, for --resume."""
+        _refuse_non_finite({name: float(value) for name, value in self.sums.items()}, self.done, self.folder)
+        accelerator, monitor = self.accelerator, self.method.monitor
+        watched = monitor.state() if monitor else None
+        if watched:
+            watched["counts"] = accelerator.reduce(watched["counts"].to(accelerator.device), "sum").cpu()
+        if accelerator.is_main_process:
+            state = {
+                "recipe": self.recipe.model_dump(mode="json"),
+                "data": self.facts["data"],
+                "method": self.method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
+                "monitor": watched,
+                "sums": self.sums,
+                "logged_step": self.logged_step,
+                "seconds": self.seconds(),
+            }
+            save_checkpoint(self.folder.checkpoints, self.done, state)
+        accelerator.wait_for_everyone()
+
+    def seconds(self) -> float:
+        """What the run has taken so far, its earlier parts included."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def evaluation_is_due(self) -> bool:
+        """With every evaluation interval and at the end, where there is something to validate on."""
+        steps = self.recipe.schedule.steps
+        due = self.done == steps or (self.done > 0 and self.done % self.recipe.evaluation_interval == 0)
+        return self.val is not None and due and self.evaluated_step != self.done
+
+    def evaluate(self) -> None:
+        """Score every network of the method on data.val, and keep each as a model folder."""
+        assert self.val is not None
+        began = time.monotonic()
+        self.evaluations, self.evaluated_step = {}, self.done
+        monitor, main = self.method.monitor, self.accelerator.is_main_process
+        for role, network in self.method.networks().items():
+            with memory_advice(f"step {self.done}: validation", LESS_MEMORY_FOR_SCORES):
+                threshold = monitor.threshold if monitor else None
+                evaluation = evaluate_network(network, self.val, self.accelerator, threshold)
+            scores = evaluation.matrix.result()
+            known = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy} | evaluation.pseudo_labels
+            self.evaluations[role] = known
+            confident = agreement(evaluation.pseudo_labels)
+            self.say(f"  step {self.done}: {role} val mIoU {100 * scores.miou:.2f} %{confident}")
+            improved = scores.miou > self.best.get(role, {}).get("miou", -1.0)
+            if improved:
+                self.best[role] = {"step": self.done, **known}
+            if main:
+                model = self._save_model(role, network, scores.to_json(self.data.info.classes), improved)
+                if self.publisher and improved and role == self._primary_role():
+                    self.publisher.offer(model, scores.miou)
+        if main:
+            self.folder.prune()
+            self.folder.log({"step": self.done, "evaluation": self.evaluations})
+        self.logged += time.monotonic() - began
+
+    def _primary_role(self) -> str:
+        return next(iter(self.method.networks()))
+
+    def _save_model(self, role: str, network: SegmentationNetwork, scores: dict[str, Any], improved: bool) -> Path:
+        training = self.facts | {"role": role, "step": self.done, "val": scores}
+        labels = LabelSpace(classes=self.data.info.classes, palette=self.data.info.palette)
+        provenance = {"training": training}
+        config = ModelConfig(name=self.recipe.name, model=self.spec, labels=labels, provenance=provenance)
+        model = self.folder.save_model(f"{role}-{self.done:07d}", network, config)
+        suffix = "" if role == self._primary_role() else f"-{role}"
+        self.folder.link(f"last{suffix}", model)
+        if improved:
+            self.folder.link(f"best{suffix}", model)
+        return model
+
+    def finish(self) -> dict[str, Any]:
+        """Write and return the report."""
+        self.stop.restore()
+        report = self.facts | {
+            "name": self.recipe.name,
+            "steps": self.recipe.schedule.steps,
+            "seconds": round(self.seconds(), 1),
+            "memory_mb": peak_memory_mb(self.accelerator.device),
+            "best": self.best,
+            "last": self.evaluations,
+            "pseudo_labels": self.entry.get("pseudo_labels"),
+            "model": str(self.folder.path / ("best" if self.val else "last")),
+        }
+        if self.accelerator.is_main_process:
+            if not self.val:  # nothing to select by: the last weights are the model
+                for role, network in self.method.networks().items():
+                    self._save_model(role, network, {}, improved=False)
+                self.folder.prune()
+            report["step_seconds"] = round(self.folder.step_seconds(self.recipe.batch_size), 6)
+            self.folder.write_report(report)
+        if self.publisher:
+            self.publisher.finish()
+        self.accelerator.wait_for_everyone()
+        self.say(f"done in {report['seconds']:.0f} s; model folder: {report['model']}")
+        return report
+
+
+def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFolder, say: Say) -> _Run:
+    """Data, network, method and optimizer; then what an interrupted run left, where it is to go on."""
     if folder.has_run() and not resume:
         raise UserError(f"{folder.path}: already holds a run; add --resume, or choose another output=")
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    cuda, main = accelerator.device.type == "cuda", accelerator.is_main_process
     forget_peak_memory(accelerator.device)
 
     # Data
     data = open_dataset(recipe.data.root, recipe.data.layout)
-    workers, cache = recipe.data.loading(accelerator.device.type == "cuda")
+    workers, cache = recipe.data.loading(cuda)
     labeled = Pool(data, data.samples(recipe.data.labeled), with_labels=True, cache=cache)
     val = Pool(data, data.samples(recipe.data.val), True, recipe.data.cache) if recipe.data.val else None
     if val:
@@ -78,222 +305,83 @@ def train(recipe: Recipe, resume: bool = False, say: Callable[[str], None] | Non
     network = build(spec, recipe.model.pretrained, recipe.model.auxiliary)
     method = build_method(recipe.method, network, labeled)
     unlabeled = unlabeled_pool(recipe, data, method, cache)
-    if accelerator.device.type == "cuda" and accelerator.num_processes > 1:
-        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    if cuda and accelerator.num_processes > 1:
+        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]
     if recipe.channels_last:
-        method = method.to(memory_format=torch.channels_last)
+        method.to(memory_format=torch.channels_last)
     method.to(accelerator.device)
     optimizer = make_optimizer(recipe.optimizer, method)
+    facts: dict[str, Any] = {
+        "recipe": recipe.model_dump(mode="json"),
+        "lineage": training_lineage(recipe, method),
+        "data": _fingerprints(recipe, data, labeled, unlabeled, val),
+        "processes": accelerator.num_processes,
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "threads": torch.get_num_threads(),
+    } | provenance()
 
     # Resume
-    first_step, seconds_before = 0, 0.0
-    best: dict[str, dict[str, float]] = {}
-    evaluations: dict[str, dict[str, float]] = {}
-    entry: dict[str, Any] = {}
-    recipe_json = recipe.model_dump(mode="json")
     state = load_checkpoint(folder.checkpoints, say) if resume else None
     if state:
-        # Through the model, so that keys which a newer version added have their defaults.
-        try:
-            before = Recipe.model_validate(state["recipe"])
-        except ValidationError as error:
-            raise explain(error, f"{folder.path}: --resume: its recipe is of another version of semseg") from None
-        refuse_changed_recipe(before.model_dump(mode="json"), recipe_json)
+        _refuse_other_run(state, recipe, facts, folder)
         method.load_state_dict(state["method"])
         optimizer.load_state_dict(state["optimizer"])
-        first_step, best, evaluations, seconds_before = (state[key] for key in ("step", "best", "last", "seconds"))
-        say(f"resuming {folder.path} at step {first_step}")
+        if method.monitor:
+            method.monitor.restore(state["monitor"], with_counts=main)
+        say(f"resuming {folder.path} at step {state['step']}")
     elif resume:
         say(f"{folder.path}: nothing to resume; starting from the beginning")
+    first_step = state["step"] if state else 0
     if recipe.compile:
         for part in ("encode", "decode", "head"):  # methods call them one by one
             setattr(network, part, torch.compile(getattr(network, part)))
     prepared, optimizer = accelerator.prepare(method, optimizer)
     if state and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state["scaler"])
-    parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
     if main:
         folder.begin(recipe, first_step)
+    accelerator.wait_for_everyone()
+    best, last, evaluated_step = _evaluations_before(folder)
 
-    facts: dict[str, Any] = {
-        "recipe": recipe_json,
-        "lineage": ancestry(recipe, network, method),
-        "data": _fingerprints(recipe, data, labeled, unlabeled, val),
-        "processes": accelerator.num_processes,
-        "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-    } | provenance()
     say(
         f"{recipe.name}: {recipe.method.name}, {spec.architecture}/{spec.encoder}, {len(labeled)} labeled"
         + (f" + {len(unlabeled)} unlabeled" if unlabeled else "")
         + f" images, {recipe.schedule.steps} steps on {facts['device']} x{accelerator.num_processes},"
         + f" {recipe.precision}"
     )
-
     publisher = Publisher(recipe, facts, folder, say) if main and recipe.push_to else None
-    references = method.references() if val and hasattr(method, "references") else {}
-    for role, one in references.items():
-        scores = evaluate_network(one, val, accelerator).matrix.result()
+    for role, reference in (method.references() if val else {}).items():
+        assert val is not None
+        scores = evaluate_network(reference, val, accelerator).matrix.result()
         facts[role] = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
         say(f"  before the first step: {role} val mIoU {100 * scores.miou:.2f} %")
-
-    steps_of_batches = feed(recipe, accelerator, labeled, unlabeled, method, first_step, workers)
-    stop = StopSignal(accelerator.num_processes == 1)
-    sums: dict[str, Tensor] = {}
-    steps = recipe.schedule.steps
-    started = logged = time.monotonic()
-    logged_step = first_step
+    batches = load_batches(recipe, accelerator, labeled, unlabeled, method, first_step, workers)
     prepared.train()
-    for step in range(first_step, steps):
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * recipe.schedule.factor(step)
-        for part, batch in enumerate(next(steps_of_batches)):
-            # Dropout and the method's own draws belong to a batch, whichever rank or part of a step it falls to.
-            place = part * accelerator.num_processes + accelerator.process_index
-            torch.manual_seed(derive(recipe.seed, "step", step, place))
-            last_part = part == recipe.accumulate - 1
-            with _nothing() if last_part else accelerator.no_sync(prepared):
-                losses = prepared(batch, step)
-                if recipe.log_gradient_norms and last_part and recipe.logs_after(step):
-                    scale = accelerator.scaler.get_scale() if accelerator.scaler is not None else 1.0
-                    norms = gradient_norms(losses, network.parameters(), scale)
-                accelerator.backward(torch.stack(list(losses.values())).sum() / recipe.accumulate)
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0) + value.detach() / recipe.accumulate
-        if recipe.optimizer.clip_norm or hasattr(method, "clip_gradients"):
-            accelerator.unscale_gradients()  # of fp16, and once a step only
-        if hasattr(method, "clip_gradients"):
-            method.clip_gradients()
-        if recipe.optimizer.clip_norm:
-            nn.utils.clip_grad_norm_(parameters, recipe.optimizer.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        method.after_step(step)
-        done = step + 1
-
-        if recipe.logs_after(step):
-            now = time.monotonic()
-            rate = (done - logged_step) / (now - logged)
-            means = {name: float(value) / (done - logged_step) for name, value in sums.items()}
-            _refuse_non_finite(means, done, folder)
-            entry = {
-                "step": done,
-                "losses": {name: round(value, 6) for name, value in means.items()},
-                "lr": optimizer.param_groups[0]["lr"],
-                "images_per_second": round(rate * recipe.batch_size, 2),
-                "memory_mb": peak_memory_mb(accelerator.device),
-            }
-            if recipe.log_gradient_norms:
-                entry["gradient_norms"] = {name: float(f"{norm:.4g}") for name, norm in norms.items()}
-            if method.monitor:
-                counts = accelerator.reduce(method.monitor.take().to(accelerator.device), "sum")
-                entry["pseudo_labels"], warnings = method.monitor.judge(counts, done - logged_step, done)
-                for warning in warnings:
-                    say(f"warning: step {done}: {warning}")
-            if main:
-                folder.log(entry)
-            say(progress_line(entry, steps, (steps - done) / rate))
-            sums, logged, logged_step = {}, now, done
-
-        if val and (done % recipe.evaluation_interval == 0 or done == steps):
-            evaluations = {}
-            for role, one in method.networks().items():
-                threshold = method.monitor.threshold if method.monitor else None
-                evaluation = evaluate_network(one, val, accelerator, threshold)
-                scores = evaluation.matrix.result()
-                evaluations[role] = {
-                    "miou": scores.miou,
-                    "pixel_accuracy": scores.pixel_accuracy,
-                } | evaluation.pseudo_labels
-                say(f"  step {done}: {role} val mIoU {100 * scores.miou:.2f} %" + agreement(evaluation.pseudo_labels))
-                improved = scores.miou > best.get(role, {}).get("miou", -1.0)
-                if improved:
-                    best[role] = {"step": done, **evaluations[role]}
-                if main:
-                    config = _model_config(recipe, spec, data, facts, role, done, scores.to_json(data.info.classes))
-                    primary = role == next(iter(method.networks()))
-                    model = _save_model(folder, config, one, role, done, "" if primary else f"-{role}", improved)
-                    if publisher and primary and improved:
-                        publisher.offer(model, scores.miou)
-            if main:
-                folder.prune()
-                folder.log({"step": done, "evaluation": evaluations})
-            logged += time.monotonic() - now if done % recipe.log_every == 0 else 0.0
-
-        if done % recipe.checkpoint_interval == 0 or done == steps or stop.requested:
-            if main:
-                seconds = seconds_before + time.monotonic() - started
-                scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
-                save_checkpoint(
-                    folder.checkpoints,
-                    done,
-                    {
-                        "recipe": recipe_json,
-                        "method": method.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "scaler": scaler,
-                        "best": best,
-                        "last": evaluations,
-                        "seconds": seconds,
-                    },
-                )
-            accelerator.wait_for_everyone()
-        if stop.requested and done < steps:
-            say(f"stopped by signal after step {done}; continue with --resume")
-            raise SystemExit(128 + stop.requested)
-    stop.restore()
-
-    report = facts | {
-        "name": recipe.name,
-        "steps": steps,
-        "seconds": round(seconds_before + time.monotonic() - started, 1),
-        "memory_mb": peak_memory_mb(accelerator.device),
-        "best": best,
-        "last": evaluations,
-        "pseudo_labels": entry.get("pseudo_labels"),
-        "model": str(folder.path / "best") if best else None,
-    }
-    if main:
-        if not val:  # nothing to select by: the last weights are the model
-            for role, one in method.networks().items():
-                config = _model_config(recipe, spec, data, facts, role, steps, {})
-                primary = role == next(iter(method.networks()))
-                _save_model(folder, config, one, role, steps, "" if primary else f"-{role}", improved=False)
-            report["model"] = str(folder.path / "last")
-            folder.prune()
-        report["step_seconds"] = round(folder.step_seconds(recipe.batch_size), 6)
-        folder.write_report(report)
-    if publisher:
-        publisher.finish()
-    accelerator.wait_for_everyone()
-    say(f"done in {report['seconds']:.0f} s; model folder: {report['model']}")
-    return report
-
-
-def _accelerator(recipe: Recipe) -> Accelerator:
-    cuda = torch.cuda.is_available()
-    if recipe.precision == "fp16" and not cuda:
-        raise UserError("precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:  # accelerate keeps the precision of the first run in a process; a second run may have another
-        AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(
-        cpu=not cuda,
-        mixed_precision="no" if recipe.precision == "fp32" else recipe.precision,
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    return _Run(
+        recipe=recipe,
+        accelerator=accelerator,
+        folder=folder,
+        say=say,
+        data=data,
+        val=val,
+        spec=spec,
+        network=network,
+        method=method,
+        prepared=prepared,
+        optimizer=optimizer,
+        batches=batches,
+        facts=facts,
+        publisher=publisher,
+        stop=StopSignal(accelerator.num_processes == 1),
+        done=first_step,
+        resumed_at=first_step,
+        sums={name: value.to(accelerator.device) for name, value in state["sums"].items()} if state else {},
+        logged_step=state["logged_step"] if state else 0,
+        seconds_before=state["seconds"] if state else 0.0,
+        best=best,
+        evaluations=last,
+        evaluated_step=evaluated_step,
     )
-    if accelerator.num_processes != world:
-        raise UserError(
-            f"launched as {world} processes, but accelerate sees {accelerator.num_processes}; check its config"
-        )
-    for name, size in (("batch_size", recipe.batch_size), ("unlabeled_batch_size", recipe.unlabeled_batch_size)):
-        parts = world * recipe.accumulate
-        if size and size % parts:
-            near = max(parts, round(size / parts) * parts)
-            raise UserError(
-                f"{name}: {size} cannot be split over {world} processes x accumulate {recipe.accumulate}; use {near}"
-            )
-    return accelerator
 
 
 def _refuse_overlap(labeled: Pool, val: Pool, recipe: Recipe) -> None:
@@ -312,48 +400,41 @@ def _fingerprints(
     lists = {
         name: {"images": len(pool), "hash": data.fingerprint(pool.samples)} for name, pool in pools.items() if pool
     }
-    folder = getattr(recipe.method, "pseudo_labels", None)
+    folder = recipe.method.pseudo_label_folder()
     written = {"pseudo_labels": read_manifest(folder).model_dump()} if folder else {}
     terms = {"license": data.info.license, "source": data.info.source}
     return {"name": data.info.name, **terms, **lists, **written}
 
 
-def _model_config(
-    recipe: Recipe,
-    spec: ModelSpec,
-    data: SegmentationData,
-    facts: dict[str, Any],
-    role: str,
-    step: int,
-    scores: dict[str, Any],
-) -> ModelConfig:
-    training = facts | {"role": role, "step": step, "val": scores}
-    labels = LabelSpace(classes=data.info.classes, palette=data.info.palette)
-    return ModelConfig(name=recipe.name, model=spec, labels=labels, provenance={"training": training})
+def _refuse_other_run(state: dict[str, Any], recipe: Recipe, facts: dict[str, Any], folder: RunFolder) -> None:
+    """UserError where the checkpoint belongs to a run of another recipe or of other data."""
+    try:  # through the model, so that keys which a newer version added have their defaults
+        before = Recipe.model_validate(state["recipe"])
+    except ValidationError as error:
+        raise explain(error, f"{folder.path}: --resume: its recipe is of another version of semseg") from None
+    refuse_changed_recipe(before.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    lists = ("labeled", "unlabeled", "val")
+    was, now = ({name: data[name] for name in lists if name in data} for data in (state["data"], facts["data"]))
+    refuse_changed_data(was, now, recipe.data.root)
 
 
-def _save_model(
-    folder: RunFolder, config: ModelConfig, network: Any, role: str, step: int, suffix: str, improved: bool
-) -> Path:
-    model = folder.models / f"{role}-{step:07d}"
-    if model.exists():  # evaluated again after a resume: the same weights
-        remove_folder(model)
-    save_network(model, network, config)
-    folder.link(f"last{suffix}", model)
-    if improved:
-        folder.link(f"best{suffix}", model)
-    return model
+def _evaluations_before(folder: RunFolder) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]], int]:
+    """By role, the best and the last evaluation of the run so far, and the last one's step (-1 before the first)."""
+    best: dict[str, dict[str, float]] = {}
+    last: dict[str, dict[str, float]] = {}
+    step = -1
+    for entry in folder.evaluations():
+        step, last = entry["step"], entry["evaluation"]
+        for role, scores in last.items():
+            if scores["miou"] > best.get(role, {}).get("miou", -1.0):
+                best[role] = {"step": step, **scores}
+    return best, last, step
 
 
-def _refuse_non_finite(means: dict[str, float], step: int, folder: RunFolder) -> None:
-    wrong = [name for name, value in means.items() if not math.isfinite(value)]
+def _refuse_non_finite(losses: dict[str, float], step: int, folder: RunFolder) -> None:
+    wrong = [name for name, value in losses.items() if not math.isfinite(value)]
     if wrong:
         raise UserError(
             f"step {step}: loss {' and '.join(wrong)} is not finite; lower optimizer.lr, add schedule.warmup or "
             f"optimizer.clip_norm. The last good checkpoint is in {folder.checkpoints}"
         )
-
-
-class _nothing:
-    def __enter__(self) -> None: ...
-    def __exit__(self, *error: object) -> None: ...

@@ -3,7 +3,6 @@
 semseg train RECIPE key=value ...        dotted overrides, e.g. optimizer.lr=0.01
 """
 
-import difflib
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,11 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from semseg_app import machine
 from semseg_app.data.dataset import read_yaml
-from semseg_app.errors import UserError, explain
+from semseg_app.errors import UserError, did_you_mean, explain
 from semseg_app.model_spec import NetworkChoice
 from semseg_app.training.data.weak_augmentation import WeakView
-from semseg_app.training.methods import MethodConfig, SupervisedConfig
-from semseg_app.training.methods.s4former import S4FormerConfig
+from semseg_app.training.methods import METHODS, MethodConfig
 
 PRESETS = Path(__file__).parent / "recipes"
 
@@ -60,7 +58,7 @@ class ModelSection(NetworkChoice):
     """Which network."""
 
     pretrained: str | None = "imagenet"
-    """Encoder weights from the Hub; null = random. Unreachable weights give a warning."""
+    """Encoder weights from the Hub; null = random. Weights that cannot be had are an error."""
     auxiliary: tuple[int, ...] = ()
     """Encoder stages with an auxiliary head while training, e.g. [-2]."""
 
@@ -116,7 +114,7 @@ class Recipe(Section):
     data: DataSection
     model: ModelSection = ModelSection()
     view: WeakView = WeakView()
-    method: MethodConfig = SupervisedConfig()
+    method: MethodConfig = next(iter(METHODS.values())).config()
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
     batch_size: int = Field(default=8, ge=1)
@@ -140,24 +138,10 @@ class Recipe(Section):
     """Steps between checkpoints; null = with every evaluation."""
 
     @model_validator(mode="after")
-    def _blocks_fill_the_crop(self) -> "Recipe":
-        if isinstance(self.method, S4FormerConfig) and self.method.shuffle:
-            block = self.method.shuffle_block
-            if any(side % block for side in self.view.crop):
-                near = [max(1, round(side / block)) * block for side in self.view.crop]
-                raise ValueError(f"view.crop {list(self.view.crop)} is not filled by shuffle_block {block}; use {near}")
-        return self
-
-    @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
         if self.log_gradient_norms and self.compile:
             raise ValueError("log_gradient_norms takes several backward passes, which compile cannot; turn one off")
-        maskd = getattr(self.method, "maskd", None)
-        if maskd and maskd.token_steps >= self.schedule.steps:
-            raise ValueError(
-                f"method.maskd.token_steps ({maskd.token_steps}) must be below schedule.steps ({self.schedule.steps}): "
-                "the student follows the masks only after them"
-            )
+        self.method.check(self)
         return self
 
     def logs_after(self, step: int) -> bool:
@@ -215,22 +199,24 @@ def _explain(error: ValidationError, path: Path) -> UserError:
         if problem["type"] == "extra_forbidden":
             *sections, key = [str(part) for part in problem["loc"]]
             place, known = _keys(sections)
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-            return UserError(f"{path}: unknown key {'.'.join([*place, key])}; {hint}")
+            hint = did_you_mean(key, known) or f"; known keys: {', '.join(known)}"
+            return UserError(f"{path}: unknown key {'.'.join([*place, key])}{hint}")
     return explain(error, path)
 
 
 def _keys(sections: list[str]) -> tuple[list[str], list[str]]:
     """The sections as a user writes them (pydantic adds the name of a method to them), and the keys allowed there."""
-    place, options = [], [Recipe]
+    path: list[str] = []
+    models: list[type[BaseModel]] = [Recipe]
     for part in sections:
-        named = [one for one in options if "name" in one.model_fields and one.model_fields["name"].default == part]
-        if named:
-            options = named
+        chosen = [
+            model for model in models if "name" in model.model_fields and model.model_fields["name"].default == part
+        ]
+        if chosen:
+            models = chosen
             continue
-        place.append(part)
-        inside = [one.model_fields[part].annotation for one in options if part in one.model_fields]
+        path.append(part)
+        inside = [model.model_fields[part].annotation for model in models if part in model.model_fields]
         members = [member for annotation in inside for member in (get_args(annotation) or (annotation,))]
-        options = [one for one in members if isinstance(one, type) and issubclass(one, BaseModel)]
-    return place, sorted({name for one in options for name in one.model_fields})
+        models = [member for member in members if isinstance(member, type) and issubclass(member, BaseModel)]
+    return path, sorted({name for model in models for name in model.model_fields})

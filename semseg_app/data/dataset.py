@@ -310,17 +310,21 @@ class SegmentationData:
         return label.astype(np.uint8)
 
     def fingerprint(self, samples: Iterable[Sample]) -> str:
-        """16 hex digits over classes, maps, stems and file sizes: equal data, equal digits, wherever it lies."""
+        """16 hex digits over classes, maps, stems, sizes of photos and contents of masks: equal data, equal digits.
+
+        The folder's place does not matter. UserError for a file that is listed and missing.
+        """
         digest = hashlib.sha256("\0".join(self.info.classes).encode())
         for mapping in (self.info.label_map, self.info.color_map):
             if mapping is not None:
                 digest.update(repr(sorted(mapping.items())).encode())
         for sample in samples:
             try:
-                sizes = [path.stat().st_size if path else 0 for path in (sample.image, sample.label)]
+                size = sample.image.stat().st_size
+                mask = hashlib.sha256(sample.label.read_bytes()).hexdigest() if sample.label else "0"
             except FileNotFoundError as error:
                 raise UserError(f"{error.filename}: is listed but not there; run `semseg check {self.root}`") from None
-            digest.update(f"\n{sample.stem}\0{sizes[0]}\0{sizes[1]}".encode())
+            digest.update(f"\n{sample.stem}\0{size}\0{mask}".encode())
         return digest.hexdigest()[:16]
 
 

@@ -1,6 +1,5 @@
 """Networks: `build` makes one from a spec, `save_network` and `load` move it to and from a model folder."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from torch import nn
 from semseg_app import artifact
 from semseg_app.errors import UserError
 from semseg_app.model_spec import ModelSpec
+from semseg_app.models.batch_norm import take_single_values
 from semseg_app.models.dpt import DPTDecoder
-from semseg_app.models.encoders import is_hrnet, pyramid_encoder, transformer_encoder
+from semseg_app.models.encoders import is_hrnet, pyramid_encoder, refuse_unknown_weights, transformer_encoder
 from semseg_app.models.hrnet import BRANCHES, HRNetDecoder
 from semseg_app.models.network import AuxiliaryHead, Features, SegmentationNetwork
 from semseg_app.models.ocr import OCRDecoder
@@ -68,11 +68,12 @@ def build(
 
     Args:
         spec: architecture, encoder, classes.
-        encoder_weights: "imagenet" or another set of segmentation_models_pytorch for this encoder (any text for timm
-            encoders, whose name carries its weights). Where the Hub cannot be reached: a warning, and random weights.
+        encoder_weights: "imagenet" or another set of segmentation_models_pytorch for this encoder (of timm encoders,
+            "imagenet" loads the weights that their name carries). UserError where they cannot be had.
         auxiliary: encoder stages (indices into `Features.stages`) that get a training-only auxiliary head.
         training_heads: with the training-only heads that the architecture itself has (PIDNet's).
     """
+    refuse_unknown_weights(spec.encoder, encoder_weights)
     encoder, stride = _encoder(spec, encoder_weights)
     channels = list(encoder.out_channels)
     default_width = sum(channels[-BRANCHES:]) if spec.architecture == "hrnet" else DEFAULT_CHANNELS[spec.architecture]
@@ -84,6 +85,7 @@ def build(
             raise UserError(f"model.auxiliary: {spec.encoder} has stages 0 to {len(stages) - 1}, not {index}")
     head = SETRAuxiliaryHead if spec.architecture == "setr" else AuxiliaryHead
     network = SegmentationNetwork(spec, encoder, decoder, width, stride, stages, tuple(auxiliary), head)
+    take_single_values(network)
     if spec.architecture != "dpt":  # which has no norms: it starts from torch's own, smaller weights, as published
         initialize_decoder(network.decoder)
     initialize_decoder(network.auxiliary)
@@ -123,10 +125,9 @@ def _encoder(spec: ModelSpec, weights: str | None) -> tuple[Any, int]:
         if spec.output_stride:
             raise UserError("model.output_stride: pidnet keeps its strides; leave output_stride out")
         if weights is not None:
-            warnings.warn(
-                f"no pretrained weights for {spec.encoder}: none are published that fit. Training starts from random "
-                "weights, which needs many more steps; set model.pretrained to null to silence this",
-                stacklevel=3,
+            raise UserError(
+                f"model.pretrained: no weights are published that fit {spec.encoder}; set model.pretrained=null to "
+                "start from random weights, which needs many more steps"
             )
         return PIDNetEncoder(PIDNET_WIDTHS[spec.encoder]), PIDNET_STRIDE
     if architecture in READOUTS:

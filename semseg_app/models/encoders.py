@@ -1,17 +1,16 @@
 """Encoders by name: those of segmentation_models_pytorch, and any of timm as "tu-<name>"."""
 
-import difflib
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import timm
-from segmentation_models_pytorch.encoders import get_encoder, get_encoder_names
+from segmentation_models_pytorch.encoders import encoders, get_encoder, get_encoder_names
 from timm.models import is_model_in_modules
 
-from semseg_app.errors import UserError
+from semseg_app.errors import UserError, did_you_mean
 from semseg_app.models.swin import SwinEncoder
 from semseg_app.models.vision_transformer import Readout, VisionTransformerEncoder
+from semseg_app.models.weights import fetched
 
 
 def pyramid_encoder(name: str, architecture: str, stride: int, weights: str | None) -> Any:
@@ -62,23 +61,29 @@ def transformer_encoder(
 
 
 def _with_weights(name: str, weights: str | bool | None, make: Callable[[str | bool | None], Any]) -> Any:
-    """`make(weights)`, or with a warning `make(None)` where the weights cannot be had; `pretrained` says which."""
+    """`make(weights)`. UserError where the weights cannot be had, or the encoder does not fit."""
     try:
-        if weights:
-            try:
-                encoder = make(weights)
-                encoder.pretrained = True
-                return encoder
-            except (OSError, RuntimeError) as error:  # no network, no such file, a proxy's answer instead of weights
-                reason = str(error).splitlines()[0]
-                warnings.warn(
-                    f"no pretrained weights for {name}: {reason}. Training starts from random weights, which needs "
-                    "many more steps; set model.pretrained to null to silence this",
-                    stacklevel=5,
-                )
-        return make(None)
+        if not weights:
+            return make(None)
+        with fetched(name):
+            return make(weights)
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"model.encoder: {name} does not fit here ({error})") from None
+
+
+def refuse_unknown_weights(name: str, weights: str | None) -> None:
+    """UserError unless `weights` is None, "imagenet", or a set that segmentation_models_pytorch has for `name`."""
+    if weights is None or weights == "imagenet":
+        return
+    offered = [] if name.startswith("tu-") else list(encoders.get(name, {}).get("pretrained_settings", {}))
+    if weights not in offered:
+        near = did_you_mean(weights, ["imagenet", *offered])
+        choices = ", ".join(dict.fromkeys(["imagenet", *offered]))
+        timm_names = "; timm encoders name other weights in their own name, e.g. tu-resnet50.a1_in1k"
+        raise UserError(
+            f"model.pretrained: unknown weights {weights!r} for {name}; choose one of {choices}, or null for random "
+            f"weights{timm_names if name.startswith('tu-') else near}"
+        )
 
 
 def _swin(name: str, pretrained: bool) -> Any:
@@ -94,17 +99,13 @@ def _is_plain_transformer(name: str) -> bool:
 def _refuse_unknown(name: str) -> None:
     if name.startswith("tu-"):
         if not timm.is_model(name.removeprefix("tu-")):
-            near = difflib.get_close_matches(name.removeprefix("tu-"), timm.list_models(), n=3)
-            raise UserError(f"model.encoder: timm has no {name[3:]!r}" + _did_you_mean([f"tu-{one}" for one in near]))
+            known_models = [f"tu-{model}" for model in timm.list_models()]
+            raise UserError(f"model.encoder: timm has no {name[3:]!r}{did_you_mean(name, known_models, 3)}")
         model, _, tag = name.removeprefix("tu-").partition(".")
         known = timm.list_pretrained(f"{model}.*")
         if tag and f"{model}.{tag}" not in known:
-            offered = " or ".join(f"tu-{one}" for one in known) or f"tu-{model}"
+            offered = " or ".join(f"tu-{weights}" for weights in known) or f"tu-{model}"
             raise UserError(f"model.encoder: timm's {model} has no weights {tag!r}; take {offered}")
     elif name not in get_encoder_names():
-        near = difflib.get_close_matches(name, get_encoder_names(), n=3)
-        raise UserError(f"model.encoder: no encoder {name!r}{_did_you_mean(near)}; any timm model is tu-<name>")
-
-
-def _did_you_mean(names: Sequence[str]) -> str:
-    return f"; did you mean {' or '.join(names)}?" if names else ""
+        near = did_you_mean(name, get_encoder_names(), 3)
+        raise UserError(f"model.encoder: no encoder {name!r}{near}; any timm model is tu-<name>")

@@ -49,9 +49,9 @@ def test_unknown_ones_are_asked_for():
 
 
 def test_a_student_inherits_from_its_teacher_s_encoder(tmp_path: Path) -> None:
-    """ancestry() of a teacher on MiT weights, then of its student, then of the student's student."""
+    """training_lineage() of a teacher on MiT weights, then of its student, then of the student's student."""
     from semseg_app.training.recipe import Recipe
-    from semseg_app.training.run.lineage import ancestry
+    from semseg_app.training.run.lineage import training_lineage
 
     def recipe(**changes: object) -> Recipe:
         return Recipe.model_validate({"name": "x", "data": {"root": "d"}} | changes)
@@ -66,13 +66,14 @@ def test_a_student_inherits_from_its_teacher_s_encoder(tmp_path: Path) -> None:
         (place / "model.safetensors").write_bytes(name.encode())
         return place
 
-    network = SimpleNamespace(encoder=SimpleNamespace(pretrained=True))
-    untrained = SimpleNamespace(encoder=SimpleNamespace())  # the weights could not be had
+    alone = SimpleNamespace(teacher_folder=None)
     on_mit = {"encoder": "mit_b2", "architecture": "segformer"}
-    assert ancestry(recipe(model=on_mit), untrained, SimpleNamespace()) == Lineage().model_dump()
-    teacher = folder("teacher", ancestry(recipe(model=on_mit), network, SimpleNamespace()), hub={"repo": "ann/t"})
-    student = folder("student", ancestry(recipe(), network, SimpleNamespace(teacher_folder=teacher)))
-    found = Lineage.model_validate(ancestry(recipe(), untrained, SimpleNamespace(teacher_folder=student)))
+    random = on_mit | {"pretrained": None}
+    assert training_lineage(recipe(model=random), alone) == Lineage().model_dump()
+    teacher = folder("teacher", training_lineage(recipe(model=on_mit), alone), hub={"repo": "ann/t"})
+    student = folder("student", training_lineage(recipe(), SimpleNamespace(teacher_folder=teacher)))
+    taught = SimpleNamespace(teacher_folder=student)
+    found = Lineage.model_validate(training_lineage(recipe(model={"pretrained": None}), taught))
     assert [(one.name, one.role) for one in found.weights] == [
         ("resnet18.imagenet", "encoder of the teacher student"),
         ("mit_b2.imagenet", "encoder of the teacher teacher of the teacher student"),

@@ -1,9 +1,11 @@
 """One tester for every architecture; each row below is a network that the product offers."""
 
 import json
+import time
 import warnings
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from support import tiny_encoders  # noqa: F401, adds hrnet_test and swin_test to timm
@@ -156,27 +158,43 @@ def test_wrong_auxiliary_stage():
         build(ModelSpec(num_classes=3), auxiliary=(7,))
 
 
-def test_unreachable_weights_warn_and_train_from_scratch(monkeypatch):
-    import segmentation_models_pytorch.encoders as encoders
+WEIGHTS = [
+    (
+        {"encoder": "resnet18"},
+        "imagenet",
+        "no weights for resnet18: the Hub cannot be reached and its cache has no copy",
+    ),
+    ({"encoder": "tu-resnet18"}, "imagenet", "no weights for tu-resnet18: the Hub cannot be reached"),
+    ({"architecture": "setr", "encoder": "tu-vit_tiny_patch16_224"}, "imagenet", "no weights for tu-vit_tiny"),
+    ({"encoder": "resnet18"}, "imagnet", "unknown weights 'imagnet' .* null for random weights; did you mean imagenet"),
+    (
+        {"encoder": "tu-resnet18"},
+        "runs/a/best",
+        "unknown weights 'runs/a/best' for tu-resnet18; choose",
+    ),
+    ({"architecture": "pidnet", "encoder": "pidnet_s"}, "imagenet", "no weights are published that fit pidnet_s"),
+]
 
-    def no_network(*args: object, **kwargs: object) -> None:
-        raise ConnectionError("cannot reach the Hub")
 
-    monkeypatch.setattr(encoders, "hf_hub_download", no_network)
-    with pytest.warns(UserWarning, match="no pretrained weights for resnet18: cannot reach the Hub"):
-        network = build(ModelSpec(num_classes=3), "imagenet")
-    assert isinstance(network, torch.nn.Module)
+@pytest.mark.parametrize(("choice", "weights", "message"), WEIGHTS)
+def test_weights_that_cannot_be_had_are_an_error_at_once(choice, weights, message, monkeypatch, tmp_path):
+    """Nothing listens where the Hub should be: no retries, and no start from random weights that were not asked for."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    began = time.monotonic()
+    with pytest.raises(UserError, match=message):
+        build(ModelSpec(**choice, num_classes=3), weights)
+    assert time.monotonic() - began < 5
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
 
 
-def test_unreachable_weights_of_timm_warn(monkeypatch):
-    def no_network(*args: object, **kwargs: object) -> None:
-        raise ConnectionError("cannot reach the Hub")
-
-    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", no_network)
-    spec = ModelSpec(architecture="setr", encoder="tu-test_vit", num_classes=3)
-    with pytest.warns(UserWarning, match="no pretrained weights for tu-test_vit: cannot reach the Hub") as caught:
-        build(spec, "imagenet")
-    assert caught[0].filename == __file__
+@pytest.mark.parametrize("architecture", ["deeplabv3plus", "deeplabv3", "pspnet", "upernet", "ocr"])
+def test_one_image_in_a_pass_trains(architecture):
+    """Pooled to 1x1 it has no variance, which plain batch norm refuses."""
+    network = build(ModelSpec(architecture=architecture, encoder="tu-resnet10t", decoder_channels=16, num_classes=3))
+    loss = network.train()(torch.rand(1, 3, 64, 64)).square().mean()
+    loss.backward()
+    assert loss.isfinite()
 
 
 def damage(folder: Path, kind: str) -> None:

@@ -1,6 +1,5 @@
 """PIDNet's parts against their formulas, and its training-only heads."""
 
-import pytest
 import torch
 from torch import nn
 from torch.nn import functional
@@ -67,11 +66,6 @@ def test_pappm_by_hand():
     expected = module.compress(torch.cat([same, *processed], dim=1)) + module.shortcut(maps)
     assert expected.shape == (2, 5, 7, 10)
     torch.testing.assert_close(module(maps), expected)
-
-
-def test_it_says_that_it_starts_from_random_weights():
-    with pytest.warns(UserWarning, match="no pretrained weights for pidnet_s"):
-        build(ModelSpec(architecture="pidnet", encoder="pidnet_s", num_classes=3), "imagenet")
 
 
 def test_heads_for_training_only():

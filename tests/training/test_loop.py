@@ -3,20 +3,25 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from semseg_app.artifact import read_config
 from semseg_app.data.layouts import open_dataset
 from semseg_app.errors import UserError
 from semseg_app.models import load
+from semseg_app.training import loop
 from semseg_app.training.loop import train
 from semseg_app.training.methods.supervised import Supervised
 from semseg_app.training.recipe import Recipe
@@ -103,6 +108,105 @@ def test_killed_at_any_step_and_resumed_is_the_same_run(step, finished, tiny_dat
     assert best[0] == best[1]
 
 
+def losses(run: Path) -> list[tuple[int, dict[str, float]]]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [(line["step"], line["losses"]) for line in lines if "losses" in line]
+
+
+def test_the_log_after_a_resume_is_that_of_an_uninterrupted_run(tiny_dataset, tmp_path, monkeypatch):
+    """Killed after the checkpoint of step 2, in the middle of a log interval of 4."""
+    changes = {"log_every": 4, "checkpoint_every": 2}
+    train(recipe(tiny_dataset, tmp_path / "whole", **changes), say=lambda line: None)
+    with monkeypatch.context() as patch:
+
+        def die(self: Supervised, at: int) -> None:
+            if at == 2:
+                raise Killed
+
+        patch.setattr(Supervised, "after_step", die)
+        with pytest.raises(Killed):
+            train(recipe(tiny_dataset, tmp_path / "run", **changes), say=lambda line: None)
+    train(recipe(tiny_dataset, tmp_path / "run", **changes), resume=True, say=lambda line: None)
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    assert len(losses(tmp_path / "run")) == 2
+
+
+def test_killed_in_an_evaluation_is_the_same_run(finished, tiny_dataset, tmp_path, monkeypatch):
+    """The checkpoint of a step is there before the evaluation, which may need more memory than training."""
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+
+        def die(*arguments: object) -> None:
+            raise Killed
+
+        patch.setattr(loop, "evaluate_network", die)
+        with pytest.raises(Killed):
+            train(recipe(tiny_dataset, run), say=lambda line: None)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir())[-1] == "step-0000004.pt"
+    lines: list[str] = []
+    train(recipe(tiny_dataset, run), resume=True, say=lines.append)
+    assert any(line.endswith("at step 4") for line in lines)
+    assert_equal_weights(run, finished)
+    reports = [json.loads((folder / "report.json").read_text()) for folder in (finished, run)]
+    assert reports[0]["best"] == reports[1]["best"]
+    assert reports[0]["last"] == reports[1]["last"]
+
+
+def test_a_flipped_bit_in_the_newest_checkpoint(finished, tiny_dataset, tmp_path):
+    run, lines = tmp_path / "run", list[str]()
+    train(recipe(tiny_dataset, run), say=lambda line: None)
+    newest = sorted((run / "checkpoints").iterdir())[-1]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    train(recipe(tiny_dataset, run), resume=True, say=lines.append)
+    assert any(f"{newest}: damaged (the checksum of " in line for line in lines)
+    assert_equal_weights(run, finished)
+
+
+def test_resume_refuses_other_data(tiny_dataset, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_dataset, data)
+    train(recipe(data, tmp_path / "run"), say=lambda line: None)
+    label = data / "labels" / "train" / "train00.png"
+    pixels = np.array(Image.open(label))
+    Image.fromarray(np.ascontiguousarray(pixels[:, ::-1])).save(label)
+    refused("--resume: the labeled images or masks of .* have changed", recipe(data, tmp_path / "run"), resume=True)
+    Image.fromarray(pixels).save(label)
+    (data / "images" / "val" / "val00.png").rename(data / "images" / "val" / "val09.png")
+    (data / "labels" / "val" / "val00.png").rename(data / "labels" / "val" / "val09.png")
+    refused("--resume: the val images or masks of .* have changed", recipe(data, tmp_path / "run"), resume=True)
+
+
+def test_two_trainings_in_one_folder(tiny_dataset, tmp_path, monkeypatch):
+    """The second is refused while the first runs, also with --resume; afterwards the folder is free."""
+    run, messages = tmp_path / "run", list[str]()
+
+    def another(self: Supervised, step: int) -> None:
+        for resume in (False, True):
+            with pytest.raises(UserError) as error:
+                train(recipe(tiny_dataset, run), resume=resume, say=lambda line: None)
+            messages.append(str(error.value))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Supervised, "after_step", another)
+        train(recipe(tiny_dataset, run, schedule={"steps": 1}), say=lambda line: None)
+    owner = f"process {os.getpid()} on {socket.gethostname()}"
+    assert messages == [f"{run}: {owner} is training here; wait for it, stop it, or choose another output="] * 2
+    train(recipe(tiny_dataset, run, schedule={"steps": 1}), resume=True, say=lambda line: None)
+
+
+def test_out_of_memory_is_one_line_and_keeps_the_checkpoint(tiny_dataset, tmp_path, monkeypatch):
+    def too_large(*arguments: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+
+    monkeypatch.setattr(loop, "evaluate_network", too_large)
+    refused("step 4: validation: out of memory; validate smaller", recipe(tiny_dataset, tmp_path / "run"))
+    assert (tmp_path / "run" / "checkpoints" / "step-0000004.pt").is_file()
+    monkeypatch.setattr(Supervised, "forward", too_large)
+    refused("step 1: out of memory; lower batch_size", recipe(tiny_dataset, tmp_path / "other"))
+
+
 def session(leader: int) -> list[int]:
     """The processes of a session that still run."""
     members = []
@@ -134,7 +238,7 @@ def test_sigkill_leaves_whole_folders_and_no_process(finished, tiny_dataset, tmp
         while session(process.pid):
             assert time.monotonic() < deadline, "loader processes outlive the run"
             time.sleep(0.1)
-        for folder in (run / "models").iterdir():
+        for folder in (run / "models").glob("*"):
             if not folder.name.startswith("."):
                 load(folder)
     train(recipe(tiny_dataset, run, checkpoint_every=1, evaluate_every=1), resume=True, say=lambda line: None)

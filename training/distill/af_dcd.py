@@ -7,20 +7,18 @@ Fan et al., "Augmentation-Free Dense Contrastive Knowledge Distillation for Effi
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from semseg_app.errors import UserError
-from semseg_app.training.distill.maps import MapName, Pairs
+from semseg_app.training.contracts import Distiller, MapName, Pairs, PartConfig
 from semseg_app.training.distill.masked_generator import FeatureLoss, MaskedGeneration, feature_loss
 from semseg_app.training.distill.omni_contrast import Negatives, nearest_divisor, omni_contrast, require_negatives
 from semseg_app.training.distill.patch_contrast import Distance
 
 
-class AfDCDConfig(BaseModel):
+class AfDCDConfig(PartConfig):
     """Defaults are the recommended ones, for strided features of common street and object sets."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     feature_weight: float = Field(default=33.0, ge=0)
     """lambda_2, for the form of `feature_loss`."""
@@ -50,16 +48,8 @@ class AfDCDConfig(BaseModel):
         require_negatives(self.channel_groups, self.patch_size, self.negatives)
         return self
 
-    def pair_bytes(self, batch: int, height: int, width: int) -> int:
-        """float32 bytes of all pairs for features `[batch, C, height, width]`, which the published code holds at once.
 
-        This implementation holds a chunk of them.
-        """
-        cell = max(self.pool_size, 1)
-        return 4 * batch * (height // cell) * (width // cell) * self.channel_groups**2 * self.patch_size**2
-
-
-class AfDCD(nn.Module):
+class AfDCD(Distiller):
     """The distiller: feature loss and contrast.
 
     Args:
@@ -80,7 +70,7 @@ class AfDCD(nn.Module):
         self.generation = MaskedGeneration(student_channels, teacher_channels, config.drop_ratio, config.generator)
 
     def forward(self, pairs: Pairs, labels: Tensor) -> dict[str, Tensor]:
-        """See `semseg_app.training.distill`. UserError when the map is smaller than one patch."""
+        """See `Distiller.forward`. UserError when the map is smaller than one patch."""
         config = self.config
         student, teacher = pairs[config.features]
         generated = self.generation(student)

@@ -3,18 +3,16 @@
 Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, with squared activations.
 """
 
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 from torch.nn import functional
 
-from semseg_app.training.distill.maps import MapName, Pairs
+from semseg_app.training.contracts import Distiller, MapName, Pairs, PartConfig
 from semseg_app.training.losses.pseudo_label import at_least_float32
 
 
-class AttentionTransferConfig(BaseModel):
+class AttentionTransferConfig(PartConfig):
     """Weight of the CIRKD code base."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     weight: float = Field(default=10000.0, ge=0)
     features: MapName = "decoder"
@@ -35,7 +33,7 @@ def _attention(feature: Tensor) -> Tensor:
     return functional.normalize(at_least_float32(feature).square().mean(dim=1).flatten(1), dim=1)
 
 
-class AttentionTransfer(nn.Module):
+class AttentionTransfer(Distiller):
     """The weighted term, `attention_transfer`."""
 
     def __init__(self, config: AttentionTransferConfig):
@@ -44,5 +42,5 @@ class AttentionTransfer(nn.Module):
         self.reads = (config.features,)
 
     def forward(self, pairs: Pairs, labels: Tensor) -> dict[str, Tensor]:
-        """See `semseg_app.training.distill`."""
+        """See `Distiller.forward`."""
         return {"attention_transfer": self.config.weight * attention_transfer(*pairs[self.config.features])}

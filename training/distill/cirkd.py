@@ -6,20 +6,18 @@ class means. Features are what the classifiers read.
 """
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
-from semseg_app.training.distill.maps import MapName, Pairs
+from semseg_app.training.contracts import Distiller, MapName, Pairs, PartConfig
 from semseg_app.training.distill.relational_kl import relational_kl
 from semseg_app.training.losses.class_sampling import resize_labels, shuffle_classes
 from semseg_app.training.losses.pseudo_label import at_least_float32
 
 
-class CIRKDConfig(BaseModel):
+class CIRKDConfig(PartConfig):
     """Defaults of the released Cityscapes recipe. On VOC its author advises 0.01 for both memory weights."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     weight: float = Field(default=1.0, ge=0)
     """Of the mini-batch term."""
@@ -55,7 +53,7 @@ def cross_image_similarity(student: Tensor, teacher: Tensor, temperature: float)
     return relational_kl(own.flatten(0, 1), own, others.flatten(0, 1), others.to(own.dtype), weights, temperature)
 
 
-class CIRKD(nn.Module):
+class CIRKD(Distiller):
     """All three terms, with the queues as buffers; a projection of the student to the teacher's width for the queues.
 
     Args:
@@ -90,7 +88,7 @@ class CIRKD(nn.Module):
             self.register_buffer(f"{name}_pointer", torch.zeros(num_classes, dtype=torch.long))
 
     def forward(self, pairs: Pairs, labels: Tensor) -> dict[str, Tensor]:
-        """See `semseg_app.training.distill`. The queues take up this batch before they are compared with.
+        """See `Distiller.forward`. The queues take up this batch before they are compared with.
 
         Ignored pixels and unlabeled images are neither compared with the queues nor queued.
         """

@@ -3,18 +3,16 @@
 Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021.
 """
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semseg_app.training.distill.maps import MapName, Pairs
+from semseg_app.training.contracts import Distiller, MapName, Pairs, PartConfig
 from semseg_app.training.losses.pseudo_label import at_least_float32
 
 
-class CWDConfig(BaseModel):
+class CWDConfig(PartConfig):
     """Weights of the CIRKD code base for convolutional pairs; it takes 5 and 0.3 for SegFormer."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     logit_weight: float = Field(default=3.0, ge=0)
     feature_weight: float = Field(default=50.0, ge=0)
@@ -37,7 +35,7 @@ def cwd(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> T
     return divergence * (temperature**2 / (student.shape[0] * student.shape[1]))
 
 
-class CWD(nn.Module):
+class CWD(Distiller):
     """Both terms; a 1x1 convolution without bias takes the student's feature to the teacher's width if they differ.
 
     Args:
@@ -49,12 +47,12 @@ class CWD(nn.Module):
     def __init__(self, config: CWDConfig, student_channels: int, teacher_channels: int):
         super().__init__()
         self.config = config
-        self.reads: tuple[MapName, ...] = ("logits", config.features)
+        self.reads = ("logits", config.features)
         aligned = student_channels == teacher_channels or not config.feature_weight
         self.align = nn.Identity() if aligned else nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
 
     def forward(self, pairs: Pairs, labels: Tensor) -> dict[str, Tensor]:
-        """See `semseg_app.training.distill`."""
+        """See `Distiller.forward`."""
         config = self.config
         terms = {}
         if config.logit_weight:

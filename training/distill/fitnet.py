@@ -3,23 +3,21 @@
 Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015.
 """
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
-from semseg_app.training.distill.maps import MapName, Pairs
+from semseg_app.training.contracts import Distiller, MapName, Pairs, PartConfig
 from semseg_app.training.distill.masked_generator import feature_loss
 
 
-class FitNetConfig(BaseModel):
+class FitNetConfig(PartConfig):
     """Weight of the CIRKD code base."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     weight: float = Field(default=10.0, ge=0)
     features: MapName = "decoder"
 
 
-class FitNet(nn.Module):
+class FitNet(Distiller):
     """The weighted term, `fitnet`, after a 1x1 convolution without bias to the teacher's width."""
 
     def __init__(self, config: FitNetConfig, student_channels: int, teacher_channels: int):
@@ -29,6 +27,6 @@ class FitNet(nn.Module):
         self.align = nn.Conv2d(student_channels, teacher_channels, kernel_size=1, bias=False)
 
     def forward(self, pairs: Pairs, labels: Tensor) -> dict[str, Tensor]:
-        """See `semseg_app.training.distill`."""
+        """See `Distiller.forward`."""
         student, teacher = pairs[self.config.features]
         return {"fitnet": self.config.weight * feature_loss(self.align(student), teacher, "mean")}

@@ -6,18 +6,16 @@ undistilled student.
 """
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
-from semseg_app.training.distill.maps import MapName, Pairs
+from semseg_app.training.contracts import Distiller, MapName, Pairs, PartConfig
 from semseg_app.training.losses.class_sampling import resize_labels
 from semseg_app.training.losses.pseudo_label import at_least_float32
 
 
-class IFVDConfig(BaseModel):
+class IFVDConfig(PartConfig):
     """Weight of the CIRKD code base; the original takes 200."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     weight: float = Field(default=20.0, ge=0)
     count_ignored: bool = True
@@ -57,7 +55,7 @@ def _closeness(feature: Tensor, label: Tensor, valid: Tensor, num_classes: int) 
     return products / (pixel_norms.clamp(min=1e-8) * mean_norms.clamp(min=1e-8))
 
 
-class IFVD(nn.Module):
+class IFVD(Distiller):
     """The weighted term, `ifvd`, of the labeled images."""
 
     def __init__(self, config: IFVDConfig, num_classes: int):
@@ -67,7 +65,7 @@ class IFVD(nn.Module):
         self.reads = (config.features,)
 
     def forward(self, pairs: Pairs, labels: Tensor) -> dict[str, Tensor]:
-        """See `semseg_app.training.distill`."""
+        """See `Distiller.forward`."""
         student, teacher = (feature[: len(labels)] for feature in pairs[self.config.features])
         loss = ifvd(student, teacher, labels, self.num_classes, self.config.count_ignored)
         return {"ifvd": self.config.weight * loss}

@@ -4,18 +4,16 @@ Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, per pixel a
 Distillation for Semantic Segmentation", CVPR 2019. It needs no labels: ignored pixels and unlabeled images count too.
 """
 
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 from torch.nn import functional
 
-from semseg_app.training.distill.maps import MapName, Pairs
+from semseg_app.training.contracts import Distiller, Pairs, PartConfig
 from semseg_app.training.losses.pseudo_label import at_least_float32
 
 
-class KDConfig(BaseModel):
+class KDConfig(PartConfig):
     """Defaults of the CIRKD code base. Repositories that average the divergence over classes too use weight 10."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     weight: float = Field(default=1.0, ge=0)
     temperature: float = Field(default=1.0, gt=0)
@@ -37,15 +35,15 @@ def kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Te
     return divergence * (temperature**2 / student[:, 0].numel())
 
 
-class KD(nn.Module):
+class KD(Distiller):
     """The weighted term, `kd`."""
 
-    reads: tuple[MapName, ...] = ("logits",)
+    reads = ("logits",)
 
     def __init__(self, config: KDConfig):
         super().__init__()
         self.config = config
 
     def forward(self, pairs: Pairs, labels: Tensor) -> dict[str, Tensor]:
-        """See `semseg_app.training.distill`."""
+        """See `Distiller.forward`."""
         return {"kd": self.config.weight * kd(*pairs["logits"], self.config.temperature)}

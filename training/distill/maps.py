@@ -1,38 +1,51 @@
 """Maps of networks by name, and the same map of student and teacher on one grid."""
 
-from collections.abc import Mapping
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from semseg_app.errors import UserError
 from semseg_app.models import Features, SegmentationNetwork
+from semseg_app.training.contracts import MapName
 from semseg_app.training.losses.pseudo_label import at_least_float32
 
-MapName = Literal["decoder", "logits"] | int
-"""An encoder stage (index into `Features.stages`, -1 = the deepest), what the classifier reads, or its logits."""
 
-Pairs = Mapping[MapName, tuple[Tensor, Tensor]]
-"""Map name -> (student's `[B, C_s, h, w]`, teacher's `[B, C_t, h, w]` without gradient), of the same images."""
-
-
-def take(features: Features, name: MapName) -> Tensor:
-    """The map itself, `[B, C, h, w]`."""
+def select_feature(features: Features, name: MapName) -> Tensor:
+    """The map of that name, `[B, C, h, w]`."""
     if isinstance(name, int):
         return features.stages[name]
     return features.decoder if name == "decoder" else features.logits
 
 
-def width(network: SegmentationNetwork, name: MapName, key: str) -> int:
-    """Its channels. UserError, which begins with `key`, where the encoder has no such stage."""
-    if not isinstance(name, int):
-        return network.decoder_channels if name == "decoder" else network.spec.num_classes
-    stages = network.stage_channels
-    if not -len(stages) <= name < len(stages):
-        raise UserError(f"{key} {network.spec.encoder} has stages {-len(stages)} to {len(stages) - 1}, not {name}")
-    return stages[name]
+class NetworkPair:
+    """Student and teacher, in the eyes of a distiller that is being built.
+
+    Args:
+        student: learns.
+        teacher: is followed.
+        key: where the recipe names a distiller's maps, for messages.
+    """
+
+    def __init__(self, student: SegmentationNetwork, teacher: SegmentationNetwork, key: str):
+        self._networks = {"student": student, "teacher": teacher}
+        self._key = key
+        self.num_classes = student.spec.num_classes
+
+    def widths(self, name: MapName) -> tuple[int, int]:
+        """Channels of the student's and of the teacher's map. UserError where an encoder has no such stage."""
+        student, teacher = (self._width(role, network, name) for role, network in self._networks.items())
+        return student, teacher
+
+    def _width(self, role: str, network: SegmentationNetwork, name: MapName) -> int:
+        if not isinstance(name, int):
+            return network.decoder_channels if name == "decoder" else network.spec.num_classes
+        stages = network.stage_channels
+        if not -len(stages) <= name < len(stages):
+            raise UserError(
+                f"{self._key}: the {role}'s {network.spec.encoder} has stages {-len(stages)} to {len(stages) - 1}, "
+                f"not {name}"
+            )
+        return stages[name]
 
 
 def padded_size(network: SegmentationNetwork, images: Tensor) -> tuple[int, int]:

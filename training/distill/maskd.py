@@ -5,31 +5,42 @@ tokens. Here they learn in the first steps of the student's run, from the teache
 time the student follows the other losses only. Nothing of the student reaches the tokens, so the order changes no mask.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, distributed, nn
+from pydantic import Field
+from torch import Tensor, distributed
 from torch.nn import functional
 
 from semseg_app.labels import IGNORE
-from semseg_app.training.distill.maps import MapName, Pairs
+from semseg_app.training.contracts import Distiller, Pairs, PartConfig
 from semseg_app.training.losses.pseudo_label import at_least_float32
+
+if TYPE_CHECKING:
+    from semseg_app.training.recipe import Recipe
 
 MOMENTUM, POWER = 0.9, 0.9
 
 
-class MasKDConfig(BaseModel):
+class MasKDConfig(PartConfig):
     """Defaults of the released code, but for `token_steps` and for the same loss between auxiliary heads: a model
     folder has none."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     weight: float = Field(default=1.0, ge=0)
     tokens: int = Field(default=8, ge=2)
     token_steps: int = Field(default=500, ge=1)
     """Steps at the beginning in which the tokens learn; the released code takes 10000. They need the labels."""
     token_lr: float = Field(default=0.1, gt=0)
-    """Of SGD with momentum 0.9 and polynomial decay, whatever the student learns with."""
+    """Learning rate of the tokens' own SGD, with momentum 0.9 and polynomial decay."""
     token_weight_decay: float = Field(default=1e-3, ge=0)
+
+    def check(self, recipe: "Recipe") -> None:
+        """The student follows the masks only after the tokens have learned."""
+        if self.token_steps >= recipe.schedule.steps:
+            raise ValueError(
+                f"method.maskd.token_steps ({self.token_steps}) must be below schedule.steps "
+                f"({recipe.schedule.steps}): the student follows the masks only after them"
+            )
 
 
 def receptive_masks(tokens: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -85,7 +96,7 @@ def mask_distillation(student_logits: Tensor, teacher_logits: Tensor, masks: Ten
         return (sums / (flat.sum(dim=2, keepdim=True) + 1e-5)).mean() / 2
 
 
-class MasKD(nn.Module):
+class MasKD(Distiller):
     """Both stages. The tokens are buffers with an optimizer of their own: the run's reaches parameters only.
 
     Args:
@@ -93,7 +104,7 @@ class MasKD(nn.Module):
         num_classes: K of the logits.
     """
 
-    reads: tuple[MapName, ...] = ("logits",)
+    reads = ("logits",)
     tokens: Tensor
     velocity: Tensor
     learned_steps: Tensor
@@ -107,7 +118,7 @@ class MasKD(nn.Module):
         self._gradients: list[Tensor] = []  # of the parts of one step; empty between steps, so no checkpoint needs it
 
     def forward(self, pairs: Pairs, labels: Tensor) -> dict[str, Tensor]:
-        """See `semseg_app.training.distill`. `maskd_tokens`, which is without gradient, then `maskd`."""
+        """See `Distiller.forward`. `maskd_tokens`, which is without gradient, then `maskd`."""
         student, teacher = pairs["logits"]
         if self.learned_steps < self.config.token_steps:
             tokens = self.tokens.clone().requires_grad_()

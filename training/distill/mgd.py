@@ -4,18 +4,16 @@ Yang et al., "Masked Generative Distillation", ECCV 2022. The released segmentat
 does this one. KD is no part of it.
 """
 
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
+from semseg_app.training.contracts import Distiller, MapName, Pairs, PartConfig
 from semseg_app.training.distill.cwd import cwd
-from semseg_app.training.distill.maps import MapName, Pairs
 from semseg_app.training.distill.masked_generator import FeatureLoss, MaskedGeneration, feature_loss
 
 
-class MGDConfig(BaseModel):
+class MGDConfig(PartConfig):
     """The published alpha is 2e-5 on the sum form, which at 512x512, stride 8 and 2048 channels is 168 on the mean."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     weight: float = Field(default=168.0, ge=0)
     feature_loss: FeatureLoss = "mean"
@@ -26,7 +24,7 @@ class MGDConfig(BaseModel):
     features: MapName = -1
 
 
-class MGD(nn.Module):
+class MGD(Distiller):
     """Alignment and generator with both terms.
 
     Args:
@@ -38,11 +36,11 @@ class MGD(nn.Module):
     def __init__(self, config: MGDConfig, student_channels: int, teacher_channels: int):
         super().__init__()
         self.config = config
-        self.reads: tuple[MapName, ...] = ("logits", config.features)
+        self.reads = ("logits", config.features)
         self.generation = MaskedGeneration(student_channels, teacher_channels, config.drop_ratio)
 
     def forward(self, pairs: Pairs, labels: Tensor) -> dict[str, Tensor]:
-        """See `semseg_app.training.distill`."""
+        """See `Distiller.forward`."""
         config = self.config
         student, teacher = pairs[config.features]
         generated = self.generation(student)

@@ -6,18 +6,16 @@ left out here: its users report that it becomes NaN.
 """
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 from torch.nn import functional
 
-from semseg_app.training.distill.maps import MapName, Pairs
+from semseg_app.training.contracts import Distiller, MapName, Pairs, PartConfig
 from semseg_app.training.losses.pseudo_label import at_least_float32
 
 
-class SKDConfig(BaseModel):
+class SKDConfig(PartConfig):
     """Weight of the CIRKD code base; the original takes 0.5 with its own pooling."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     weight: float = Field(default=10.0, ge=0)
     pool_size: int = Field(default=2, ge=1)
@@ -44,7 +42,7 @@ def _cosines(feature: Tensor, pool_size: int) -> Tensor:
     return unit.mT @ unit
 
 
-class SKD(nn.Module):
+class SKD(Distiller):
     """The weighted term, `skd`."""
 
     def __init__(self, config: SKDConfig):
@@ -53,6 +51,6 @@ class SKD(nn.Module):
         self.reads = (config.features,)
 
     def forward(self, pairs: Pairs, labels: Tensor) -> dict[str, Tensor]:
-        """See `semseg_app.training.distill`."""
+        """See `Distiller.forward`."""
         config = self.config
         return {"skd": config.weight * pairwise_similarity(*pairs[config.features], config.pool_size)}

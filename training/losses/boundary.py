@@ -20,11 +20,14 @@ THRESHOLD = 0.8
 def boundary_map(labels: Tensor, radius: int = RADIUS) -> Tensor:
     """int `[B, H, W]` -> bool `[B, H, W]`: within `radius` rows and columns lies another class. 255 is no class."""
     ignored = labels == IGNORE
-    window = {"kernel_size": 2 * radius + 1, "stride": 1, "padding": radius}
     classes = labels.float()
-    highest = functional.max_pool2d(classes.masked_fill(ignored, -torch.inf), **window)
-    lowest = -functional.max_pool2d((-classes).masked_fill(ignored, -torch.inf), **window)
+    highest = _maximum(classes.masked_fill(ignored, -torch.inf), radius)
+    lowest = -_maximum((-classes).masked_fill(ignored, -torch.inf), radius)
     return (highest != lowest) & ~ignored
+
+
+def _maximum(values: Tensor, radius: int) -> Tensor:
+    return functional.max_pool2d(values, kernel_size=2 * radius + 1, stride=1, padding=radius)
 
 
 def boundary_cross_entropy(boundary_logits: Tensor, labels: Tensor) -> Tensor:

@@ -63,10 +63,6 @@ class ContrastConfig(BaseModel):
     """Which of these maps (indices, -1 = the deepest), finest first; null = the last four, of the encoders of deeplabv3
     and pspnet -4, -2 and -1, of ocr over a dilated encoder -4 and -1."""
 
-    def pair_bytes(self, batch: int) -> int:
-        """float32 bytes of one term's pair matrix at a full budget. The implementation holds a chunk of it."""
-        return 4 * (self.anchors_per_image * batch) ** 2
-
 
 class ProjectionHead(nn.Sequential):
     """1x1 convolution, ReLU, batch norm, 1x1 convolution into the common space (in this order in the released code)."""

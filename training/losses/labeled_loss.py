@@ -3,7 +3,7 @@
 import math
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from segmentation_models_pytorch.losses import DiceLoss
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,15 +11,14 @@ from torch.nn import functional
 from semseg_app.errors import UserError
 from semseg_app.labels import IGNORE
 from semseg_app.models import Features, SegmentationNetwork
+from semseg_app.training.contracts import MethodSettings
 from semseg_app.training.data.streams import LabeledBatch, Pool
 from semseg_app.training.losses.boundary import boundary_aware_cross_entropy, boundary_cross_entropy
 from semseg_app.training.losses.contrast import ContrastAddOn, ContrastConfig
 
 
-class LabeledLossConfig(BaseModel):
+class LabeledLossConfig(MethodSettings):
     """Keys that all methods share."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     auxiliary_weight: float = Field(default=0.4, ge=0)
     """Weight of each auxiliary head's loss (PSPNet, section 3.3); no effect without model.auxiliary, ocr or

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._library.custom_ops import CustomOpDef
 
 
-def carry_gradients(operator: torch.library.CustomOpDef, inputs: int) -> None:
+def carry_gradients(operator: CustomOpDef, inputs: int) -> None:
     """Teach autograd that outputs 1, 2, ... of `operator` are the gradients of output 0 for its first `inputs` inputs.
 
     An empty gradient means that nobody asked for it. The compiler learns the shapes of the outputs.

@@ -7,9 +7,10 @@ Unlike the released code, padding is not learned from.
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from semseg_app.models import SegmentationNetwork
+from semseg_app.training.contracts import Method
 from semseg_app.training.data.mixing import MixBatch, adaptive_cutmix, certainty
 from semseg_app.training.data.streams import Batch, LabeledBatch, Pool
 from semseg_app.training.data.strong_augmentation import augseg_view
@@ -31,10 +32,11 @@ class AugSegConfig(HardLabelConfig):
     reduction: Reduction = "all"
 
 
-class AugSeg(nn.Module):
-    """See `semseg_app.training.methods` for what the loop asks of a method."""
+class AugSeg(Method):
+    """The method around one network; see the module for the paper."""
 
     uses_unlabeled = True
+    monitor: PseudoLabelMonitor
     strong_views = (augseg_view,)
 
     def __init__(self, config: AugSegConfig, network: SegmentationNetwork, labeled: Pool):

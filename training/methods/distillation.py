@@ -3,11 +3,12 @@
 The distillers themselves, each with its paper, are in training/distill/; a recipe puts any of them together by weight.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
-from pydantic import model_validator
+from pydantic import create_model, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,43 +17,27 @@ from semseg_app.errors import UserError
 from semseg_app.hub.download import local_model
 from semseg_app.labels import IGNORE
 from semseg_app.models import SegmentationNetwork, load
-from semseg_app.training.data.streams import Batch, Pool, StrongView
-from semseg_app.training.distill.af_dcd import AfDCD, AfDCDConfig
-from semseg_app.training.distill.attention_transfer import AttentionTransfer, AttentionTransferConfig
-from semseg_app.training.distill.cirkd import CIRKD, CIRKDConfig
-from semseg_app.training.distill.cwd import CWD, CWDConfig
-from semseg_app.training.distill.fitnet import FitNet, FitNetConfig
-from semseg_app.training.distill.ifvd import IFVD, IFVDConfig
-from semseg_app.training.distill.kd import KD, KDConfig
-from semseg_app.training.distill.maps import MapName, on_grid, padded_size, take, width
-from semseg_app.training.distill.maskd import MasKD, MasKDConfig
-from semseg_app.training.distill.mgd import MGD, MGDConfig
+from semseg_app.training.contracts import Distiller, MapName, Method, PartConfig
+from semseg_app.training.data.streams import Batch, Pool
+from semseg_app.training.distill import DISTILLERS
+from semseg_app.training.distill.maps import NetworkPair, on_grid, padded_size, select_feature
 from semseg_app.training.distill.presets import PRESETS, Preset
-from semseg_app.training.distill.skd import SKD, SKDConfig
 from semseg_app.training.losses.labeled_loss import LabeledLoss, LabeledLossConfig
 
+if TYPE_CHECKING:
+    from semseg_app.training.recipe import Recipe
 
-class DistillationConfig(LabeledLossConfig):
+
+class DistillationKeys(LabeledLossConfig):
     """Which teacher, and what of it the student follows. A distiller without a section (null) is off."""
 
     name: Literal["distillation"] = "distillation"
     teacher: Path
     """A model folder with the classes of the data, or a Hub id (user/repo@revision), of any architecture."""
     use_unlabeled: bool = False
-    """Follow the teacher on data.unlabeled too. Only IFVD and the queues of CIRKD need labels, and see labeled images
-    alone; so do the tokens of MasKD."""
+    """Follow the teacher on data.unlabeled too. A distiller that needs labels sees the labeled images alone."""
     preset: Preset | None = None
     """Sections to start from; a key that is written beside it counts more."""
-    kd: KDConfig | None = KDConfig()
-    cwd: CWDConfig | None = None
-    skd: SKDConfig | None = None
-    ifvd: IFVDConfig | None = None
-    attention_transfer: AttentionTransferConfig | None = None
-    fitnet: FitNetConfig | None = None
-    mgd: MGDConfig | None = None
-    af_dcd: AfDCDConfig | None = None
-    cirkd: CIRKDConfig | None = None
-    maskd: MasKDConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -65,14 +50,25 @@ class DistillationConfig(LabeledLossConfig):
             filled[name] = section | written if isinstance(written, dict) else written
         return filled
 
+    def sections(self) -> dict[str, PartConfig]:
+        """The distillers that are on, by name."""
+        return {name: section for name in DISTILLERS if (section := getattr(self, name)) is not None}
 
-class Distillation(nn.Module):
-    """See `semseg_app.training.methods` for what the loop asks of a method."""
+    def check(self, recipe: "Recipe") -> None:
+        """Every distiller checks itself."""
+        for section in self.sections().values():
+            section.check(recipe)
 
-    strong_views: tuple[StrongView, ...] = ()
-    monitor = None
 
-    def __init__(self, config: DistillationConfig, network: SegmentationNetwork, labeled: Pool):
+_SECTIONS: dict[str, Any] = {name: (row.config | None, row.default) for name, row in DISTILLERS.items()}
+DistillationConfig = create_model("DistillationConfig", __base__=DistillationKeys, __module__=__name__, **_SECTIONS)
+"""`DistillationKeys` with one section for each distiller of the table."""
+
+
+class Distillation(Method):
+    """One pass of student and teacher over all images; the distillers compare their maps."""
+
+    def __init__(self, config: DistillationKeys, network: SegmentationNetwork, labeled: Pool):
         super().__init__()
         self.config = config
         self.uses_unlabeled = config.use_unlabeled
@@ -108,24 +104,30 @@ class Distillation(nn.Module):
             taught = self.teacher.features(images)
         extent, covers = padded_size(self.network, images), padded_size(self.teacher, images)
         pairs: dict[MapName, tuple[Tensor, Tensor]] = {}
-        for name in {name for distiller in self.distillers.values() for name in distiller.reads}:
-            own = take(features, name)
-            pairs[name] = own, on_grid(take(taught, name), covers, own.shape[2:], extent)
+        for name in {name for distiller in self._each() for name in distiller.reads}:
+            own = select_feature(features, name)
+            grid = (own.shape[2], own.shape[3])
+            pairs[name] = own, on_grid(select_feature(taught, name), covers, grid, extent)
         border = (0, extent[1] - labels.shape[2], 0, extent[0] - labels.shape[1])
         labels = functional.pad(labels, border, value=IGNORE)
-        for distiller in self.distillers.values():
+        for distiller in self._each():
             losses |= distiller(pairs, labels)
         return losses
 
     def clip_gradients(self) -> None:
-        """Af-DCD bounds the gradients of its own modules."""
-        if "af_dcd" in self.distillers:
-            self.distillers["af_dcd"].clip_gradients()
+        """Every distiller bounds its own."""
+        for distiller in self._each():
+            distiller.clip_gradients()
 
     def after_step(self, step: int) -> None:
-        """The tokens of MasKD learn beside the student."""
-        if "maskd" in self.distillers:
-            self.distillers["maskd"].after_step()
+        """What distillers learn beside the student."""
+        for distiller in self._each():
+            distiller.after_step()
+
+    def _each(self) -> Iterator[Distiller]:
+        for distiller in self.distillers.values():
+            assert isinstance(distiller, Distiller)
+            yield distiller
 
     def networks(self) -> dict[str, SegmentationNetwork]:
         """The student; its teacher has a model folder already."""
@@ -137,37 +139,13 @@ class Distillation(nn.Module):
 
 
 def build_distillers(
-    config: DistillationConfig, student: SegmentationNetwork, teacher: SegmentationNetwork
+    config: DistillationKeys, student: SegmentationNetwork, teacher: SegmentationNetwork
 ) -> nn.ModuleDict:
     """The distillers that are on, by the names of their sections, for the maps of these two networks."""
-
-    def widths(section: str, name: MapName) -> tuple[int, int]:
-        key = f"method.{section}.features"
-        return width(student, name, f"{key}: the student's"), width(teacher, name, f"{key}: the teacher's")
-
-    classes = student.spec.num_classes
-    built: dict[str, nn.Module] = {}
-    if config.kd:
-        built["kd"] = KD(config.kd)
-    if config.cwd:
-        built["cwd"] = CWD(config.cwd, *widths("cwd", config.cwd.features))
-    if config.skd:
-        built["skd"] = SKD(config.skd)
-    if config.ifvd:
-        built["ifvd"] = IFVD(config.ifvd, classes)
-    if config.attention_transfer:
-        built["attention_transfer"] = AttentionTransfer(config.attention_transfer)
-    if config.fitnet:
-        built["fitnet"] = FitNet(config.fitnet, *widths("fitnet", config.fitnet.features))
-    if config.mgd:
-        built["mgd"] = MGD(config.mgd, *widths("mgd", config.mgd.features))
-    if config.af_dcd:
-        built["af_dcd"] = AfDCD(config.af_dcd, *widths("af_dcd", config.af_dcd.features))
-    if config.cirkd:
-        built["cirkd"] = CIRKD(config.cirkd, *widths("cirkd", config.cirkd.features), classes)
-    if config.maskd:
-        built["maskd"] = MasKD(config.maskd, classes)
-    for section, distiller in built.items():
-        for name in distiller.reads:
-            widths(section, name)
+    built: dict[str, Distiller] = {}
+    for section, chosen in config.sections().items():
+        pair = NetworkPair(student, teacher, f"method.{section}.features")
+        built[section] = DISTILLERS[section].build(chosen, pair)
+        for name in built[section].reads:
+            pair.widths(name)
     return nn.ModuleDict(built)

@@ -8,9 +8,10 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from semseg_app.models import SegmentationNetwork
+from semseg_app.training.contracts import Method
 from semseg_app.training.data.mixing import Mix, MixBatch, mix
 from semseg_app.training.data.streams import Batch, Pool
 from semseg_app.training.data.strong_augmentation import STRONG_VIEWS, StrongViewName
@@ -28,10 +29,11 @@ class FixMatchConfig(HardLabelConfig):
     mix_probability: float = Field(default=0.5, ge=0, le=1)
 
 
-class FixMatch(nn.Module):
-    """See `semseg_app.training.methods` for what the loop asks of a method."""
+class FixMatch(Method):
+    """The method around one network; see the module for the paper."""
 
     uses_unlabeled = True
+    monitor: PseudoLabelMonitor
 
     def __init__(self, config: FixMatchConfig, network: SegmentationNetwork, labeled: Pool):
         super().__init__()
@@ -59,9 +61,6 @@ class FixMatch(nn.Module):
         loss = self.hard_label_loss(self.network.full_logits(mixed.images), mixed)
         losses["unsupervised"] = self.config.unlabeled_weight(step) * loss
         return {name: value / 2 for name, value in losses.items()}
-
-    def after_step(self, step: int) -> None:
-        """Nothing to update."""
 
     def networks(self) -> dict[str, SegmentationNetwork]:
         """The student is its own teacher."""

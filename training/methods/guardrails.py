@@ -59,13 +59,31 @@ class PseudoLabelMonitor:
         counts = torch.zeros(2 * classes + 1, dtype=torch.int64, device=labels.device)
         counts.scatter_add_(0, kind.flatten(), torch.ones_like(kind).flatten())
         pairs = counts[:-1].view(2, classes)
-        self._counts = pairs if self._counts is None else self._counts + pairs
+        self._counts = pairs if self._counts is None else self._counts.to(pairs.device) + pairs
 
     def take(self) -> Tensor:
         """int64 `[2, C]`: predictions of each class below and above the threshold since the last call."""
         counts = self._counts if self._counts is not None else torch.zeros(2, len(self.classes), dtype=torch.int64)
         self._counts = None
         return counts
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: this process's counts since the last `take`, and how long each limit is passed."""
+        counts = self._counts if self._counts is not None else torch.zeros(2, len(self.classes), dtype=torch.int64)
+        return {
+            "counts": counts,
+            "low": self._low_steps,
+            "collapsed": self._collapsed_steps,
+            "high": self._drifted_steps,
+        }
+
+    def restore(self, state: dict[str, Any], with_counts: bool) -> None:
+        """Go on from `state`, whose counts are the sum over processes: one of them takes them, `with_counts`."""
+        self._counts = None
+        if with_counts:
+            self._counts = state["counts"]
+        self._low_steps, self._collapsed_steps = state["low"], state["collapsed"]
+        self._drifted_steps = state["drifted"]
 
     def judge(self, counts: Tensor, steps: int, step: int) -> tuple[dict[str, Any], list[str]]:
         """What `take` gave, summed over ranks, `steps` after the last call -> (entry for the log, warnings).

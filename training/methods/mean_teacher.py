@@ -9,9 +9,10 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from semseg_app.models import SegmentationNetwork
+from semseg_app.training.contracts import Method
 from semseg_app.training.data.mixing import Mix, MixBatch, mix
 from semseg_app.training.data.streams import Batch, Pool
 from semseg_app.training.data.strong_augmentation import STRONG_VIEWS, StrongViewName
@@ -36,10 +37,11 @@ class MeanTeacherConfig(HardLabelConfig):
     the share of pixels above the threshold (French et al., section 3.2)."""
 
 
-class MeanTeacher(nn.Module):
-    """See `semseg_app.training.methods` for what the loop asks of a method."""
+class MeanTeacher(Method):
+    """The method around one network; see the module for the paper."""
 
     uses_unlabeled = True
+    monitor: PseudoLabelMonitor
 
     def __init__(self, config: MeanTeacherConfig, network: SegmentationNetwork, labeled: Pool):
         super().__init__()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semseg_app.models import SegmentationNetwork
+from semseg_app.training.contracts import Method
 from semseg_app.training.data.streams import Batch, Pool
 from semseg_app.training.data.strong_augmentation import pseudoseg_view
 from semseg_app.training.losses.labeled_loss import LabeledLoss
@@ -46,10 +47,11 @@ class PC2SegConfig(SemiSupervisedConfig):
     """Side of the square that is cut out of strong views, in pixels of the crop; see PseudoSeg."""
 
 
-class PC2Seg(nn.Module):
-    """See `semseg_app.training.methods` for what the loop asks of a method."""
+class PC2Seg(Method):
+    """The method around one network; see the module for the paper."""
 
     uses_unlabeled = True
+    monitor: PseudoLabelMonitor
 
     def __init__(self, config: PC2SegConfig, network: SegmentationNetwork, labeled: Pool):
         super().__init__()
@@ -109,9 +111,6 @@ class PC2Seg(nn.Module):
             positives = positives.detach()
         terms = anchor_losses(anchors, positives, positives, negatives, self.config.temperature)
         return masked_mean(terms, torch.ones_like(valid), valid)
-
-    def after_step(self, step: int) -> None:
-        """Nothing to update."""
 
     def networks(self) -> dict[str, SegmentationNetwork]:
         """The student is its own teacher."""

@@ -16,13 +16,14 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from semseg_app.data.dataset import SegmentationData
 from semseg_app.errors import UserError
 from semseg_app.labels import IGNORE
 from semseg_app.models import SegmentationNetwork
+from semseg_app.training.contracts import Method
 from semseg_app.training.data.streams import Batch, LabeledBatch, Pool
 from semseg_app.training.data.strong_augmentation import pseudoseg_view
 from semseg_app.training.losses.labeled_loss import LabeledLoss
@@ -65,11 +66,16 @@ class PseudoSegConfig(SemiSupervisedConfig):
     cutout_size: int = Field(default=100, ge=0)
     """Side of the square that is cut out of strong views, in pixels of the crop. The paper's 50 is half of it."""
 
+    def image_label_table(self) -> Path | None:
+        """The classes of the unlabeled images, where they are known."""
+        return self.image_labels
 
-class PseudoSeg(nn.Module):
-    """See `semseg_app.training.methods` for what the loop asks of a method."""
+
+class PseudoSeg(Method):
+    """The method around one network; see the module for the paper."""
 
     uses_unlabeled = True
+    monitor: PseudoLabelMonitor
 
     def __init__(self, config: PseudoSegConfig, network: SegmentationNetwork, labeled: Pool):
         super().__init__()
@@ -141,9 +147,6 @@ class PseudoSeg(nn.Module):
         cam = grad_cam(maps[-1], self.classifier.linear.weight, present)
         logits: Tensor = self.attention(hypercolumn(maps), cam, mask_on_grid(pad, self.network.stride, *cam.shape[2:]))
         return logits
-
-    def after_step(self, step: int) -> None:
-        """Nothing to update."""
 
     def networks(self) -> dict[str, SegmentationNetwork]:
         """The decoder alone, as in the paper: classifier and attention are for training only."""

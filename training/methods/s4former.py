@@ -5,16 +5,17 @@ base, UniMatch and AugSeg. Where the paper and its released code differ, the cod
 """
 
 import warnings
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from semseg_app.errors import UserError
 from semseg_app.labels import IGNORE
 from semseg_app.models import SegmentationNetwork
+from semseg_app.training.contracts import Method
 from semseg_app.training.data.mixing import Mix, MixBatch, adaptive_cutmix, certainty, mix
 from semseg_app.training.data.streams import Batch, Pool
 from semseg_app.training.data.strong_augmentation import STRONG_VIEWS
@@ -29,17 +30,10 @@ from semseg_app.training.patch_operators import (
     negative_class_ranking,
     patch_shuffle,
     product_attention_bias,
-    restore_tokens,
 )
 
-__all__ = [
-    "S4Former",
-    "S4FormerConfig",
-    "attention_bias",
-    "negative_class_ranking",
-    "patch_shuffle",
-    "restore_tokens",
-]
+if TYPE_CHECKING:
+    from semseg_app.training.recipe import Recipe
 
 
 class S4FormerConfig(HardLabelConfig):
@@ -77,15 +71,23 @@ class S4FormerConfig(HardLabelConfig):
     ncr_on_pasa: bool = False
     """On the PASA stream too, as the paper's algorithm says and its code does not."""
 
+    def check(self, recipe: "Recipe") -> None:
+        """Blocks of PatchShuffle fill the crop."""
+        block = self.shuffle_block
+        if self.shuffle and any(side % block for side in recipe.view.crop):
+            near = [max(1, round(side / block)) * block for side in recipe.view.crop]
+            raise ValueError(f"view.crop {list(recipe.view.crop)} is not filled by shuffle_block {block}; use {near}")
 
-class S4Former(nn.Module):
-    """See `semseg_app.training.methods` for what the loop asks of a method.
+
+class S4Former(Method):
+    """The method around one network; see the module for the paper.
 
     Memory beside the network's own: with `ncr` the teacher's and the student's logits and their softmax at full
     resolution, about 6 * B * C * H * W floats (0.26 GB for 2 crops of 512 and 21 classes).
     """
 
     uses_unlabeled = True
+    monitor: PseudoLabelMonitor
 
     def __init__(self, config: S4FormerConfig, network: SegmentationNetwork, labeled: Pool):
         super().__init__()
@@ -95,7 +97,7 @@ class S4Former(nn.Module):
         self.teacher = EmaTeacher(network, config.ema) if config.host != "unimatch" else None
         self.labeled_loss = LabeledLoss(config, labeled, network)
         self.hard_label_loss = HardLabelLoss(config, labeled)
-        view = STRONG_VIEWS[{"base": "photometric", "unimatch": "unimatch", "augseg": "augseg"}[config.host]]
+        view = STRONG_VIEWS["photometric" if config.host == "base" else config.host]
         self.strong_views = (view, view) if config.host == "unimatch" else (view,)
         self.monitor = PseudoLabelMonitor(config.guardrails, labeled, config.threshold)
 

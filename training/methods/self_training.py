@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from semseg_app.labels import IGNORE
 from semseg_app.models import SegmentationNetwork
-from semseg_app.training.data.streams import Batch, LabeledBatch, Pool, StrongView
+from semseg_app.training.contracts import Method
+from semseg_app.training.data.streams import Batch, LabeledBatch, Pool
 from semseg_app.training.losses.labeled_loss import LabeledLoss, LabeledLossConfig
 
 
@@ -25,13 +26,15 @@ class SelfTrainingConfig(LabeledLossConfig):
     pseudo_labels: Path
     """A folder of `semseg data pseudo-label` with a mask for every image of data.unlabeled; the loop reads them."""
 
+    def pseudo_label_folder(self) -> Path:
+        """Where unlabeled images get their labels from."""
+        return self.pseudo_labels
 
-class SelfTraining(nn.Module):
-    """See `semseg_app.training.methods` for what the loop asks of a method."""
+
+class SelfTraining(Method):
+    """The method around one network; see the module for the paper."""
 
     uses_unlabeled = True
-    strong_views: tuple[StrongView, ...] = ()
-    monitor = None
 
     def __init__(self, config: SelfTrainingConfig, network: SegmentationNetwork, labeled: Pool):
         super().__init__()
@@ -51,9 +54,6 @@ class SelfTraining(nn.Module):
         pseudo = self.labeled_loss(self.network, rest, taught)
         losses |= {f"pseudo_{name}": value for name, value in pseudo.items()}
         return {name: value / 2 for name, value in losses.items()}
-
-    def after_step(self, step: int) -> None:
-        """Nothing to update."""
 
     def networks(self) -> dict[str, SegmentationNetwork]:
         """The student; its teacher has a model folder already."""

@@ -2,10 +2,11 @@
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from semseg_app.models import SegmentationNetwork
-from semseg_app.training.data.streams import Batch, Pool, StrongView
+from semseg_app.training.contracts import Method
+from semseg_app.training.data.streams import Batch, Pool
 from semseg_app.training.losses.labeled_loss import LabeledLoss, LabeledLossConfig
 
 
@@ -15,12 +16,8 @@ class SupervisedConfig(LabeledLossConfig):
     name: Literal["supervised"] = "supervised"
 
 
-class Supervised(nn.Module):
-    """See `semseg_app.training.methods` for what the loop asks of a method."""
-
-    uses_unlabeled = False
-    strong_views: tuple[StrongView, ...] = ()
-    monitor = None
+class Supervised(Method):
+    """The method around one network; see the module for the paper."""
 
     def __init__(self, config: SupervisedConfig, network: SegmentationNetwork, labeled: Pool):
         super().__init__()
@@ -31,9 +28,6 @@ class Supervised(nn.Module):
         """Named losses; the loop backs up their sum."""
         features = self.network.features(batch.labeled.images)
         return self.labeled_loss(self.network, features, batch.labeled)
-
-    def after_step(self, step: int) -> None:
-        """Nothing to update."""
 
     def networks(self) -> dict[str, SegmentationNetwork]:
         """What is evaluated and saved; the first is what the method delivers."""

@@ -9,10 +9,11 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from semseg_app.models import Features, SegmentationNetwork
+from semseg_app.training.contracts import Method
 from semseg_app.training.data.mixing import MixBatch, partners, paste, unimatch_boxes
 from semseg_app.training.data.streams import Batch, Pool, UnlabeledBatch
 from semseg_app.training.data.strong_augmentation import unimatch_view
@@ -31,10 +32,11 @@ class UniMatchConfig(HardLabelConfig):
     """Share of the channels that the feature stream loses, at every encoder stage."""
 
 
-class UniMatch(nn.Module):
-    """See `semseg_app.training.methods` for what the loop asks of a method."""
+class UniMatch(Method):
+    """The method around one network; see the module for the paper."""
 
     uses_unlabeled = True
+    monitor: PseudoLabelMonitor
     strong_views = (unimatch_view, unimatch_view)
 
     def __init__(self, config: UniMatchConfig, network: SegmentationNetwork, labeled: Pool):
@@ -69,9 +71,6 @@ class UniMatch(nn.Module):
         losses["feature"] = weight / 2 * feature
         return {name: value / 2 for name, value in losses.items()}
 
-    def after_step(self, step: int) -> None:
-        """Nothing to update."""
-
     def networks(self) -> dict[str, SegmentationNetwork]:
         """The student is its own teacher."""
         return {"student": self.network}
@@ -92,6 +91,7 @@ def mixed_views(unlabeled: UnlabeledBatch, pseudo: PseudoLabels, probability: fl
     views = []
     for images, cut in zip(unlabeled.strong, unlabeled.cut, strict=True):
         own = MixBatch(images, pseudo.labels, pseudo.confidence, unlabeled.pad, cut)
-        boxes = unimatch_boxes(*own.labels.shape, torch.default_generator, probability)
+        batch, height, width = own.labels.shape
+        boxes = unimatch_boxes(batch, height, width, torch.default_generator, probability)
         views.append(paste(own, partners(own), boxes))
     return views

@@ -8,9 +8,10 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from semseg_app.models import SegmentationNetwork
+from semseg_app.training.contracts import Method
 from semseg_app.training.data.streams import Batch, Pool
 from semseg_app.training.data.strong_augmentation import unimatch_view
 from semseg_app.training.losses.labeled_loss import LabeledLoss
@@ -37,10 +38,11 @@ class UniMatchV2Config(HardLabelConfig):
     """Share of the images, drawn anew every step, whose channels are not dropped."""
 
 
-class UniMatchV2(nn.Module):
-    """See `semseg_app.training.methods` for what the loop asks of a method."""
+class UniMatchV2(Method):
+    """The method around one network; see the module for the paper."""
 
     uses_unlabeled = True
+    monitor: PseudoLabelMonitor
     strong_views = (unimatch_view, unimatch_view)
 
     def __init__(self, config: UniMatchV2Config, network: SegmentationNetwork, labeled: Pool):

@@ -1,11 +1,12 @@
 """Exact resume: everything that a run carries from one step to the next, in one file, written whole or not at all.
 
-Data order, augmentation and dropout are functions of (seed, step) (randomness.py), and the learning rate is a function
-of the step, so neither samplers nor generators nor schedulers are here. The last two files are kept: should the newest
-be damaged, the one before it serves.
+Data order, augmentation and dropout are functions of (seed, step) (training/data/randomness.py), and the learning rate
+is a function of the step, so neither samplers nor generators nor schedulers are here. The last two files are kept:
+should the newest be damaged, the one before it serves.
 """
 
-import pickle
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,36 @@ KEPT = 2
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
-    """Write `folder/step-<step>.pt`; `step` is the next one to run. Older files beyond the last two go."""
+    """Write `folder/step-<step>.pt`; `step` is the next one to run. Older files beyond the last two are deleted."""
     with atomic_file(folder / f"step-{step:07d}.pt") as part:
         torch.save(state | {"step": step}, part)
     for old in sorted(folder.glob("step-*.pt"))[:-KEPT]:
         old.unlink()
 
 
-def load_checkpoint(folder: Path, report: Any = print) -> dict[str, Any] | None:
-    """The newest readable checkpoint, on the CPU; None when there is none. `report` takes a line for a damaged one."""
+def load_checkpoint(folder: Path, report: Callable[[str], None] = print) -> dict[str, Any] | None:
+    """The newest sound checkpoint, on the CPU; None in a folder without any.
+
+    `report` takes a line for every damaged one. UserError where all are damaged.
+    """
     files = sorted(folder.glob("step-*.pt"), reverse=True)
     for path in files:
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError) as error:
-            report(f"{path}: damaged ({str(error).splitlines()[0]}); trying the one before it")
-        else:
-            return state
+            return _read(path)
+        except Exception as error:  # damage shows in as many ways as there are bytes
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            report(f"{path}: damaged ({reason}); trying the one before it")
     if files:
         raise UserError(f"{folder}: no readable checkpoint; delete the run folder or choose another output=")
     return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    # torch.load does not look at the checksums that torch.save wrote.
+    with zipfile.ZipFile(path) as archive:
+        if (wrong := archive.testzip()) is not None:
+            raise ValueError(f"the checksum of {wrong} is wrong")
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if "step" not in state:
+        raise ValueError("it is no checkpoint")
+    return state

@@ -19,11 +19,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 import semseg_app
+from semseg_app.artifact import WEIGHTS, ModelConfig
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_file, atomic_symlink, remove_folder
+from semseg_app.models import SegmentationNetwork, save_network
 from semseg_app.training.recipe import Recipe
 
 # What may change between an interrupted run and its continuation without changing a number.
@@ -71,6 +76,14 @@ class RunFolder:
         with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
+    def evaluations(self) -> list[dict[str, Any]]:
+        """What log.jsonl has of evaluations, oldest first: `{"step": ..., "evaluation": {role: scores}}`."""
+        log = self.path / "log.jsonl"
+        if not log.is_file():
+            return []
+        entries = (json.loads(line) for line in log.read_text(encoding="utf-8").splitlines())
+        return [entry for entry in entries if "evaluation" in entry]
+
     def step_seconds(self, batch_size: int) -> float:
         """What a step took, by the log: the median, so neither a start nor another program on the machine moves it."""
         lines = (json.loads(line) for line in (self.path / "log.jsonl").read_text(encoding="utf-8").splitlines())
@@ -78,15 +91,29 @@ class RunFolder:
             batch_size / max(line["images_per_second"], 0.01) for line in lines if "images_per_second" in line
         )
 
+    def save_model(self, name: str, network: SegmentationNetwork, config: ModelConfig) -> Path:
+        """Write a model folder, or keep the one that is there when it holds these weights.
+
+        It is there when a run is resumed between its checkpoint and the log line of its evaluation; links to it stay
+        sound all the while.
+        """
+        model = self.models / name
+        if model.exists():
+            if _holds(model, network):
+                return model
+            remove_folder(model)  # of an older run
+        save_network(model, network, config)
+        return model
+
     def link(self, name: str, model: Path) -> None:
-        """Let `name` ("best") point to a model folder, then delete the folders that no link points to."""
+        """Let `name` ("best") point to a model folder."""
         atomic_symlink(self.path / name, str(model.relative_to(self.path)))
 
     def prune(self) -> None:
         """Delete model folders that no link points to."""
-        wanted = {link.resolve() for link in self.path.iterdir() if link.is_symlink()}
+        linked = {link.resolve() for link in self.path.iterdir() if link.is_symlink()}
         for model in self.models.iterdir():
-            if model.is_dir() and not model.name.startswith(".") and model.resolve() not in wanted:
+            if model.is_dir() and not model.name.startswith(".") and model.resolve() not in linked:
                 remove_folder(model)
 
     def write_report(self, report: dict[str, Any]) -> None:
@@ -111,6 +138,18 @@ def refuse_changed_recipe(before: dict[str, Any], now: dict[str, Any]) -> None:
             )
 
 
+def refuse_changed_data(before: dict[str, Any], now: dict[str, Any], root: Path) -> None:
+    """UserError when a resumed run would read other images or masks than it began with; both are fingerprints."""
+    for name in sorted({*before, *now}):
+        was, is_now = before.get(name), now.get(name)
+        if was != is_now:
+            images = f"{(was or {}).get('images', 0)} images then, {(is_now or {}).get('images', 0)} now"
+            raise UserError(
+                f"--resume: the {name} images or masks of {root} have changed since the run began ({images}); put them "
+                "back, or start a new run with another output="
+            )
+
+
 def provenance(
     packages: Sequence[str] = ("torch", "torchvision", "timm", "segmentation_models_pytorch"),
 ) -> dict[str, Any]:
@@ -129,6 +168,15 @@ def provenance(
         "argv": sys.argv,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _holds(model: Path, network: SegmentationNetwork) -> bool:
+    try:
+        saved = load_file(model / WEIGHTS)
+    except (OSError, SafetensorError):
+        return False
+    state = network.state_dict()
+    return all(name in state and torch.equal(tensor, state[name].cpu()) for name, tensor in saved.items())
 
 
 def _step(line: str) -> int:

@@ -3,33 +3,30 @@
 import hashlib
 from typing import Any
 
-from torch import nn
-
 from semseg_app.artifact import WEIGHTS
 from semseg_app.artifact.licenses import encoder_weights
 from semseg_app.artifact.lineage import Lineage, inherit
 from semseg_app.data.pseudo_label_folder import read_manifest
-from semseg_app.models import SegmentationNetwork
+from semseg_app.training.contracts import Method
 from semseg_app.training.recipe import Recipe
 
 
-def ancestry(recipe: Recipe, network: SegmentationNetwork, method: nn.Module) -> dict[str, Any]:
+def training_lineage(recipe: Recipe, method: Method) -> dict[str, Any]:
     """Lineage as JSON, for the provenance of every model that this run saves.
 
     Args:
         recipe: for its license and the name of the pretrained weights.
-        network: whether its encoder really got them.
         method: its `teacher_folder`, where it has one; pseudo labels carry their own lineage.
     """
     found = Lineage(license=recipe.license)
-    if recipe.model.pretrained and getattr(network.encoder, "pretrained", False):
+    if recipe.model.pretrained:
         found = found.model_copy(update={"weights": [encoder_weights(recipe.model.encoder, recipe.model.pretrained)]})
-    folder = getattr(method, "teacher_folder", None)
+    folder = method.teacher_folder
     if folder is not None:
         with (folder / WEIGHTS).open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         found = _joined(found, inherit(folder, sha256, "distillation"))
-    labels = getattr(recipe.method, "pseudo_labels", None)
+    labels = recipe.method.pseudo_label_folder()
     if labels is not None and (written := read_manifest(labels).lineage) is not None:
         found = _joined(found, written)
     return found.model_dump(mode="json")

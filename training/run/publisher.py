@@ -99,8 +99,8 @@ class Publisher:
         title = f"{self._name}: {role}, step {int(step)}, val mIoU {int(score) / 100:.2f} %"
         command = [sys.executable, "-m", "semseg_app.cli", "push", str(model), self._repo, "--weights-only"]
         command += ["--message", title, "--tag", f"{self._name}-{role}-{step}"]
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        with subprocess.Popen(command, text=True, **pipes) as self._process:
+        nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
+        with subprocess.Popen(command, text=True, stdin=nothing, stdout=nothing, stderr=pipe) as self._process:
             try:
                 _, said = self._process.communicate(timeout=ONE_PUSH)
             finally:

@@ -131,7 +131,7 @@ def test_losses_are_named_and_finite_and_the_roles_are_saved(case, tiny_dataset,
 
 @pytest.mark.parametrize("case", CASES)
 def test_interrupted_is_uninterrupted(case, tiny_dataset, whole_runs, tmp_path, monkeypatch):
-    method = METHODS[CASES[case][0]["name"]]
+    method = METHODS[CASES[case][0]["name"]].method
     after_step = method.after_step
 
     def die(self, step: int) -> None:
