@@ -74,7 +74,7 @@ class PseudoLabelMonitor:
             "counts": counts,
             "low": self._low_steps,
             "collapsed": self._collapsed_steps,
-            "high": self._drifted_steps,
+            "drifted": self._drifted_steps,
         }
 
     def restore(self, state: dict[str, Any], with_counts: bool) -> None:
