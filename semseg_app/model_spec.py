@@ -4,10 +4,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Architecture = Literal[
-    "deeplabv3", "deeplabv3plus", "pspnet", "upernet", "segformer", "unet", "setr", "dpt", "hrnet", "ocr", "pidnet"
-]
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -17,7 +13,8 @@ class NetworkChoice(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    architecture: Architecture = "deeplabv3plus"
+    architecture: str = "deeplabv3plus"
+    """A row of semseg_app/models/registry.py."""
     encoder: str = "resnet18"
     """A segmentation_models_pytorch encoder, or any timm model as "tu-<name>". setr and dpt take plain vision
     transformers (ViT, DeiT, DINOv2) of timm, pidnet its own pidnet_s and pidnet_m, the others everything else."""

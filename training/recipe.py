@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from semseg_app import machine
 from semseg_app.data.dataset import read_yaml
 from semseg_app.errors import UserError, did_you_mean, explain
 from semseg_app.model_spec import NetworkChoice
+from semseg_app.models.registry import ARCHITECTURES, architecture
 from semseg_app.training.data.weak_augmentation import WeakView
 from semseg_app.training.methods import METHODS, MethodConfig
 
@@ -54,13 +55,24 @@ class DataSection(Section):
         return workers, False if workers else self.cache
 
 
+def _architectures(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(ARCHITECTURES)
+
+
 class ModelSection(NetworkChoice):
     """Which network."""
 
+    architecture: str = Field(default="deeplabv3plus", json_schema_extra=_architectures)
     pretrained: str | None = "imagenet"
     """Encoder weights from the Hub; null = random. Weights that cannot be had are an error."""
     auxiliary: tuple[int, ...] = ()
     """Encoder stages with an auxiliary head while training, e.g. [-2]."""
+
+    @field_validator("architecture")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        architecture(name)
+        return name
 
 
 class OptimizerSection(Section):

@@ -10,9 +10,6 @@ from torch.nn import functional
 
 from semseg_app.model_spec import ModelSpec
 from semseg_app.models.mix_transformer import biased_maps
-from semseg_app.models.ocr import OCRDecoder
-from semseg_app.models.pidnet import PIDNetDecoder
-from semseg_app.models.upernet import UPerNetDecoder
 from semseg_app.models.vision_transformer import VisionTransformerEncoder
 
 
@@ -49,6 +46,20 @@ class Features(NamedTuple):
         return parts[0], parts[1]
 
 
+class Decoded(NamedTuple):
+    """What a decoder makes of the encoder's maps, with what training reads beside it; see `Features`."""
+
+    decoder: Tensor
+    auxiliary: Sequence[Tensor] = ()
+    boundary: Tensor | None = None
+    pyramid: Sequence[Tensor] = ()
+
+
+def plain_features(decoder: nn.Module, maps: list[Tensor]) -> Decoded:
+    """`Decoded` of a decoder that has nothing but its map."""
+    return Decoded(decoder(maps))
+
+
 class AuxiliaryHead(nn.Sequential):
     """FCN head on an encoder stage for a second, training-only loss (PSPNet, section 3.3)."""
 
@@ -74,6 +85,7 @@ class SegmentationNetwork(nn.Module):
         stride: sides of the images are padded to a multiple of it.
         auxiliary_stages: indices into `Features.stages` that get an auxiliary head.
         auxiliary_head: (channels of the stage, classes) -> such a head.
+        decoded: (decoder, maps) -> its map with what training reads beside it.
     """
 
     mean: Tensor
@@ -89,8 +101,10 @@ class SegmentationNetwork(nn.Module):
         stage_channels: list[int],
         auxiliary_stages: tuple[int, ...] = (),
         auxiliary_head: Callable[[int, int], nn.Module] = AuxiliaryHead,
+        decoded: Callable[[nn.Module, list[Tensor]], Decoded] = plain_features,
     ):
         super().__init__()
+        self._decoded = decoded
         self.spec = spec
         self.stride = stride
         self.stage_channels = stage_channels
@@ -121,18 +135,11 @@ class SegmentationNetwork(nn.Module):
     def decode(self, maps: list[Tensor]) -> Features:
         """The second half of `features`: what `encode` gave, as it is or changed on the way."""
         stages = [stage for stage in maps[1:] if stage.shape[1] > 0]  # transformers carry an empty map at stride 2
-        own_logits: list[Tensor] = []
-        pyramid: list[Tensor] = []
-        boundary = None
-        if isinstance(self.decoder, OCRDecoder | PIDNetDecoder):
-            decoded, own_logits, boundary = self.decoder.supervised(maps)
-        elif isinstance(self.decoder, UPerNetDecoder):
-            pyramid = self.decoder.pyramid(maps)
-            decoded = self.decoder.fuse(pyramid)
-        else:
-            decoded = self.decoder(maps)
-        auxiliary = [head(stages[index]) for index, head in zip(self.auxiliary_stages, self.auxiliary, strict=True)]
-        return Features(stages, decoded, self.classifier(decoded), own_logits + auxiliary, boundary, pyramid)
+        decoded = self._decoded(self.decoder, maps)
+        heads = [head(stages[index]) for index, head in zip(self.auxiliary_stages, self.auxiliary, strict=True)]
+        logits = self.classifier(decoded.decoder)
+        auxiliary = [*decoded.auxiliary, *heads]
+        return Features(stages, decoded.decoder, logits, auxiliary, decoded.boundary, decoded.pyramid)
 
     def full_logits(self, images: Tensor) -> Tensor:
         """`[B, 3, H, W]` -> `[B, num_classes, H, W]`."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from semseg_app.models.hrnet import BRANCHES, concatenate_branches
+from semseg_app.models.network import Decoded
 
 
 def region_representations(pixels: Tensor, region_logits: Tensor) -> Tensor:
@@ -68,8 +69,8 @@ class OCRDecoder(nn.Module):
     def forward(self, maps: list[Tensor]) -> Tensor:
         return self.supervised(maps)[0]
 
-    def supervised(self, maps: list[Tensor]) -> tuple[Tensor, list[Tensor], Tensor | None]:
-        """What `forward` gives, the logits of the regions as the only auxiliary ones, and no boundary."""
+    def supervised(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, and the logits of the regions."""
         if self.parallel_branches:
             coarse = deep = concatenate_branches(maps)
         else:
@@ -77,7 +78,13 @@ class OCRDecoder(nn.Module):
         region_logits = self.regions(coarse)
         pixels = self.pixels(deep)
         context = self.attention(pixels, region_representations(pixels, region_logits))
-        return self.fuse(torch.cat([context, pixels], dim=1)), [region_logits], None
+        return self.fuse(torch.cat([context, pixels], dim=1)), region_logits
+
+
+def ocr_features(decoder: OCRDecoder, maps: list[Tensor]) -> Decoded:
+    """The logits of the regions are auxiliary ones."""
+    decoded, region_logits = decoder.supervised(maps)
+    return Decoded(decoded, [region_logits])
 
 
 def _convolution(in_channels: int, channels: int, kernel_size: int = 1) -> nn.Sequential:

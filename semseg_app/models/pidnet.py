@@ -11,6 +11,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional
 
+from semseg_app.models.network import Decoded
 from semseg_app.models.pidnet_blocks import (
     LightBoundaryAttentionGuidedFusion,
     ParallelAggregationPyramidPooling,
@@ -106,13 +107,13 @@ class PIDNetDecoder(nn.Module):
     def forward(self, maps: list[Tensor]) -> Tensor:
         return self.head(self.branches(maps).fused)
 
-    def supervised(self, maps: list[Tensor]) -> tuple[Tensor, list[Tensor], Tensor | None]:
+    def supervised(self, maps: list[Tensor]) -> Decoded:
         """What `forward` gives, auxiliary logits of P, and logits `[B, 1, h, w]` of D: does a boundary pass here?"""
         fused, detail, boundary = self.branches(maps)
         decoded = self.head(fused)
         if self.auxiliary is None:
-            return decoded, [], None
-        return decoded, [self.auxiliary["detail"](detail)], self.auxiliary["boundary"](boundary)
+            return Decoded(decoded)
+        return Decoded(decoded, [self.auxiliary["detail"](detail)], self.auxiliary["boundary"](boundary))
 
     def branches(self, maps: list[Tensor]) -> Branches:
         at_8, at_16, at_32, at_64 = maps[-4:]
@@ -126,6 +127,11 @@ class PIDNetDecoder(nn.Module):
         context = resize(self.pyramid(at_64), at_8)
         fused = self.fusion(detail, context, self.boundary_64(functional.relu(boundary)))
         return Branches(fused, first_detail, boundary)
+
+
+def pidnet_features(decoder: PIDNetDecoder, maps: list[Tensor]) -> Decoded:
+    """With the logits of the heads for training, where it has them."""
+    return decoder.supervised(maps)
 
 
 def _head(in_channels: int, channels: int, outputs: int) -> nn.Sequential:

@@ -13,6 +13,7 @@ from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder 
 from torch import Tensor, nn
 from torch.nn import functional
 
+from semseg_app.models.network import Decoded
 from semseg_app.models.pyramid_pooling import POOL_SIZES, PyramidPooling
 
 PYRAMID_LEVELS = 4
@@ -53,3 +54,9 @@ class UPerNetDecoder(nn.Module):
         resized = [functional.interpolate(one, size=size, mode="bilinear", align_corners=False) for one in coarser]
         fused: Tensor = self.fusion_block(torch.cat([finest, *resized], dim=1))
         return fused
+
+
+def upernet_features(decoder: UPerNetDecoder, maps: list[Tensor]) -> Decoded:
+    """With the feature pyramid."""
+    pyramid = decoder.pyramid(maps)
+    return Decoded(decoder.fuse(pyramid), pyramid=pyramid)

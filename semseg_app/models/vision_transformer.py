@@ -22,14 +22,6 @@ class Readout(NamedTuple):
     """Whether the transformer's own final norm is put on every map."""
 
 
-READOUTS = {
-    # SETR's heads begin with a norm of their own, so they get the bare residual stream.
-    "setr": Readout((4, 7, 9, 11), normalize=False),
-    # DINOv2's `get_intermediate_layers`, which UniMatch V2 calls, puts the final norm on every layer.
-    "dpt": Readout((2, 5, 8, 11), normalize=True),
-}
-
-
 class VisionTransformerEncoder(nn.Module):
     """Image -> list of maps, the image itself first, the others `[B, D, H / patch, W / patch]`.
 

@@ -5,7 +5,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import onnx
@@ -18,7 +17,6 @@ from semseg_app import artifact, models
 from semseg_app.errors import UserError
 from semseg_app.export import onnx as export_module
 from semseg_app.export.onnx import export_onnx
-from semseg_app.model_spec import Architecture
 
 SIZES = ((127, 131), (40, 200), (192, 96))
 """Height and width; the exporter saw 576x640."""
@@ -29,7 +27,7 @@ QUICK = ("deeplabv3plus", "upernet", "segformer", "setr")
 """One of a kind; the rest take minutes (-m slow)."""
 NETWORKS = [
     name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
-    for name in (*get_args(Architecture), "upernet/tu-swin_test")
+    for name in (*ARCHITECTURES, "upernet/tu-swin_test")
 ]
 
 

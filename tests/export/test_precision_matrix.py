@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import onnx_ir
@@ -15,7 +14,7 @@ from semseg_app.export.graph import layer_precisions
 from semseg_app.export.int8 import Calibration, export_int8
 from semseg_app.export.verification_set import generated_photos, resized
 from semseg_app.inference.engines.base import GRAPHS
-from semseg_app.model_spec import Architecture
+from semseg_app.models.registry import ARCHITECTURES
 
 SIZES = ((127, 131), (96, 160), (64, 64), (130, 75), (48, 200))
 BATCH_SIZES = (1, 2)
@@ -26,7 +25,7 @@ of those pixels that must have the same class."""
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", params=[*get_args(Architecture), "upernet/tu-swin_test"])
+@pytest.fixture(scope="module", params=[*ARCHITECTURES, "upernet/tu-swin_test"])
 def folder(
     request: pytest.FixtureRequest, exported: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:

@@ -5,7 +5,6 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import onnx
@@ -47,7 +46,7 @@ from semseg_app.export.verify import record, verify
 from semseg_app.inference.engines.base import GRAPHS, Prediction
 from semseg_app.inference.engines.open import open_engine
 from semseg_app.inference.engines.plans import Profile, Shape, read_plan
-from semseg_app.model_spec import Architecture
+from semseg_app.models.registry import ARCHITECTURES
 
 app = typer.Typer()
 app.command()(export)
@@ -381,7 +380,7 @@ def test_command_says_what_it_needs_before_it_exports(exported: Callable[[str], 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-@pytest.mark.parametrize("architecture", get_args(Architecture))
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_compiles_with_three_buckets(
     exported: Callable[[str], Path], tmp_path: Path, architecture: str, precision: str
 ) -> None:

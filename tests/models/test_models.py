@@ -16,6 +16,7 @@ from semseg_app.errors import UserError
 from semseg_app.labels import LabelSpace
 from semseg_app.models import ModelSpec, build, load, save_network
 from semseg_app.models.pyramid_pooling import adaptive_average_pool
+from semseg_app.models.registry import ARCHITECTURES
 
 CLASSES = 5
 NETWORKS = {
@@ -40,6 +41,10 @@ NETWORKS = {
     # A register token, no class token, scaled layers.
     "dpt-registers": ModelSpec(architecture="dpt", encoder="tu-test_vit2", num_classes=CLASSES, decoder_channels=32),
 }
+
+
+def test_every_architecture_is_tested():
+    assert {spec.architecture for spec in NETWORKS.values()} == ARCHITECTURES.keys()
 
 
 @pytest.fixture(params=NETWORKS, scope="module")

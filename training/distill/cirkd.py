@@ -135,7 +135,7 @@ class CIRKD(Distiller):
         view = torch.arange(self.config.pixels_per_image, device=labels.device)
         position = (shuffled.start.unsqueeze(2) + view).clamp(max=pixels.shape[1] - 1).flatten(1)  # [B, C * views]
         image = torch.arange(len(pixels), device=labels.device).unsqueeze(1)
-        drawn = pixels[image, shuffled.order.gather(1, position)].unflatten(1, (self.num_classes, -1))
+        drawn = pixels[image, shuffled.order.gather(1, position)].reshape(len(pixels), self.num_classes, len(view), -1)
         classes = torch.arange(self.num_classes, device=labels.device)
         member = (labels.flatten(1).unsqueeze(1) == classes.unsqueeze(1)).to(pixels.dtype)  # [B, C, HW]
         means = functional.normalize(member @ pixels, dim=2).unsqueeze(2)

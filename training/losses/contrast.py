@@ -5,6 +5,7 @@ projection head into one common space; pixels are drawn evenly from every (image
 their scale and with the deep scales. Heads and losses are for training only.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -15,19 +16,10 @@ from torch.nn import functional
 from semseg_app.errors import UserError
 from semseg_app.labels import IGNORE
 from semseg_app.models import Features, SegmentationNetwork
-from semseg_app.models.encoders import is_hrnet
-from semseg_app.models.upernet import PYRAMID_LEVELS, UPerNetDecoder
+from semseg_app.models.registry import ALL_SCALES, ARCHITECTURES
 from semseg_app.training.losses.class_sampling import Anchors, resize_labels, sample_anchors
 from semseg_app.training.losses.info_nce import class_contrast
 from semseg_app.training.losses.pseudo_label import at_least_float32
-
-DILATED = (-4, -2, -1)
-"""Where it is attached, as indices into `Features.stages`: dilated encoders at strides 4, 8, 8."""
-FIRST_AND_LAST = (-4, -1)
-"""OCRNet over a dilated encoder."""
-ALL_SCALES = (-4, -3, -2, -1)
-"""Everywhere else, strides 4, 8, 16, 32: HRNet's four branches before their fusion, C2 to C5 of UPerNet or its feature
-pyramid, the stages of a SegFormer."""
 
 
 class ContrastConfig(BaseModel):
@@ -89,9 +81,10 @@ class ContrastAddOn(nn.Module):
         self.config = config
         widths = network.stage_channels
         if config.attach == "fpn":
-            if not isinstance(network.decoder, UPerNetDecoder):
+            levels = ARCHITECTURES[network.spec.architecture].pyramid_levels
+            if not levels:
                 raise UserError(f"method.contrast.attach: {network.spec.architecture} has no fpn; use encoder")
-            widths = [network.decoder_channels] * PYRAMID_LEVELS
+            widths = [network.decoder_channels] * levels
         self.stages = config.stages or own_stages(config, network)
         for stage in self.stages:
             if not -len(widths) <= stage < len(widths):
@@ -196,11 +189,8 @@ def _gather(feature: Tensor, anchors: Anchors) -> Tensor:
     return at_least_float32(feature[anchors.image, :, anchors.pixel // width, anchors.pixel % width])
 
 
-def own_stages(config: ContrastConfig, network: SegmentationNetwork) -> tuple[int, ...]:
+def own_stages(config: ContrastConfig, network: SegmentationNetwork) -> Sequence[int]:
     """Where the paper attaches to this architecture."""
-    spec = network.spec
-    if config.attach == "encoder" and spec.architecture in ("deeplabv3", "pspnet"):
-        return DILATED
-    if config.attach == "encoder" and spec.architecture == "ocr" and not is_hrnet(spec.encoder):
-        return FIRST_AND_LAST
-    return ALL_SCALES
+    if config.attach == "fpn":
+        return ALL_SCALES
+    return ARCHITECTURES[network.spec.architecture].contrast_stages(network.spec.encoder)
