@@ -1,9 +1,18 @@
-"""The gate: how far an exported file may be from the trained network, and the reasons that it is refused for."""
+"""The gate: acceptance limits on how far an exported file may be from the trained network, and why one is refused."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from semseg_app.export.quality import Quality
+from rich.console import Console
+from rich.progress import track
+
+from semseg_app.errors import UserError
+from semseg_app.export.verification_set import VerificationSet, bounded, resized
+from semseg_app.inference.engines.base import Engine
+from semseg_app.metrics.scores import Scorer
+
+SCORES = ("miou", "boundary_iou", "calibration_error")
+"""The metrics that the gate limits, rows of metrics/scores.py."""
 
 
 class Gate(NamedTuple):
@@ -43,16 +52,32 @@ def reasons_of_row(row: Mapping[str, Any], gate: Gate) -> list[str]:
     return []
 
 
-def reasons_of_quality(trained: Quality, exported: Quality, gate: Gate) -> list[str]:
+def score(engine: Engine, photos: VerificationSet) -> dict[str, float]:
+    """Each of `SCORES`, of 1: every sample segmented whole and compared with its label. Progress goes to stderr."""
+    scorer = Scorer(photos.data.num_classes, SCORES)
+    console = Console(stderr=True)
+    title = f"{engine.kind} {engine.precision}"
+    for sample in track(photos.samples, title, console=console, transient=True, disable=not console.is_terminal):
+        photo, label = photos.data.read_pair(sample)
+        size = bounded(photo)
+        (classes,), (confidence,) = engine.infer(resized(photo, size)[None])
+        scorer.add(classes, resized(label, size), confidence)
+    scores = scorer.result()
+    if not scores.pixels:
+        raise UserError(f"{photos.data.root}: every label pixel of {photos.split} is ignored; run `semseg check`")
+    return scores.values
+
+
+def reasons_of_scores(trained: Mapping[str, float], exported: Mapping[str, float], gate: Gate) -> list[str]:
     """What scores on labeled photos are refused for."""
     reasons = []
-    miou = exported.miou - trained.miou
+    miou = exported["miou"] - trained["miou"]
     if not -gate.miou_fall <= miou <= gate.miou_rise:
         reasons.append(f"mIoU changes by {100 * miou:+.2f} points")
-    boundary_iou = exported.boundary_iou - trained.boundary_iou
+    boundary_iou = exported["boundary_iou"] - trained["boundary_iou"]
     if boundary_iou < -gate.boundary_iou_fall:
         reasons.append(f"boundary IoU changes by {100 * boundary_iou:+.2f} points")
-    calibration_error = exported.calibration_error - trained.calibration_error
+    calibration_error = exported["calibration_error"] - trained["calibration_error"]
     if calibration_error > gate.calibration_error_rise:
         reasons.append(f"calibration error changes by {100 * calibration_error:+.2f} points")
     return reasons

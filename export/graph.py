@@ -57,7 +57,7 @@ def name_layers(graph: onnx_ir.Graph) -> None:
     """
     taken: Counter[str] = Counter()
     for node in layers(graph):
-        weight = next((value.name for value in node.inputs if _is_weight(value)), None) or ""
+        weight = next((str(value.name) for value in node.inputs if value is not None and _is_weight(value)), "")
         scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
         # A convolution that took in its batch norm bears the norm's scope, but its own weight's name. The weight of a
         # product is transposed and has lost its name; there the scope is right.

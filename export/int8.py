@@ -118,7 +118,7 @@ def quantize(model: onnx_ir.Model, ranges: TensorsData, float_layers: Collection
         extra_options={"OpTypesToExcludeOutputQuantization": list(FLOAT_RESULT), "MatMulConstBOnly": True},
     )
     quantizer.quantize_model()
-    quantized = onnx_ir.from_proto(quantizer.model.model)
+    quantized: onnx_ir.Model = onnx_ir.from_proto(quantizer.model.model)
     TopologicalSortPass()(quantized)
     quantized.metadata_props.pop("onnx.infer", None)  # the library's note to itself
     return quantized

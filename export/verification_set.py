@@ -19,7 +19,7 @@ LONGEST_CALIBRATION_SIDE = 1024
 T = TypeVar("T")
 
 
-class Evidence(NamedTuple):
+class VerificationSet(NamedTuple):
     """Labeled samples to compare on."""
 
     data: SegmentationData
@@ -27,7 +27,7 @@ class Evidence(NamedTuple):
     samples: list[Sample]
 
 
-def gather_evidence(labels: LabelSpace, data: SegmentationData, split: str, limit: int) -> Evidence:
+def gather_photos(labels: LabelSpace, data: SegmentationData, split: str, limit: int) -> VerificationSet:
     """At most `limit` labeled samples, evenly spaced over a split. UserError when the data is not of these classes."""
     if data.info.classes != labels.classes:
         raise UserError(
@@ -37,7 +37,7 @@ def gather_evidence(labels: LabelSpace, data: SegmentationData, split: str, limi
     samples = [sample for sample in data.samples(split) if sample.label]
     if not samples:
         raise UserError(f"{data.root}: {split} has no labels; give --split one that has")
-    return Evidence(data, split, evenly_spaced(samples, limit))
+    return VerificationSet(data, split, evenly_spaced(samples, limit))
 
 
 def calibration_photos(data: SegmentationData, split: str, limit: int) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ publishes a model folder goes by that.
 import hashlib
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,22 +18,21 @@ import onnx_ir
 
 from semseg_app import artifact, machine
 from semseg_app.errors import UserError
-from semseg_app.export.acceptance import GATES, Gate, reasons_of_layers, reasons_of_quality, reasons_of_row
+from semseg_app.export.acceptance import GATES, Gate, reasons_of_layers, reasons_of_row, reasons_of_scores, score
 from semseg_app.export.graph import layer_precisions
 from semseg_app.export.onnx import metadata_of
-from semseg_app.export.quality import Quality, score
 from semseg_app.export.verification_set import (
-    Evidence,
+    VerificationSet,
     bounded,
     evenly_spaced,
-    gather_evidence,
+    gather_photos,
     generated_photos,
     resized,
 )
 from semseg_app.inference.engines.base import Engine
 from semseg_app.inference.engines.open import open_engine
 
-__all__ = ["compare", "gather_evidence", "generated_photos", "has_passed", "measure_latency", "record", "verify"]
+__all__ = ["compare", "gather_photos", "generated_photos", "has_passed", "measure_latency", "record", "verify"]
 
 SIZES = ((127, 131), (256, 192))
 """Height and width: two primes, and an upright one. The photos' own size is the third."""
@@ -45,32 +44,32 @@ TIMED_RUNS = 10
 def verify(
     folder: Path,
     exported_file: Path,
-    evidence: Evidence | None = None,
+    verification: VerificationSet | None = None,
     gate: Gate | None = None,
     device: str = "cpu",
-    trained_quality: Quality | None = None,
+    trained_scores: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Compare an exported file with the weights of its model folder.
 
     Args:
         folder: the model folder.
         exported_file: the .onnx file.
-        evidence: labeled samples for photos and scores; None = generated photos and no scores.
+        verification: labeled samples for photos and scores; None = generated photos and no scores.
         gate: the limits; None = those of the file's precision.
         device: where the exported file runs: "cpu" or "cuda". The trained network runs on the CPU, in fp32.
-        trained_quality: what `score` says of the trained network on the evidence, where that is known already.
+        trained_scores: what `score` says of the trained network on the verification, where that is known already.
 
     Returns the manifest's entry: "verdict" is "passed" or "rejected", and then "reasons" is not empty. UserError for an
-    int8 file without evidence: how much it lost shows on labels alone.
+    int8 file without verification: how much it lost shows on labels alone.
     """
     threads = machine.cores()
     exported = open_engine(exported_file, "onnxruntime", device, threads, force=True)
-    if exported.precision == "int8" and evidence is None:
+    if exported.precision == "int8" and verification is None:
         raise UserError(f"{exported_file}: what int8 costs shows on labeled photos alone; add --data DATASET")
     trained = open_engine(folder, "torch", "cpu", threads)
     gate = gate or GATES[exported.precision]
-    if evidence:
-        photos = [evidence.data.read_image(sample) for sample in evenly_spaced(evidence.samples, PHOTOS)]
+    if verification:
+        photos = [verification.data.read_image(sample) for sample in evenly_spaced(verification.samples, PHOTOS)]
     else:
         photos = generated_photos(PHOTOS)
     own_size = bounded(photos[0])
@@ -91,16 +90,16 @@ def verify(
         "opset": model.graph.opset_imports[""],
         "agreement": min(row["agreement"] for row in by_size),
         "confidence_difference": max(row["confidence_difference"] for row in by_size),
-        "photos": f"{evidence.data.info.name} {evidence.split}" if evidence else "generated",
+        "photos": f"{verification.data.info.name} {verification.split}" if verification else "generated",
         "by_size": by_size,
     }
     if not any("error" in row for row in by_size):
         entry["latency_ms"] = measure_latency(exported, resized(photos[0], own_size), threads)
-        if evidence:
-            before, after = trained_quality or score(trained, evidence), score(exported, evidence)
-            entry |= _scores(before, after)
-            entry["miou"]["images"] = len(evidence.samples)
-            reasons += reasons_of_quality(before, after, gate)
+        if verification:
+            before, after = trained_scores or score(trained, verification), score(exported, verification)
+            entry |= side_by_side(before, after)
+            entry["miou"]["images"] = len(verification.samples)
+            reasons += reasons_of_scores(before, after, gate)
     return {
         "verdict": "rejected" if reasons else "passed",
         "reasons": reasons,
@@ -175,10 +174,11 @@ def measure_latency(engine: Engine, photo: np.ndarray, threads: int) -> dict[str
     return {"median": median, "height": photo.shape[0], "width": photo.shape[1], "batch": 1, "threads": threads}
 
 
-def _scores(trained: Quality, exported: Quality) -> dict[str, dict[str, float]]:
+def side_by_side(trained: Mapping[str, float], exported: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Each score of both networks, and the difference."""
     return {
-        name: {"trained": before, "exported": after, "difference": after - before}
-        for name, before, after in zip(Quality._fields, trained, exported, strict=True)
+        name: {"trained": before, "exported": exported[name], "difference": exported[name] - before}
+        for name, before in trained.items()
     }
 
 

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from semseg_app.labels import IGNORE
-from semseg_app.metrics.confusion import ConfusionMatrix
+from semseg_app.metrics.scores import WHILE_TRAINING, Scorer, Scores
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.data.streams import Pool
 
@@ -19,7 +19,7 @@ BATCH = 4
 class Evaluation(NamedTuple):
     """What a network's predictions are worth."""
 
-    matrix: ConfusionMatrix
+    scores: Scores
     pseudo_labels: dict[str, float]
     """`coverage` and `agreement`: the share of labeled pixels that reach the threshold, and how many of those are
     right (left out where none does). A held-out measure of what unlabeled images are taught. Empty without a
@@ -30,7 +30,7 @@ def evaluate_network(
     network: SegmentationNetwork, pool: Pool, accelerator: Accelerator, threshold: float | None = None
 ) -> Evaluation:
     """Scores over a labeled pool; the same on every process. `threshold`: confidence of a pseudo label."""
-    matrix = ConfusionMatrix(network.spec.num_classes)
+    scorer = Scorer(network.spec.num_classes, WHILE_TRAINING)
     confident = torch.zeros(3, dtype=torch.int64)  # labeled pixels, confident ones of them, right ones of those
     was_training = network.training
     network.eval()
@@ -40,18 +40,19 @@ def evaluate_network(
             pixels = images.to(accelerator.device).float().div_(255)
             logits = network.full_logits(pixels)
             predicted = logits.argmax(dim=1).to(torch.uint8).cpu()
-            matrix.add(predicted.numpy(), labels.numpy())
+            scorer.add(predicted.numpy(), labels.numpy())
             if threshold is not None:
                 labeled = labels != IGNORE
                 sure = labeled & (logits.softmax(dim=1).amax(dim=1) >= threshold).cpu()
                 confident += torch.stack([labeled.sum(), sure.sum(), (sure & (predicted == labels)).sum()])
     network.train(was_training)
-    counts = torch.from_numpy(matrix.counts).to(accelerator.device)
-    matrix.counts = np.asarray(accelerator.reduce(counts, "sum").cpu())
+    counts = [torch.from_numpy(array).to(accelerator.device) for array in scorer.counts]
+    scorer.set_counts([np.asarray(accelerator.reduce(array, "sum").cpu()) for array in counts])
+    scores = scorer.result()
     labeled, sure, right = accelerator.reduce(confident.to(accelerator.device), "sum").tolist()
     if not labeled:
-        return Evaluation(matrix, {})
-    return Evaluation(matrix, {"coverage": sure / labeled} | ({"agreement": right / sure} if sure else {}))
+        return Evaluation(scores, {})
+    return Evaluation(scores, {"coverage": sure / labeled} | ({"agreement": right / sure} if sure else {}))
 
 
 def _equal_sized(pool: Pool, indices: range) -> Iterator[tuple[Tensor, Tensor]]:

@@ -222,18 +222,18 @@ class _Run:
             with memory_advice(f"step {self.done}: validation", LESS_MEMORY_FOR_SCORES):
                 threshold = monitor.threshold if monitor else None
                 evaluation = evaluate_network(network, self.val, self.accelerator, threshold)
-            scores = evaluation.matrix.result()
-            known = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy} | evaluation.pseudo_labels
+            scores = evaluation.scores
+            miou, known = scores.values["miou"], scores.values | evaluation.pseudo_labels
             self.evaluations[role] = known
             confident = agreement(evaluation.pseudo_labels)
-            self.say(f"  step {self.done}: {role} val mIoU {100 * scores.miou:.2f} %{confident}")
-            improved = scores.miou > self.best.get(role, {}).get("miou", -1.0)
+            self.say(f"  step {self.done}: {role} val mIoU {100 * miou:.2f} %{confident}")
+            improved = miou > self.best.get(role, {}).get("miou", -1.0)
             if improved:
                 self.best[role] = {"step": self.done, **known}
             if main:
                 model = self._save_model(role, network, scores.to_json(self.data.info.classes), improved)
                 if self.publisher and improved and role == self._primary_role():
-                    self.publisher.offer(model, scores.miou)
+                    self.publisher.offer(model, miou)
         if main:
             self.folder.prune()
             self.folder.log({"step": self.done, "evaluation": self.evaluations})
@@ -352,9 +352,8 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
     publisher = Publisher(recipe, facts, folder, say) if main and recipe.push_to else None
     for role, reference in (method.references() if val else {}).items():
         assert val is not None
-        scores = evaluate_network(reference, val, accelerator).matrix.result()
-        facts[role] = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
-        say(f"  before the first step: {role} val mIoU {100 * scores.miou:.2f} %")
+        facts[role] = evaluate_network(reference, val, accelerator).scores.values
+        say(f"  before the first step: {role} val mIoU {100 * facts[role]['miou']:.2f} %")
     batches = load_batches(recipe, accelerator, labeled, unlabeled, method, first_step, workers)
     prepared.train()
     return _Run(

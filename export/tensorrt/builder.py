@@ -74,7 +74,7 @@ def build(
 
 def keeps_timings(trt: Any) -> bool:
     """Whether the binding times kernels while it builds: TensorRT for RTX chooses them when they first run."""
-    return trt.__name__ == "tensorrt"
+    return bool(trt.__name__ == "tensorrt")
 
 
 def target_capabilities(trt: Any) -> list[str]:

@@ -4,6 +4,7 @@ The prepared graph always runs, in ONNX Runtime: it computes what the engine was
 runs where its GPU is; elsewhere it stays "unverified", and the reason says so.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,30 +12,29 @@ from typing import Any
 import onnx
 
 from semseg_app.errors import UserError
-from semseg_app.export.acceptance import GATES, reasons_of_quality, reasons_of_row
-from semseg_app.export.quality import Quality, score
+from semseg_app.export.acceptance import GATES, reasons_of_row, reasons_of_scores, score
 from semseg_app.export.tensorrt.graph import prepare
-from semseg_app.export.verification_set import Evidence, bounded, evenly_spaced, generated_photos, resized
-from semseg_app.export.verify import PHOTOS, SIZES, compare, measure_latency, verify
+from semseg_app.export.verification_set import VerificationSet, bounded, evenly_spaced, generated_photos, resized
+from semseg_app.export.verify import PHOTOS, SIZES, compare, measure_latency, side_by_side, verify
 from semseg_app.inference.engines.base import Engine
 from semseg_app.inference.engines.open import open_engine
 from semseg_app.inference.engines.plans import Plan, read_plan
 from semseg_app.inference.engines.tensorrt import open_tensorrt
 
 
-def verify_engine(folder: Path, engine: Path, evidence: Evidence | None = None) -> dict[str, Any]:
+def verify_engine(folder: Path, engine: Path, verification: VerificationSet | None = None) -> dict[str, Any]:
     """The manifest's entry for an engine of a model folder.
 
     "verdict" is "rejected" when the graph or the engine is past the gate's limits, "passed" when the engine ran and is
-    within, "unverified" when only the graph could be run. UserError for int8 without evidence.
+    within, "unverified" when only the graph could be run. UserError for int8 without verification.
     """
     plan = read_plan(engine)
     trained = open_engine(folder, "torch", "cpu")
-    before = score(trained, evidence) if evidence else None
+    before = score(trained, verification) if verification else None
     with TemporaryDirectory() as scratch:
         prepared = Path(scratch, "prepared.onnx")
         onnx.save(prepare(onnx.load(folder / plan.graph)), prepared)
-        entry = verify(folder, prepared, evidence, trained_quality=before)
+        entry = verify(folder, prepared, verification, trained_scores=before)
     entry.pop("latency_ms", None)  # not the engine's
     entry |= {
         "engine": "tensorrt",
@@ -53,18 +53,22 @@ def verify_engine(folder: Path, engine: Path, evidence: Evidence | None = None) 
             reason = f"the engine does not run here, these are the numbers of its graph in ONNX Runtime: {error}"
             entry |= {"verdict": "unverified", "reasons": [reason]}
         return entry
-    found, reasons = _measured(runner, trained, plan, evidence, before)
+    found, reasons = _measured(runner, trained, plan, verification, before)
     entry |= found
     entry["reasons"] += reasons
     return entry | {"verdict": "rejected" if entry["reasons"] else "passed"}
 
 
 def _measured(
-    runner: Engine, trained: Engine, plan: Plan, evidence: Evidence | None, before: Quality | None
+    runner: Engine,
+    trained: Engine,
+    plan: Plan,
+    verification: VerificationSet | None,
+    before: Mapping[str, float] | None,
 ) -> tuple[dict[str, Any], list[str]]:
     """What `verify` measures, of the engine itself: at every bucket and at an odd size of the general profile."""
-    if evidence:
-        photos = [evidence.data.read_image(sample) for sample in evenly_spaced(evidence.samples, PHOTOS)]
+    if verification:
+        photos = [verification.data.read_image(sample) for sample in evenly_spaced(verification.samples, PHOTOS)]
     else:
         photos = generated_photos(PHOTOS)
     most, highest, widest = plan.profiles[-1].largest
@@ -81,17 +85,15 @@ def _measured(
     }
     if not any("error" in row for row in rows):
         found["latency_ms"] = measure_latency(runner, resized(photos[0], buckets[0]), 1)
-        if evidence and before and _all_fit(evidence, highest, widest):
-            after = score(runner, evidence)
-            for name, trained_score, score_here in zip(Quality._fields, before, after, strict=True):
-                difference = score_here - trained_score
-                found[name] = {"trained": trained_score, "exported": score_here, "difference": difference}
-            found["miou"]["images"] = len(evidence.samples)
-            reasons += reasons_of_quality(before, after, gate)
+        if verification and before and _all_fit(verification, highest, widest):
+            after = score(runner, verification)
+            found |= side_by_side(before, after)
+            found["miou"]["images"] = len(verification.samples)
+            reasons += reasons_of_scores(before, after, gate)
     return found, reasons
 
 
-def _all_fit(evidence: Evidence, highest: int, widest: int) -> bool:
+def _all_fit(verification: VerificationSet, highest: int, widest: int) -> bool:
     """Whether the engine takes every photo whole. Where it does not, the scores stay those of its graph."""
-    sizes = (bounded(evidence.data.read_image(sample)) for sample in evidence.samples)
+    sizes = (bounded(verification.data.read_image(sample)) for sample in verification.samples)
     return all(height <= highest and width <= widest for height, width in sizes)

@@ -17,7 +17,7 @@ from semseg_app.benchmark.variants import Variant
 from semseg_app.data.dataset import Sample, SegmentationData
 from semseg_app.errors import UserError
 from semseg_app.inference.tiling import batches
-from semseg_app.metrics.confusion import ConfusionMatrix
+from semseg_app.metrics.scores import Scorer
 
 SCORED_AT_ONCE = 8
 """Images from one update of the progress bar to the next."""
@@ -79,11 +79,11 @@ def benchmark(
             step()
             miou = None
             if scoring is not None:
-                matrix = ConfusionMatrix(scoring.data.num_classes)
+                scorer = Scorer(scoring.data.num_classes)
                 for chunk in chunks:
-                    matrix.counts += _counts(cell, variant, scoring.data, chunk)
+                    scorer.confusion.counts += _counts(cell, variant, scoring.data, chunk)
                     step()
-                miou = matrix.result().miou
+                miou = scorer.result().values["miou"]
             mious.append(miou)
     names = _names(variants, identities)
     rows: list[Row] = []

@@ -148,7 +148,8 @@ def count_classes(lanes: Sequence[Lane], data: SegmentationData, samples: Sequen
 
     engine, thread = lanes[0]
     batch_size = 1 if engine.device == "cpu" else 4
-    return thread.submit(evaluate, engine, data, samples, batch_size=batch_size).result().confusion
+    scored = thread.submit(evaluate, engine, data, samples, batch_size=batch_size, metrics=("miou",)).result()
+    return scored.scores.confusion
 
 
 def _calls(engine: Engine, images: np.ndarray, seconds: float) -> list[tuple[float, float]]:

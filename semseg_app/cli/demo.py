@@ -66,16 +66,14 @@ def _train(preset: str, output: Path, overrides: list[str]) -> Path:
 
 
 def _export(model: Path, streets: Path) -> str:
-    """Export, verify, write the manifest; the verdict."""
+    """Export and verify; the verdict."""
     from semseg_app.artifact import read_config
     from semseg_app.data.layouts import open_dataset
-    from semseg_app.export.onnx import export_onnx
-    from semseg_app.export.verify import gather_evidence, record, verify
+    from semseg_app.export.pipeline import export_verified
+    from semseg_app.export.verification_set import gather_photos
 
-    evidence = gather_evidence(read_config(model).labels, open_dataset(streets), "val", limit=64)
-    graph = export_onnx(model)
-    entry = verify(model, graph, evidence)
-    record(model, graph, entry)
+    photos = gather_photos(read_config(model).labels, open_dataset(streets), "val", limit=64)
+    ((_, entry),) = export_verified(model, "fp32", photos)
     return str(entry["verdict"])
 
 
@@ -92,7 +90,7 @@ def _score(name: str, model: Path, kind: str, streets: Path) -> dict[str, Any]:
     engine = open_engine(model, kind)
     data = open_dataset(streets)
     samples = data.samples("val")
-    scores = evaluate(engine, data, samples).scores
+    scores = evaluate(engine, data, samples, metrics=("miou", "pixel_accuracy")).scores
     photo = data.read_image(samples[0])[None]
     times = []
     for _ in range(15):
@@ -103,8 +101,8 @@ def _score(name: str, model: Path, kind: str, streets: Path) -> dict[str, Any]:
     return {
         "model": name,
         "engine": f"{engine.kind} {engine.precision} on {engine.device}",
-        "miou": scores.miou,
-        "pixel_accuracy": scores.pixel_accuracy,
+        "miou": scores.values["miou"],
+        "pixel_accuracy": scores.values["pixel_accuracy"],
         "megabytes": file.stat().st_size / 1e6,
         "milliseconds": 1000 * sorted(times)[len(times) // 2],
     }
@@ -115,7 +113,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(title=f"generated val streets, {WIDTH}x{HEIGHT}", title_justify="left")
-    for heading in ("model", "engine", "val mIoU", "pixel accuracy", "MB", "ms an image"):
+    for heading in ("model", "engine", "val mIoU", "pixel accuracy", "MB", "ms per image"):
         table.add_column(heading, justify="left" if heading in ("model", "engine") else "right")
     for row in rows:
         scores = (f"{100 * row['miou']:.1f} %", f"{100 * row['pixel_accuracy']:.1f} %")

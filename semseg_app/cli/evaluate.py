@@ -1,4 +1,4 @@
-"""`semseg evaluate`: mIoU and its company on a labeled split."""
+"""`semseg evaluate`: scores of a model on a labeled split."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,7 +16,9 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="A dataset folder, or a published dataset as it was unpacked.")],
     split: Annotated[str, typer.Option(help="A split of the data, or one of its lists.")] = "val",
     slide: Annotated[int | None, typer.Option(metavar="WINDOW", help="Sliding windows of this side.")] = None,
-    stride: Annotated[int | None, typer.Option(help="From window to window; two thirds of it unless told.")] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="Pixels from one window to the next (default: two thirds of the window).")
+    ] = None,
     scales: Annotated[str, typer.Option(help="Average over resized images, e.g. 0.75,1,1.25.")] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Average over mirrored images too.")] = False,
     engine: Annotated[
@@ -26,7 +28,9 @@ def evaluate(
     precision: Annotated[
         Literal["auto", "fp32", "fp16", "int8"], typer.Option(help="Which exported graph of the folder; auto is fp32.")
     ] = "auto",
-    out: Annotated[Path | None, typer.Option(help="Folder for the scores and the confusion matrix.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the scores, the confusion matrix and the reliability diagram.")
+    ] = None,
     revision: Revision = None,
     force: Annotated[bool, typer.Option("--force", help="Run a graph that verification rejected.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON on stdout.")] = False,
@@ -84,33 +88,36 @@ def _print_table(evaluation: "Evaluation", title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from semseg_app.metrics.scores import METRICS
+
     def percent(value: float) -> str:
         return "-" if value != value else f"{100 * value:.2f}"  # NaN is what differs from itself
 
     scores = evaluation.scores
+    by_class = scores.by_class
+    columns = {"IoU %": by_class.iou, "accuracy %": by_class.accuracy, "label share %": by_class.label_share}
     table = Table(title=title)
     table.add_column("class")
-    for column in ("IoU %", "accuracy %", "label share %"):
+    for column in columns:
         table.add_column(column, justify="right")
-    for name, *values in zip(evaluation.classes, scores.iou, scores.accuracy, scores.label_share, strict=True):
+    for name, *values in zip(evaluation.classes, *columns.values(), strict=True):
         table.add_row(name, *(percent(value) for value in values))
     console = Console(highlight=False)
     console.print(table)
-    console.print(
-        f"mIoU {percent(scores.miou)}   pixel accuracy {percent(scores.pixel_accuracy)}   "
-        f"mean class accuracy {percent(scores.mean_class_accuracy)}   {evaluation.images} images"
-    )
+    numbers = [f"{METRICS[name].title} {percent(value)}" for name, value in scores.values.items()]
+    console.print("   ".join([*numbers, f"{evaluation.images} images"]), soft_wrap=True)
 
 
 def _write(folder: Path, evaluation: "Evaluation", report: dict[str, object]) -> None:
     import json
 
     from semseg_app.files import atomic_file
-    from semseg_app.plots.overlays import plot_confusion_matrix
+    from semseg_app.plots.figures import plot_confusion_matrix, plot_reliability
 
     matrix = {"rows": "label", "columns": "prediction", "classes": evaluation.classes}
-    matrix |= {"counts": evaluation.confusion.tolist()}
+    matrix |= {"counts": evaluation.scores.confusion.tolist()}
     for name, content in (("evaluation.json", report), ("confusion_matrix.json", matrix)):
         with atomic_file(folder / name) as part:
             part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    plot_confusion_matrix(evaluation.confusion, evaluation.classes, folder / "confusion_matrix.png")
+    plot_confusion_matrix(evaluation.scores.confusion, evaluation.classes, folder / "confusion_matrix.png")
+    plot_reliability(evaluation.scores.reliability, folder / "reliability.png")

@@ -56,7 +56,7 @@ def export(
     try:
         from semseg_app.export.int8 import Calibration
         from semseg_app.export.pipeline import export_verified
-        from semseg_app.export.verification_set import calibration_photos, gather_evidence
+        from semseg_app.export.verification_set import calibration_photos, gather_photos
         from semseg_app.export.verify import has_passed
     except ModuleNotFoundError as error:
         raise UserError(f"exporting needs the package {error.name}: pip install 'semseg-app[export,cpu]'") from error
@@ -75,21 +75,21 @@ def export(
         web = WebChoices.check(folder, out, runtime, examples)
     elif to != "onnx":
         choices = Choices.check(to, data, buckets, max_batch, compute_capability, backend)
-    evidence = calibrated = None
+    verification = calibrated = None
     if data:
         opened = open_dataset(data)
-        evidence = gather_evidence(labels, opened, split, limit)
+        verification = gather_photos(labels, opened, split, limit)
         if precision != "fp32":
             source = calibration_split or ("train" if "train" in opened.split_names() else split)
             photos = calibration_photos(opened, source, calibration_images)
             calibrated = Calibration(photos, f"{opened.info.name} {source}", calibration)
     verified = to != "onnx" and has_passed(folder, folder / GRAPHS[precision])
     if not verified:
-        for exported_file, entry in export_verified(folder, precision, evidence, calibrated):
+        for exported_file, entry in export_verified(folder, precision, verification, calibrated):
             print_entry(exported_file, entry)
         verified = entry["verdict"] == "passed"
     if choices and verified:
-        exported_file, entry = make(folder, precision, choices, evidence)
+        exported_file, entry = make(folder, precision, choices, verification)
     if web and verified:
         exported_file, entry = make_web(folder, precision, web)
     if as_json:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from semseg_app.errors import UserError
 
 if TYPE_CHECKING:
-    from semseg_app.export.verification_set import Evidence
+    from semseg_app.export.verification_set import VerificationSet
 
 
 class Choices(NamedTuple):
@@ -38,11 +38,13 @@ class Choices(NamedTuple):
         return cls(to, None if own else _buckets(data, buckets), max_batch, capabilities, backend)
 
 
-def make(model: Path, precision: str, choices: Choices, evidence: "Evidence | None") -> tuple[Path, dict[str, Any]]:
+def make(
+    model: Path, precision: str, choices: Choices, verification: "VerificationSet | None"
+) -> tuple[Path, dict[str, Any]]:
     """The engine or the repository, and its entry in the manifest or what is in it."""
     if choices.to == "triton":
         return _to_triton(model, precision, choices)
-    return _to_tensorrt(model, precision, choices, evidence)
+    return _to_tensorrt(model, precision, choices, verification)
 
 
 def _buckets(data: Path | None, given: str | None) -> Any:
@@ -58,7 +60,7 @@ def _buckets(data: Path | None, given: str | None) -> Any:
 
 
 def _to_tensorrt(
-    model: Path, precision: str, choices: Choices, evidence: "Evidence | None"
+    model: Path, precision: str, choices: Choices, verification: "VerificationSet | None"
 ) -> tuple[Path, dict[str, Any]]:
     """Build, attest, verify as far as this machine can, record."""
     from semseg_app.cli.gate_report import print_entry
@@ -70,7 +72,7 @@ def _to_tensorrt(
     binding = "tensorrt_rtx" if choices.to == "tensorrt-rtx" else "tensorrt"
     graph = model / GRAPHS[precision]
     engine = export_tensorrt(model, graph, choices.buckets, choices.max_batch, binding, choices.capabilities)
-    entry = verify_engine(model, engine, evidence)
+    entry = verify_engine(model, engine, verification)
     record(model, engine, entry)
     print_entry(engine, entry)
     if entry["verdict"] == "unverified":

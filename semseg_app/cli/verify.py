@@ -24,7 +24,7 @@ def verify(
     """Compare exported files with the trained network and write the verdicts to manifest.json. Exits with 1 when one
     is rejected."""
     try:
-        from semseg_app.export.verification_set import gather_evidence
+        from semseg_app.export.verification_set import gather_photos
         from semseg_app.export.verify import record
         from semseg_app.export.verify import verify as run
     except ModuleNotFoundError as error:
@@ -35,10 +35,10 @@ def verify(
 
     folder, files = _files(writable_model(model, revision))
     labels = read_config(folder).labels
-    evidence = gather_evidence(labels, open_dataset(data), split, limit) if data else None
+    verification = gather_photos(labels, open_dataset(data), split, limit) if data else None
     entries = {}
     for file in files:
-        entries[file] = run(folder, file, evidence, device=device)
+        entries[file] = run(folder, file, verification, device=device)
         record(folder, file, entries[file])
         print_entry(file, entries[file])
     if as_json:

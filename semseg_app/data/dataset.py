@@ -309,6 +309,16 @@ class SegmentationData:
         label: np.ndarray = targets[place]
         return label.astype(np.uint8)
 
+    def read_pair(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """Photo uint8 `[H, W, 3]` and label uint8 `[H, W]`. UserError where they differ in size."""
+        image, label = self.read_image(sample), self.read_label(sample)
+        if label.shape != image.shape[:2]:
+            raise UserError(
+                f"{sample.label}: is {label.shape[1]}x{label.shape[0]} but its image is "
+                f"{image.shape[1]}x{image.shape[0]}; run `semseg check {self.root}`"
+            )
+        return image, label
+
     def fingerprint(self, samples: Iterable[Sample]) -> str:
         """16 hex digits over classes, maps, stems, sizes of photos and contents of masks: equal data, equal digits.
 

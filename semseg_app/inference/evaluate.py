@@ -6,7 +6,7 @@ on the grid of the original image, which only the torch engine gives.
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 
 from semseg_app.data.dataset import Sample, SegmentationData
-from semseg_app.errors import UserError
-from semseg_app.inference.engines.base import Engine, ProbabilityEngine
+from semseg_app.errors import UserError, memory_advice
+from semseg_app.inference.engines.base import Engine, Prediction, ProbabilityEngine
 from semseg_app.inference.predictor import Predictor
 from semseg_app.inference.tiling import resize_planes, slide
-from semseg_app.metrics.confusion import ConfusionMatrix, Scores
+from semseg_app.metrics.scores import METRICS, Scorer, Scores
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,6 @@ class Evaluation:
     """Scores and where they come from."""
 
     scores: Scores
-    confusion: np.ndarray
-    """int64 [C, C], rows labels, columns predictions."""
     images: int
     classes: list[str]
     protocol: EvaluationProtocol
@@ -78,6 +76,7 @@ def evaluate(
     samples: Iterable[Sample],
     protocol: EvaluationProtocol = EvaluationProtocol(),
     batch_size: int = 1,
+    metrics: Collection[str] | None = None,
 ) -> Evaluation:
     """Segment every sample and compare with its label.
 
@@ -85,7 +84,9 @@ def evaluate(
         engine: what is scored; must give probabilities when the protocol averages (UserError otherwise).
         data: where images and labels are read from; its classes must be those of the engine, in the same order.
         samples: labeled samples of `data`, each counted once.
-        batch_size: images (equal neighbors) or windows a call of the engine.
+        protocol: how images are shown to the network.
+        batch_size: images (equal neighbors) or windows in a call of the engine.
+        metrics: names of `METRICS`; None = all of them.
     """
     check_classes(engine.labels.classes, data.info.classes)
     if protocol.averages and not isinstance(engine, ProbabilityEngine):
@@ -93,27 +94,23 @@ def evaluate(
             f"sliding windows, scales and flip average probabilities, which {engine.kind} does not give; "
             "take the torch engine with a model folder (--engine torch)"
         )
-    matrix = ConfusionMatrix(data.num_classes)
+    scorer = Scorer(data.num_classes, tuple(METRICS) if metrics is None else metrics)
     images = 0
     labels: deque[np.ndarray] = deque()  # of the images that the engine has been given and not yet answered
 
     def read() -> Iterator[np.ndarray]:
         for sample in samples:
-            image, label = data.read_image(sample), data.read_label(sample)
-            if label.shape != image.shape[:2]:
-                raise UserError(
-                    f"{sample.label}: is {label.shape[1]}x{label.shape[0]} but its image is "
-                    f"{image.shape[1]}x{image.shape[0]}; run `semseg check {data.root}`"
-                )
+            image, label = data.read_pair(sample)
             labels.append(label)
             yield image
 
-    for prediction in _predictions(engine, read(), protocol, batch_size):
-        matrix.add(prediction, labels.popleft())
-        images += 1
+    with memory_advice("evaluating", "use --slide WINDOW, or smaller photos"):
+        for prediction in _predictions(engine, read(), protocol, batch_size):
+            scorer.add(prediction.classes, labels.popleft(), prediction.confidence)
+            images += 1
     if not images:
         raise UserError(f"{data.root}: no labeled images to evaluate on; choose another split")
-    return Evaluation(matrix.result(), matrix.counts, images, list(data.info.classes), protocol)
+    return Evaluation(scorer.result(), images, list(data.info.classes), protocol)
 
 
 def check_classes(model: list[str], data: list[str]) -> None:
@@ -136,15 +133,16 @@ def check_classes(model: list[str], data: list[str]) -> None:
 
 def _predictions(
     engine: Engine, images: Iterator[np.ndarray], protocol: EvaluationProtocol, batch_size: int
-) -> Iterator[np.ndarray]:
-    """Class maps uint8 [H, W], in order."""
+) -> Iterator[Prediction]:
+    """Class map and confidence uint8 `[H, W]` of every image, in order."""
     if not protocol.averages:
-        for prediction in Predictor(engine, tile=None, batch_size=batch_size).predict_many(images):
-            yield prediction.classes
+        yield from Predictor(engine, tile=None, batch_size=batch_size).predict_many(images)
         return
     assert isinstance(engine, ProbabilityEngine)
     for image in images:
-        yield averaged_probabilities(engine, image, protocol, batch_size).argmax(axis=0).astype(np.uint8)
+        probabilities = averaged_probabilities(engine, image, protocol, batch_size)
+        confidence = np.rint(255 * probabilities.max(axis=0)).astype(np.uint8)
+        yield Prediction(probabilities.argmax(axis=0).astype(np.uint8), confidence)
 
 
 def averaged_probabilities(

@@ -26,28 +26,28 @@ class BoundaryIoU:
     """
 
     def __init__(self, num_classes: int):
-        self._common = np.zeros(num_classes, np.int64)
-        self._either = np.zeros(num_classes, np.int64)
+        self.counts = np.zeros((2, num_classes), np.int64)
+        """Boundary pixels of each class that are common, and that are in either."""
 
-    def add(self, prediction: np.ndarray, label: np.ndarray) -> None:
-        """Count one image: class maps uint8 `[H, W]`."""
+    def add(self, prediction: np.ndarray, label: np.ndarray, confidence: np.ndarray | None = None) -> None:
+        """Count one image: class maps uint8 `[H, W]`. `confidence` is not read."""
         predicted = np.where(label == IGNORE, np.uint8(IGNORE), prediction)
         width = boundary_width(*label.shape)
         in_label, in_prediction = on_boundary(label, width), on_boundary(predicted, width)
-        classes = len(self._common)
+        classes = self.counts.shape[1]
         of_label, of_prediction = (
             np.bincount(values[inside], minlength=IGNORE + 1)[:classes]
             for values, inside in ((label, in_label), (predicted, in_prediction))
         )
         both = in_label & in_prediction & (label == predicted)
         common = np.bincount(label[both], minlength=IGNORE + 1)[:classes]
-        self._common += common
-        self._either += of_label + of_prediction - common
+        self.counts += np.stack([common, of_label + of_prediction - common])
 
     def result(self) -> float:
         """Mean over classes, of 1; NaN when nothing had a boundary."""
-        present = self._either > 0
-        return float((self._common[present] / self._either[present]).mean()) if present.any() else float("nan")
+        common, either = self.counts
+        present = either > 0
+        return float((common[present] / either[present]).mean()) if present.any() else float("nan")
 
 
 def boundary_width(height: int, width: int) -> int:

@@ -1,10 +1,22 @@
 """Expected calibration error: by how much confidence differs from the share of pixels that are right. Pure numpy."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from semseg_app.labels import IGNORE
 
 BINS = 15
+
+
+class Bin(NamedTuple):
+    """Pixels of similar confidence."""
+
+    confidence: float
+    """Their mean, of 1."""
+    accuracy: float
+    """The fraction of them that is right."""
+    pixels: int
 
 
 class CalibrationError:
@@ -17,25 +29,34 @@ class CalibrationError:
     Source: Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
     """
 
-    def __init__(self) -> None:
-        self._pixels = np.zeros(256, np.int64)
-        self._right = np.zeros(256, np.int64)
+    def __init__(self, num_classes: int = 0) -> None:
+        self.counts = np.zeros((2, 256), np.int64)
+        """Pixels of each value of confidence, and those of them that are right; whatever the number of classes."""
 
-    def add(self, classes: np.ndarray, confidence: np.ndarray, label: np.ndarray) -> None:
+    def add(self, classes: np.ndarray, label: np.ndarray, confidence: np.ndarray | None = None) -> None:
         """Count one image or a batch: three uint8 arrays of one shape; pixels whose label is IGNORE are left out."""
+        if confidence is None:
+            raise ValueError("the calibration error needs the confidence of every pixel")
         valid = label != IGNORE
         values = confidence[valid]
-        self._pixels += np.bincount(values, minlength=256)
-        self._right += np.bincount(values[classes[valid] == label[valid]], minlength=256)
+        right = values[classes[valid] == label[valid]]
+        self.counts += np.stack([np.bincount(values, minlength=256), np.bincount(right, minlength=256)])
 
     def result(self) -> float:
         """Of 1; NaN when no pixel was counted."""
-        total = self._pixels.sum()
+        total = self.counts[0].sum()
         if not total:
             return float("nan")
-        values = np.arange(256)
-        # Whole numbers: 17 values of confidence a bin, and 0 with the first.
+        return float(sum(each.pixels * abs(each.accuracy - each.confidence) for each in self.bins()) / total)
+
+    def bins(self) -> list[Bin]:
+        """The reliability diagram: the bins that hold any pixel, by rising confidence."""
+        # Whole numbers: 17 values of confidence in each bin, and 0 in the first.
         starts = np.concatenate([[0], np.arange(1, BINS) * (255 // BINS) + 1])
-        right = np.add.reduceat(self._right, starts)
-        confidence = np.add.reduceat(self._pixels * values, starts) / 255
-        return float(np.abs(right - confidence).sum() / total)
+        pixels, right = np.add.reduceat(self.counts, starts, axis=1)
+        confidence = np.add.reduceat(self.counts[0] * np.arange(256), starts) / 255
+        return [
+            Bin(float(sure / count), int(hits) / int(count), int(count))
+            for count, hits, sure in zip(pixels, right, confidence, strict=True)
+            if count
+        ]

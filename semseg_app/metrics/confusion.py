@@ -10,7 +10,7 @@ from semseg_app.labels import IGNORE
 
 
 @dataclass(frozen=True)
-class Scores:
+class ClassScores:
     """What a confusion matrix says; NaN where nothing was there to be scored."""
 
     miou: float
@@ -30,9 +30,6 @@ class Scores:
     def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
         """Plain numbers, classes by name, None in place of NaN."""
         return {
-            "miou": _number(self.miou),
-            "pixel_accuracy": _number(self.pixel_accuracy),
-            "mean_class_accuracy": _number(self.mean_class_accuracy),
             "pixels": self.pixels,
             "classes": {
                 name: {"iou": _number(iou), "accuracy": _number(accuracy), "label_share": _number(share)}
@@ -51,8 +48,11 @@ class ConfusionMatrix:
         self.num_classes = num_classes
         self.counts = np.zeros((num_classes, num_classes), np.int64)
 
-    def add(self, prediction: np.ndarray, label: np.ndarray) -> None:
-        """Count one class map or a batch, integers of any width; pixels whose label is IGNORE (255) are left out."""
+    def add(self, prediction: np.ndarray, label: np.ndarray, confidence: np.ndarray | None = None) -> None:
+        """Count one class map or a batch, integers of any width; pixels whose label is IGNORE (255) are left out.
+
+        ValueError for arrays of different shapes and for values that are no class. `confidence` is not read.
+        """
         if prediction.shape != label.shape:
             raise ValueError(f"prediction {list(prediction.shape)} and label {list(label.shape)} differ in shape")
         valid = label != IGNORE
@@ -66,14 +66,14 @@ class ConfusionMatrix:
         pairs = np.bincount(labels * self.num_classes + predictions, minlength=self.num_classes**2)
         self.counts += pairs.reshape(self.num_classes, self.num_classes)
 
-    def result(self) -> Scores:
+    def result(self) -> ClassScores:
         """The scores of everything counted so far."""
         hits = np.diag(self.counts)
         labeled, predicted = self.counts.sum(axis=1), self.counts.sum(axis=0)
         pixels = int(labeled.sum())
         iou = _ratio(hits, labeled + predicted - hits)
         accuracy = _ratio(hits, labeled)
-        return Scores(
+        return ClassScores(
             miou=_mean(iou),
             pixel_accuracy=int(hits.sum()) / pixels if pixels else float("nan"),
             mean_class_accuracy=_mean(accuracy),

@@ -1,13 +1,10 @@
-"""Pictures for people: overlays, legends, class shares, the confusion matrix."""
+"""Class maps over photos: overlays, legends, class shares."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from semseg_app.errors import UserError
-from semseg_app.files import atomic_file
 from semseg_app.masks import Palette, colorise
 
 
@@ -51,28 +48,3 @@ def legend(names: Sequence[str], palette: Palette, shares: np.ndarray | None = N
         draw.rectangle((inset, top + inset, line - inset, top + line - inset), fill=tuple(color), outline="black")
         draw.text((line + inset, top + line // 2), text, fill="black", font=font, anchor="lm")
     return np.asarray(image)
-
-
-def plot_confusion_matrix(counts: np.ndarray, names: Sequence[str], path: Path) -> None:
-    """Draw `counts` (int `[C, C]`, rows labels) as a PNG, each row in percent of its label pixels."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(f"{path}: drawing it needs matplotlib ({error}): pip install matplotlib") from error
-    percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 3 + 0.45 * min(len(names), 60)
-    figure = Figure(figsize=(side + 1, side))
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    picture = axes.imshow(percent, cmap="viridis", vmin=0, vmax=100)
-    axes.set(xlabel="prediction", ylabel="label")
-    axes.set_xticks(range(len(names)), names, rotation=90)
-    axes.set_yticks(range(len(names)), names)
-    if len(names) <= 30:  # beyond that the numbers are too small to read
-        for row, column in np.argwhere(percent >= 0.5):
-            value = percent[row, column]
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color="black" if value > 60 else "white")
-    figure.colorbar(picture, label="% of the label's pixels", shrink=0.8)
-    with atomic_file(path) as part:
-        figure.savefig(part, format="png", dpi=120, bbox_inches="tight")

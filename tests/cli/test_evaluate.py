@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 from PIL import Image
 
 from semseg_app.cli.main import main
+from semseg_app.metrics.confusion import ConfusionMatrix
+from semseg_app.metrics.scores import METRICS, Metric
 
 MakeGraph = Callable[..., Path]
 
@@ -62,8 +65,36 @@ def test_scores_as_json_and_files(
     matrix = json.loads((out / "confusion_matrix.json").read_text())
     assert matrix["counts"] == [[400, 0, 0], [0, 400, 200], [0, 0, 200]]
     assert matrix["classes"] == ["red", "green", "blue"]
-    with Image.open(out / "confusion_matrix.png") as picture:
-        assert picture.format == "PNG"
+    assert 0 < report["boundary_iou"] < 1
+    assert sum(each["pixels"] for each in report["reliability"]) == 1200
+    error = sum(each["pixels"] * abs(each["accuracy"] - each["confidence"]) for each in report["reliability"]) / 1200
+    assert report["calibration_error"] == pytest.approx(error)
+    for name in ("confusion_matrix.png", "reliability.png"):
+        with Image.open(out / name) as picture:
+            assert picture.format == "PNG"
+
+
+def test_a_row_is_all_that_a_new_metric_needs(
+    make_graph: MakeGraph,
+    data: Path,
+    evaluate: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def worst_class(matrix: ConfusionMatrix) -> float:
+        return float(np.nanmin(matrix.result().iou))
+
+    row = Metric("IoU of the worst class", "the lowest IoU of any class", ConfusionMatrix, worst_class)
+    monkeypatch.setitem(METRICS, "worst_iou", row)
+    assert evaluate(make_graph(), "--data", data) == 0
+    assert "IoU of the worst class 50.00" in capsys.readouterr().out
+    assert evaluate(make_graph(), "--data", data, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["worst_iou"] == pytest.approx(0.5)
+
+
+def test_every_metric_is_in_the_table_of_the_docs() -> None:
+    described = (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text()
+    assert not [row.title for row in METRICS.values() if f"| {row.title} | {row.description} |" not in described]
 
 
 def test_a_table_for_people(
@@ -75,7 +106,8 @@ def test_a_table_for_people(
     green = next(line for line in said.splitlines() if "green" in line)
     assert "66.67" in green
     assert "50.00" in green
-    assert "mIoU 72.22   pixel accuracy 83.33   mean class accuracy 88.89   2 images" in said
+    assert "mIoU 72.22   pixel accuracy 83.33   mean class accuracy 88.89   boundary IoU " in said
+    assert re.search(r"calibration error \d+\.\d\d   2 images", said)
 
 
 def test_averaging_takes_the_torch_engine_of_a_folder_that_has_both(

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from semseg_app.export.acceptance import GATES, reasons_of_layers, reasons_of_quality, reasons_of_row
-from semseg_app.export.quality import Quality
+from semseg_app.export.acceptance import GATES, reasons_of_layers, reasons_of_row, reasons_of_scores
 
 
 def row(agreement: float, confidence_difference: int, **more: Any) -> dict[str, Any]:
@@ -37,14 +36,18 @@ def test_confidence_and_what_does_not_run() -> None:
     ]
 
 
+def scores(miou: float, boundary_iou: float, calibration_error: float) -> dict[str, float]:
+    return {"miou": miou, "boundary_iou": boundary_iou, "calibration_error": calibration_error}
+
+
 @pytest.mark.parametrize(
     ("precision", "fall", "rise"), [("fp32", 0.001, 0.001), ("fp16", 0.001, 0.001), ("int8", 0.007, 1.0)]
 )
 def test_miou_may_fall_and_rise_so_far(precision: str, fall: float, rise: float) -> None:
-    gate, trained = GATES[precision], Quality(0.6, 0.4, 0.05)
+    gate, trained = GATES[precision], scores(0.6, 0.4, 0.05)
 
     def reasons(change: float) -> list[str]:
-        return reasons_of_quality(trained, trained._replace(miou=trained.miou + change), gate)
+        return reasons_of_scores(trained, trained | {"miou": trained["miou"] + change}, gate)
 
     assert reasons(-fall * 0.99) == []
     assert reasons(-fall * 1.01) == [f"mIoU changes by {-101 * fall:+.2f} points"]
@@ -53,9 +56,9 @@ def test_miou_may_fall_and_rise_so_far(precision: str, fall: float, rise: float)
 
 
 def test_boundaries_and_calibration_may_get_better_but_not_worse() -> None:
-    trained, gate = Quality(0.6, 0.4, 0.05), GATES["int8"]
-    assert reasons_of_quality(trained, Quality(0.6, 0.9, 0.0), gate) == []
-    assert reasons_of_quality(trained, Quality(0.6, 0.38, 0.07), gate) == [
+    trained, gate = scores(0.6, 0.4, 0.05), GATES["int8"]
+    assert reasons_of_scores(trained, scores(0.6, 0.9, 0.0), gate) == []
+    assert reasons_of_scores(trained, scores(0.6, 0.38, 0.07), gate) == [
         "boundary IoU changes by -2.00 points",
         "calibration error changes by +2.00 points",
     ]

@@ -17,6 +17,7 @@ from semseg_app import artifact, models
 from semseg_app.errors import UserError
 from semseg_app.export import onnx as export_module
 from semseg_app.export.onnx import export_onnx
+from semseg_app.models.registry import ARCHITECTURES
 
 SIZES = ((127, 131), (40, 200), (192, 96))
 """Height and width; the exporter saw 576x640."""

@@ -26,10 +26,10 @@ from semseg_app.cli.export import export
 from semseg_app.cli.verify import verify as verify_verb
 from semseg_app.data.dataset import open_folder
 from semseg_app.errors import UserError
-from semseg_app.export import verification_set as evidence_module
+from semseg_app.export import verification_set as verification_set
 from semseg_app.export import verify as verify_module
 from semseg_app.export.acceptance import GATES
-from semseg_app.export.verification_set import Evidence, gather_evidence, generated_photos, resized
+from semseg_app.export.verification_set import VerificationSet, gather_photos, generated_photos, resized
 from semseg_app.export.verify import verify
 from semseg_app.inference.engines.base import GRAPHS
 from semseg_app.inference.engines.open import open_engine
@@ -42,7 +42,7 @@ app.command("verify")(verify_verb)
 @pytest.fixture(scope="module", autouse=True)
 def short() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evidence_module, "GENERATED_SIZE", (120, 200))
+        patch.setattr(verification_set, "GENERATED_SIZE", (120, 200))
         patch.setattr(verify_module, "TIMED_RUNS", 1)
         patch.setattr("semseg_app.machine.cores", lambda: 1)  # threads that share a busy core wait for each other
         # Of a random network's pixels one in a thousand is a tie within fp16's rounding, of a trained one's far fewer.
@@ -81,9 +81,9 @@ def folder(model_and_data: tuple[Path, Path], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def evidence(model_and_data: tuple[Path, Path]) -> Evidence:
+def verification(model_and_data: tuple[Path, Path]) -> VerificationSet:
     folder, root = model_and_data
-    return gather_evidence(artifact.read_config(folder).labels, open_folder(root), "val", 200)
+    return gather_photos(artifact.read_config(folder).labels, open_folder(root), "val", 200)
 
 
 def test_each_precision_is_verified_and_recorded_beside_the_others(model_and_data: tuple[Path, Path]) -> None:
@@ -127,11 +127,11 @@ DEFECTS: dict[tuple[str, Callable[[ModelProto], None]], str] = {
 
 @pytest.mark.parametrize(("precision", "defect"), DEFECTS)
 def test_planted_defect_is_refused(
-    folder: Path, evidence: Evidence, precision: str, defect: Callable[[ModelProto], None]
+    folder: Path, verification: VerificationSet, precision: str, defect: Callable[[ModelProto], None]
 ) -> None:
     file = folder / GRAPHS[precision]
     plant(file, defect)
-    entry = verify(folder, file, evidence if precision == "int8" else None)
+    entry = verify(folder, file, verification if precision == "int8" else None)
     assert entry["verdict"] == "rejected"
     assert any(DEFECTS[precision, defect] in reason for reason in entry["reasons"]), entry["reasons"]
 

@@ -23,7 +23,7 @@ from semseg_app.cli.export_engines import Choices
 from semseg_app.data.dataset import open_folder
 from semseg_app.errors import UserError
 from semseg_app.export import tensorrt as package
-from semseg_app.export import verification_set as evidence
+from semseg_app.export import verification_set as verification
 from semseg_app.export import verify as verify_module
 from semseg_app.export.fp16 import export_fp16
 from semseg_app.export.int8 import Calibration, export_int8
@@ -324,7 +324,7 @@ class OnGpu:
 def test_command_builds_attests_verifies_and_records(
     exported: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evidence, "GENERATED_SIZE", (48, 64))
+    monkeypatch.setattr(verification, "GENERATED_SIZE", (48, 64))
     monkeypatch.setattr(verify_module, "SIZES", ((37, 41),))
     monkeypatch.setattr(verify_module, "TIMED_RUNS", 1)
     monkeypatch.setattr("semseg_app.machine.cores", lambda: 1)  # threads that share a busy core wait for each other

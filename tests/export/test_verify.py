@@ -31,13 +31,13 @@ from semseg_app.data.dataset import open_folder
 from semseg_app.errors import UserError
 from semseg_app.export import onnx as export_module
 from semseg_app.export import pipeline as pipeline_module
-from semseg_app.export import verification_set as evidence_module
-from semseg_app.export.quality import Quality, score
+from semseg_app.export import verification_set as verification_set
+from semseg_app.export.acceptance import score
 from semseg_app.export.verification_set import (
-    Evidence,
+    VerificationSet,
     calibration_photos,
     evenly_spaced,
-    gather_evidence,
+    gather_photos,
     generated_photos,
 )
 from semseg_app.export.verify import compare, has_passed, record, verify
@@ -52,7 +52,7 @@ app.command()(export)
 
 @pytest.fixture(autouse=True)
 def small_photos(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence_module, "GENERATED_SIZE", (120, 200))
+    monkeypatch.setattr(verification_set, "GENERATED_SIZE", (120, 200))
     monkeypatch.setattr("semseg_app.machine.cores", lambda: 1)  # threads that share a busy core wait for each other
 
 
@@ -182,27 +182,27 @@ def test_comparison_counts_pixels_and_finds_what_depends_on_batch_or_size() -> N
 
 def test_scores_are_those_of_labels_without_ignored_pixels(dataset: Path) -> None:
     data = open_folder(dataset)
-    evidence = Evidence(data, "val", data.samples("val"))
+    verification = VerificationSet(data, "val", data.samples("val"))
 
     def constant(value: int) -> LookupEngine:
         return LookupEngine(lambda images: np.full_like(images, value))
 
     # The left half of photo 0 is class 0, that of photo 1 class 1; all 0 gives IoU 1/2 and 0, all 1 the same.
-    zero, four = score(constant(0), evidence), score(constant(4), evidence)
-    assert (zero.miou, four.miou) == (0.25, 0.0)
+    zero, four = score(constant(0), verification), score(constant(4), verification)
+    assert (zero["miou"], four["miou"]) == (0.25, 0.0)
     # Confidence is 0 (of 255) where half of the pixels are right, and 4 where none is.
-    assert zero.calibration_error == pytest.approx(0.5)
-    assert four.calibration_error == pytest.approx(4 / 255)
+    assert zero["calibration_error"] == pytest.approx(0.5)
+    assert four["calibration_error"] == pytest.approx(4 / 255)
     # With d = 2, the left half (60x40) has a boundary of 60 * 40 - 56 * 36 pixels, in label and prediction alike; it is
     # right in photo 0. In photo 1 the label's class 1 has none in the prediction, and class 0 none in the label.
-    assert zero.boundary_iou == pytest.approx((1 / 2 + 0) / 2)
-    assert four.boundary_iou == 0.0
+    assert zero["boundary_iou"] == pytest.approx((1 / 2 + 0) / 2)
+    assert four["boundary_iou"] == 0.0
 
 
 def test_scores_of_the_export_are_gated_and_recorded(folder: Path, dataset: Path) -> None:
     file = folder / "onnx" / "model.onnx"
-    evidence = gather_evidence(artifact.read_config(folder).labels, open_folder(dataset), "val", 200)
-    entry = verify(folder, file, evidence)
+    verification = gather_photos(artifact.read_config(folder).labels, open_folder(dataset), "val", 200)
+    entry = verify(folder, file, verification)
     assert entry["verdict"] == "passed"
     assert entry["photos"] == "two val"
     assert entry["by_size"][-1]["height"] == 60
@@ -211,38 +211,38 @@ def test_scores_of_the_export_are_gated_and_recorded(folder: Path, dataset: Path
         assert abs(entry[name]["difference"]) < 0.001
         assert 0 < entry[name]["trained"] < 1
     # A trained network that did better, drew better outlines and knew better how sure it was.
-    better = Quality(0.9, 0.9, 0.0)
-    reasons = verify(folder, file, evidence, trained_quality=better)["reasons"]
+    better = {"miou": 0.9, "boundary_iou": 0.9, "calibration_error": 0.0}
+    reasons = verify(folder, file, verification, trained_scores=better)["reasons"]
     assert [reason.split(" changes by ")[0] for reason in reasons] == ["mIoU", "boundary IoU", "calibration error"]
 
 
 def test_evidence_must_fit_the_model(dataset: Path) -> None:
     data = open_folder(dataset)
     labels = SimpleNamespace(classes=CLASSES)
-    assert [sample.stem for sample in gather_evidence(labels, data, "val", 1).samples] == ["0"]
+    assert [sample.stem for sample in gather_photos(labels, data, "val", 1).samples] == ["0"]
     with pytest.raises(UserError, match=r"data: its classes .* are not those of the model \(cat\)"):
-        gather_evidence(SimpleNamespace(classes=["cat"]), data, "val", 1)
+        gather_photos(SimpleNamespace(classes=["cat"]), data, "val", 1)
     with pytest.raises(UserError, match=r"data: bare has no labels; give --split one that has"):
-        gather_evidence(labels, data, "bare", 1)
+        gather_photos(labels, data, "bare", 1)
 
 
 def test_labels_must_fit_their_photos(dataset: Path) -> None:
     data = open_folder(dataset)
-    evidence = Evidence(data, "val", data.samples("val"))
+    verification = VerificationSet(data, "val", data.samples("val"))
     for label in (dataset / "labels" / "val").iterdir():
         Image.new("L", (80, 60), 255).save(label)
     with pytest.raises(UserError, match="every label pixel of val is ignored"):
-        score(LookupEngine(), evidence)
-    Image.new("L", (40, 60), 0).save(evidence.samples[0].label)
-    with pytest.raises(UserError, match=r"0\.png: not the size of its photo; run `semseg check"):
-        score(LookupEngine(), evidence)
+        score(LookupEngine(), verification)
+    Image.new("L", (40, 60), 0).save(verification.samples[0].label)
+    with pytest.raises(UserError, match=r"0\.png: is 40x60 but its image is 80x60; run `semseg check"):
+        score(LookupEngine(), verification)
 
 
 def test_calibration_photos_need_no_labels_and_are_not_larger_than_memory_allows(
     dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert [photo.shape for photo in calibration_photos(open_folder(dataset), "bare", 1)] == [(60, 80, 3)]
-    monkeypatch.setattr(evidence_module, "LONGEST_CALIBRATION_SIDE", 40)
+    monkeypatch.setattr(verification_set, "LONGEST_CALIBRATION_SIDE", 40)
     assert [photo.shape for photo in calibration_photos(open_folder(dataset), "bare", 9)] == [(30, 40, 3)] * 2
 
 

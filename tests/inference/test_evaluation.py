@@ -54,9 +54,11 @@ def test_whole_images_on_an_exported_graph(
     batch_size: int,
 ) -> None:
     evaluation = evaluate(open_engine(make_graph()), data, data.samples("val"), batch_size=batch_size)
-    np.testing.assert_array_equal(evaluation.confusion, counts_of(data, lambda image: rgb_logits(image).argmax(-1)))
-    hits = np.diag(evaluation.confusion)
-    assert evaluation.scores.pixel_accuracy == hits.sum() / evaluation.confusion.sum()
+    np.testing.assert_array_equal(
+        evaluation.scores.confusion, counts_of(data, lambda image: rgb_logits(image).argmax(-1))
+    )
+    hits = np.diag(evaluation.scores.confusion)
+    assert evaluation.scores.values["pixel_accuracy"] == hits.sum() / evaluation.scores.confusion.sum()
     assert evaluation.images == 3
     assert evaluation.to_json()["protocol"] == {"window": None, "stride": None, "scales": (1.0,), "flip": False}
 
@@ -109,8 +111,8 @@ def test_views_are_averaged_as_a_plain_loop_would(
     expected = counts_of(data, reference)
     assert (expected.sum(axis=0) > 0).sum() > 1
     # A pixel may tip over on a rounding error.
-    assert np.abs(evaluation.confusion - expected).sum() <= 6
-    assert not np.array_equal(expected, evaluate(engine, data, data.samples("val")).confusion)
+    assert np.abs(evaluation.scores.confusion - expected).sum() <= 6
+    assert not np.array_equal(expected, evaluate(engine, data, data.samples("val")).scores.confusion)
 
 
 def test_a_graph_gives_no_probabilities(data: SegmentationData, make_graph: Callable[..., Path]) -> None:

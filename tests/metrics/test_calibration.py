@@ -16,8 +16,8 @@ def test_equals_torchmetrics_where_no_confidence_lies_on_the_edge_of_a_bin() -> 
     classes = np.where(random.random((40, 50)) < 0.7, label, (label + 1) % 3).astype(np.uint8)
     label[:5] = 255
     metric = CalibrationError()
-    metric.add(classes[:20], confidence[:20], label[:20])
-    metric.add(classes[20:], confidence[20:], label[20:])
+    metric.add(classes[:20], label[:20], confidence[:20])
+    metric.add(classes[20:], label[20:], confidence[20:])
     valid = label != 255
     expected = binary_calibration_error(
         # Of a binary classifier with these probabilities, "right" is the positive label.
@@ -32,7 +32,7 @@ def test_hand_computed() -> None:
     metric = CalibrationError()
     assert np.isnan(metric.result())
     # Three pixels, certain and right; one at 51/255 = 0.2 and wrong: (0 + 0.2) / 4.
-    metric.add(np.zeros((2, 2), np.uint8), np.array([[255, 255], [255, 51]], np.uint8), np.uint8([[0, 0], [0, 1]]))
+    metric.add(np.zeros((2, 2), np.uint8), np.uint8([[0, 0], [0, 1]]), np.array([[255, 255], [255, 51]], np.uint8))
     assert metric.result() == pytest.approx(0.05)
 
 
@@ -40,5 +40,5 @@ def test_17_and_18_of_255_are_in_different_bins() -> None:
     classes = np.zeros((1, 2), np.uint8)
     metric = CalibrationError()
     # One right, one wrong. In one bin the errors would cancel in part.
-    metric.add(classes, np.array([[17, 18]], np.uint8), np.array([[1, 0]], np.uint8))
+    metric.add(classes, np.array([[1, 0]], np.uint8), np.array([[17, 18]], np.uint8))
     assert metric.result() == pytest.approx((17 / 255 + 1 - 18 / 255) / 2)

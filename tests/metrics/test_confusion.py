@@ -75,7 +75,7 @@ def test_nothing_to_score_is_not_a_number() -> None:
     matrix.add(np.zeros((4, 4), np.uint8), np.full((4, 4), 255, np.uint8))
     scores = matrix.result()
     assert np.isnan([scores.miou, scores.pixel_accuracy, scores.mean_class_accuracy]).all()
-    assert scores.to_json(["a", "b"])["miou"] is None
+    assert scores.to_json(["a", "b"])["classes"]["a"]["iou"] is None
 
 
 def test_what_cannot_be_counted_is_refused() -> None:

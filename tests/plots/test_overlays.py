@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from semseg_app.errors import UserError
-from semseg_app.plots.overlays import class_shares, legend, overlay, plot_confusion_matrix
+from semseg_app.plots.figures import plot_confusion_matrix
+from semseg_app.plots.overlays import class_shares, legend, overlay
 
 PALETTE = [(200, 0, 0), (0, 100, 0), (0, 0, 50)]
 
