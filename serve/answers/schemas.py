@@ -1,5 +1,7 @@
 """What the API says in JSON, as types: they are the OpenAPI schema, and the web page shows the same answer."""
 
+from typing import Any, Literal
+
 import numpy as np
 from pydantic import BaseModel
 
@@ -114,6 +116,23 @@ class Outlines(BaseModel):
     width: int
     height: int
     classes: list[ClassOutlines]
+
+
+class Feature(BaseModel):
+    """One polygon of a class."""
+
+    type: Literal["Feature"]
+    properties: dict[str, Any]
+    """index, name, color, model; with several images also `image` and `file`."""
+    geometry: dict[str, Any]
+    """A GeoJSON Polygon."""
+
+
+class FeatureCollection(BaseModel):
+    """The answer `format=geojson`."""
+
+    type: Literal["FeatureCollection"]
+    features: list[Feature]
 
 
 class ModelInfo(BaseModel):
