@@ -15,6 +15,9 @@ MAX_DIMENSION = 2**31 - 1
 """Products of shapes within it can be printed; JSON could hold numbers of thousands of digits, which Python refuses to
 print."""
 
+OUT_OF_RANGE = ("greater_than_equal", "less_than_equal", "int_parsing_size")
+"""Pydantic's types of error for numbers that are too large or too small."""
+
 
 class Tensor(BaseModel):
     """An input: numbers in `data`, or `binary_data_size` bytes behind the JSON."""
@@ -75,7 +78,8 @@ def read_request(body: bytes, header_length: str | None) -> InferRequest:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the request"
-        status = 422 if first["type"] in ("greater_than_equal", "less_than_equal", "int_parsing_size") else 400
+        too_large = first["type"] in OUT_OF_RANGE or "number out of range" in first["msg"]  # of the JSON parser
+        status = 422 if too_large else 400
         raise HTTPException(status, " ".join(f"{where}: {first['msg']}".split())) from None
     return InferRequest(_images(request, memoryview(body)[length:]), _outputs(request), request.id)
 

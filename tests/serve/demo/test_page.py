@@ -268,9 +268,7 @@ def test_the_page_hands_out_no_file_of_the_server_and_fetches_none(http, url, ex
         assert "base64" not in answer
         assert "sent" not in answer
     for path in (f"{url}/favicon.ico", "https://example.com/a.png"):
-        assert ("send the photo itself, not its address" if meta else "the upload is not on the server") in ask(
-            path
-        )
+        assert ("send the photo itself, not its address" if meta else "the upload is not on the server") in ask(path)
     assert http.get(f"/gradio_api/file={secret}").status_code == 403
 
 

@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 import time
 
 import httpx
@@ -110,6 +111,30 @@ def test_bad_tensors_get_one_clear_line(url, inputs, headers, words):
     answer = httpx.post(f"{url}/v2/models/colors/infer", content=json.dumps({"inputs": inputs}), headers=headers)
     assert answer.status_code == 400, answer.text
     assert re.search(words, answer.json()["error"])
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        GOOD | {"shape": [1, 10**5000, 1, 3]},
+        GOOD | {"shape": [10**2000, 10**2000, 10**2000, 3]},
+        GOOD | {"shape": [2**31, 1, 1, 3]},
+        GOOD | {"shape": [1, 1, 1, -(10**2000)]},
+        GOOD | {"data": [10**5000, 2, 3]},
+        GOOD | {"data": [10**400, 0.5, 3]},
+        GOOD | {"parameters": {"binary_data_size": 10**4000}},
+    ],
+)
+def test_numbers_that_overflow_are_refused_in_one_line(url, tensor):
+    digits = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        body = json.dumps({"inputs": [tensor]})
+    finally:
+        sys.set_int_max_str_digits(digits)
+    answer = httpx.post(f"{url}/v2/models/colors/infer", content=body)
+    assert answer.status_code == (400 if tensor["data"] == [10**400, 0.5, 3] or "parameters" in tensor else 422)
+    assert "\n" not in answer.json()["error"]
 
 
 def test_many_numbers_in_json_are_refused(url):

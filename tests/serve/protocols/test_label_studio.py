@@ -117,7 +117,10 @@ def test_images_that_may_not_be_read(url, photo, status, words):
     [
         ("<View>", "not XML"),
         ("<View/>", "no BrushLabels"),
-        ('<View><Image name="a" value="$b"/><BrushLabels name="c" toName="d"/></View>', "no BrushLabels or BitmaskLabels over"),
+        (
+            '<View><Image name="a" value="$b"/><BrushLabels name="c" toName="d"/></View>',
+            "no BrushLabels or BitmaskLabels over",
+        ),
         ('<!DOCTYPE v [<!ENTITY a "aaaa">]><View>&a;</View>', "defines entities"),
     ],
 )
