@@ -230,6 +230,52 @@ def test_flagged_photos_land_in_the_dataset(client, dataset, example, encoded, t
         assert words in client.predict(handle_file(example), "colors", wrong, api_name="/flag")
 
 
+@pytest.mark.parametrize("kind", ["CMYK JPEG", "turned JPEG", "16-bit PNG", "RGBA PNG", "TIFF", "GIF"])
+def test_flagged_photos_are_kept_as_8_bit_rgb_png_or_refused(client, http, dataset, tmp_path, kind):
+    """Whatever visitors send, the folder can be trained on, and the server's own decoding decides the pixels."""
+    colors = np.random.default_rng(len(kind)).integers(0, 256, (30, 40, 3), np.uint8)
+    rgb = Image.fromarray(colors)
+    path = tmp_path / f"photo.{kind.split()[-1].lower()}"
+    before = set(dataset.rglob("flagged-*"))
+    match kind:
+        case "CMYK JPEG":
+            rgb.convert("CMYK").save(path, "JPEG")
+        case "turned JPEG":
+            exif = Image.Exif()
+            exif[0x0112], exif[0x010F] = 6, "a camera"
+            rgb.save(path, "JPEG", exif=exif)
+        case "16-bit PNG":
+            Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50).save(path)
+        case "RGBA PNG":
+            rgb.convert("RGBA").save(path)
+        case "TIFF":
+            rgb.save(path, "TIFF", compression="tiff_lzw")
+        case "GIF":
+            rgb.save(path, "GIF")
+    sent = np.dstack([np.ones((30, 40)), np.full((30, 40), 255), np.zeros((30, 40))]).astype(np.uint8)
+    green = drawing(sent[..., 0], sent[..., 1] == 255)
+    said = [client.predict(handle_file(path), "colors", correction, api_name="/flag") for correction in ("", green)]
+    kept = set(dataset.rglob("flagged-*")) - before
+    if "Not kept" in said[0]:
+        assert kind in ("16-bit PNG", "GIF")
+        assert "Not kept" in said[1]
+        assert not kept
+        return
+    assert len(kept) == 3
+    photos = [file for file in kept if file.parent != dataset / "labels" / "train"]
+    shown = http.post("/v1/segment?format=png", files={"image": path.read_bytes()})
+    height, width = np.asarray(Image.open(io.BytesIO(shown.content))).shape
+    for photo in photos:
+        with Image.open(photo) as image:
+            assert (image.format, image.mode, image.size, image.n_frames) == ("PNG", "RGB", (width, height), 1)
+            assert not image.getexif()
+            if kind in ("RGBA PNG", "TIFF"):
+                np.testing.assert_array_equal(np.asarray(image), colors)
+    data = open_folder(dataset)
+    for sample in data.samples("train"):
+        assert data.read_image(sample).shape[:2] == data.read_label(sample).shape
+
+
 def test_a_folder_that_does_not_fit_is_refused(dataset, tmp_path):
     labels = LabelSpace(classes=["cat", "dog"], palette=[(0, 0, 0), (1, 1, 1)])
     with pytest.raises(UserError, match="other classes than the model"):
