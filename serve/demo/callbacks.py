@@ -27,7 +27,7 @@ from semseg_app.serve.scheduling.segmenter import Segmentation, Segmenter
 Upload = dict[str, Any]
 """A file as Gradio's clients send it: `path` of the upload, and `orig_name`."""
 
-NO_PHOTO = "Drop a photo, take one or pick an example: the result appears here."
+NO_PHOTO = "Drop a photo, take one or pick an example. The result appears here."
 
 
 class Calls:

@@ -1,4 +1,6 @@
-"""Image segmentation as Hugging Face's Inference Endpoints offer it: `InferenceClient(model=URL).image_segmentation`.
+"""Image segmentation with the protocol of Hugging Face's Inference Endpoints.
+
+Client: `huggingface_hub.InferenceClient(model=URL).image_segmentation`.
 
 Request: the image's bytes, or `{"inputs": base64, "parameters": {...}}`. Answer: a list of
 `{"label", "score", "mask"}`, one per class; the mask is a black and white PNG in base64

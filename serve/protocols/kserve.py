@@ -1,4 +1,4 @@
-"""KServe's Open Inference Protocol, version 2, with Triton's binary tensors: `tritonclient.http` works as it is.
+"""KServe's Open Inference Protocol, version 2, with Triton's binary tensors: `tritonclient.http` works unchanged.
 
 Input `images`, UINT8 [N, H, W, 3]; outputs `classes` and `confidence`, UINT8 [N, H, W]: the names that a Triton model
 repository made by `semseg export` has, so a client moves to Triton by changing its address

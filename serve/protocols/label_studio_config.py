@@ -53,7 +53,7 @@ def parse_config(text: str) -> list[Control]:
 
 
 def _labels(control: ElementTree.Element) -> dict[str, str]:
-    """Label Studio takes only a label's alias in results, where it has one. The first of two equal names wins."""
+    """If a label has an alias, Label Studio accepts only the alias in results. The first of two equal names wins."""
     labels: dict[str, str] = {}
     for tag in control.iter("Label"):
         value, alias = tag.get("value", ""), tag.get("alias", "")
