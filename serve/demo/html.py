@@ -50,7 +50,7 @@ def heading(models: list[str], engine: EngineInfo, classes: int) -> str:
     chips.insert(1, f"{classes} classes")
     return (
         f'<header class="heading">{_MARK}<div><h1>Semantic segmentation</h1>'
-        "<p>Every pixel of your photo gets a class. The photo does not leave this server.</p></div>"
+        "<p>Give it a photo: every pixel gets a class. Nothing leaves this server.</p></div>"
         f'<p class="chips">{"".join(f"<span>{html.escape(chip)}</span>" for chip in chips)}</p></header>'
     )
 

@@ -41,7 +41,8 @@ class TaskImages:
     """Reads the images of tasks. Keeps the short-lived access token that a personal access token is exchanged for."""
 
     def __init__(self, source: ImageSource):
-        self._source = source
+        token = (source.token or "").strip()  # an environment variable read from a file may end with a newline
+        self._source = source._replace(token=token or None)
         self._access: str | None = None
         self._exchange = threading.Lock()
 

@@ -63,7 +63,7 @@ def test_tritonclient_infers(client, images, mask, binary_in, binary_out):
     assert [output["name"] for output in answer.get_response()["outputs"]] == ["confidence", "classes"]
 
 
-def test_all_outputs_unless_told(client, images):
+def test_all_outputs_by_default(client, images):
     answer = client.infer("colors", [asked(images, True)])
     assert answer.as_numpy("classes").shape == answer.as_numpy("confidence").shape == (2, 40, 60)
 

@@ -128,7 +128,7 @@ def serving(running, label_studio):
 def test_a_personal_access_token_is_exchanged_once_and_again_when_it_has_expired(serving, encoded, photo, monkeypatch):
     FakeLabelStudio.photo = encoded(photo)
     monkeypatch.setattr(FakeLabelStudio, "exchanges", 0)
-    url = serving(PERSONAL)
+    url = serving(PERSONAL + "\n")
     for _ in range(3):
         assert ask(url, "/data/upload/1/photo.png").status_code == 200
     assert FakeLabelStudio.exchanges == 1
