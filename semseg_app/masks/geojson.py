@@ -9,16 +9,20 @@ from semseg_app.errors import UserError
 from semseg_app.masks.polygons import Polygon
 
 Transform = tuple[float, float, float, float, float, float]
-"""(a, b, c, d, e, f): X = a x + b y + c, Y = d x + e y + f, of pixel corners; as rasterio and world files have it."""
+"""(a, b, c, d, e, f): X = a x + b y + c, Y = d x + e y + f of pixel corners, in the order of rasterio's Affine."""
+
+LARGEST = 1e12
+"""Largest absolute value in a transform. The Earth's circumference is 4e10 mm; products of 1e12 with any pixel
+coordinate stay finite, which JSON needs."""
 
 
 def features(shapes: list[Polygon], properties: Mapping[str, Any], transform: Transform | None = None) -> list[Any]:
-    """One GeoJSON Feature a polygon.
+    """One GeoJSON Feature per polygon.
 
     Args:
-        shapes: of one class.
-        properties: what each feature says about itself.
-        transform: None = pixels: x to the right, y down.
+        shapes: the polygons of one class, corners in pixels.
+        properties: the properties of each feature.
+        transform: None = coordinates stay in pixels, x to the right, y down.
 
     Rings are closed; exteriors run counterclockwise in the plane of the coordinates, holes clockwise (RFC 7946, 3.1.6).
     """
@@ -36,13 +40,16 @@ def features(shapes: list[Polygon], properties: Mapping[str, Any], transform: Tr
 
 
 def parse_transform(text: str) -> Transform:
-    """ "a,b,c,d,e,f" -> six numbers. UserError when they are not, or map everything onto a line."""
+    """ "a,b,c,d,e,f" -> six numbers. UserError when they are not, are too large, or map everything onto a line."""
+    quoted = repr(text if len(text) <= 100 else text[:100] + "...")
     try:
         a, b, c, d, e, f = (float(part) for part in text.split(","))
     except ValueError:
-        raise UserError(f"transform {text!r}: give six numbers a,b,c,d,e,f; X = ax + by + c, Y = dx + ey + f") from None
-    if not np.isfinite([a, b, c, d, e, f]).all() or not np.isfinite(a * e - b * d) or a * e - b * d == 0:
-        raise UserError(f"transform {text!r}: it must be finite and map no area to nothing (ae - bd is 0)")
+        raise UserError(f"transform {quoted}: give six numbers a,b,c,d,e,f; X = ax + by + c, Y = dx + ey + f") from None
+    if not all(abs(number) <= LARGEST for number in (a, b, c, d, e, f)):  # NaN compares false
+        raise UserError(f"transform {quoted}: each number must lie between -{LARGEST:g} and {LARGEST:g}")
+    if a * e - b * d == 0:
+        raise UserError(f"transform {quoted}: it maps every area onto a line (ae - bd is 0)")
     return a, b, c, d, e, f
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from semseg_app.masks.png_encoder import encode_png
 
 COMPRESS_LEVEL = 1
-"""Of zlib. Class maps are long runs of one value: higher levels take several times as long for a few percent."""
+"""zlib's level. Class maps are long runs of one value: higher levels take several times as long for a few percent."""
 
 Palette = Sequence[tuple[int, int, int]]
 
@@ -16,14 +16,14 @@ Palette = Sequence[tuple[int, int, int]]
 def indexed_png(classes: np.ndarray, palette: Palette, text: Mapping[str, str] | None = None) -> bytes:
     """uint8 `[H, W]` -> PNG (mode P, 8 bits): pixel values are class indices, viewers show the palette's colors.
 
-    `text` travels in the file as compressed text chunks.
+    `text` is stored in the file as compressed text chunks.
     """
     return encode_png(classes, _table(tuple(palette)), text)
 
 
 def color_png(classes: np.ndarray, palette: Palette) -> bytes:
     """uint8 `[H, W]` -> RGB PNG in the palette's colors."""
-    return encode_png(colorise(classes, palette))
+    return encode_png(colorize(classes, palette))
 
 
 def gray_png(values: np.ndarray) -> bytes:
@@ -31,7 +31,7 @@ def gray_png(values: np.ndarray) -> bytes:
     return encode_png(values)
 
 
-def colorise(classes: np.ndarray, palette: Palette) -> np.ndarray:
+def colorize(classes: np.ndarray, palette: Palette) -> np.ndarray:
     """uint8 `[H, W]` -> uint8 RGB `[H, W, 3]`; values beyond the palette are black."""
     colored: np.ndarray = _table(tuple(palette))[classes]
     return colored

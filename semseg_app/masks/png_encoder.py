@@ -1,9 +1,9 @@
-"""PNG files of what networks say, written at the speed that it allows.
+"""PNG files of class and confidence maps, encoded fast.
 
-Class and confidence maps are long runs and smooth ramps. Each row less the one above it (PNG's filter 2, "Up") is
+Class and confidence maps are long runs and smooth ramps. Each row minus the one above it (PNG's filter 2, "Up") is
 nearly all zeros, and ISA-L deflates zeros at the speed of memory: 16 megapixels in a few milliseconds, where Pillow's
-default takes hundreds and gives a file of about the same size. Four bits a pixel would halve what is left of the file,
-but to pack them takes longer than all the rest, and 255 (unknown) would not fit.
+default takes hundreds and gives a file of about the same size. Four bits per pixel would halve the file, but
+packing them takes longer than everything else, and 255 (unknown) would not fit.
 """
 
 import struct
@@ -14,19 +14,19 @@ import numpy as np
 from isal import isal_zlib
 
 LEVEL = 1
-"""Of ISA-L. 0 is no faster on class maps and larger; 2 and 3 are slower and no smaller."""
+"""ISA-L's level. On class maps 0 is no faster and its files are larger; 2 and 3 are slower and save nothing."""
 GRAY, RGB, INDEXED = 0, 2, 3
 """Color types (https://www.w3.org/TR/png-3/#6Color-values)."""
 UP = 2
 
 
 def encode_png(pixels: np.ndarray, palette: np.ndarray | None = None, text: Mapping[str, str] | None = None) -> bytes:
-    """Encode with 8 bits a channel.
+    """Encode with 8 bits per channel.
 
     Args:
         pixels: uint8, gray or indexed `[H, W]` or RGB `[H, W, 3]`.
-        palette: uint8 `[N, 3]`, N up to 256: makes `[H, W]` indices into it.
-        text: travels in the file, in compressed chunks; keys are Latin-1 of at most 79 characters.
+        palette: uint8 `[N, 3]`, N up to 256; `[H, W]` are then indices into it.
+        text: stored in the file as compressed text chunks; keys are Latin-1 of at most 79 characters.
     """
     height, width = pixels.shape[:2]
     kind = RGB if pixels.ndim == 3 else GRAY if palette is None else INDEXED
@@ -42,7 +42,7 @@ def encode_png(pixels: np.ndarray, palette: np.ndarray | None = None, text: Mapp
 
 
 def _filtered(rows: np.ndarray) -> np.ndarray:
-    """uint8 `[H, bytes]` -> `[H, 1 + bytes]`: the filter's number, then each row less the one above, modulo 256."""
+    """uint8 `[H, bytes]` -> `[H, 1 + bytes]`: the filter's number, then each row minus the one above, modulo 256."""
     filtered = np.empty((rows.shape[0], rows.shape[1] + 1), np.uint8)
     filtered[:, 0] = UP
     filtered[0, 1:] = rows[0]

@@ -1,4 +1,4 @@
-"""A class map as a PNG, written from top to bottom: only the rows at hand are in memory."""
+"""A class map as a PNG, written from top to bottom: only the rows being written are in memory."""
 
 import struct
 import zlib
@@ -11,19 +11,19 @@ import numpy as np
 from semseg_app.masks import COMPRESS_LEVEL, Palette
 
 PALETTE_ENTRIES = 256
-"""All of them, as in masks.indexed_png: pixels stay bytes, and 255 stays 255."""
+"""Always the full palette, as in masks.indexed_png: pixels stay bytes, and 255 stays 255."""
 
 
 class PngStrips:
     """An 8-bit indexed PNG of `height` x `width` pixels; `write` takes its rows in order, `close` ends the file.
 
-    Pillow encodes whole images only. What is written here are the four kinds of chunk that such a file needs
-    (https://www.w3.org/TR/png-3/); zlib does the work.
+    Pillow encodes whole images only. This class writes the four kinds of chunk that such a file needs
+    (https://www.w3.org/TR/png-3/); zlib compresses.
 
     Args:
-        path: written from its beginning.
+        path: the file to write; an existing one is replaced.
         palette: the colors that viewers show.
-        text: travels in the file as compressed text chunks.
+        text: stored in the file as compressed text chunks.
     """
 
     def __init__(self, path: Path, height: int, width: int, palette: Palette, text: Mapping[str, str] | None = None):

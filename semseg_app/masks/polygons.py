@@ -1,10 +1,10 @@
 """The outlines of a mask as polygons with holes, exact to the pixel.
 
 Vertices lie on the corners of pixels: pixel (row y, column x) is the square from (x, y) to (x + 1, y + 1). So filling
-the polygons gives the mask back, and neighbors share their border. Pixels that touch at a corner alone are two
+the polygons gives the mask back, and neighbors share their border. Pixels that touch only at a corner are two
 polygons. Every ring is simple and every polygon valid (https://www.ogc.org/standards/sfa): rings meet in points.
 
-Only corners are looked at: points where the four pixels around are not two equal rows or columns. They are found once
+Only corners are visited: points where the four pixels around are not two equal rows or columns. They are found once
 for all classes. In a row of them those where the outline of one class turns come in pairs, and each pair is one
 straight piece; likewise in a column. So two sorts link all corners to rings, and no step visits pixels one by one.
 """
@@ -16,18 +16,18 @@ import numpy as np
 from semseg_app.errors import UserError
 
 MAX_CORNERS = 1_000_000
-"""Of all classes. A map of noise has as many as pixels, and its polygons would fill gigabytes."""
+"""Limit over all classes. A map of noise has as many corners as pixels, and its polygons would fill gigabytes."""
 STRIP_ROWS = 256
-"""How many rows are searched for corners at once: it bounds the memory."""
+"""Rows that are searched for corners at once; it bounds the memory."""
 
 
 class Polygon(NamedTuple):
     """One connected part of a mask. Rings are int64 `[N, 2]` of (x, y); the first vertex is not repeated at the end."""
 
     exterior: np.ndarray
-    """Its signed area (the sum of x_i y_j - x_j y_i, halved) is positive: clockwise as an image is shown."""
+    """Clockwise on the screen: the signed area (half the sum of x_i y_j - x_j y_i) is positive."""
     holes: list[np.ndarray]
-    """The other way round."""
+    """Counterclockwise on the screen."""
 
 
 class _Corners(NamedTuple):
@@ -40,7 +40,7 @@ class _Corners(NamedTuple):
     down: np.ndarray
     """bool: its vertical piece goes down, else up."""
     leaves_sideways: np.ndarray
-    """bool: the ring, with the mask on its right hand as shown, goes on along the horizontal piece."""
+    """bool: the ring, with the mask on its right on the screen, continues along the horizontal piece."""
 
 
 def polygons(classes: np.ndarray) -> dict[int, list[Polygon]]:
@@ -49,16 +49,16 @@ def polygons(classes: np.ndarray) -> dict[int, list[Polygon]]:
     UserError when the outlines have more than MAX_CORNERS corners.
     """
     y, x, around = _turning_points(classes)
-    return {int(index): _of_one(_corners(y, x, around == index)) for index in np.unique(around[around >= 0])}
+    return {int(index): _class_polygons(_corners(y, x, around == index)) for index in np.unique(around[around >= 0])}
 
 
-def _of_one(corners: _Corners) -> list[Polygon]:
+def _class_polygons(corners: _Corners) -> list[Polygon]:
     """The polygons that have these corners."""
     below = _partners(np.lexsort((corners.down, corners.y, corners.x)))
     beside = _partners(np.lexsort((corners.right, corners.x, corners.y)))
     following = np.where(corners.leaves_sideways, beside, below)
     ring = _cycles(following)
-    # A ring that passes a point twice is not valid: exchanging the two ways on from there makes two rings of it.
+    # A ring that passes a point twice is not valid: swapping the two continuations there makes two rings of it.
     pinched = _same_point(corners)
     pinched = pinched[ring[pinched] == ring[pinched + 1]]
     following[pinched], following[pinched + 1] = following[pinched + 1], following[pinched]
@@ -74,13 +74,13 @@ def _of_one(corners: _Corners) -> list[Polygon]:
     rings = np.split(np.stack([x, y], axis=1), starts[1:])
 
     exteriors = np.flatnonzero(areas > 0)
-    found = {int(number): Polygon(rings[number], []) for number in exteriors}
+    by_exterior = {int(number): Polygon(rings[number], []) for number in exteriors}
     if len(exteriors) < len(rings):
-        number = np.searchsorted(ring[order][starts], ring)  # of each corner's ring
+        number = np.searchsorted(ring[order][starts], ring)  # number of each corner's ring
         for hole, owner in enumerate(_owners(corners, number, below, areas > 0)):
             if areas[hole] < 0:
-                found[owner].holes.append(rings[hole])
-    return list(found.values())
+                by_exterior[owner].holes.append(rings[hole])
+    return list(by_exterior.values())
 
 
 def _turning_points(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -89,7 +89,7 @@ def _turning_points(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
     Those are northwest, northeast, southwest, southeast; -1 is outside.
     """
     height = len(classes)
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    strips: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     count = 0
     for top in range(0, height + 1, STRIP_ROWS):
         rows = classes[max(0, top - 1) : top + STRIP_ROWS]
@@ -100,18 +100,18 @@ def _turning_points(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
         straight = (beside[1:] & beside[:-1]) | (below[:, 1:] & below[:, :-1])
         y, x = np.nonzero(~straight)
         corners = [strip[y, x], strip[y, x + 1], strip[y + 1, x], strip[y + 1, x + 1]]
-        found.append((y + top, x, np.stack(corners, axis=1)))
+        strips.append((y + top, x, np.stack(corners, axis=1)))
         count += len(x)
         if count > MAX_CORNERS:
             raise UserError(
                 f"the outlines have more than {MAX_CORNERS} corners: ask for run lengths or a PNG instead of polygons"
             )
-    ys, xs, around = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    ys, xs, around = (np.concatenate(parts) for parts in zip(*strips, strict=True))
     return ys, xs, around
 
 
 def _corners(y: np.ndarray, x: np.ndarray, inside: np.ndarray) -> _Corners:
-    """The corners of one class among the turning points; the two of a meeting point side by side.
+    """The corners of one class among the turning points; the two entries of a shared point are neighbors.
 
     inside: bool `[N, 4]`, which of the pixels around are of that class.
     """
@@ -135,7 +135,7 @@ def _corners(y: np.ndarray, x: np.ndarray, inside: np.ndarray) -> _Corners:
 
 
 def _partners(order: np.ndarray) -> np.ndarray:
-    """Entries in an order in which the first and second, third and fourth, ... belong together -> each one's other."""
+    """An order in which entries 0 and 1, 2 and 3, ... are pairs -> the partner of each entry."""
     partners = np.empty_like(order)
     partners[order[::2]] = order[1::2]
     partners[order[1::2]] = order[::2]
@@ -143,13 +143,13 @@ def _partners(order: np.ndarray) -> np.ndarray:
 
 
 def _same_point(corners: _Corners) -> np.ndarray:
-    """The first of every two entries at one point."""
+    """Indices of the first of every two entries that share a point."""
     same: np.ndarray = np.flatnonzero((np.diff(corners.x) == 0) & (np.diff(corners.y) == 0))
     return same
 
 
 def _cycles(following: np.ndarray) -> np.ndarray:
-    """A permutation -> each entry's cycle, named after its smallest entry. The view doubles with every round."""
+    """A permutation -> each entry's cycle, named by its smallest entry. The reach doubles with every round."""
     name = np.arange(len(following))
     ahead = following
     while True:
@@ -180,9 +180,9 @@ def _owners(corners: _Corners, ring: np.ndarray, below: np.ndarray, exterior: np
     heights = corners.y[below[tops]] - corners.y[tops]
     row = np.repeat(corners.y[tops], heights) + _count_up(heights)
     wide = int(corners.x.max()) + 1
-    place = row * wide + np.repeat(corners.x[tops], heights)
-    order = np.argsort(place)
-    walls, wall_ring = place[order], np.repeat(ring[tops], heights)[order]
+    position = row * wide + np.repeat(corners.x[tops], heights)
+    order = np.argsort(position)
+    walls, wall_ring = position[order], np.repeat(ring[tops], heights)[order]
 
     westernmost = tops[np.lexsort((corners.x[tops], ring[tops]))]
     westernmost = westernmost[np.flatnonzero(np.diff(ring[westernmost], prepend=-1))]

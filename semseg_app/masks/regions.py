@@ -15,12 +15,12 @@ class Region(NamedTuple):
     left: int
     top: int
     width: int
-    """Of the smallest upright box around all of them, pixels."""
+    """Width of the smallest upright box around all of them, pixels; left, top and height likewise."""
     height: int
 
 
 class RowRuns(NamedTuple):
-    """Pixels of one value side by side in one row: as many entries as runs, row by row."""
+    """Horizontal runs of equal pixels: one entry per run, row by row."""
 
     values: np.ndarray
     """uint8."""

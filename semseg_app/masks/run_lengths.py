@@ -4,7 +4,7 @@ import numpy as np
 
 _DIGIT_BITS = 5
 _MOST_DIGITS = 13
-"""Of a 64-bit number."""
+"""Digits of a 64-bit number."""
 
 
 def coco_rle(classes: np.ndarray) -> dict[int, str]:
@@ -34,7 +34,7 @@ def _counts(starts: np.ndarray, ends: np.ndarray, size: int) -> np.ndarray:
 
 
 def compressed(counts: np.ndarray) -> str:
-    """COCO's text for run lengths: from the fourth on as a difference to the last but one, 5 bits a character."""
+    """COCO's text for run lengths: from the fourth on, the difference to the count two before; 5 bits per character."""
     numbers = counts.astype(np.int64)
     numbers[3:] -= counts[1:-2]
     digits = np.ones(len(numbers), np.int64)

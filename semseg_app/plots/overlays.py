@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from semseg_app.masks import Palette, colorise
+from semseg_app.masks import Palette, colorize
 
 
 def overlay(image: np.ndarray, classes: np.ndarray, palette: Palette, opacity: float = 0.5) -> np.ndarray:
@@ -22,7 +22,7 @@ def overlay(image: np.ndarray, classes: np.ndarray, palette: Palette, opacity: f
     """
     if image.shape[:2] != classes.shape:
         raise ValueError(f"image {list(image.shape[:2])} and class map {list(classes.shape)} differ in size")
-    colors = Image.fromarray(colorise(classes, palette))
+    colors = Image.fromarray(colorize(classes, palette))
     return np.asarray(Image.blend(Image.fromarray(image), colors, opacity))
 
 

@@ -1,25 +1,35 @@
-"""One segmented image in every form that the API answers with."""
+"""The output formats of the API: one table. A new format is one row in FORMATS and one function that renders it.
+
+Everything else follows from the table: the `format` option, what `Accept` chooses, the OpenAPI schema, and the names
+and files on the web page. docs/api.md repeats `name` and `answer` of every row, and a test compares them.
+"""
 
 import io
-import json
-import re
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from pydantic import BaseModel
 
-from semseg_app.errors import UserError
 from semseg_app.inference.engines.base import Engine
 from semseg_app.masks import color_png, gray_png, indexed_png
-from semseg_app.masks.geojson import features
+from semseg_app.masks.geojson import Transform, features
 from semseg_app.masks.polygons import Polygon, polygons
 from semseg_app.masks.regions import Region, regions
 from semseg_app.masks.run_lengths import coco_rle
 from semseg_app.plots.overlays import overlay
-from semseg_app.serve.answers.options import BadOption, Format, Options
-from semseg_app.serve.answers.schemas import ClassInfo, class_infos, summarize
+from semseg_app.serve.answers import examples
+from semseg_app.serve.answers.schemas import (
+    ClassInfo,
+    FeatureCollection,
+    Outlines,
+    RunLengthMasks,
+    Summary,
+    class_infos,
+    summarize,
+)
 from semseg_app.serve.scheduling.segmenter import Segmentation
 
 JPEG_QUALITY = 90
@@ -31,124 +41,94 @@ PNG, JPEG, JSON, GEOJSON, RAW, ZIP = (
     "application/octet-stream",
     "application/zip",
 )
-MEDIA_TYPES: dict[Format, str] = {
-    "png": PNG,
-    "color": PNG,
-    "overlay": JPEG,
-    "confidence": PNG,
-    "json": JSON,
-    "rle": JSON,
-    "polygons": JSON,
-    "geojson": GEOJSON,
-    "raw": RAW,
-}
-BY_MEDIA_TYPE: dict[str, Format] = {PNG: "png", JSON: "json", JPEG: "overlay", GEOJSON: "geojson", RAW: "raw"}
-"""What `Accept` chooses."""
-_SUFFIXES = {PNG: ".png", JPEG: ".jpg", RAW: ".raw"}
+
+
+class Rendering(NamedTuple):
+    """What a format's function gets."""
+
+    segmentation: Segmentation
+    """Pixels that the caller did not ask for are 255 already."""
+    engine: Engine
+    """The engine that answered; it knows the class names and their palette."""
+    model: str
+    """The name under which the model is served."""
+    opacity: float
+    """Opacity of the class colors in an overlay, 0 to 1."""
+    transform: Transform | None
+    """Pixel corners to world coordinates; None = coordinates stay in pixels."""
 
 
 class Answered(NamedTuple):
-    """One image with its answer, in the form that was asked for."""
+    """One image with its answer in the format that was asked for."""
 
     name: str
-    """The file's name as the caller gave it, harmless; may be empty."""
+    """The file's name as the caller gave it, made harmless; may be empty."""
     height: int
     width: int
     content: Any
-    """bytes of a picture or of raw classes; what becomes JSON otherwise."""
+    """What the format's `render` returned."""
 
 
-def render(form: Format, segmentation: Segmentation, engine: Engine, model: str, options: Options) -> Any:
-    """bytes for pictures and raw classes, else what becomes JSON (of GeoJSON the features).
+class Format(NamedTuple):
+    """One row of FORMATS."""
 
-    Args:
-        form: which one.
-        segmentation: already filtered by `options`.
-        engine: the one that answered.
-        model: the name that it is served under.
-        options: `transform` and `opacity` count here.
+    media_type: str
+    """The first row of a media type is the one that `Accept` chooses."""
+    file: str
+    """Name of a downloaded file; its suffix also names the files of a ZIP."""
+    title: str
+    """Name on the web page."""
+    answer: str
+    """What the answer holds, in one sentence, for OpenAPI and docs/api.md."""
+    quick: bool
+    """A small image takes about a millisecond; the others may take long."""
+    render: Callable[[Rendering], Any]
+    """Returns bytes, or what becomes JSON. UserError when this image cannot be answered in this format."""
+    several: Callable[[Sequence[Answered]], Any] | None = None
+    """One JSON document from the answers about one or more images; None = `render` returns bytes, and several make a
+    ZIP."""
+    size_beside: bool = False
+    """The bytes do not tell the image's size: headers, and the names in a ZIP, do."""
+    schema: type[BaseModel] | None = None
+    """The JSON answer about one image."""
+    example: Mapping[str, Any] | None = None
+    """An answer that OpenAPI shows."""
 
-    BadOption when the outlines are too many.
-    """
-    classes, palette = segmentation.classes, engine.labels.palette
-    match form:
-        case "png":
-            return indexed_png(classes, palette)
-        case "color":
-            return color_png(classes, palette)
-        case "confidence":
-            return gray_png(segmentation.confidence)
-        case "overlay":
-            return _overlay(segmentation, engine, options.opacity)
-        case "raw":
-            return classes.tobytes()
-        case "json":
-            return summarize(engine, segmentation, model).model_dump()
-    height, width = classes.shape
-    infos = class_infos(engine.labels)
-    covered = [(infos[region.class_index], region) for region in regions(classes) if region.class_index < len(infos)]
-    head = {"model": model, "width": width, "height": height}
-    if form == "rle":
-        counts = coco_rle(classes)
-        return head | {
-            "classes": [
-                _about(info, region) | {"segmentation": {"size": [height, width], "counts": counts[info.index]}}
-                for info, region in covered
-            ]
-        }
-    shapes = _polygons(classes)
-    if form == "polygons":
-        return head | {
-            "classes": [
-                _about(info, region) | {"polygons": [_outline(polygon) for polygon in shapes[info.index]]}
-                for info, region in covered
-            ]
-        }
-    return [
-        feature
-        for info, _ in covered
-        for feature in features(shapes[info.index], info.model_dump() | {"model": model}, options.affine())
-    ]
+    @property
+    def suffix(self) -> str:
+        """Such as ".png"."""
+        return PurePath(self.file).suffix
 
 
-def packed(form: Format, answered: Sequence[Answered]) -> tuple[bytes, str, dict[str, str]]:
-    """The body of an answer, its media type and its headers: one image as it is, several as a list or as a ZIP."""
-    media_type = MEDIA_TYPES[form]
-    if form == "geojson":
-        found = [
-            feature | {"properties": feature["properties"] | _which(index, one, len(answered))}
-            for index, one in enumerate(answered)
-            for feature in one.content
-        ]
-        return _json({"type": "FeatureCollection", "features": found}), media_type, {}
-    if media_type == JSON:
-        if len(answered) == 1:
-            return _json(answered[0].content), media_type, {}
-        return _json({"images": [{"file": one.name} | one.content for one in answered]}), media_type, {}
-    if len(answered) == 1:
-        one = answered[0]
-        size = {"X-Image-Height": str(one.height), "X-Image-Width": str(one.width)}
-        return one.content, media_type, size if form == "raw" else {}
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:  # stored: pictures do not get smaller
-        for index, one in enumerate(answered):
-            stem = one.name.rsplit(".", 1)[0]
-            size_of_raw = f"-{one.width}x{one.height}" if form == "raw" else ""
-            archive.writestr(f"{index:03}{'-' + stem if stem else ''}{size_of_raw}{_SUFFIXES[media_type]}", one.content)
-    return buffer.getvalue(), ZIP, {}
+def by_media_type() -> dict[str, str]:
+    """Media type -> name of the format that `Accept` chooses; earlier ones win ties."""
+    chosen: dict[str, str] = {}
+    for name, row in FORMATS.items():
+        chosen.setdefault(row.media_type, name)
+    return chosen
 
 
-def harmless_name(given: str | None) -> str:
-    """A file's name from a stranger: its last part, of letters, digits, dot, dash and underscore, at most 80."""
-    last = re.split(r"[\\/]", given or "")[-1]
-    return re.sub(r"[^\w.-]+", "_", last).lstrip(".")[:80]
+def _indexed(asked: Rendering) -> bytes:
+    return indexed_png(asked.segmentation.classes, asked.engine.labels.palette)
 
 
-def _overlay(segmentation: Segmentation, engine: Engine, opacity: float) -> bytes:
-    """The photo under the class colors, as a JPEG; where the class is unknown, the photo alone."""
-    classes, image = segmentation.classes, segmentation.image
-    picture = overlay(image, classes, engine.labels.palette, opacity)
-    unknown = classes >= len(engine.labels.classes)
+def _color(asked: Rendering) -> bytes:
+    return color_png(asked.segmentation.classes, asked.engine.labels.palette)
+
+
+def _confidence(asked: Rendering) -> bytes:
+    return gray_png(asked.segmentation.confidence)
+
+
+def _raw(asked: Rendering) -> bytes:
+    return asked.segmentation.classes.tobytes()
+
+
+def _overlay(asked: Rendering) -> bytes:
+    """The photo under the class colors; where the class is unknown, the photo alone."""
+    classes, image = asked.segmentation.classes, asked.segmentation.image
+    picture = overlay(image, classes, asked.engine.labels.palette, asked.opacity)
+    unknown = classes >= len(asked.engine.labels.classes)
     if unknown.any():
         picture = np.where(unknown[..., None], image, picture)
     buffer = io.BytesIO()
@@ -156,11 +136,66 @@ def _overlay(segmentation: Segmentation, engine: Engine, opacity: float) -> byte
     return buffer.getvalue()
 
 
-def _polygons(classes: np.ndarray) -> dict[int, list[Polygon]]:
-    try:
-        return polygons(classes)
-    except UserError as error:
-        raise BadOption(str(error)) from None
+def _summary(asked: Rendering) -> dict[str, Any]:
+    return summarize(asked.engine, asked.segmentation, asked.model).model_dump()
+
+
+def _run_lengths(asked: Rendering) -> dict[str, Any]:
+    classes = asked.segmentation.classes
+    counts = coco_rle(classes)
+    return _image(asked) | {
+        "classes": [
+            _about(info, region) | {"segmentation": {"size": list(classes.shape), "counts": counts[info.index]}}
+            for info, region in _covered(asked)
+        ]
+    }
+
+
+def _polygons(asked: Rendering) -> dict[str, Any]:
+    shapes = polygons(asked.segmentation.classes)
+    return _image(asked) | {
+        "classes": [
+            _about(info, region) | {"polygons": [_outline(polygon) for polygon in shapes[info.index]]}
+            for info, region in _covered(asked)
+        ]
+    }
+
+
+def _geojson(asked: Rendering) -> list[dict[str, Any]]:
+    shapes = polygons(asked.segmentation.classes)
+    return [
+        feature
+        for info, _ in _covered(asked)
+        for feature in features(shapes[info.index], info.model_dump() | {"model": asked.model}, asked.transform)
+    ]
+
+
+def _listed(answered: Sequence[Answered]) -> Any:
+    """The answer itself, or a list of them with the names of their files."""
+    if len(answered) == 1:
+        return answered[0].content
+    return {"images": [{"file": image.name} | image.content for image in answered]}
+
+
+def _feature_collection(answered: Sequence[Answered]) -> dict[str, Any]:
+    """All features; those of several images say which image they belong to."""
+    collected = []
+    for index, image in enumerate(answered):
+        source = {"image": index, "file": image.name} if len(answered) > 1 else {}
+        collected += [feature | {"properties": feature["properties"] | source} for feature in image.content]
+    return {"type": "FeatureCollection", "features": collected}
+
+
+def _covered(asked: Rendering) -> list[tuple[ClassInfo, Region]]:
+    """The classes that occur in the image, without the unknown pixels."""
+    infos = class_infos(asked.engine.labels)
+    occurring = regions(asked.segmentation.classes)
+    return [(infos[region.class_index], region) for region in occurring if region.class_index < len(infos)]
+
+
+def _image(asked: Rendering) -> dict[str, Any]:
+    height, width = asked.segmentation.classes.shape
+    return {"model": asked.model, "width": width, "height": height}
 
 
 def _about(info: ClassInfo, region: Region) -> dict[str, Any]:
@@ -172,10 +207,86 @@ def _outline(polygon: Polygon) -> dict[str, Any]:
     return {"exterior": polygon.exterior.tolist(), "holes": [hole.tolist() for hole in polygon.holes]}
 
 
-def _which(index: int, one: Answered, count: int) -> dict[str, Any]:
-    """Which image a feature belongs to, where there are several."""
-    return {"image": index, "file": one.name} if count > 1 else {}
-
-
-def _json(content: Any) -> bytes:
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+FORMATS: dict[str, Format] = {
+    "png": Format(
+        PNG,
+        "mask.png",
+        "Mask: indexed PNG",
+        "indexed PNG: the value of a pixel is its class index, viewers show the palette",
+        quick=True,
+        render=_indexed,
+    ),
+    "color": Format(
+        PNG, "colors.png", "Mask in colors: PNG", "RGB PNG in the palette's colors", quick=True, render=_color
+    ),
+    "confidence": Format(
+        PNG,
+        "confidence.png",
+        "Confidence: gray PNG",
+        "gray PNG: the probability of the pixel's class, times 255",
+        quick=True,
+        render=_confidence,
+    ),
+    "json": Format(
+        JSON,
+        "summary.json",
+        "Summary: JSON",
+        "size and mean confidence; area, share, confidence and bounding box of each class found; milliseconds",
+        quick=True,
+        render=_summary,
+        several=_listed,
+        schema=Summary,
+        example=examples.SUMMARY,
+    ),
+    "rle": Format(
+        JSON,
+        "masks.rle.json",
+        "COCO run lengths: JSON",
+        "each class as COCO's compressed run lengths, which `pycocotools` reads",
+        quick=False,
+        render=_run_lengths,
+        several=_listed,
+        schema=RunLengthMasks,
+        example=examples.RUN_LENGTHS,
+    ),
+    "polygons": Format(
+        JSON,
+        "polygons.json",
+        "Polygons with holes: JSON",
+        "each class as polygons with holes",
+        quick=False,
+        render=_polygons,
+        several=_listed,
+        schema=Outlines,
+        example=examples.POLYGONS,
+    ),
+    "overlay": Format(
+        JPEG,
+        "overlay.jpg",
+        "Overlay: JPEG",
+        "the photo under the class colors, JPEG; `opacity=0.5`",
+        quick=False,
+        render=_overlay,
+    ),
+    "geojson": Format(
+        GEOJSON,
+        "classes.geojson",
+        "Polygons: GeoJSON",
+        "the polygons as a FeatureCollection; `transform=a,b,c,d,e,f` converts them to world coordinates",
+        quick=False,
+        render=_geojson,
+        several=_feature_collection,
+        schema=FeatureCollection,
+        example=examples.GEOJSON,
+    ),
+    "raw": Format(
+        RAW,
+        "classes.raw",
+        "Raw class bytes",
+        "one byte per pixel, row by row; the headers `X-Image-Height` and `X-Image-Width` give the size",
+        quick=True,
+        render=_raw,
+        size_beside=True,
+    ),
+}
+"""Name -> format, in the order of docs and page."""

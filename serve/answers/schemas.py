@@ -1,4 +1,6 @@
-"""What the API says in JSON, as types: they are the OpenAPI schema, and the web page shows the same answer."""
+"""The JSON answers of the API as types. OpenAPI describes them; the web page shows the same answer."""
+
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel
@@ -16,7 +18,7 @@ class Problem(BaseModel):
 
 
 class EngineInfo(BaseModel):
-    """What really runs."""
+    """The engine that really runs; it may differ from the one asked for with `auto`."""
 
     kind: str
     device: str
@@ -37,7 +39,7 @@ class ClassShare(ClassInfo):
     area: int
     """Pixels."""
     share: float
-    """Part of the image's pixels, 0 to 1."""
+    """Fraction of the image's pixels, 0 to 1."""
     box: tuple[int, int, int, int]
     """Left, top, width, height of the smallest box around all of them, pixels."""
     confidence: float
@@ -45,7 +47,7 @@ class ClassShare(ClassInfo):
 
 
 class Latency(BaseModel):
-    """Milliseconds spent on this image; waiting for its turn is not counted."""
+    """Milliseconds spent on this image, without waiting in the queue."""
 
     decode: float
     inference: float
@@ -63,7 +65,7 @@ class Summary(BaseModel):
     classes: list[ClassShare]
     """The classes that occur, the largest first."""
     unknown: float
-    """Share of the pixels that are 255: of classes not asked for, or below the threshold."""
+    """Fraction of the pixels that are 255: classes that were not asked for, or below the threshold."""
     latency_ms: Latency
 
 
@@ -116,6 +118,23 @@ class Outlines(BaseModel):
     classes: list[ClassOutlines]
 
 
+class Feature(BaseModel):
+    """One polygon of a class."""
+
+    type: Literal["Feature"]
+    properties: dict[str, Any]
+    """index, name, color, model; with several images also `image` and `file`."""
+    geometry: dict[str, Any]
+    """A GeoJSON Polygon."""
+
+
+class FeatureCollection(BaseModel):
+    """The answer `format=geojson`."""
+
+    type: Literal["FeatureCollection"]
+    features: list[Feature]
+
+
 class ModelInfo(BaseModel):
     """One served model."""
 
@@ -158,12 +177,12 @@ def model_info(name: str, engine: Engine) -> ModelInfo:
 
 
 def summarize(engine: Engine, segmentation: Segmentation, name: str | None = None) -> Summary:
-    """Sizes, shares and confidences of one segmented image. `name` is the one that the model is served under."""
+    """Sizes, shares and confidences of one segmented image. `name` is the name under which the model is served."""
     classes, confidence = segmentation.classes, segmentation.confidence
     infos = class_infos(engine.labels)
     sums = np.bincount(classes.ravel(), weights=confidence.ravel(), minlength=len(infos))
     covered = regions(classes)
-    found = [
+    shares = [
         ClassShare(
             **infos[region.class_index].model_dump(),
             area=region.area,
@@ -181,7 +200,7 @@ def summarize(engine: Engine, segmentation: Segmentation, name: str | None = Non
         width=width,
         height=height,
         confidence=round(float(confidence.mean() / 255), 4),
-        classes=sorted(found, key=lambda entry: -entry.share),
+        classes=sorted(shares, key=lambda entry: -entry.share),
         unknown=round(sum(region.area for region in covered if region.class_index >= len(infos)) / classes.size, 6),
         latency_ms=Latency(decode=round(segmentation.decode_ms, 2), inference=round(segmentation.inference_ms, 2)),
     )

@@ -16,18 +16,18 @@ from semseg_app.serve.scheduling.registry import ServedModel
 
 MOST_PHOTOS = 200
 MOST_LARGEST_PHOTOS = 16
-"""All photos together may have as many bytes as so many of the largest size."""
+"""Limit on the bytes of all photos together, in photos of the largest size."""
 
 
 class Batch(NamedTuple):
-    """What became of many photos."""
+    """The results of many photos."""
 
     archive: Path
     """masks/*.png, overlays/*.jpg, shares.csv."""
     rows: list[dict[str, object]]
-    """As `semseg predict --json` has them, with each photo's own name."""
+    """The rows of `semseg predict --json`, with each photo's own name."""
     failed: list[tuple[str, str]]
-    """Name and reason."""
+    """Name of the photo, and why it failed."""
 
 
 def segment_many(
@@ -42,23 +42,23 @@ def segment_many(
     """Segment photos one after the other into a ZIP.
 
     Args:
-        uploads: name and file of each; ZIPs among them are looked into.
-        served: what segments.
+        uploads: name and file of each upload; ZIPs are unpacked.
+        served: the model that segments.
         archive: the ZIP to write.
-        max_bytes: of one photo, packed or not.
-        max_pixels: of one photo.
-        progress: told how many photos are done, of how many.
+        max_bytes: largest photo, encoded, also after unpacking.
+        max_pixels: largest photo, width x height.
+        progress: called with the number of photos done, and of all.
 
-    UserError when there is no photo among them, or more than MOST_PHOTOS.
+    UserError when the uploads hold no photo, more than MOST_PHOTOS, or too many bytes together.
     """
     with tempfile.TemporaryDirectory(prefix="semseg-many-") as name:
         work = Path(name)
         photos = list(_photos(uploads, work / "in", max_bytes))
         if not photos:
-            raise UserError(f"no photos among them ({', '.join(IMAGE_SUFFIXES)}, or a ZIP of those)")
+            raise UserError(f"the uploads hold no photos ({', '.join(IMAGE_SUFFIXES)}, or a ZIP of those)")
         results = ResultFolder(work / "out", served.engine.labels, overlays=True)
         failed: list[tuple[str, str]] = []
-        named = {photo: photo.relative_to(work / "in").as_posix() for photo in photos}
+        names = {photo: photo.relative_to(work / "in").as_posix() for photo in photos}
         for done, (photo, result) in enumerate(zip(photos, result_names(photos), strict=True)):
             progress(done, len(photos))
             try:
@@ -66,9 +66,9 @@ def segment_many(
                 if len(data) > max_bytes:
                     raise UserError(f"more than {max_bytes / 2**20:g} MiB")
                 image = decode_image(data, max_pixels)
-                results.add(Path(named[photo]), result, image, served.run_blocking(image).prediction)
+                results.add(Path(names[photo]), result, image, served.run_blocking(image).prediction)
             except UserError as error:
-                failed.append((named[photo], str(error)))
+                failed.append((names[photo], str(error)))
         if results.rows:
             results.write_shares()
         with zipfile.ZipFile(archive, "w") as packed:  # stored: pictures do not get smaller
@@ -79,27 +79,27 @@ def segment_many(
 
 
 def _photos(uploads: Sequence[tuple[str, Path]], folder: Path, max_bytes: int) -> Iterator[Path]:
-    """Every photo as a file below `folder`, its path there as the visitor knows it."""
+    """Every photo as a file below `folder`, under the path that the visitor gave it."""
     count = total = 0
     for name, path in uploads:
         if zipfile.is_zipfile(path):
-            found = _unpack(path, folder / _harmless(name).with_suffix(""), max_bytes)
+            photos = _unpack(path, folder / _harmless(name).with_suffix(""), max_bytes)
         elif Path(name).suffix.lower() in IMAGE_SUFFIXES:
-            found = iter([_copy(path, _free(folder / _harmless(name)))])
+            photos = iter([_copy(path, _free(folder / _harmless(name)))])
         else:
             continue
-        for photo in found:
+        for photo in photos:
             count += 1
             if count > MOST_PHOTOS:
                 raise UserError(f"more than {MOST_PHOTOS} photos; send fewer, or use `semseg predict`")
             total += photo.stat().st_size
             if total > MOST_LARGEST_PHOTOS * max_bytes:
-                raise UserError(f"more than {MOST_LARGEST_PHOTOS * max_bytes / 2**20:g} MiB together; send fewer")
+                raise UserError(f"more than {MOST_LARGEST_PHOTOS * max_bytes / 2**20:g} MiB in all; send fewer")
             yield photo
 
 
 def _unpack(path: Path, folder: Path, max_bytes: int) -> Iterator[Path]:
-    """The photos in a ZIP. No entry's word about its size is taken: `max_bytes` + 1 are unpacked at most."""
+    """The photos in a ZIP. At most `max_bytes` + 1 bytes of each are unpacked, whatever size the ZIP declares."""
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
@@ -123,13 +123,13 @@ def _copy(path: Path, target: Path) -> Path:
 
 
 def _harmless(name: str) -> Path:
-    """A path below wherever it is put, from a name that a stranger gave."""
+    """A relative path without `..` from a name that a stranger gave, at most four parts long."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     return Path(*[part[-100:].replace("\0", "_").replace(":", "_") for part in parts[-4:]] or ["photo"])
 
 
 def _free(path: Path) -> Path:
-    """`path`, or with a number where there is such a file."""
+    """`path`, with a number added if such a file exists."""
     number = 1
     free = path
     while free.exists():

@@ -12,8 +12,9 @@ from gradio.processing_utils import save_bytes_to_cache
 from semseg_app.errors import UserError
 from semseg_app.inference.decode import decode_image
 from semseg_app.inference.engines.base import Engine
-from semseg_app.serve.answers.formats import Answered, packed, render
-from semseg_app.serve.answers.options import Format, Options
+from semseg_app.serve.answers.body import packed, render
+from semseg_app.serve.answers.formats import FORMATS, Answered
+from semseg_app.serve.answers.options import Options
 from semseg_app.serve.answers.schemas import engine_info, summarize
 from semseg_app.serve.demo import html
 from semseg_app.serve.demo.batch import segment_many
@@ -24,30 +25,18 @@ from semseg_app.serve.scheduling.registry import Models, Overloaded
 from semseg_app.serve.scheduling.segmenter import Segmentation, Segmenter
 
 Upload = dict[str, Any]
-"""A file as Gradio's clients send it: `path`, of an upload, and `orig_name`."""
+"""A file as Gradio's clients send it: `path` of the upload, and `orig_name`."""
 
-NO_PHOTO = "Drop a photo, take one or pick an example: the result appears here."
-FILES: dict[Format, str] = {
-    "png": "mask.png",
-    "color": "colors.png",
-    "overlay": "overlay.jpg",
-    "confidence": "confidence.png",
-    "json": "summary.json",
-    "rle": "masks.rle.json",
-    "polygons": "polygons.json",
-    "geojson": "classes.geojson",
-    "raw": "classes.raw",
-}
-"""Format of the API -> what its file is called."""
+NO_PHOTO = "Drop a photo, take one or pick an example. The result appears here."
 
 
 class Calls:
-    """The page's endpoints around some models.
+    """The page's endpoints.
 
     Args:
-        models: what segments.
-        max_bytes: of one photo.
-        flags: takes flagged photos, if any.
+        models: the served models.
+        max_bytes: largest photo, encoded.
+        flags: where flagged photos go; None = visitors cannot flag.
     """
 
     def __init__(self, models: Models, max_bytes: int, flags: FlagFolder | None):
@@ -55,7 +44,7 @@ class Calls:
         self.max_bytes = max_bytes
         self.flags = flags
         self.photo: Component
-        """The page's input, set when it is built: it knows where uploads lie."""
+        """The page's input, set when the page is built; it knows the folder of uploads."""
 
     def segment(self, upload: Upload | None, model: str | None) -> tuple[Any, ...]:
         """-> stage, legend, the two sides of the slider, the JSON answer."""
@@ -71,7 +60,7 @@ class Calls:
         return html.stage(segmentation, engine.labels, summary), html.legend(summary), sides, summary.model_dump()
 
     def compare(self, upload: Upload | None) -> str:
-        """-> the answers of all models about one photo, as cards."""
+        """-> all models' answers about one photo, as cards."""
         if upload is None:
             return html.notice("Pick a photo first.")
         try:
@@ -85,18 +74,22 @@ class Calls:
             return html.notice(f"This photo cannot be used: {error}.")
         return html.comparison(compared)
 
-    def download(self, upload: Upload | None, model: str | None, form: Format) -> str:
-        """-> a file with what the API answers in that format."""
+    def download(self, upload: Upload | None, model: str | None, form: str) -> str:
+        """-> a file with the API's answer in that format, a name in FORMATS."""
         try:
+            if form not in FORMATS:
+                raise UserError(f"unknown format; choose one of {', '.join(FORMATS)}")
             if upload is None:
                 raise UserError("pick a photo first")
             segmentation, engine = self._segmented(upload, model)
             served = self.models.get(model).name
             content = render(form, segmentation, engine, served, Options(format=form))
-            body, _, _ = packed(form, [Answered("", *segmentation.classes.shape, content)])
+            height, width = segmentation.classes.shape
+            body, _, _ = packed(form, [Answered("", height, width, content)])
         except (UserError, Overloaded) as error:
             raise gr.Error(f"Nothing to download: {error}.", print_exception=False) from None
-        return save_bytes_to_cache(body, FILES[form], cache_dir=self.photo.GRADIO_CACHE)
+        path: str = save_bytes_to_cache(body, FORMATS[form].file, cache_dir=self.photo.GRADIO_CACHE)
+        return path
 
     def many(
         self,
@@ -105,7 +98,7 @@ class Calls:
         model: str | None,
         progress: Callable[..., Any] = gr.Progress(),  # noqa: B008  Gradio looks for it here
     ) -> tuple[str, dict[str, Any]]:
-        """-> a table of what was found, and a ZIP of masks, overlays and shares."""
+        """-> a table with the largest classes of each photo, and a ZIP of masks, overlays and shares."""
         try:
             files = [
                 (str(upload.get("orig_name") or "photo"), upload_path(upload, self.photo))
@@ -134,10 +127,11 @@ class Calls:
             decode_image(data, self.models.limits.max_pixels)
         except UserError as error:
             raise gr.Error(f"{error}.", print_exception=False) from None
-        return save_bytes_to_cache(data, "fetched", cache_dir=self.photo.GRADIO_CACHE)
+        path: str = save_bytes_to_cache(data, "fetched", cache_dir=self.photo.GRADIO_CACHE)
+        return path
 
     def flag(self, upload: Upload | None, model: str | None, drawing: str) -> str:
-        """Keep the photo for the next round of training, with its mask when it was corrected; -> what was done."""
+        """Keep the photo for the next round of training, with its mask if the visitor corrected it; -> a message."""
         assert self.flags is not None
         try:
             if upload is None:

@@ -1,6 +1,8 @@
 """Bad results that visitors flag, put into a dataset folder for the next round of training.
 
 A photo alone goes to unlabeled/; one that the visitor corrected goes to images/train/ with its mask in labels/train/.
+Photos are written as 8-bit RGB PNG from the pixels that were decoded here: whatever a stranger's file holds beside
+them (16 bits, CMYK, damaged or huge metadata, several frames) cannot stop the owner's next training.
 """
 
 import base64
@@ -22,13 +24,13 @@ from semseg_app.serve.demo.html import DISPLAY_SIDE
 
 SPLIT = "train"
 LARGEST_DRAWING = 16 * 2**20
-"""Bytes of a drawing as it comes. One of DISPLAY_SIDE a side, however wild, has fewer."""
+"""Characters of a drawing's data URL. The wildest drawing of DISPLAY_SIDE x DISPLAY_SIDE pixels has fewer."""
 
 
 class FlagFolder:
-    """A dataset folder that takes in flagged photos, at most `most` of them.
+    """A dataset folder that takes in flagged photos, at most `most` in each of its folders.
 
-    UserError when the folder is no dataset of `labels`' classes, or its masks are not class indices.
+    UserError when the folder is not a dataset of `labels`' classes, or its masks are not class indices.
     """
 
     def __init__(self, root: Path, labels: LabelSpace, most: int = 10_000):
@@ -38,21 +40,29 @@ class FlagFolder:
         self._lock = threading.Lock()
 
     def flag(self, photo: bytes, pixels: np.ndarray) -> str:
-        """Keep a photo without a mask; -> its path below the folder. The same photo is kept once."""
-        with self._lock:
-            return self._keep("unlabeled", photo, pixels)
-
-    def correct(self, photo: bytes, pixels: np.ndarray, classes: np.ndarray, drawing: str) -> str:
-        """Keep a photo with its corrected mask; -> the mask's path below the folder.
+        """Keep a photo without a mask. The same photo is kept once.
 
         Args:
-            photo: as it was uploaded.
-            pixels: the same decoded, uint8 RGB `[H, W, 3]`.
-            classes: what the model said, uint8 `[H, W]`.
-            drawing: a PNG as a data URL, smaller or equal: red is a class where green is 255, elsewhere the model's
-                answer stays.
+            photo: the file as it was uploaded; its hash names the kept photo.
+            pixels: the same decoded and upright, uint8 RGB `[H, W, 3]`.
 
-        UserError when the drawing is none, or names a class that there is not.
+        Returns its path below the folder. UserError when the folder is full.
+        """
+        with self._lock:
+            return self._keep("unlabeled", _name(photo), pixels)
+
+    def correct(self, photo: bytes, pixels: np.ndarray, classes: np.ndarray, drawing: str) -> str:
+        """Keep a photo with its corrected mask.
+
+        Args:
+            photo: the file as it was uploaded; its hash names the kept photo.
+            pixels: the same decoded and upright, uint8 RGB `[H, W, 3]`.
+            classes: the model's answer, uint8 `[H, W]`.
+            drawing: a PNG as a data URL, at most as large as the photo: red is the class where green is 255,
+                elsewhere the model's answer stays.
+
+        Returns the mask's path below the folder. UserError when the drawing cannot be read, names a class that the
+        dataset does not have, or the folder is full.
         """
         painted, values = _read_drawing(drawing, *classes.shape)
         unknown = np.setdiff1d(values[painted], [*range(len(self._info.classes)), IGNORE])
@@ -62,25 +72,22 @@ class FlagFolder:
         mask[mask == IGNORE] = self._info.ignore_index
         with self._lock:
             path = self.root / "labels" / SPLIT / f"{_name(photo)}.png"
-            # The mask first: nobody ever meets a photo of this folder without one.
+            # The mask first, so that a training which starts now never sees this photo without one.
             with atomic_file(path) as part:
                 part.write_bytes(indexed_png(mask, self._info.palette))
-            self._keep(f"images/{SPLIT}", photo, pixels)
+            self._keep(f"images/{SPLIT}", _name(photo), pixels)
             return path.relative_to(self.root).as_posix()
 
-    def _keep(self, folder: str, photo: bytes, pixels: np.ndarray) -> str:
-        """Write a JPEG or PNG as it came, anything else as a PNG of its pixels."""
-        suffix = ".jpg" if photo.startswith(b"\xff\xd8") else ".png"
-        path = self.root / folder / f"{_name(photo)}{suffix}"
+    def _keep(self, folder: str, name: str, pixels: np.ndarray) -> str:
+        """Write uint8 RGB `[H, W, 3]` as a PNG; -> its path below the root."""
+        path = self.root / folder / f"{name}.png"
         if not path.exists():
             if sum(1 for _ in (self.root / folder).glob("flagged-*")) >= self.most:
-                raise UserError(f"{folder}/ holds {self.most} flagged photos already; its owner has to look at them")
-            if not photo.startswith((b"\xff\xd8", b"\x89PNG")):
-                encoded = io.BytesIO()
-                Image.fromarray(pixels).save(encoded, "PNG")
-                photo = encoded.getvalue()
+                raise UserError(
+                    f"{folder}/ holds {self.most} flagged photos already; its owner has to look at them first"
+                )
             with atomic_file(path) as part:
-                part.write_bytes(photo)
+                Image.fromarray(pixels).save(part, "PNG")
         return path.relative_to(self.root).as_posix()
 
 
@@ -98,18 +105,18 @@ def _matching_info(root: Path, labels: LabelSpace) -> DatasetInfo:
 
 
 def _read_drawing(drawing: str, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A drawing at the photo's size: where it says something, bool `[height, width]`, and what, uint8."""
+    """A drawing at the photo's size: where it was painted, bool `[height, width]`, and the classes there, uint8."""
     head, _, data = drawing.partition(",")
     if not drawing:
         raise UserError("nothing was painted; pick a class, paint over what is wrong, then send it")
     if head != "data:image/png;base64" or len(data) > LARGEST_DRAWING:
-        raise UserError("the correction is not a drawing of this page")
+        raise UserError("the correction is not a drawing that this page made")
     try:
         with Image.open(io.BytesIO(base64.b64decode(data, validate=True)), formats=("PNG",)) as image:
             if max(image.size) > DISPLAY_SIDE:
-                raise UserError("the correction is larger than the page shows photos")
+                raise UserError("the painted correction is larger than the displayed photo")
             pixels = image.convert("RGB").resize((width, height), Image.Resampling.NEAREST)
     except (OSError, ValueError, SyntaxError, binascii.Error):
-        raise UserError("the correction is not a drawing of this page") from None
+        raise UserError("the correction is not a drawing that this page made") from None
     values = np.asarray(pixels)
     return values[..., 1] == 255, values[..., 0]

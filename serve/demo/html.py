@@ -16,14 +16,14 @@ from semseg_app.serve.answers.schemas import EngineInfo, Summary
 from semseg_app.serve.scheduling.segmenter import Segmentation
 
 DISPLAY_SIDE = 1600
-"""Longest side of what is sent to the browser. The class map itself is computed at full size."""
+"""Longest side of the pictures that the browser gets, pixels. The class map itself is computed at full size."""
 
 COMPARED_SIDE = 800
-"""The same for models side by side."""
+"""The same on the cards of models side by side."""
 
 _HEAT = [(0.0, "#fcfdbf"), (0.3, "#fe9f6d"), (0.55, "#de4968"), (0.8, "#8c2981"), (1.0, "#2a1155")]
-"""Confidence 0 to 1 -> color (after matplotlib's magma, turned round). What the model is unsure of glows; lightness
-falls all the way, so that the scale survives color blindness."""
+"""Confidence 0 to 1 -> color (after matplotlib's magma, reversed). Unsure pixels glow; lightness falls
+steadily, so that the scale can be read with color blindness."""
 
 _MARK = (
     '<svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8" fill="#0f766e"/>'
@@ -61,23 +61,23 @@ def notice(text: str) -> str:
 
 
 def stage(segmentation: Segmentation, labels: LabelSpace, summary: Summary) -> str:
-    """The photo, and its classes and confidences as two gray pictures, which demo.js colors and lays over it."""
+    """The photo with its classes and confidences as two gray pictures, which demo.js colors and lays over the photo."""
     size = display_size(segmentation)
     classes = gray_png(_nearest(segmentation.classes, size))
     confidence = gray_png(_nearest(segmentation.confidence, size))
     height, width = segmentation.classes.shape
-    found = ", ".join(f"{entry.name} {_percent(entry.share)}" for entry in summary.classes[:5])
+    largest = ", ".join(f"{entry.name} {_percent(entry.share)}" for entry in summary.classes[:5])
     data = {
         "classes": json.dumps(labels.classes),
         "palette": json.dumps([_hex(color) for color in labels.palette]),
         "heat": json.dumps([_hex(color) for color in _heat_palette()]),
     }
     attributes = " ".join(f'data-{key}="{html.escape(value)}"' for key, value in data.items())
-    stops = ",".join(f"{color} {place:.0%}" for place, color in _HEAT)
+    stops = ",".join(f"{color} {confidence:.0%}" for confidence, color in _HEAT)
     return (
         f'<figure class="stage" {attributes}>'
         f'<div class="layers" style="aspect-ratio:{size[0]}/{size[1]};--ratio:{size[0] / size[1]:.4f}" tabindex="0" '
-        f'role="img" aria-label="{html.escape(f"the photo with its classes: {found}. Arrow keys read out pixels.")}">'
+        f'role="img" aria-label="{html.escape(f"the photo with its classes: {largest}. Arrow keys read out pixels.")}">'
         f'<img class="photo" alt="" src="{_data_uri(_jpeg(display_photo(segmentation)), "image/jpeg")}">'
         f'<img class="classes" alt="" hidden src="{_data_uri(classes, "image/png")}">'
         f'<img class="confidence" alt="" hidden src="{_data_uri(confidence, "image/png")}">'
@@ -93,7 +93,7 @@ def stage(segmentation: Segmentation, labels: LabelSpace, summary: Summary) -> s
 
 
 def legend(summary: Summary) -> str:
-    """The chart of class shares: one bar of all of them, then a row a class, which shows and hides it."""
+    """The chart of class shares: one bar of all classes, then a row per class, which shows and hides it."""
     if not summary.classes:
         return ""
     widest = summary.classes[0].share
@@ -120,48 +120,48 @@ def legend(summary: Summary) -> str:
 
 
 def comparison(compared: list[Compared]) -> str:
-    """The answers of several models side by side, with their time and how much they agree with the first."""
+    """The answers of several models side by side, with their time and their agreement with the first."""
     first = compared[0]
-    fastest = min(one.segmentation.inference_ms for one in compared)
+    fastest = min(answer.segmentation.inference_ms for answer in compared)
     cards = []
-    for one in compared:
-        size = display_size(one.segmentation, COMPARED_SIDE)
-        photo = _jpeg(display_photo(one.segmentation, COMPARED_SIDE))
-        classes = indexed_png(_nearest(one.segmentation.classes, size), one.labels.palette)
-        same = float((one.segmentation.classes == first.segmentation.classes).mean())
+    for answer in compared:
+        size = display_size(answer.segmentation, COMPARED_SIDE)
+        photo = _jpeg(display_photo(answer.segmentation, COMPARED_SIDE))
+        classes = indexed_png(_nearest(answer.segmentation.classes, size), answer.labels.palette)
+        same = float((answer.segmentation.classes == first.segmentation.classes).mean())
         agreement = (
-            "the others are compared with it"
-            if one is first
-            else f"<b>{_percent(same)}</b> of the pixels as {html.escape(first.model)}"
-            if one.labels.classes == first.labels.classes
+            "the reference for the others"
+            if answer is first
+            else f"<b>{_percent(same)}</b> of the pixels agree with {html.escape(first.model)}"
+            if answer.labels.classes == first.labels.classes
             else "has other classes"
         )
-        share = 100 * one.segmentation.inference_ms / max(c.segmentation.inference_ms for c in compared)
-        quickest = " fastest" if one.segmentation.inference_ms == fastest and len(compared) > 1 else ""
+        share = 100 * answer.segmentation.inference_ms / max(c.segmentation.inference_ms for c in compared)
+        quickest = " fastest" if answer.segmentation.inference_ms == fastest and len(compared) > 1 else ""
         cards.append(
-            f'<li class="card{quickest}"><h2>{html.escape(one.model)}</h2>'
+            f'<li class="card{quickest}"><h2>{html.escape(answer.model)}</h2>'
             f'<div class="layers" style="aspect-ratio:{size[0]}/{size[1]}">'
             f'<img class="photo" alt="" src="{_data_uri(photo, "image/jpeg")}">'
-            f'<img class="layer" alt="classes that {html.escape(one.model)} found" '
+            f'<img class="layer" alt="classes predicted by {html.escape(answer.model)}" '
             f'src="{_data_uri(classes, "image/png")}"></div>'
-            f'<p class="time"><b>{one.segmentation.inference_ms:.0f} ms</b>'
+            f'<p class="time"><b>{answer.segmentation.inference_ms:.0f} ms</b>'
             f'<span class="bar"><i style="width:{share:.1f}%"></i></span></p>'
-            f"<p>{agreement}</p><p>{one.engine.kind} on {one.engine.device}, {one.engine.precision}</p></li>"
+            f"<p>{agreement}</p><p>{answer.engine.kind} on {answer.engine.device}, {answer.engine.precision}</p></li>"
         )
     return f'<ul class="cards">{"".join(cards)}</ul>'
 
 
 def table(rows: list[dict[str, object]], failed: list[tuple[str, str]]) -> str:
-    """What became of many photos: size, largest classes, confidence, or why not."""
+    """A row per photo: size, largest classes and confidence, or why it failed."""
     lines = []
     for row in rows:
         shares = row["shares"]
         assert isinstance(shares, dict)
         top = sorted(shares.items(), key=lambda pair: -pair[1])[:3]
-        found = ", ".join(f"{html.escape(name)} {_percent(share)}" for name, share in top if share)
+        largest = ", ".join(f"{html.escape(name)} {_percent(share)}" for name, share in top if share)
         lines.append(
             f"<tr><th scope='row'>{html.escape(str(row['file']))}</th><td>{row['width']} × {row['height']}</td>"
-            f"<td>{found}</td><td>{_percent(float(str(row['mean_confidence'])))}</td></tr>"
+            f"<td>{largest}</td><td>{_percent(float(str(row['mean_confidence'])))}</td></tr>"
         )
     lines += [
         f"<tr class='failed'><th scope='row'>{html.escape(name)}</th><td colspan='3'>{html.escape(reason)}</td></tr>"
@@ -175,12 +175,12 @@ def table(rows: list[dict[str, object]], failed: list[tuple[str, str]]) -> str:
 
 
 def message(text: str, good: bool) -> str:
-    """What a button did."""
+    """A line that says what a button did."""
     return f'<p class="message {"good" if good else "bad"}" role="status">{html.escape(text)}</p>'
 
 
 def display_size(segmentation: Segmentation, side: int = DISPLAY_SIDE) -> tuple[int, int]:
-    """Width and height of what the browser gets."""
+    """Width and height of the pictures that the browser gets, pixels."""
     height, width = segmentation.classes.shape
     scale = min(1.0, side / max(height, width))
     return max(1, round(width * scale)), max(1, round(height * scale))
@@ -216,9 +216,9 @@ def _nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _heat_palette() -> list[tuple[int, int, int]]:
     """256 colors, unsure to sure."""
-    places = [255 * place for place, _ in _HEAT]
+    positions = [255 * confidence for confidence, _ in _HEAT]
     stops = np.array([tuple(bytes.fromhex(color[1:])) for _, color in _HEAT])
-    channels = [np.interp(np.arange(256), places, stops[:, channel]).round() for channel in range(3)]
+    channels = [np.interp(np.arange(256), positions, stops[:, channel]).round() for channel in range(3)]
     return [(int(red), int(green), int(blue)) for red, green, blue in zip(*channels, strict=True)]
 
 

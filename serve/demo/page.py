@@ -8,39 +8,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from semseg_app.serve.demo.theme import theme  # first: it tells Gradio to keep quiet
+from semseg_app.serve.demo.theme import theme  # first: it switches Gradio's analytics off
 
 import gradio as gr  # isort: skip
 from fastapi import FastAPI
 from gradio.components import Component
 
+from semseg_app.serve.answers.formats import FORMATS
 from semseg_app.serve.answers.schemas import engine_info
 from semseg_app.serve.demo import html
-from semseg_app.serve.demo.callbacks import FILES, Calls
+from semseg_app.serve.demo.callbacks import Calls
 from semseg_app.serve.demo.flags import FlagFolder
 from semseg_app.serve.demo.uploads import accept_uploads_only
 from semseg_app.serve.scheduling.registry import Models
 
 WAITING_VISITORS = 64
-"""How many photos may wait for the engine before the page says that it is busy."""
+"""Photos that may wait for the engine; further visitors see that the page is busy."""
 
 KEEP_UPLOADS = (300, 900)
-"""Gradio puts uploads into files: every 5 minutes those older than 15 are deleted, and all when the server stops."""
+"""Seconds: how often Gradio deletes uploaded files, and how old they must be. All go when the server stops."""
 
 VIEWS = ("Classes", "Confidence", "Before / after")
-FORMAT_NAMES = {
-    "png": "Mask: indexed PNG",
-    "color": "Mask in colors: PNG",
-    "overlay": "Overlay: JPEG",
-    "confidence": "Confidence: gray PNG",
-    "json": "Summary: JSON",
-    "rle": "COCO run lengths: JSON",
-    "polygons": "Polygons with holes: JSON",
-    "geojson": "Polygons: GeoJSON",
-    "raw": "Raw class bytes",
-}
 _OPACITY = 60
+"""Opacity of the classes at first, %."""
 _BRUSH = 6
+"""Width of the brush at first, % of the photo."""
 
 
 class Built(NamedTuple):
@@ -51,7 +43,7 @@ class Built(NamedTuple):
 
 
 class DemoOptions(NamedTuple):
-    """What an owner may allow visitors."""
+    """What the server's owner lets visitors do."""
 
     examples: Sequence[Path] = ()
     """Photos that the page offers."""
@@ -62,7 +54,7 @@ class DemoOptions(NamedTuple):
 
 
 def build_page(models: Models, options: DemoOptions, max_bytes: int) -> Built:
-    """The page. Its endpoints are those of `Calls`, by the same names; /segment is the one that clients call."""
+    """The page. Its endpoints have the names of the methods of `Calls`; clients call /segment."""
     names = models.names()
     engine = models.get().engine
     flags = FlagFolder(options.flag_to, engine.labels) if options.flag_to else None
@@ -109,7 +101,7 @@ def build_page(models: Models, options: DemoOptions, max_bytes: int) -> Built:
                 classes = gr.HTML(elem_id="legend", container=True)
                 with gr.Accordion("Download, or call it yourself", open=False, elem_id="take"):
                     with gr.Row():
-                        pairs = [(label, name) for name, label in FORMAT_NAMES.items()]
+                        pairs = [(row.title, name) for name, row in FORMATS.items()]
                         form = gr.Dropdown(
                             pairs, value="png", label="Format", filterable=False, min_width=200, elem_id="format"
                         )
@@ -124,8 +116,8 @@ def build_page(models: Models, options: DemoOptions, max_bytes: int) -> Built:
                 if flags:
                     with gr.Accordion("Something is wrong here", open=False, elem_id="flag"):
                         gr.Markdown(
-                            "Send this photo to the owner of this server: as it is, to be learned from without labels, "
-                            "or, better, painted right: pick a class, paint over what is wrong, then send."
+                            "Send this photo to the owner of this server, for the next training. It helps most if you "
+                            "correct it: pick a class, paint over what is wrong, then send."
                         )
                         with gr.Row(equal_height=True):
                             brush = gr.Dropdown(
@@ -154,18 +146,39 @@ def build_page(models: Models, options: DemoOptions, max_bytes: int) -> Built:
         calls.photo = photo
         # preprocess=False hands over the uploaded file: Gradio's own decoding has neither our limits nor our words.
         outputs = [result, classes, slider, answer]
-        shown = {"preprocess": False, "show_progress": "minimal", "show_progress_on": result}
-        photo.change(calls.segment, [photo, model], outputs, api_name="segment", **shown)
-        model.change(calls.segment, [photo, model], outputs, api_visibility="private", **shown)
+        photo.change(
+            calls.segment,
+            [photo, model],
+            outputs,
+            api_name="segment",
+            preprocess=False,
+            show_progress="minimal",
+            show_progress_on=result,
+        )
+        model.change(
+            calls.segment,
+            [photo, model],
+            outputs,
+            api_visibility="private",
+            preprocess=False,
+            show_progress="minimal",
+            show_progress_on=result,
+        )
         page.load(
-            calls.segment, [photo, model], outputs, api_visibility="private", **shown | {"show_progress": "hidden"}
+            calls.segment,
+            [photo, model],
+            outputs,
+            api_visibility="private",
+            preprocess=False,
+            show_progress="hidden",
         )
         opacity.input(None, opacity, js="(percent) => window.semsegDemo.setOpacity(percent)")
         view.change(None, view, js="(name) => window.semsegDemo.setView(name)")
 
-        # The address that the visitor sees, behind whatever proxy, is known to the browser alone.
+        # Behind a proxy, only the browser knows the address that the visitor sees.
         several = json.dumps(len(names) > 1)
-        snippet = f"(model, format) => window.semsegDemo.call(model, {several}, format, {json.dumps(FILES)})"
+        files = json.dumps({name: row.file for name, row in FORMATS.items()})
+        snippet = f"(model, format) => window.semsegDemo.call(model, {several}, format, {files})"
         for event in (page.load, model.change, form.change):
             event(None, [model, form], [curl, python], js=snippet)
         ready = download.click(calls.download, [photo, model, form], file, preprocess=False, api_name="download")
@@ -193,7 +206,7 @@ def build_page(models: Models, options: DemoOptions, max_bytes: int) -> Built:
 
 
 def mount_page(app: FastAPI, models: Models, options: DemoOptions, max_bytes: int) -> None:
-    """Mount the page at `/`, after the routes that `app` has by now: those keep working."""
+    """Mount the page at `/`. Call it last: routes that `app` already has keep working."""
     page, takes_files = build_page(models, options, max_bytes)
     here = Path(__file__)
     gr.mount_gradio_app(
@@ -201,7 +214,7 @@ def mount_page(app: FastAPI, models: Models, options: DemoOptions, max_bytes: in
         page,
         path="/",
         max_file_size=max_bytes,
-        show_error=False,  # of what Gradio itself raises: its messages name paths of the server
+        show_error=False,  # messages that Gradio itself raises name paths of the server
         theme=theme(),
         css_paths=here.with_name("demo.css"),
         js=here.with_name("demo.js").read_text("utf-8"),

@@ -1,4 +1,4 @@
-"""What Gradio (6.31) lets a client name in place of an upload, closed: files of the server, and addresses to fetch."""
+"""Only uploads count as photos. Gradio (6.31) would also take files of the server and addresses to fetch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from semseg_app.errors import UserError
 
 
 def accept_uploads_only(page: gr.Blocks, inputs: Sequence[Component]) -> None:
-    """Call once `page` is mounted, with every component that takes files."""
+    """Close both ways in. Call it once `page` is mounted, with every component that takes files."""
     # Gradio compares a path that a client names with its upload folder only when this is set, and sets it in launch()
     # alone: a mounted page would copy any file of the server into that folder.
     page.has_launched = True
@@ -24,7 +24,7 @@ def _refuse_addresses(component: Component) -> None:
 
     async def move_file(url_or_file_path: str | Path | None) -> str | None:
         if str(url_or_file_path).lower().startswith(("http:", "https:")):
-            # Gradio would fetch it, whatever its size.
+            # Gradio would fetch it without any limit on its size.
             raise gr.Error("send the photo itself, not its address", print_exception=False)
         return await move(url_or_file_path)
 
@@ -39,10 +39,10 @@ def read_upload(payload: dict[str, Any], component: Component) -> bytes:
 def upload_path(payload: dict[str, Any], component: Component) -> Path:
     """The file behind a value of `component`. UserError when it names anything but an upload or an example.
 
-    Gradio's own check passes over a value that does not say of itself that it is a file.
+    Gradio checks only values that are marked as files; a client can leave the mark out.
     """
     uploads = Path(component.GRADIO_CACHE).resolve()
     path = Path(payload.get("path") or "").resolve()
     if not (path.is_relative_to(uploads) and path.is_file()):
-        raise UserError("it is not, or no longer, among the uploads; send it again")
+        raise UserError("the upload is not on the server, or was deleted after 15 minutes; send it again")
     return path

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from semseg_app.serve.answers.formats import harmless_name
+from semseg_app.serve.answers.body import harmless_name
 from semseg_app.serve.http.multipart import read_form
 
 MAX_IMAGES = 16

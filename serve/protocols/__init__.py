@@ -1,1 +1,1 @@
-"""The languages of other programs, so that their clients work with this server as they are."""
+"""Protocols of other programs, so that their clients work with this server unchanged."""

@@ -1,7 +1,9 @@
-"""Image segmentation as Hugging Face's Inference Endpoints offer it: `InferenceClient(model=URL).image_segmentation`.
+"""Image segmentation with the protocol of Hugging Face's Inference Endpoints.
+
+Client: `huggingface_hub.InferenceClient(model=URL).image_segmentation`.
 
 Request: the image's bytes, or `{"inputs": base64, "parameters": {...}}`. Answer: a list of
-`{"label", "score", "mask"}`, one a class, the mask a black and white PNG in base64
+`{"label", "score", "mask"}`, one per class; the mask is a black and white PNG in base64
 (https://huggingface.co/docs/inference-providers/tasks/image-segmentation).
 """
 
@@ -25,7 +27,7 @@ from semseg_app.serve.scheduling.registry import Models
 
 
 class Parameters(BaseModel):
-    """What the task knows."""
+    """The task's parameters."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -38,8 +40,8 @@ class Parameters(BaseModel):
     """Without effect: the masks of a semantic segmentation do not overlap."""
 
 
-class Asked(BaseModel):
-    """The body when there are parameters."""
+class ImageAndParameters(BaseModel):
+    """The JSON body, which clients send when they set parameters."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,7 +62,7 @@ class Segment(BaseModel):
 def router(models: Models) -> APIRouter:
     """The routes: /hf for the first model, /hf/NAME for any."""
     routes = APIRouter(tags=["Hugging Face image segmentation"])
-    body = json_body(Asked, {"inputs": "iVBORw0KGgo=", "parameters": {"threshold": 0.5}})
+    body = json_body(ImageAndParameters, {"inputs": "iVBORw0KGgo=", "parameters": {"threshold": 0.5}})
     body["requestBody"]["content"] |= {media_type: {"schema": BINARY} for media_type in IMAGE_TYPES}
     described: dict[str, Any] = {
         "openapi_extra": body,
@@ -94,23 +96,23 @@ async def _read(request: Request) -> tuple[bytes, Parameters]:
     body = await request.body()
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         return body, Parameters()
-    asked = await parse_json(body, Asked)
+    sent = await parse_json(body, ImageAndParameters)
     try:
-        return base64.b64decode(asked.inputs, validate=True), asked.parameters
+        return base64.b64decode(sent.inputs, validate=True), sent.parameters
     except (binascii.Error, ValueError):
-        raise HTTPException(422, "inputs: this is not base64; send the image's bytes in base64") from None
+        raise HTTPException(422, "inputs: not valid base64; send the image's bytes in base64") from None
 
 
 def _segments(prediction: Prediction, labels: LabelSpace, parameters: Parameters) -> list[dict[str, Any]]:
     """The classes that occur, the largest first."""
     classes, confidence = prediction
     certain = confidence >= np.ceil(parameters.mask_threshold * 255)
-    found = []
+    segments = []
     for region in sorted(regions(classes), key=lambda region: -region.area):
         mask = (classes == region.class_index) & certain
         score = float(confidence[mask].mean()) / 255 if mask.any() else 0.0
         if mask.any() and score >= parameters.threshold:
             png = gray_png(mask.astype(np.uint8) * 255)
             text = base64.b64encode(png).decode("ascii")
-            found.append({"label": labels.classes[region.class_index], "score": round(score, 6), "mask": text})
-    return found
+            segments.append({"label": labels.classes[region.class_index], "score": round(score, 6), "mask": text})
+    return segments

@@ -10,7 +10,10 @@ T = TypeVar("T", bound=BaseModel)
 
 
 async def parse_json(data: bytes, kind: type[T]) -> T:
-    """In a thread: megabytes of JSON would keep all others waiting. HTTPException 400 no JSON, 422 it does not fit."""
+    """Parse and check a JSON body, in a thread, because megabytes of JSON would keep all other requests waiting.
+
+    HTTPException 400 when it is not JSON, 422 when it does not fit `kind`.
+    """
     return await asyncio.to_thread(_parse, data, kind)
 
 
@@ -25,7 +28,7 @@ def _parse(data: bytes, kind: type[T]) -> T:
 
 
 def json_body(kind: type[BaseModel], example: Any = None) -> dict[str, Any]:
-    """What OpenAPI says of a body that `parse_json` reads."""
+    """The OpenAPI description of a body that `parse_json` reads."""
     schema = kind.model_json_schema()
     content: dict[str, Any] = {"schema": _inlined(schema, schema.pop("$defs", {}))}
     if example is not None:
@@ -34,7 +37,7 @@ def json_body(kind: type[BaseModel], example: Any = None) -> dict[str, Any]:
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
-    """A schema with its references to definitions replaced by what they mean."""
+    """A schema with its references replaced by the definitions."""
     if isinstance(schema, list):
         return [_inlined(part, definitions) for part in schema]
     if not isinstance(schema, dict):

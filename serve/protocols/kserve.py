@@ -1,4 +1,4 @@
-"""KServe's Open Inference Protocol, version 2, with Triton's binary tensors: `tritonclient.http` works as it is.
+"""KServe's Open Inference Protocol, version 2, with Triton's binary tensors: `tritonclient.http` works unchanged.
 
 Input `images`, UINT8 [N, H, W, 3]; outputs `classes` and `confidence`, UINT8 [N, H, W]: the names that a Triton model
 repository made by `semseg export` has, so a client moves to Triton by changing its address
@@ -18,11 +18,11 @@ from semseg_app import __version__
 from semseg_app.serve.answers.segment_schema import COMMON_PROBLEMS, problems
 from semseg_app.serve.http.uploads import MAX_IMAGES
 from semseg_app.serve.protocols.json_body import json_body
-from semseg_app.serve.protocols.kserve_tensors import HEADER_LENGTH, Asked, Body, read_request, written
+from semseg_app.serve.protocols.kserve_tensors import HEADER_LENGTH, Body, InferRequest, read_request, written
 from semseg_app.serve.scheduling.registry import Models
 
 VERSION = "1"
-"""Of every model: a reload replaces it."""
+"""Version of every model: a reload replaces the model, and the version stays."""
 _EXAMPLE = {
     "inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 1, 2, 3], "data": [255, 0, 0, 0, 255, 0]}],
     "outputs": [{"name": "classes"}],
@@ -35,7 +35,7 @@ def router(models: Models) -> APIRouter:
 
     @routes.get("")
     def server() -> dict[str, Any]:
-        """What this server is."""
+        """Name, version and extensions of this server."""
         return {"name": "semseg", "version": __version__, "extensions": ["binary_tensor_data"]}
 
     @routes.get("/health/live")
@@ -93,10 +93,10 @@ def _metadata(name: str, platform: str) -> dict[str, Any]:
 async def _infer(models: Models, name: str, request: Request) -> Response:
     served = models.get(name)
     if request.headers.get("content-encoding", "identity") != "identity":
-        raise HTTPException(415, "a compressed body is not read here; send it as it is")
+        raise HTTPException(415, "compressed bodies are not supported; send the body without Content-Encoding")
     with served.place() as place:
         length = request.headers.get(HEADER_LENGTH)
-        asked: Asked = await asyncio.to_thread(read_request, await request.body(), length)
+        asked: InferRequest = await asyncio.to_thread(read_request, await request.body(), length)
         count, height, width = asked.images.shape[:3]
         if count > MAX_IMAGES:
             raise HTTPException(413, f"{count} images in one batch, above the limit of {MAX_IMAGES}")

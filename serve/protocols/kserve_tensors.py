@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
@@ -10,21 +10,27 @@ from starlette.exceptions import HTTPException
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_JSON_BYTES = 4 * 2**20
-"""Of the JSON part. Numbers written out take many times their size in memory: large tensors come as bytes."""
+"""Limit on the JSON part. Numbers written out take many times their size in memory; large tensors come as bytes."""
+MAX_DIMENSION = 2**31 - 1
+"""Products of shapes within it can be printed; JSON could hold numbers of thousands of digits, which Python refuses to
+print."""
+
+OUT_OF_RANGE = ("greater_than_equal", "less_than_equal", "int_parsing_size")
+"""Pydantic's types of error for numbers that are too large or too small."""
 
 
 class Tensor(BaseModel):
-    """An input: numbers in `data`, or so many bytes behind the JSON."""
+    """An input: numbers in `data`, or `binary_data_size` bytes behind the JSON."""
 
     name: str
     datatype: str
-    shape: list[int]
+    shape: Annotated[list[Annotated[int, Field(ge=-MAX_DIMENSION, le=MAX_DIMENSION)]], Field(max_length=16)]
     data: list[Any] | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
 class Output(BaseModel):
-    """A wish for an output."""
+    """An output that the client asks for."""
 
     name: str
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -39,22 +45,29 @@ class Body(BaseModel):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
-class Asked(NamedTuple):
-    """What a request wants."""
+class InferRequest(NamedTuple):
+    """A checked request."""
 
     images: np.ndarray
     """uint8 `[N, H, W, 3]`, at least one pixel."""
     outputs: dict[str, bool]
-    """Name -> whether as bytes."""
+    """Name -> whether it is answered as bytes."""
     request_id: str | None
 
 
-def read_request(body: bytes, header_length: str | None) -> Asked:
-    """A body and its HEADER_LENGTH, None where there is none -> what it wants. HTTPException 400 or 413."""
+def read_request(body: bytes, header_length: str | None) -> InferRequest:
+    """Parse a body.
+
+    Args:
+        body: JSON, with or without bytes behind it.
+        header_length: the header HEADER_LENGTH, if it was sent.
+
+    HTTPException 413 when the JSON part is too large, 422 when a number is out of range, 400 for other mistakes.
+    """
     length = len(body)
     if header_length is not None:
         if not (header_length.isascii() and header_length.isdigit() and len(header_length) < 12):
-            raise HTTPException(400, f"{HEADER_LENGTH}: this is no number")
+            raise HTTPException(400, f"{HEADER_LENGTH}: not a number")
         length = int(header_length)
         if length > len(body):
             raise HTTPException(400, f"{HEADER_LENGTH} is {length}, and the body has {len(body)} bytes")
@@ -65,17 +78,19 @@ def read_request(body: bytes, header_length: str | None) -> Asked:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the request"
-        raise HTTPException(400, " ".join(f"{where}: {first['msg']}".split())) from None
-    return Asked(_images(request, memoryview(body)[length:]), _outputs(request), request.id)
+        too_large = first["type"] in OUT_OF_RANGE or "number out of range" in first["msg"]  # of the JSON parser
+        status = 422 if too_large else 400
+        raise HTTPException(status, " ".join(f"{where}: {first['msg']}".split())) from None
+    return InferRequest(_images(request, memoryview(body)[length:]), _outputs(request), request.id)
 
 
 def _images(request: Body, behind: memoryview) -> np.ndarray:
     if [tensor.name for tensor in request.inputs] != ["images"]:
-        raise HTTPException(400, "inputs: there is one, 'images'")
+        raise HTTPException(400, "inputs: send exactly one, named 'images'")
     tensor = request.inputs[0]
     shape = tensor.shape
     if tensor.datatype != "UINT8" or len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
-        raise HTTPException(400, f"images: UINT8 [N, H, W, 3] is wanted, this is {tensor.datatype[:20]} {shape[:8]}")
+        raise HTTPException(400, f"images: must be UINT8 [N, H, W, 3]; this is {tensor.datatype[:20]} {shape}")
     size = math.prod(shape)
     binary_size = tensor.parameters.get("binary_data_size")
     if binary_size is None:
@@ -92,10 +107,10 @@ def _images(request: Body, behind: memoryview) -> np.ndarray:
 def _numbers(data: list[Any] | None, size: int) -> np.ndarray:
     """`data`, nested or flat, as uint8 `[size]`."""
     if data is None:
-        raise HTTPException(400, "images: there is neither data nor binary_data_size")
+        raise HTTPException(400, "images: neither data nor binary_data_size is given")
     try:
         numbers = np.array(data)
-    except ValueError:
+    except (ValueError, OverflowError):
         numbers = np.empty(0)
     if numbers.dtype.kind != "i" or numbers.size != size or numbers.min() < 0 or numbers.max() > 255:
         raise HTTPException(400, f"images: data must be {size} whole numbers from 0 to 255")
@@ -106,20 +121,20 @@ def _outputs(request: Body) -> dict[str, bool]:
     every = request.parameters.get("binary_data_output") is True
     if not request.outputs:
         return {"classes": every, "confidence": every}
-    wanted: dict[str, bool] = {}
+    outputs: dict[str, bool] = {}
     for output in request.outputs:
         if output.name not in ("classes", "confidence"):
-            raise HTTPException(400, f"outputs: there are 'classes' and 'confidence', not {output.name[:40]!r}")
+            raise HTTPException(400, f"outputs: unknown output {output.name[:40]!r}; choose 'classes' or 'confidence'")
         if output.parameters.get("classification"):
             raise HTTPException(400, "outputs: the classification extension does not apply to class maps")
-        wanted[output.name] = output.parameters.get("binary_data", every) is True
-    return wanted
+        outputs[output.name] = output.parameters.get("binary_data", every) is True
+    return outputs
 
 
 def written(
-    asked: Asked, model: str, version: str, tensors: Mapping[str, np.ndarray]
+    asked: InferRequest, model: str, version: str, tensors: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, Any], list[bytes]]:
-    """The answer's JSON part, and the bytes behind it in their order; none when all tensors are in the JSON."""
+    """The answer's JSON part, and the bytes behind it in order; no bytes when all tensors are in the JSON."""
     outputs = []
     binary = []
     for name, as_bytes in asked.outputs.items():

@@ -1,13 +1,17 @@
 """A machine-learning backend for Label Studio: annotators start from the model's masks.
 
-Label Studio posts tasks to /predict with its labeling configuration, and gets brush masks for the labels that have a
-class's name (https://labelstud.io/guide/ml_create). Nothing is stored between calls.
+Label Studio posts tasks to /predict with its labeling configuration, and gets masks for the labels that have the name
+of a class, as brush or bitmask regions (https://labelstud.io/guide/ml_create). No task is stored between calls.
 """
 
+import base64
+import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
@@ -18,8 +22,8 @@ from semseg_app.masks.brush import brush_rle
 from semseg_app.masks.regions import regions
 from semseg_app.serve.answers.segment_schema import COMMON_PROBLEMS, problems
 from semseg_app.serve.protocols.json_body import json_body, parse_json
-from semseg_app.serve.protocols.label_studio_config import Brush, parse_config
-from semseg_app.serve.protocols.label_studio_images import ImageSource
+from semseg_app.serve.protocols.label_studio_config import Control, parse_config
+from semseg_app.serve.protocols.label_studio_images import ImageSource, TaskImages
 from semseg_app.serve.scheduling.registry import Models, ServedModel
 
 MAX_TASKS = 100
@@ -34,7 +38,7 @@ class Task(BaseModel):
     data: dict[str, Any]
 
 
-class Asked(BaseModel):
+class PredictBody(BaseModel):
     """The body of /predict."""
 
     model_config = ConfigDict(extra="ignore")
@@ -43,7 +47,7 @@ class Asked(BaseModel):
     label_config: str
 
 
-class SetUp(BaseModel):
+class SetUpBody(BaseModel):
     """The body of /setup."""
 
     model_config = ConfigDict(extra="ignore")
@@ -62,7 +66,7 @@ class Predicted(BaseModel):
 
 
 class Predictions(BaseModel):
-    """One answer a task, in their order."""
+    """One answer per task, in the order of the tasks."""
 
     results: list[Predicted]
 
@@ -78,10 +82,11 @@ def router(models: Models, source: ImageSource) -> APIRouter:
     """The routes: the backend's address is /label-studio for the first model, /label-studio/NAME for any.
 
     Args:
-        models: what is served.
+        models: the served models.
         source: where images may come from.
     """
     routes = APIRouter(tags=["Label Studio"])
+    images = TaskImages(source)
 
     async def health(name: str | None = None) -> dict[str, str]:
         """The backend answers."""
@@ -90,38 +95,53 @@ def router(models: Models, source: ImageSource) -> APIRouter:
     async def setup(request: Request, name: str | None = None) -> dict[str, str]:
         """Label Studio connects, or its labeling configuration has changed."""
         served = models.get(name)
-        asked = await parse_json(await request.body(), SetUp)
-        if asked.label_config:
-            parse_config(asked.label_config)
+        body = await parse_json(await request.body(), SetUpBody)
+        if body.label_config:
+            parse_config(body.label_config)
         return {"model_version": _version(served)}
 
     async def predict(request: Request, name: str | None = None) -> Predictions:
-        """Masks for tasks."""
+        """Predict masks for tasks."""
         served = models.get(name)
-        asked = await parse_json(await request.body(), Asked)
-        brush = parse_config(asked.label_config)
-        return Predictions(results=[await _predict(served, source, brush, task) for task in asked.tasks])
+        body = await parse_json(await request.body(), PredictBody)
+        controls = parse_config(body.label_config)
+        return Predictions(results=[await _predict(served, images, controls, task) for task in body.tasks])
 
     for prefix in ("/label-studio", "/label-studio/{name}"):
         unknown = problems({404: "No model of that name is served."})
         routes.add_api_route(f"{prefix}/health", health, responses=unknown)
-        for end, route, body in (("setup", setup, json_body(SetUp)), ("predict", predict, json_body(Asked, _EXAMPLE))):
+        for end, route, body in (
+            ("setup", setup, json_body(SetUpBody)),
+            ("predict", predict, json_body(PredictBody, _EXAMPLE)),
+        ):
             routes.add_api_route(
                 f"{prefix}/{end}", route, methods=["POST"], openapi_extra=body, responses=problems(COMMON_PROBLEMS)
             )
     return routes
 
 
-async def _predict(served: ServedModel, source: ImageSource, brush: Brush, task: Task) -> Predicted:
+async def _predict(served: ServedModel, images: TaskImages, controls: Sequence[Control], task: Task) -> Predicted:
+    """Every image of a task that a control lies over, once, for all its controls."""
+    predicted = []
     try:
-        with served.place() as place:
-            run = await served.run(await place.decode(await source.read(task.data.get(brush.key))))
-            labels = run.engine.labels
-            return await place.encode(lambda: _answer(run.prediction, labels, brush, _version(served)))
+        for key in dict.fromkeys(control.key for control in controls):
+            over_image = [control for control in controls if control.key == key]
+            predicted.append(await _segment(served, await images.read(task.data.get(key)), over_image))
     except UserError as error:
         raise type(error)(f"task {task.id}: {error}") from error
     except HTTPException as error:
         raise HTTPException(error.status_code, f"task {task.id}: {error.detail}") from None
+    return Predicted(
+        model_version=predicted[0].model_version,
+        score=round(sum(answer.score for answer in predicted) / len(predicted), 4),
+        result=[region for answer in predicted for region in answer.result],
+    )
+
+
+async def _segment(served: ServedModel, data: bytes, controls: Sequence[Control]) -> Predicted:
+    with served.place() as place:
+        run = await served.run(await place.decode(data))
+        return await place.encode(lambda: _answer(run.prediction, run.engine.labels, controls, _version(served)))
 
 
 def _version(served: ServedModel) -> str:
@@ -129,26 +149,43 @@ def _version(served: ServedModel) -> str:
     return f"{served.name}-{served.engine.precision}"
 
 
-def _answer(prediction: Prediction, labels: LabelSpace, brush: Brush, version: str) -> Predicted:
+def _answer(prediction: Prediction, labels: LabelSpace, controls: Sequence[Control], version: str) -> Predicted:
+    """A region for each class of one image and each control over it that has a label of the class's name."""
     classes, confidence = prediction
     height, width = classes.shape
-    found = []
+    result = []
     for region in regions(classes):
-        label = brush.label_of(labels.classes[region.class_index])
-        if label is None:
+        class_name = labels.classes[region.class_index]
+        labeled = [(control, label) for control in controls if (label := control.label_of(class_name)) is not None]
+        if not labeled:
             continue
         mask = classes == region.class_index
-        found.append(
-            {
-                "id": f"class-{region.class_index}",
-                "from_name": brush.name,
-                "to_name": brush.image,
-                "type": "brushlabels",
-                "original_width": width,
-                "original_height": height,
-                "image_rotation": 0,
-                "score": round(float(confidence[mask].mean()) / 255, 4),
-                "value": {"format": "rle", "rle": brush_rle(mask), "brushlabels": [label]},
-            }
-        )
-    return Predicted(model_version=version, score=round(float(np.mean(confidence)) / 255, 4), result=found)
+        score = round(float(confidence[mask].mean()) / 255, 4)
+        for control, label in labeled:
+            kind = control.tag.lower()
+            result.append(
+                {
+                    "id": f"{control.name}-{region.class_index}",
+                    "from_name": control.name,
+                    "to_name": control.image,
+                    "type": kind,
+                    "original_width": width,
+                    "original_height": height,
+                    "image_rotation": 0,
+                    "score": score,
+                    "value": (_bitmask(mask) if kind == "bitmasklabels" else _brush(mask)) | {kind: [label]},
+                }
+            )
+    return Predicted(model_version=version, score=round(float(np.mean(confidence)) / 255, 4), result=result)
+
+
+def _brush(mask: np.ndarray) -> dict[str, Any]:
+    """bool `[H, W]` -> the value of a brush region."""
+    return {"format": "rle", "rle": brush_rle(mask)}
+
+
+def _bitmask(mask: np.ndarray) -> dict[str, Any]:
+    """bool `[H, W]` -> the value of a bitmask region: a PNG of black pixels on a transparent background."""
+    encoded = io.BytesIO()
+    Image.fromarray(np.dstack([np.zeros_like(mask, np.uint8), mask * np.uint8(255)]), "LA").save(encoded, "PNG")
+    return {"imageDataURL": "data:image/png;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")}

@@ -1,4 +1,4 @@
-"""What a labeling configuration of Label Studio says about brushes."""
+"""The masks that a labeling configuration of Label Studio asks for."""
 
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -6,26 +6,29 @@ from xml.etree import ElementTree
 from starlette.exceptions import HTTPException
 
 MAX_CHARACTERS = 200_000
+TAGS = ("BrushLabels", "BitmaskLabels")
 
 
-class Brush(NamedTuple):
-    """`<BrushLabels name=... toName=...>` over `<Image name=... value="$key">`."""
+class Control(NamedTuple):
+    """`<BrushLabels name=... toName=...>` or `<BitmaskLabels ...>` over `<Image name=... value="$key">`."""
 
+    tag: str
+    """One of TAGS."""
     name: str
     image: str
     """The name of the image's tag."""
     key: str
-    """Where in a task's data the image is."""
+    """The field of a task's data that holds the image."""
     labels: dict[str, str]
-    """Lower case -> as written."""
+    """Name of a label in lower case, its value or its alias -> what results must call it."""
 
     def label_of(self, class_name: str) -> str | None:
-        """The label of that name, whatever its case; None when there is none."""
+        """What results call the label of that name, whatever its case; None when the control has no such label."""
         return self.labels.get(class_name.lower())
 
 
-def parse_config(text: str) -> Brush:
-    """The first brush of a configuration. HTTPException 422 when it has none, or is not XML."""
+def parse_config(text: str) -> list[Control]:
+    """All controls of a configuration that take masks. HTTPException 422 when it has none, or is not XML."""
     # No definitions of entities: a few lines of them can stand for gigabytes.
     if "<!DOCTYPE" in text or "<!ENTITY" in text or len(text) > MAX_CHARACTERS:
         raise HTTPException(422, "the labeling configuration is too long, or defines entities; neither is read")
@@ -34,9 +37,27 @@ def parse_config(text: str) -> Brush:
     except (ElementTree.ParseError, ValueError) as error:
         raise HTTPException(422, f"the labeling configuration is not XML: {error}") from None
     images = {tag.get("name", ""): tag.get("value", "") for tag in root.iter("Image")}
-    for tag in root.iter("BrushLabels"):
-        value = images.get(tag.get("toName", ""), "")
-        if value.startswith("$"):
-            labels = {written.lower(): written for label in tag.iter("Label") if (written := label.get("value"))}
-            return Brush(tag.get("name", ""), tag.get("toName", ""), value[1:], labels)
-    raise HTTPException(422, "the labeling configuration has no BrushLabels over an Image with a value like $image")
+    controls = []
+    for tag in root.iter():
+        image = tag.get("toName", "")
+        value = images.get(image, "")
+        if tag.tag in TAGS and value.startswith("$"):
+            controls.append(Control(tag.tag, tag.get("name", ""), image, value[1:], _labels(tag)))
+    if not controls:
+        raise HTTPException(
+            422,
+            f"the labeling configuration has no {' or '.join(TAGS)} over an Image with a value such as $image; "
+            "add one whose labels have the model's class names",
+        )
+    return controls
+
+
+def _labels(control: ElementTree.Element) -> dict[str, str]:
+    """If a label has an alias, Label Studio accepts only the alias in results. The first of two equal names wins."""
+    labels: dict[str, str] = {}
+    for tag in control.iter("Label"):
+        value, alias = tag.get("value", ""), tag.get("alias", "")
+        for name in (value, alias):
+            if name:
+                labels.setdefault(name.lower(), alias or value)
+    return labels

@@ -11,9 +11,10 @@ from starlette.exceptions import HTTPException
 
 from semseg_app.errors import UserError
 from semseg_app.inference.engines.base import Prediction
-from semseg_app.serve.answers.formats import BY_MEDIA_TYPE, Answered, packed, render
-from semseg_app.serve.answers.options import Format, Options
-from semseg_app.serve.answers.segment_schema import ANSWERS, REQUEST
+from semseg_app.serve.answers.body import packed, render
+from semseg_app.serve.answers.formats import FORMATS, Answered, by_media_type
+from semseg_app.serve.answers.options import Options
+from semseg_app.serve.answers.segment_schema import REQUEST, segment_answers
 from semseg_app.serve.http.negotiation import choose
 from semseg_app.serve.http.uploads import Upload, read_uploads
 from semseg_app.serve.routes.direct import DirectRoute
@@ -21,8 +22,6 @@ from semseg_app.serve.scheduling.admission import Place
 from semseg_app.serve.scheduling.registry import Models, Run, ServedModel
 from semseg_app.serve.scheduling.segmenter import Segmentation
 
-QUICK: frozenset[Format] = frozenset({"png", "color", "confidence", "raw", "json"})
-"""Made in a millisecond or so of a small image; the others may take long."""
 T = TypeVar("T")
 AT_ONCE = 8
 """Images of one request that are worked on together, as far as there are places."""
@@ -32,7 +31,7 @@ def router(models: Models) -> APIRouter:
     """The route."""
     routes = APIRouter(route_class=DirectRoute)
 
-    @routes.post("/v1/segment", responses=ANSWERS, openapi_extra=REQUEST, response_class=Response)
+    @routes.post("/v1/segment", responses=segment_answers(), openapi_extra=REQUEST, response_class=Response)
     async def segment(request: Request, options: Annotated[Options, Query()]) -> Response:
         """Segment one image or several, sent as multipart fields `image` (or `file`); or one as the raw body."""
         form = options.format or _accepted(request.headers.get("accept"))
@@ -51,16 +50,17 @@ def router(models: Models) -> APIRouter:
     return routes
 
 
-def _accepted(accept: str | None) -> Format:
+def _accepted(accept: str | None) -> str:
     """The kind of answer that an Accept header asks for. HTTPException 406 when it takes none."""
-    media_type = choose(accept, tuple(BY_MEDIA_TYPE))
+    formats = by_media_type()
+    media_type = choose(accept, tuple(formats))
     if media_type is None:
-        raise HTTPException(406, f"this route answers {' or '.join(BY_MEDIA_TYPE)}; ask for one of them in Accept")
-    return BY_MEDIA_TYPE[media_type]
+        raise HTTPException(406, f"this route answers {' or '.join(formats)}; ask for one of them in Accept")
+    return formats[media_type]
 
 
 async def _segment(
-    served: ServedModel, place: Place, upload: Upload, form: Format, options: Options, finish: Callable[[Answered], T]
+    served: ServedModel, place: Place, upload: Upload, form: str, options: Options, finish: Callable[[Answered], T]
 ) -> T:
     """One image, with the place that it was given. `finish` runs in the thread that encodes."""
 
@@ -71,10 +71,10 @@ async def _segment(
         height, width = image.shape[:2]
         return finish(Answered(upload.name, height, width, content))
 
-    return await served.answer(place, upload.data, encode, options.resize(), quick=form in QUICK)
+    return await served.answer(place, upload.data, encode, options.resize(), quick=FORMATS[form].quick)
 
 
-async def _segment_all(served: ServedModel, uploads: list[Upload], form: Format, options: Options) -> list[Answered]:
+async def _segment_all(served: ServedModel, uploads: list[Upload], form: str, options: Options) -> list[Answered]:
     """Several images, each in a place of its own, in their order. The first that fails ends it, named."""
     answered: list[Answered | None] = [None] * len(uploads)
     waiting = iter(enumerate(uploads))

@@ -3,7 +3,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from semseg_app.masks import color_png, colorise, indexed_png
+from semseg_app.masks import color_png, colorize, indexed_png
 
 PALETTE = [(128, 64, 128), (0, 0, 0), (255, 255, 255)]
 
@@ -22,7 +22,7 @@ def test_indexed_png_keeps_every_index_and_shows_the_palette() -> None:
 def test_colors() -> None:
     classes = np.array([[0, 2], [1, 9]], np.uint8)
     expected = [[[128, 64, 128], [255, 255, 255]], [[0, 0, 0], [0, 0, 0]]]
-    assert colorise(classes, PALETTE).tolist() == expected
+    assert colorize(classes, PALETTE).tolist() == expected
     image = Image.open(io.BytesIO(color_png(classes, PALETTE)))
     assert (image.format, image.mode) == ("PNG", "RGB")
     assert np.asarray(image).tolist() == expected

@@ -1,4 +1,4 @@
-// The page: takes photos and webcam frames, shows what worker.js says of them.
+// The page: takes photos and webcam frames, shows the classes that worker.js computes.
 "use strict";
 
 const byId = (id) => document.getElementById(id);
@@ -10,8 +10,8 @@ let source; // what is shown: an ImageBitmap, or the video
 let result; // {width, height, classes, confidence}
 let waiting = new Map(); // id of a call to the worker -> what settles it
 let calls = 0;
-let stream; // of the webcam
-let place; // the point that is read, as shares of width and height
+let stream; // the webcam's stream
+let place; // the point whose class is read out, as fractions of width and height
 
 function say(text, wrong = false) {
   byId("status").textContent = text;
@@ -62,7 +62,7 @@ function draw() {
   capture.height = Math.max(1, Math.round(height * scale));
   const context = capture.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingQuality = "high";
-  context.fillStyle = "#fff"; // under what is transparent, as in training
+  context.fillStyle = "#fff"; // transparent pixels become white, as in training
   context.fillRect(0, 0, capture.width, capture.height);
   context.drawImage(source, 0, 0, capture.width, capture.height);
   return context.getImageData(0, 0, capture.width, capture.height);
@@ -90,14 +90,14 @@ function paint() {
 
 let begin;
 const ready = new Promise((resolve) => (begin = resolve)); // a photo that comes earlier waits for the network
-let current; // of the newest call: a slow answer to an older photo is dropped
+let current; // the newest call: slow answers to older photos are dropped
 
 async function segment() {
   const mine = (current = {});
   const still = source !== video;
   const image = draw();
   const { width, height } = image;
-  byId("status").ariaLive = still ? "polite" : "off"; // frames are too many to be read out
+  byId("status").ariaLive = still ? "polite" : "off"; // screen readers could not keep up with frames
   if (still) {
     mask.width = 0; // the last photo's classes must not lie over this one
     showPhoto();
@@ -148,7 +148,7 @@ async function openExample(file) {
   }
 }
 
-// ---- What the result says.
+// ---- Readout and chart.
 
 function showShares() {
   const counts = new Array(model.classes.length).fill(0);
@@ -200,7 +200,7 @@ function pointAt(event) {
 view.addEventListener("pointermove", pointAt);
 view.addEventListener("pointerdown", pointAt);
 view.addEventListener("pointerleave", (event) => {
-  if (event.pointerType === "touch") return; // the finger is gone, what it asked for stays
+  if (event.pointerType === "touch") return; // the finger has left, its readout stays
   place = undefined;
   read();
 });
@@ -218,7 +218,7 @@ view.addEventListener("keydown", (event) => {
 
 byId("file").addEventListener("change", ({ target }) => {
   if (target.files[0]) open(target.files[0]);
-  target.value = ""; // the same file again is a change, too
+  target.value = ""; // choosing the same file again counts as a change, too
 });
 document.addEventListener("paste", ({ clipboardData }) => {
   const image = [...clipboardData.files].find((file) => file.type.startsWith("image/"));
@@ -241,7 +241,7 @@ function stopWebcam() {
 
 byId("webcam").addEventListener("click", async () => {
   if (stream) return stopWebcam();
-  if (!navigator.mediaDevices) return say("The webcam needs a page that came over HTTPS or from this machine.", true);
+  if (!navigator.mediaDevices) return say("The webcam works only if the page was loaded over HTTPS or from this machine.", true);
   try {
     await ready;
     const opened = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
@@ -269,7 +269,7 @@ byId("side").addEventListener("change", () => source && source !== video && segm
 // ---- The beginning.
 
 async function start() {
-  if (location.protocol === "file:") return; // no module, no worker: what the page says already
+  if (location.protocol === "file:") return; // workers do not run here; the page says so already
   try {
     const answer = await fetch("model.json", { cache: "no-cache" });
     if (!answer.ok) throw new Error(`model.json: the server answers ${answer.status}`);

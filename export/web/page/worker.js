@@ -1,7 +1,7 @@
-// Runs the deployed graph, off the page's own thread.
+// Runs the deployed graph outside the page's own thread.
 //   in:  {load: "model.onnx"}                          out: {ready: true}
 //   in:  {id, width, height, pixels: RGBA bytes}       out: {id, classes, confidence, milliseconds}
-// and {id, error} where something fails; `classes` and `confidence` are a byte a pixel, row by row.
+// and {id, error} when something fails; `classes` and `confidence` have one byte per pixel, row by row.
 import * as ort from "./runtime/ort.wasm.min.mjs";
 
 ort.env.wasm.wasmPaths = new URL("runtime/", import.meta.url).href;

@@ -178,7 +178,7 @@ def test_a_broken_one_among_several_is_named(client, encoded, photo):
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("format=tiff", "format: Input should be 'png', 'color'"),
+        ("format=tiff", "format: choose one of png, color, "),
         ("threshold=2", "threshold: Input should be less than or equal to 1"),
         ("threshold=nan", "threshold: "),
         ("size=0", "size: "),
@@ -189,6 +189,13 @@ def test_a_broken_one_among_several_is_named(client, encoded, photo):
         ("format=geojson&transform=1,2", "transform '1,2': give six numbers"),
         ("treshold=0.5", "there is no parameter 'treshold'; /docs lists them"),
         ("opacity=x", "opacity: "),
+        ("classes=" + "9" * 5000, "the model has no '9999"),
+        ("classes=" + "9" * 5000 + "&format=geojson", "the model has no '9999"),
+        ("format=geojson&transform=1e308,0,0,0,-1e308,0", "must lie between -1e+12 and 1e+12"),
+        ("format=geojson&transform=1,0,1e200,0,1,0", "must lie between"),
+        ("format=geojson&transform=nan,0,0,0,1,0", "must lie between"),
+        ("format=geojson&transform=" + "1" * 390, "give six numbers"),
+        ("format=geojson&transform=1,1,0,1,1,0", "maps every area onto a line"),
     ],
 )
 def test_wrong_parameters_get_one_clear_line(client, encoded, photo, query, words):

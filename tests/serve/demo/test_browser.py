@@ -241,7 +241,7 @@ def test_models(page):
     page.get_by_role("tab", name="Side by side").click()
     cards = page.locator("#compared .card")
     expect(cards).to_have_count(2)
-    expect(cards.nth(1)).to_contain_text("25.0 % of the pixels as colors")
+    expect(cards.nth(1)).to_contain_text("25.0 % of the pixels agree with colors")
     expect(cards.nth(1)).to_contain_text("int8")
     expect(page.locator("#compared .card.fastest")).to_have_count(1)
     assert [re.search(r"\d+ ms", text) is not None for text in cards.all_inner_texts()] == [True, True]

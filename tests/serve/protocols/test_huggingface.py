@@ -47,7 +47,7 @@ def test_parameters(url, encoded, photo):
     [
         (b"{", 400, "Invalid JSON"),
         (b"[]", 422, "the body: "),
-        (b'{"inputs": "\\u00e9"}', 422, "this is not base64"),
+        (b'{"inputs": "\\u00e9"}', 422, "not valid base64"),
         (b'{"inputs": ""}', 400, "the image is empty"),
         (b'{"inputs": "%s"}' % base64.b64encode(b"text"), 415, "not an image"),
         (b'{"inputs": "", "parameters": {"top_k": 5}}', 422, "parameters.top_k"),

@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 import time
 
 import httpx
@@ -62,7 +63,7 @@ def test_tritonclient_infers(client, images, mask, binary_in, binary_out):
     assert [output["name"] for output in answer.get_response()["outputs"]] == ["confidence", "classes"]
 
 
-def test_all_outputs_unless_told(client, images):
+def test_all_outputs_by_default(client, images):
     answer = client.infer("colors", [asked(images, True)])
     assert answer.as_numpy("classes").shape == answer.as_numpy("confidence").shape == (2, 40, 60)
 
@@ -70,13 +71,13 @@ def test_all_outputs_unless_told(client, images):
 def test_tritonclient_reads_our_refusals(client, images):
     with pytest.raises(InferenceServerException, match="not served"):
         client.infer("other", [asked(images, True)])
-    with pytest.raises(InferenceServerException, match="there are 'classes' and 'confidence', not 'logits'"):
+    with pytest.raises(InferenceServerException, match="unknown output 'logits'; choose"):
         client.infer("colors", [asked(images, True)], outputs=[triton.InferRequestedOutput("logits")])
     with pytest.raises(InferenceServerException, match=r"above the limit of 0\.1 million"):
         client.infer("colors", [asked(np.zeros((1, 400, 400, 3), np.uint8), True)])
     with pytest.raises(InferenceServerException, match="17 images in one batch"):
         client.infer("colors", [asked(np.zeros((17, 4, 4, 3), np.uint8), True)])
-    with pytest.raises(InferenceServerException, match="a compressed body"):
+    with pytest.raises(InferenceServerException, match="compressed bodies are not supported"):
         client.infer("colors", [asked(images, True)], request_compression_algorithm="gzip")
 
 
@@ -87,12 +88,12 @@ LENGTH = "Inference-Header-Content-Length"
 @pytest.mark.parametrize(
     ("inputs", "headers", "words"),
     [
-        ([], {}, "inputs: there is one"),
-        ([GOOD, GOOD], {}, "inputs: there is one"),
-        ([GOOD | {"datatype": "FP32"}], {}, r"UINT8 \[N, H, W, 3\] is wanted, this is FP32"),
-        ([GOOD | {"shape": [1, 1, 1, 4]}], {}, "is wanted"),
-        ([GOOD | {"shape": [1, 0, 1, 3]}], {}, "is wanted"),
-        ([GOOD | {"shape": [1, -1, -1, 3]}], {}, "is wanted"),
+        ([], {}, "inputs: send exactly one"),
+        ([GOOD, GOOD], {}, "inputs: send exactly one"),
+        ([GOOD | {"datatype": "FP32"}], {}, r"must be UINT8 \[N, H, W, 3\]; this is FP32"),
+        ([GOOD | {"shape": [1, 1, 1, 4]}], {}, "must be UINT8"),
+        ([GOOD | {"shape": [1, 0, 1, 3]}], {}, "must be UINT8"),
+        ([GOOD | {"shape": [1, -1, -1, 3]}], {}, "must be UINT8"),
         ([GOOD | {"data": [1, 2]}], {}, "data must be 3 whole numbers from 0 to 255"),
         ([GOOD | {"data": [1, 2, 256]}], {}, "whole numbers"),
         ([GOOD | {"data": [1, 2, 2.5]}], {}, "whole numbers"),
@@ -100,7 +101,7 @@ LENGTH = "Inference-Header-Content-Length"
         ([GOOD | {"data": None}], {}, "neither data nor binary_data_size"),
         ([GOOD | {"parameters": {"binary_data_size": 3}}], {}, "binary_data_size says 3, 0 came"),
         ([GOOD | {"parameters": {"binary_data_size": "x"}}], {}, "binary_data_size says 'x'"),
-        ([GOOD], {LENGTH: "-1"}, "no number"),
+        ([GOOD], {LENGTH: "-1"}, "not a number"),
         ([GOOD], {LENGTH: "9999"}, "and the body has"),
         ([GOOD], {LENGTH: "5"}, "Invalid JSON"),
         ("x", {}, "inputs: "),
@@ -110,6 +111,30 @@ def test_bad_tensors_get_one_clear_line(url, inputs, headers, words):
     answer = httpx.post(f"{url}/v2/models/colors/infer", content=json.dumps({"inputs": inputs}), headers=headers)
     assert answer.status_code == 400, answer.text
     assert re.search(words, answer.json()["error"])
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        GOOD | {"shape": [1, 10**5000, 1, 3]},
+        GOOD | {"shape": [10**2000, 10**2000, 10**2000, 3]},
+        GOOD | {"shape": [2**31, 1, 1, 3]},
+        GOOD | {"shape": [1, 1, 1, -(10**2000)]},
+        GOOD | {"data": [10**5000, 2, 3]},
+        GOOD | {"data": [10**400, 0.5, 3]},
+        GOOD | {"parameters": {"binary_data_size": 10**4000}},
+    ],
+)
+def test_numbers_that_overflow_are_refused_in_one_line(url, tensor):
+    digits = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        body = json.dumps({"inputs": [tensor]})
+    finally:
+        sys.set_int_max_str_digits(digits)
+    answer = httpx.post(f"{url}/v2/models/colors/infer", content=body)
+    assert answer.status_code == (400 if tensor["data"] == [10**400, 0.5, 3] or "parameters" in tensor else 422)
+    assert "\n" not in answer.json()["error"]
 
 
 def test_many_numbers_in_json_are_refused(url):

@@ -1,18 +1,23 @@
 """Requests as Label Studio sends them (label_studio/ml/api_connector.py), answers as its own code reads them."""
 
 import base64
+import contextlib
+import io
+import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
 import requests
+from PIL import Image
 from support.brush_bits import unpacked
 
 from semseg_app.serve.app import create_app
 from semseg_app.serve.http.access import Access
 from semseg_app.serve.protocols.label_studio_images import ImageSource
 
+PERSONAL = "eyJhbGciOiJIUzI1NiJ9.eyJ0b2tlbl90eXBlIjoicmVmcmVzaCJ9.c2ln"
 CONFIG = """<View>
   <Image name="img" value="$photo" zoom="true"/>
   <BrushLabels name="tag" toName="img">
@@ -22,16 +27,30 @@ CONFIG = """<View>
 
 
 class FakeLabelStudio(BaseHTTPRequestHandler):
-    """Serves one photo to who has the token; and what a bad one might serve."""
+    """Serves one photo to who has a good token; and what a bad one might serve."""
 
     photo = b""
+    access = "first"
+    """The only access token that counts; each is exchanged for a personal access token."""
+    exchanges = 0
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        good = self.path == "/api/token/refresh" and body == {"refresh": PERSONAL}
+        type(self).exchanges += 1
+        self.send_response(200 if good else 401)
+        self.end_headers()
+        return self.wfile.write(json.dumps({"access": self.access} if good else {}).encode())
 
     def do_GET(self):
         if self.path == "/away":
             self.send_response(302)
             self.send_header("Location", "http://169.254.169.254/secret")
             return self.end_headers()
-        good = self.headers["Authorization"] == "Token abc" and self.path == "/data/upload/1/photo.png"
+        good = (
+            self.headers["Authorization"] in ("Token abc", f"Bearer {self.access}")
+            and self.path == "/data/upload/1/photo.png"
+        )
         self.send_response(200 if good else 401)
         self.end_headers()
         return self.wfile.write(self.photo if good else b"no")
@@ -92,6 +111,77 @@ def test_predicts_brush_masks(url, encoded, photo, mask):
             np.testing.assert_array_equal(alpha, np.where(expected == index, 255, 0))
 
 
+@pytest.fixture
+def serving(running, label_studio):
+    """A server with that token -> its Label Studio address."""
+    from support.color_engine import ColorEngine
+
+    with contextlib.ExitStack() as stack:
+
+        def start(token: str | None) -> str:
+            app = create_app(ColorEngine(), demo=False, access=Access(label_studio=ImageSource(label_studio, token)))
+            return stack.enter_context(running(app)) + "/label-studio"
+
+        yield start
+
+
+def test_a_personal_access_token_is_exchanged_once_and_again_when_it_has_expired(serving, encoded, photo, monkeypatch):
+    FakeLabelStudio.photo = encoded(photo)
+    monkeypatch.setattr(FakeLabelStudio, "exchanges", 0)
+    url = serving(PERSONAL + "\n")
+    for _ in range(3):
+        assert ask(url, "/data/upload/1/photo.png").status_code == 200
+    assert FakeLabelStudio.exchanges == 1
+    monkeypatch.setattr(FakeLabelStudio, "access", "second")
+    assert ask(url, "/data/upload/1/photo.png", "/data/upload/1/photo.png").status_code == 200
+    assert FakeLabelStudio.exchanges == 2
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        (None, "answered 401 for the image; set LABEL_STUDIO_API_KEY to a personal access token"),
+        ("0123456789abcdef", "holds a legacy token: use a personal access token"),
+        ("eyJhbGciOiJIUzI1NiJ9.e30.b3RoZXI", "answered 401 when the personal access token"),
+    ],
+)
+def test_a_refused_token_is_explained(serving, token, words):
+    answer = ask(serving(token), "/data/upload/1/photo.png")
+    assert (answer.status_code, words in answer.json()["error"]) == (502, True), answer.text
+    assert token is None or token not in answer.text
+
+
+def test_labels_with_an_alias_several_controls_and_bitmasks(url, encoded, photo, mask):
+    config = """<View>
+      <Image name="img" value="$photo"/><Image name="other" value="$second"/>
+      <BrushLabels name="brush" toName="img">
+        <Label value="Rouge" alias="RED"/><Label value="Green" alias="g"/>
+      </BrushLabels>
+      <BitmaskLabels name="bits" toName="img"><Label value="green"/></BitmaskLabels>
+      <BrushLabels name="far" toName="other"><Label value="red"/></BrushLabels>
+    </View>"""
+    task = {"id": 1, "data": {"photo": inline(encoded(photo)), "second": inline(encoded(photo[:, ::-1]))}}
+    answer = requests.post(f"{url}/predict", json={"tasks": [task], "label_config": config}, timeout=10)
+    assert answer.status_code == 200, answer.text
+    regions = {region["id"]: region for region in answer.json()["results"][0]["result"]}
+    assert {name: (region["from_name"], region["to_name"], region["type"]) for name, region in regions.items()} == {
+        "brush-0": ("brush", "img", "brushlabels"),
+        "brush-1": ("brush", "img", "brushlabels"),
+        "bits-1": ("bits", "img", "bitmasklabels"),
+        "far-0": ("far", "other", "brushlabels"),
+    }
+    assert regions["brush-0"]["value"]["brushlabels"] == ["RED"]
+    assert regions["brush-1"]["value"]["brushlabels"] == ["g"]
+    assert regions["bits-1"]["value"]["bitmasklabels"] == ["green"]
+    head, _, data = regions["bits-1"]["value"]["imageDataURL"].partition(",")
+    assert head == "data:image/png;base64"
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGBA"))
+    np.testing.assert_array_equal(pixels[..., 3], np.where(mask == 1, 255, 0))
+    assert not pixels[..., :3].any(), "black"
+    far = unpacked(regions["far-0"]["value"]["rle"]).reshape(40, 60, 4)[:, :, 3]
+    np.testing.assert_array_equal(far, np.where(mask[:, ::-1] == 0, 255, 0))
+
+
 @pytest.mark.parametrize(
     ("photo", "status", "words"),
     [
@@ -117,7 +207,10 @@ def test_images_that_may_not_be_read(url, photo, status, words):
     [
         ("<View>", "not XML"),
         ("<View/>", "no BrushLabels"),
-        ('<View><Image name="a" value="$b"/><BrushLabels name="c" toName="d"/></View>', "no BrushLabels over"),
+        (
+            '<View><Image name="a" value="$b"/><BrushLabels name="c" toName="d"/></View>',
+            "no BrushLabels or BitmaskLabels over",
+        ),
         ('<!DOCTYPE v [<!ENTITY a "aaaa">]><View>&a;</View>', "defines entities"),
     ],
 )
