@@ -48,6 +48,7 @@ def verify(
     gate: Gate | None = None,
     device: str = "cpu",
     trained_scores: Mapping[str, float] | None = None,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Compare an exported file with the weights of its model folder.
 
@@ -57,12 +58,13 @@ def verify(
         verification: labeled samples for photos and scores; None = generated photos and no scores.
         gate: the limits; None = those of the file's precision.
         device: where the exported file runs: "cpu" or "cuda". The trained network runs on the CPU, in fp32.
-        trained_scores: what `score` says of the trained network on the verification, where that is known already.
+        trained_scores: what `score` says of the trained network on these samples, where that is known already.
+        threads: CPU threads of both; None = `machine.threads`.
 
     Returns the manifest's entry: "verdict" is "passed" or "rejected", and then "reasons" is not empty. UserError for an
     int8 file without verification: how much it lost shows on labels alone.
     """
-    threads = machine.cores()
+    threads = threads or machine.threads()
     exported = open_engine(exported_file, "onnxruntime", device, threads, force=True)
     if exported.precision == "int8" and verification is None:
         raise UserError(f"{exported_file}: what int8 costs shows on labeled photos alone; add --data DATASET")

@@ -28,6 +28,9 @@ def evaluate(
     precision: Annotated[
         Literal["auto", "fp32", "fp16", "int8"], typer.Option(help="Which exported graph of the folder; auto is fp32.")
     ] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; by default one per core that the process may use.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the scores, the confusion matrix and the reliability diagram.")
     ] = None,
@@ -53,7 +56,7 @@ def evaluate(
     samples = opened.samples(split)
     if engine == "auto" and protocol.averages and path.is_dir():
         engine = "torch"
-    loaded = open_engine(path, engine, device, precision=precision, force=force)
+    loaded = open_engine(path, engine, device, threads, precision, force)
     console = Console(stderr=True)
     shown = track(samples, "evaluating", console=console, disable=not console.is_terminal)
     evaluation = run(loaded, opened, shown, protocol, batch_size=1 if loaded.device == "cpu" else 4)

@@ -19,6 +19,9 @@ def predict(
     precision: Annotated[
         Literal["auto", "fp32", "fp16", "int8"], typer.Option(help="Which exported graph of the folder; auto is fp32.")
     ] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; by default one per core that the process may use.")
+    ] = None,
     tile: Annotated[int, typer.Option(help="Longest side run at once, in pixels; 0 = never tile.")] = 1024,
     overlay: Annotated[bool, typer.Option(help="Also write the photo under the class colors.")] = True,
     revision: Revision = None,
@@ -41,6 +44,8 @@ def predict(
         raise UserError(f"--tile {tile}: at least 64 pixels, or 0 for whole images")
     if workers and not ray:
         raise UserError("--workers belongs to --ray")
+    if threads and ray:
+        raise UserError("--threads is for this machine; on a Ray cluster, Ray shares out the cores")
     if not ray and (addresses := [text for text in (*inputs, out) if "://" in text]):
         raise UserError(f"{addresses[0]}: buckets are read and written with --ray")
     console = Console(stderr=True, soft_wrap=True)
@@ -74,7 +79,7 @@ def predict(
             from semseg_app.inference.results import ResultFolder
 
             images = find_images(inputs, leave_out=Path(out))
-            loaded = open_engine(local_model(model, revision), engine, device, precision=precision, force=force)
+            loaded = open_engine(local_model(model, revision), engine, device, threads, precision, force)
             results = ResultFolder(Path(out), loaded.labels, overlay)
             done = progress.add_task("segmenting", total=len(images))
             strips: dict[Path, TaskID] = {}

@@ -18,6 +18,9 @@ def verify(
     split: Annotated[str, typer.Option(help="Split or list of that dataset: one that was not trained on.")] = "val",
     limit: Annotated[int, typer.Option(min=1, help="Most images to measure the mIoU on, evenly spaced.")] = 200,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the exported files run.")] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; by default one per core that the process may use.")
+    ] = None,
     revision: Revision = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest's entries as JSON on stdout.")] = False,
 ) -> None:
@@ -38,7 +41,7 @@ def verify(
     verification = gather_photos(labels, open_dataset(data), split, limit) if data else None
     entries = {}
     for file in files:
-        entries[file] = run(folder, file, verification, device=device)
+        entries[file] = run(folder, file, verification, device=device, threads=threads)
         record(folder, file, entries[file])
         print_entry(file, entries[file])
     if as_json:

@@ -17,6 +17,8 @@ GRAPHS = {
 }
 """Precision -> where a model folder keeps its exported graph."""
 GRAPH = GRAPHS["fp32"]
+IMAGES, CLASSES, CONFIDENCE = "images", "classes", "confidence"
+"""Names of an exported graph's input and its two outputs."""
 PRECISIONS = ("auto", *GRAPHS)
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
+from semseg_app import machine
 from semseg_app.errors import UserError
-from semseg_app.inference.engines.base import Prediction, check_images
+from semseg_app.inference.engines.base import CLASSES, CONFIDENCE, IMAGES, Prediction, check_images
 from semseg_app.inference.engines.metadata import parse
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-IMAGES, CLASSES, CONFIDENCE = "images", "classes", "confidence"
 HEAVY = (
     "Conv",
     "ConvInteger",
@@ -53,7 +53,7 @@ class OnnxRuntimeEngine:
     Args:
         path: the .onnx file.
         device: "auto", "cpu" or "cuda" (UserError when it cannot be had in full).
-        threads: CPU threads; None = one a core.
+        threads: CPU threads; None = `machine.threads`.
     """
 
     kind = "onnxruntime"
@@ -117,8 +117,7 @@ def _session(path: Path, providers: list[str], threads: int | None) -> onnxrunti
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     # Else its threads spin for milliseconds after each run, on cores that decoders and the server could use.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or machine.threads()
     with _quiet():
         # enable_fallback=0: otherwise a failing provider is replaced, and a notice printed to stdout.
         return onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=0)

@@ -27,19 +27,19 @@ def open_engine(
         kind: "torch", "onnxruntime", "openvino", "tensorrt" or "auto" (ONNX Runtime when the folder holds an exported
             graph, else torch).
         device: "cpu", "cuda", or "auto". Asked for "cuda" and not getting it is an error, never a silent fallback.
-        threads: CPU threads; None leaves the runtime's default.
+        threads: CPU threads; None = `machine.threads`, those that the process may use.
         precision: which of a folder's exported graphs: "fp32", "fp16", "int8", or "auto" (fp32; of TensorRT's engines
             fp16).
         force: run a graph that verification rejected all the same.
     """
     path = Path(model)
-    for name, value, there_are in (
+    for name, value, choices in (
         ("engine", kind, KINDS),
         ("device", device, DEVICES),
         ("precision", precision, PRECISIONS),
     ):
-        if value not in there_are:
-            raise UserError(f"{name} {value!r}: there are {', '.join(there_are)}")
+        if value not in choices:
+            raise UserError(f"unknown {name} {value!r}; choose one of {', '.join(choices)}")
     if not path.exists():
         raise UserError(f"{path}: no such model folder or .onnx file")
     if kind == "tensorrt" or path.suffix == SUFFIX:

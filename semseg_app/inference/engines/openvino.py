@@ -18,11 +18,11 @@ from openvino.frontend import (
     OpValidationFailure,
 )
 
+from semseg_app import machine
 from semseg_app.errors import UserError
-from semseg_app.inference.engines.base import Prediction, check_images
+from semseg_app.inference.engines.base import CLASSES, CONFIDENCE, IMAGES, Prediction, check_images
 from semseg_app.inference.engines.metadata import KEY, parse
 
-IMAGES, CLASSES, CONFIDENCE = "images", "classes", "confidence"
 HEAVY = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 """Kinds of layers, as OpenVINO names them in a compiled graph, whose arithmetic makes a precision."""
 LOAD_ERRORS = (
@@ -44,7 +44,7 @@ class OpenVinoEngine:
     Args:
         path: the .onnx file.
         device: "auto" or "cpu"; "cuda" is a UserError.
-        threads: None = one a core.
+        threads: None = `machine.threads`.
     """
 
     kind = "openvino"
@@ -85,13 +85,13 @@ class OpenVinoEngine:
 
 
 def _options(threads: int | None) -> dict[str, Any]:
-    options = {
+    return {
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
         # Pinned threads of two processes share the first cores, and leave the others idle.
         "ENABLE_CPU_PINNING": False,
+        "INFERENCE_NUM_THREADS": threads or machine.threads(),
     }
-    return options if threads is None else {**options, "INFERENCE_NUM_THREADS": threads}
 
 
 def _check_interface(path: Path, model: Any) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semseg_app import models
+from semseg_app import machine, models
 from semseg_app.artifact import read_config
 from semseg_app.errors import UserError
 from semseg_app.inference.engines.base import Prediction, check_images
@@ -56,10 +56,9 @@ class TorchEngine:
 
 
 def open_model_folder(folder: Path, device: str = "auto", threads: int | None = None) -> TorchEngine:
-    """The engine of a model folder. `device`: "auto", "cpu" or "cuda" (UserError where there is none)."""
+    """The engine of a model folder. `device`: "auto", "cpu" or "cuda" (UserError when it cannot be had)."""
     config = read_config(folder)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or machine.threads())
     return TorchEngine(models.load(folder), config.name, config.labels, _resolve(device))
 
 
