@@ -1,5 +1,6 @@
 """What the page's buttons do, apart from how it looks: uploads in, HTML and files out."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from semseg_app.serve.demo.uploads import read_upload, upload_path
 from semseg_app.serve.demo.urls import fetch_photo
 from semseg_app.serve.scheduling.registry import Models, Overloaded
 from semseg_app.serve.scheduling.segmenter import Segmentation, Segmenter
+
+log = logging.getLogger("semseg.serve")
 
 Upload = dict[str, Any]
 """A file as Gradio's clients send it: `path` of the upload, and `orig_name`."""
@@ -145,6 +148,9 @@ class Calls:
             kept = self.flags.correct(data, image, run.prediction.classes, drawing)
         except (UserError, Overloaded) as error:
             return html.message(f"Not kept: {error}.", good=False)
+        except OSError:  # its text would name paths of the server
+            log.exception("a flagged photo could not be written")
+            return html.message("Not kept: the server could not write the photo; its log says why.", good=False)
         return html.message(f"Thank you. The photo and its corrected mask are kept as {kept}.", good=True)
 
     def _segmented(self, upload: Upload, model: str | None) -> tuple[Segmentation, Engine]:

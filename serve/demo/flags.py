@@ -49,7 +49,9 @@ class FlagFolder:
         Returns its path below the folder. UserError when the folder is full.
         """
         with self._lock:
-            return self._keep("unlabeled", _name(photo), pixels)
+            path = self._free_path("unlabeled", _name(photo))
+            _write_photo(path, pixels)
+            return path.relative_to(self.root).as_posix()
 
     def correct(self, photo: bytes, pixels: np.ndarray, classes: np.ndarray, drawing: str) -> str:
         """Keep a photo with its corrected mask.
@@ -71,24 +73,27 @@ class FlagFolder:
         mask = np.where(painted, values, classes)
         mask[mask == IGNORE] = self._info.ignore_index
         with self._lock:
-            path = self.root / "labels" / SPLIT / f"{_name(photo)}.png"
+            photo_path = self._free_path(f"images/{SPLIT}", _name(photo))
+            path = self.root / "labels" / SPLIT / photo_path.name
             # The mask first, so that a training which starts now never sees this photo without one.
             with atomic_file(path) as part:
                 part.write_bytes(indexed_png(mask, self._info.palette))
-            self._keep(f"images/{SPLIT}", _name(photo), pixels)
+            _write_photo(photo_path, pixels)
             return path.relative_to(self.root).as_posix()
 
-    def _keep(self, folder: str, name: str, pixels: np.ndarray) -> str:
-        """Write uint8 RGB `[H, W, 3]` as a PNG; -> its path below the root."""
+    def _free_path(self, folder: str, name: str) -> Path:
+        """Where a photo is kept. UserError when the folder is full and the photo is not among those kept already."""
         path = self.root / folder / f"{name}.png"
-        if not path.exists():
-            if sum(1 for _ in (self.root / folder).glob("flagged-*")) >= self.most:
-                raise UserError(
-                    f"{folder}/ holds {self.most} flagged photos already; its owner has to look at them first"
-                )
-            with atomic_file(path) as part:
-                Image.fromarray(pixels).save(part, "PNG")
-        return path.relative_to(self.root).as_posix()
+        if not path.exists() and sum(1 for _ in path.parent.glob("flagged-*")) >= self.most:
+            raise UserError(f"{folder}/ holds {self.most} flagged photos already; its owner has to look at them first")
+        return path
+
+
+def _write_photo(path: Path, pixels: np.ndarray) -> None:
+    """Write uint8 RGB `[H, W, 3]` as a PNG, if it is not there already."""
+    if not path.exists():
+        with atomic_file(path) as part:
+            Image.fromarray(pixels).save(part, "PNG")
 
 
 def _name(photo: bytes) -> str:

@@ -1,6 +1,7 @@
 import asyncio
 import base64
 import csv
+import errno
 import html
 import io
 import json
@@ -276,6 +277,17 @@ def test_flagged_photos_are_kept_as_8_bit_rgb_png_or_refused(client, http, datas
         assert data.read_image(sample).shape[:2] == data.read_label(sample).shape
 
 
+def test_a_full_disk_is_said_without_paths(client, dataset, encoded, tmp_path, monkeypatch):
+    def full(path: Path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("semseg_app.serve.demo.flags.atomic_file", full)
+    (tmp_path / "new.png").write_bytes(encoded(np.full((5, 5, 3), 77, np.uint8)))
+    said = client.predict(handle_file(tmp_path / "new.png"), "colors", "", api_name="/flag")
+    assert "the server could not write the photo" in said
+    assert str(dataset) not in said
+
+
 def test_a_folder_that_does_not_fit_is_refused(dataset, tmp_path):
     labels = LabelSpace(classes=["cat", "dog"], palette=[(0, 0, 0), (1, 1, 1)])
     with pytest.raises(UserError, match="other classes than the model"):
@@ -285,6 +297,10 @@ def test_a_folder_that_does_not_fit_is_refused(dataset, tmp_path):
     full = FlagFolder(dataset, ColorEngine.labels, most=0)
     with pytest.raises(UserError, match="holds 0 flagged photos already"):
         full.flag(b"\xff\xd8 another", np.zeros((1, 1, 3), np.uint8))
+    masks = set((dataset / "labels" / "train").iterdir())
+    with pytest.raises(UserError, match="holds 0 flagged photos already"):
+        full.correct(b"more", np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), np.uint8), drawing(*np.ones((2, 1, 1))))
+    assert set((dataset / "labels" / "train").iterdir()) == masks, "no mask without its photo"
 
 
 @pytest.mark.parametrize("meta", [{"meta": {"_type": "gradio.FileData"}}, {}], ids=["marked as a file", "unmarked"])
