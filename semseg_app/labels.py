@@ -1,5 +1,6 @@
 """What the numbers of a class map mean: class names, colors, and the one number that means no class."""
 
+from collections.abc import Sequence
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -8,6 +9,13 @@ IGNORE = 255
 """The label of pixels that belong to no class: never trained on, never scored."""
 
 Color = tuple[int, int, int]
+
+
+def hex_color(color: Sequence[int]) -> str:
+    """(red, green, blue), 0 to 255 each -> "#rrggbb"."""
+    red, green, blue = color
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 
@@ -23,5 +31,5 @@ class LabelSpace(BaseModel):
     @model_validator(mode="after")
     def _color_a_class(self) -> Self:
         if len(self.palette) != len(self.classes):
-            raise ValueError(f"{len(self.classes)} classes but {len(self.palette)} palette colors; give one a class")
+            raise ValueError(f"{len(self.classes)} classes but {len(self.palette)} palette colors; give each class one")
         return self

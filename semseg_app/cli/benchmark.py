@@ -20,7 +20,9 @@ def benchmark(
     sizes: Annotated[str, typer.Option(help="Widths and heights, e.g. 512x512,480x360.")] = "512x512",
     batch_sizes: Annotated[str, typer.Option(help="Images a call, e.g. 1,4.")] = "1",
     concurrency: Annotated[str, typer.Option(help="Engines side by side, e.g. 1,4; they share the threads.")] = "1",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default one per core that the process may use.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; by default one per core that the process may use.")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns that each one has.")] = 20,
     data: Annotated[Path | None, typer.Option(help="Dataset to measure the mIoU on.")] = None,
     split: Annotated[str, typer.Option(help="Split or list of that dataset.")] = "val",

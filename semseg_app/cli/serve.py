@@ -26,7 +26,9 @@ def serve(
     precision: Annotated[str, typer.Option(help="Which exported graph: auto (fp32), fp32, fp16 or int8.")] = "auto",
     revision: Revision = None,
     force: Annotated[bool, typer.Option("--force", help="Serve a graph that verification rejected.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine; by default one per core.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of the engine; by default one per core.")
+    ] = None,
     examples: Annotated[Path | None, typer.Option(help="Folder of photos that the page offers (the first 12).")] = None,
     demo: Annotated[bool, typer.Option("--demo/--no-demo", help="The web page at /, beside the API.")] = True,
     demo_urls: Annotated[bool, typer.Option("--demo-urls", help="Let visitors name a photo's public address.")] = False,

@@ -9,7 +9,7 @@ import numpy as np
 from semseg_app.data.dataset import DatasetInfo, SegmentationData, default_palette
 from semseg_app.data.findings import Finding
 from semseg_app.data.inspection import MOST_COLORS, MaskFacts
-from semseg_app.labels import IGNORE, Color
+from semseg_app.labels import IGNORE, Color, hex_color
 
 STRANGE = -1
 """Stands for the class of a value or color that means nothing in this dataset."""
@@ -38,6 +38,10 @@ class MaskStudy:
         self.number_colors: dict[Color, set[int]] = {}
         """For masks of numbers: color that a viewer shows (gray without a palette) -> the classes it stood for."""
         self._binary_files: list[str] = []
+        self._one_bit_files: list[str] = []
+        self._has_other_values = False
+        self._with_zero = 0
+        self._files = 0
         self._known_colors = dict(zip(*(array.tolist() for array in data.color_lookup), strict=True))
 
     def look(self, file: str, facts: MaskFacts) -> tuple[ClassCounts | None, list[Finding]]:
@@ -61,6 +65,9 @@ class MaskStudy:
     def conclude(self) -> list[Finding]:
         """What the masks show together."""
         found = [_binary(file) for file in self._binary_files] if self.all_binary() else []
+        if self._has_other_values:
+            message = "its white is read as 1; a PNG optimizer also makes such files of masks that held 0 and 255"
+            found += [Finding("one-bit-mask", message, file) for file in self._one_bit_files]
         if (wrong := self.shifted_value()) is not None:
             if 0 not in self.values:
                 message = f"labels run from 1 to {wrong}, but the classes are 0 to {wrong - 1}; --fix-map subtracts one"
@@ -99,6 +106,12 @@ class MaskStudy:
         classes = {value: int(self.data.lookup[value]) if 0 <= value <= 255 else STRANGE for value in values}
         outside = {value: pixels for value, pixels in values.items() if classes[value] == STRANGE}
         counts = self._count([(classes[value], pixels) for value, pixels in values.items()])
+        if (moved := self._moved_numbers(facts, values)) is not None:
+            return counts, [Finding("gray-palette-mask", moved, file)]
+        if facts.mode == "1":
+            self._one_bit_files.append(file)
+        elif set(values) - {0, 1}:
+            self._has_other_values = True
         if self._palette_says_otherwise(facts, outside=bool(outside)):
             shown = {facts.palette[value]: pixels for value, pixels in values.items()}
             self.colors.update(shown)
@@ -113,6 +126,16 @@ class MaskStudy:
         if self._is_binary(values):
             self._binary_files.append(file)
         return counts, []
+
+    def _moved_numbers(self, facts: MaskFacts, values: Mapping[int, int]) -> str | None:
+        """What to say of a palette of grays that are the class numbers, while the indices are something else."""
+        grays = {value: color[0] for value, color in facts.palette.items() if value in values and len(set(color)) == 1}
+        if len(grays) < len(values) or all(value == gray for value, gray in grays.items()):
+            return None
+        if any(self.data.lookup[gray] < 0 for gray in grays.values()):
+            return None
+        pairs = ", ".join(f"{value} shows gray {gray}" for value, gray in sorted(grays.items())[:4])
+        return f"its palette of grays holds the class numbers, not its indices ({pairs}); save it as grayscale"
 
     def _palette_says_otherwise(self, facts: MaskFacts, outside: bool) -> bool:
         """A palette PNG whose colors are the classes, in another order than its numbers.
@@ -180,7 +203,7 @@ def describe_colors(colors: Mapping[Color, int], info: DatasetInfo) -> str:
     names = dict(zip(info.palette, info.classes, strict=True))
     largest = sorted(colors, key=lambda color: (-colors[color], color))
     parts = [
-        f"#{color_code(color):06x} = {names.get(color, 'no class')} ({_share(colors[color] / total)})"
+        f"{hex_color(color)} = {names.get(color, 'no class')} ({_share(colors[color] / total)})"
         for color in largest[:6]
     ]
     more = f" and {len(colors) - 6} more" if len(colors) > 6 else ""

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semseg_app.data.dataset import SegmentationData
+from semseg_app.data.dataset import SegmentationData, near_misses
 from semseg_app.data.findings import Finding
-from semseg_app.data.listing import IMAGE_SUFFIXES, Sample, list_files
+from semseg_app.data.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, Sample, list_files
 from semseg_app.data.splits import list_faults
 from semseg_app.errors import UserError
 
@@ -47,20 +47,45 @@ def partner_findings(data: SegmentationData, samples: Mapping[str, list[Sample]]
                 twice = [sample.image for sample in members if sample.stem == stem]
                 message = f"{', '.join(path.name for path in twice)} would share one mask; rename all but one"
                 found.append(Finding("same-stem", message, relative(data, twice[0])))
+        found += _odd_photos(data, split, members)
         if files.labels is None:
             if split != "unlabeled" and members:
-                found.append(Finding("unlabeled-split", f"{split!r} has no masks: {len(members)} photos", split))
+                found.append(_without_masks(data, split, members))
             continue
         for sample in members:
             if sample.label is None:
                 expected = f"{relative(data, files.labels)}/{sample.stem}{files.label_suffix}"
-                found.append(Finding("no-mask", f"expected {expected}", relative(data, sample.image)))
+                near = near_misses(data.root, files.labels, sample.stem)
+                hint = f"; {' and '.join(near)} is there" if near else ""
+                found.append(Finding("no-mask", f"expected {expected}{hint}", relative(data, sample.image)))
         found += _masks_without_photos(data, split)
     for split, expected_count in (data.info.splits or {}).items():
         count = len(samples.get(split, []))
         if count != expected_count:
             found.append(Finding("split-count", f"{split!r} has {count} photos, not {expected_count}", "dataset.yaml"))
     return [*found, *_mask_folders_without_photos(data)]
+
+
+def _odd_photos(data: SegmentationData, split: str, members: Iterable[Sample]) -> Iterable[Finding]:
+    """Photos that are not read, and JPEGs of another name."""
+    for path in data.folders[split].unread():
+        convert = "convert it to JPEG or PNG"
+        if path.suffix.lower() in (".heic", ".heif"):
+            convert = "convert it to JPEG (pip install pillow-heif, or set the camera to 'Most Compatible')"
+        yield Finding("unread-photo", f"{path.suffix} is not read; {convert}", relative(data, path))
+    for sample in members:
+        if sample.image.suffix.lower() == ".jfif":
+            yield Finding("jfif-photo", "read as the JPEG that it is", relative(data, sample.image))
+
+
+def _without_masks(data: SegmentationData, split: str, members: list[Sample]) -> Finding:
+    """A split without labels may be meant; one whose masks lie under another name is not."""
+    folder = data.root / "labels" / split
+    near = near_misses(data.root, folder, members[0].stem)
+    if near and role(split) == "train" and (data.root / "dataset.yaml").is_file():
+        message = f"masks are read from labels/{split}/; {' and '.join(near)} is there: rename it to labels/"
+        return Finding("no-labels-folder", message, split)
+    return Finding("unlabeled-split", f"{split!r} has no masks: {len(members)} photos", split)
 
 
 def _masks_without_photos(data: SegmentationData, split: str) -> Iterable[Finding]:
@@ -73,10 +98,11 @@ def _masks_without_photos(data: SegmentationData, split: str) -> Iterable[Findin
         if stem not in stems:
             yield Finding("no-photo", f"expected {relative(data, files.images)}/{stem}.*", relative(data, path))
     if files.label_suffix == ".png":
-        others = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix != ".png")
+        others = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in LABEL_SUFFIXES)
         for stem, path in list_files(files.labels, others, files.nested):
             if stem not in masks:
-                yield Finding("lossy-mask", "masks are read from .png files; export it as PNG", relative(data, path))
+                message = f"a mask is read from a lossless {', '.join(LABEL_SUFFIXES)}; export it as PNG"
+                yield Finding("lossy-mask", message, relative(data, path))
 
 
 def _mask_folders_without_photos(data: SegmentationData) -> Iterable[Finding]:
@@ -161,7 +187,7 @@ def _read_list(data: SegmentationData, name: str, file: str) -> tuple[list[Sampl
     except UserError as error:
         return [], [Finding("list-entry", str(error).partition(": ")[2], file)]
     for number, entry in entries:
-        matches = data.by_entry.get(entry, [])
+        matches = data.match(entry)
         if len(matches) != 1:
             what = "is in several splits; write split/stem" if matches else "has no photo"
             found.append(Finding("list-entry", f"{entry!r} {what}", f"{file}:{number}"))

@@ -12,6 +12,7 @@ A list of samples is asked for by name: a folder split ("train"), a list ("1_8-l
 label is always uint8 with classes 0..C-1 and IGNORE (255), whatever the files use. No torch here.
 """
 
+import glob
 import hashlib
 import re
 import struct
@@ -29,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from semseg_app.data.listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from semseg_app.data.listing import Sample as Sample
 from semseg_app.data.listing import SplitFiles, list_files
-from semseg_app.errors import UserError, explain
+from semseg_app.errors import UserError, did_you_mean, explain
 from semseg_app.labels import IGNORE, Color
 
 DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
@@ -50,7 +51,7 @@ class DatasetInfo(BaseModel):
     name: str
     classes: list[str] = Field(min_length=1, max_length=255)
     palette: list[Color] = Field(default_factory=list)
-    ignore_index: int = Field(default=IGNORE, ge=0, le=255)
+    ignore_index: int = IGNORE
     label_map: dict[int, int] | None = None
     """Value in the file -> class index (or ignore_index). Values that it does not name are errors."""
     color_map: dict[str, int] | None = Field(default=None, min_length=1)
@@ -75,12 +76,28 @@ class DatasetInfo(BaseModel):
         if not self.palette:
             self.palette = default_palette(len(self.classes))
         if len(self.palette) != len(self.classes):
-            raise ValueError(f"{len(self.classes)} classes but {len(self.palette)} palette colors; give one a class")
+            raise ValueError(f"{len(self.classes)} classes but {len(self.palette)} palette colors; give each class one")
         if any(not 0 <= value <= 255 for color in self.palette for value in color):
             raise ValueError("palette colors are three numbers from 0 to 255")
+        if not 0 <= self.ignore_index <= 255:
+            raise ValueError(
+                f"ignore_index {self.ignore_index} is no value of a mask, which holds 0 to 255 ({self.ignore_index} is "
+                f"saved as {self.ignore_index % 256}); leave ignore_index out for 255, or map the values: "
+                f"{self._example({self.ignore_index % 256: 255})}"
+            )
         if self.ignore_index < len(self.classes):
-            raise ValueError(f"ignore_index {self.ignore_index} is also a class; use 255 or {len(self.classes)}")
+            raise ValueError(
+                f"ignore_index {self.ignore_index} is also a class; to ignore the value {self.ignore_index} of the "
+                f"masks, leave ignore_index out and write {self._example({self.ignore_index: 255})}"
+            )
         return self
+
+    def _example(self, ignored: dict[int, int]) -> str:
+        """A label_map that ignores some values, and gives the others to the first classes in turn."""
+        free = (value for value in range(256) if value not in ignored)
+        mapping = ignored | {next(free): index for index in range(min(3, len(self.classes)))}
+        more = ", ..." if len(self.classes) > 3 else ""
+        return f"label_map: {{{', '.join(f'{value}: {target}' for value, target in mapping.items())}{more}}}"
 
     @model_validator(mode="after")
     def _maps_fit(self) -> "DatasetInfo":
@@ -141,14 +158,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def read_mask(path: Path) -> np.ndarray:
     """Decode an indexed mask to uint8 [H, W], values as in the file. UserError for RGB or unreadable masks."""
+    return _read_numbers(path)[0]
+
+
+def _read_numbers(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The mask, and the grays uint8 `[N]` of its palette, index by index, where it has one of grays alone."""
     try:
         with Image.open(path) as mask:
             if mask.mode not in INDEX_MODES:
                 raise UserError(
-                    f"{path}: mask has mode {mask.mode}, not one number a pixel; `semseg check` shows which colors "
+                    f"{path}: mask has mode {mask.mode}, not one number per pixel; `semseg check` shows which colors "
                     "it holds, and its --fix-map proposes a color_map"
                 )
             values = np.asarray(mask)
+            palette = np.array(mask.getpalette("RGB") if mask.mode == "P" else [], np.uint8).reshape(-1, 3)
     except FileNotFoundError:
         raise UserError(f"{path}: no such label") from None
     except DECODING_ERRORS as error:
@@ -158,7 +181,8 @@ def read_mask(path: Path) -> np.ndarray:
         if wrong.size:
             raise UserError(f"{path}: mask holds the value {wrong[0]}; labels are 0 to 255")
         values = values.astype(np.uint8)
-    return values
+    grays = palette[:, 0] if len(palette) and (palette == palette[:, :1]).all() else None
+    return values, grays
 
 
 def read_color_mask(path: Path) -> np.ndarray:
@@ -188,6 +212,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+MASK_FOLDERS = ("masks", "mask", "annotations", "Labels", "label", "gt", "SegmentationClass", "segmentations")
+"""What people call the folder that is labels/ here."""
+
+
+def near_misses(root: Path, folder: Path, stem: str) -> list[str]:
+    """Names, relative to `root`, that are probably the masks which `folder` lacks: other folders, other file names."""
+    near = [f"{name}/" for name in MASK_FOLDERS if (root / name).is_dir() and root / name not in folder.parents]
+    bare = stem.rsplit("/", 1)[-1]
+    around = folder / stem
+    if around.parent.is_dir():
+        others = sorted(path for path in around.parent.glob(f"{glob.escape(bare)}*") if path.suffix != ".png")
+        near += [str(path.relative_to(root)) for path in others[:2] if path.is_relative_to(root)]
+    return near
+
+
 class SegmentationData:
     """A dataset folder, or a published layout seen as one (data/layouts.py).
 
@@ -195,16 +234,27 @@ class SegmentationData:
         root: the folder, for messages and relative paths.
         info: classes, palette, ignore index, label map.
         folders: split name -> where its files lie.
+        layout: what the folder was taken for, for people.
     """
 
-    def __init__(self, root: Path, info: DatasetInfo, folders: Mapping[str, SplitFiles]):
+    def __init__(
+        self, root: Path, info: DatasetInfo, folders: Mapping[str, SplitFiles], layout: str = "dataset folder"
+    ):
         self.root = root
+        self.layout = layout
         self.info = info
         self.folders = folders
 
     @property
     def num_classes(self) -> int:
         return len(self.info.classes)
+
+    def describe(self) -> str:
+        """One line: where the data is, what it was taken for, its classes, its splits."""
+        classes = ", ".join(self.info.classes[:4]) + (", ..." if self.num_classes > 4 else "")
+        splits = ", ".join(self.split_names())
+        count = f"{self.num_classes} class{'' if self.num_classes == 1 else 'es'}"
+        return f"{self.root}: {self.layout}, {count} ({classes}); splits and lists: {splits}"
 
     @cached_property
     def lookup(self) -> np.ndarray:
@@ -246,12 +296,30 @@ class SegmentationData:
         listing = self.list_path(name)
         found = []
         for number, entry in self.list_entries(name):
-            matches = self.by_entry.get(entry, [])
+            matches = self.match(entry)
             if len(matches) != 1:
-                what = "is in several splits; write split/stem" if matches else "has no image"
+                what = "is in several splits; write split/stem" if matches else f"has no image; {self._hint(entry)}"
                 raise UserError(f"{listing}:{number}: {entry!r} {what}")
             found.append(matches[0])
         return found
+
+    def match(self, entry: str) -> list[Sample]:
+        """What a line of a list means: a stem, a file name, a path, or a pair of photo and mask paths.
+
+        One sample, or none, or several where a bare stem is in several splits.
+        """
+        photo = entry.split()[0] if entry.split() else entry
+        for text in (entry, photo):
+            path = text.replace("\\", "/")
+            stem = re.sub(r"\.\w{2,5}$", "", path)
+            for name in (path, stem, "/".join(stem.split("/")[-2:]), stem.rsplit("/", 1)[-1]):
+                if name in self.by_entry:
+                    return self.by_entry[name]
+        return []
+
+    def _hint(self, entry: str) -> str:
+        near = did_you_mean(entry, self.by_entry)
+        return near.removeprefix("; ") if near else "write one stem (the file name without suffix) per line"
 
     def list_entries(self, name: str) -> list[tuple[int, str]]:
         """(line number, entry) of a list in splits/. UserError when there is none of that name."""
@@ -286,10 +354,17 @@ class SegmentationData:
     def read_label(self, sample: Sample) -> np.ndarray:
         """uint8 [H, W], classes 0..C-1 and IGNORE (255)."""
         if sample.label is None:
-            raise UserError(f"{sample.image}: has no label; only an unlabeled list may name it")
+            raise UserError(
+                f"{sample.image}: has no label{self.expected_mask(sample)}; only an unlabeled list may name it"
+            )
         if self.info.color_map is not None:
             return self._read_color_label(sample.label)
-        raw = read_mask(sample.label)
+        raw, grays = _read_numbers(sample.label)
+        if grays is not None and self._are_numbers(grays, raw):
+            raise UserError(
+                f"{sample.label}: a PNG optimizer has replaced its numbers by indices into a palette of grays, which "
+                "hold the numbers now; save it again as grayscale, or export it anew"
+            )
         label: np.ndarray = self.lookup[raw]
         if label.min(initial=0) < 0:
             wrong = int(raw[label < 0][0])
@@ -298,6 +373,21 @@ class SegmentationData:
                 f"({self.info.ignore_index}); run `semseg check {self.root}`"
             )
         return label.astype(np.uint8)
+
+    def _are_numbers(self, grays: np.ndarray, raw: np.ndarray) -> bool:
+        """Whether the grays of a palette, not its indices, are the values of this dataset's masks."""
+        used = np.flatnonzero(np.bincount(raw.ravel(), minlength=256)[: len(grays)])
+        return bool((grays[used] != used).any() and (self.lookup[grays[used]] >= 0).all())
+
+    def expected_mask(self, sample: Sample) -> str:
+        """Where the mask of a photo should be, and what lies near that place; empty where no split has the photo."""
+        for split, files in self.folders.items():
+            if sample.image.is_relative_to(files.images):
+                folder = files.labels or self.root / "labels" / split
+                near = near_misses(self.root, folder, sample.stem)
+                found = f", and {' and '.join(near)} is there" if near else ""
+                return f" (expected {folder / f'{sample.stem}{files.label_suffix}'}{found})"
+        return ""
 
     def _read_color_label(self, path: Path) -> np.ndarray:
         colors, targets = self.color_lookup

@@ -10,11 +10,16 @@ TITLES = {
     "color-mask": "mask of colors where numbers are expected",
     "palette-mask": "mask whose palette colors, not its numbers, are the classes",
     "binary-mask": "binary mask saved as 0 and 255",
+    "gray-palette-mask": "mask whose numbers a PNG optimizer moved into its palette",
+    "one-bit-mask": "mask of one bit among masks of numbers",
     "value-outside": "values outside the classes",
+    "few-classes": "masks of far fewer classes than the dataset names",
     "off-by-one": "labels shifted by one",
     "lossy-mask": "mask saved with lossy compression",
     "no-mask": "photo without a mask in a labeled split",
+    "no-labels-folder": "masks are not where they are read from",
     "no-photo": "mask without a photo",
+    "unread-photo": "photo in a format that is not read",
     "same-stem": "two photos of one name in a split",
     "overlap": "the same photo in training and evaluation",
     "list-entry": "list names what is not there",
@@ -32,6 +37,8 @@ TITLES = {
     "class-absent-elsewhere": "class absent from an evaluation split or a labeled list",
     "unlabeled-split": "split without labels",
     "turned-photo": "photo that is turned when read",
+    "jfif-photo": "JPEG under the name .jfif",
+    "unused-mask": "masks that no split uses",
 }
 """Kind -> heading."""
 
@@ -44,6 +51,7 @@ NOTES = frozenset(
         "class-absent-elsewhere",
         "unlabeled-split",
         "turned-photo",
+        "jfif-photo",
     }
 )
 """Kinds that are no mistake by themselves."""

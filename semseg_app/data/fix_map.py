@@ -8,6 +8,7 @@ import yaml
 from semseg_app.data.check_masks import MaskStudy, are_numbers_in_gray, color_code
 from semseg_app.data.dataset import DatasetInfo, default_palette
 from semseg_app.files import atomic_file
+from semseg_app.labels import hex_color
 
 MOST_STRANGE_COLORS = 64
 """More colors without a class than this are blurred edges, not classes: they are left out of the map."""
@@ -68,7 +69,7 @@ def _by_color(info: DatasetInfo, study: MaskStudy) -> Proposal | None:
     targets = {color: index for index, color in reversed(list(enumerate(info.palette)))}
     if are_numbers_in_gray(study.colors, info) and not set(study.colors) <= set(targets):
         targets = {color: color[0] for color in study.colors}
-    fresh = sorted((color for color in study.colors if f"#{color_code(color):06x}" not in mapping), key=color_code)
+    fresh = sorted((color for color in study.colors if hex_color(color) not in mapping), key=color_code)
     strange = [color for color in fresh if color not in targets]
     if not fresh:
         return None
@@ -78,11 +79,11 @@ def _by_color(info: DatasetInfo, study: MaskStudy) -> Proposal | None:
         fresh = [color for color in fresh if color in targets]
     elif strange:
         reasons.append("colors that match no class are ignored; write the class behind each where it has one")
-    mapping.update({f"#{color_code(color):06x}": targets.get(color, info.ignore_index) for color in fresh})
+    mapping.update({hex_color(color): targets.get(color, info.ignore_index) for color in fresh})
     # With a color_map every mask is read by its colors, so those of the masks of numbers must be in it too.
     for color, classes in study.number_colors.items():
         meant = {index if 0 <= index < len(info.classes) else info.ignore_index for index in classes}
-        name = f"#{color_code(color):06x}"
+        name = hex_color(color)
         if meant != {mapping.setdefault(name, min(meant))}:
             reasons.append(f"{name} means one class in masks of colors, another in masks of numbers: export all alike")
     if info.label_map is not None:

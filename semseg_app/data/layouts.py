@@ -9,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from semseg_app.data.class_files import read_class_file
 from semseg_app.data.dataset import DatasetInfo, SegmentationData, open_folder, read_yaml
 from semseg_app.data.listing import IMAGE_SUFFIXES, SplitFiles, list_files
+from semseg_app.data.tool_exports import recognize
 from semseg_app.errors import UserError
 
 PUBLISHED = Path(__file__).parent / "published"
@@ -51,14 +53,26 @@ def open_dataset(root: Path | str, layout: str = "auto") -> SegmentationData:
     if layout != "auto" and layout not in LAYOUTS:
         raise UserError(f"no layout named {layout!r}; there are: auto, folder, photos, {', '.join(LAYOUTS)}")
     candidates = LAYOUTS if layout == "auto" else {layout: LAYOUTS[layout]}
-    for candidate in candidates.values():
+    for name, candidate in candidates.items():
         for place in (root, *(root / inner for inner in candidate.inner)):
             if splits := candidate.find(place):
-                return SegmentationData(place, published_info(candidate.info), splits)
+                return _published_or_own(place, name, candidate, splits)
+    if layout == "auto" and (export := recognize(root)):
+        raise UserError(f"{root}: this is {export}")
     looked_for = "; ".join(f"{name}: {candidate.looks_for}" for name, candidate in candidates.items())
     if layout == "auto":
         looked_for = f"folder: dataset.yaml; {looked_for}; for photos without labels say layout photos"
     raise UserError(f"{root}: not a dataset that is known here. Looked for {looked_for}")
+
+
+def _published_or_own(root: Path, name: str, layout: Layout, splits: dict[str, SplitFiles]) -> SegmentationData:
+    """The published dataset, or the user's own data in its folders where a class file says so."""
+    published = published_info(layout.info)
+    own = read_class_file(root)
+    if own is None or [known.lower() for known in own[1].classes] == [known.lower() for known in published.classes]:
+        return SegmentationData(root, published, splits, f"read as {published.name} (layout {name})")
+    path, info = own
+    return SegmentationData(root, info, splits, f"own classes of {path.name} in the layout {name}")
 
 
 def open_unlabeled(root: Path | str) -> SegmentationData:
@@ -87,14 +101,19 @@ def _voc(root: Path) -> dict[str, SplitFiles]:
     that folder has no list, train_aug is made of its masks and train, without val: the usual 10,582 images.
     """
     photos, lists = root / "JPEGImages", root / "ImageSets" / "Segmentation"
-    if not photos.is_dir() or not lists.is_dir():
-        return {}
     official, extended = root / "SegmentationClass", root / "SegmentationClassAug"
+    if not photos.is_dir():
+        return {}
+    if not lists.is_dir():
+        return _voc_without_lists(photos, root / "SegmentationClassPNG", official, read_class_file(root) is not None)
     splits: dict[str, SplitFiles] = {}
     for name in ("train", "val", "trainval", "test"):
         if (lists / f"{name}.txt").is_file():
             splits[name] = SplitFiles(photos, None if name == "test" else official, stems=_stems(lists / f"{name}.txt"))
-    if extended.is_dir():
+    if not extended.is_dir():  # lists of other names (CVAT's default.txt) take the official masks
+        for path in sorted(lists.glob("*.txt")):
+            splits.setdefault(path.stem, SplitFiles(photos, official, stems=_stems(path)))
+    else:
         more = {path.stem: _stems(path) for path in sorted(lists.glob("*.txt")) if path.stem not in splits}
         if not more:
             everything = {stem for stem, _ in list_files(extended, (".png",), nested=False)}
@@ -105,6 +124,19 @@ def _voc(root: Path) -> dict[str, SplitFiles]:
     listed = {stem for split in splits.values() for stem in split.stems or ()}
     rest = tuple(stem for stem, _ in list_files(photos, IMAGE_SUFFIXES, nested=False) if stem not in listed)
     if rest:
+        splits["unlabeled"] = SplitFiles(photos, stems=rest)
+    return splits
+
+
+def _voc_without_lists(photos: Path, numbers: Path, colors: Path, has_classes: bool) -> dict[str, SplitFiles]:
+    """What labelme2voc writes: photos with a mask are the train split, the others are unlabeled."""
+    masks = numbers if numbers.is_dir() else colors
+    if not has_classes or not masks.is_dir():
+        return {}
+    labeled = SplitFiles(photos, masks).masks()
+    names = [stem for stem, _ in list_files(photos, IMAGE_SUFFIXES, nested=False)]
+    splits = {"train": SplitFiles(photos, masks, stems=tuple(name for name in names if name in labeled))}
+    if rest := tuple(name for name in names if name not in labeled):
         splits["unlabeled"] = SplitFiles(photos, stems=rest)
     return splits
 

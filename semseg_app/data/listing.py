@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
+LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+"""Lossless formats; a mask in any of them is read. Where one stem has several, the first of these counts."""
+UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".gif", ".ppm", ".pgm", ".dng", ".cr2", ".nef")
+"""Photos that people have and that are not read."""
 
 
 class Sample(NamedTuple):
@@ -38,7 +42,20 @@ class SplitFiles:
 
     def masks(self) -> dict[str, Path]:
         """Stem -> path of every mask in the folder, listed in the split or not."""
-        return dict(list_files(self.labels, (self.label_suffix,), self.nested)) if self.labels else {}
+        if self.labels is None:
+            return {}
+        suffixes = LABEL_SUFFIXES if self.label_suffix == ".png" else (self.label_suffix,)
+        return {
+            stem: path
+            for suffix in reversed(suffixes)
+            for stem, path in list_files(self.labels, (suffix,), self.nested)
+        }
+
+    def unread(self) -> list[Path]:
+        """Photos in the folder whose format is not read."""
+        if self.image_suffix or not self.images.is_dir():
+            return []
+        return [path for _, path in list_files(self.images, UNREAD_SUFFIXES, self.nested)]
 
     def samples(self) -> list[Sample]:
         """The split. A photo that a published list names but nobody has is still there, under its expected path."""

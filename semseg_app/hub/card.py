@@ -17,6 +17,7 @@ from semseg_app.artifact.lineage import Lineage
 from semseg_app.hub.card_results import distillation, results, speed
 from semseg_app.hub.card_usage import usage
 from semseg_app.hub.markdown import cell, details, table
+from semseg_app.labels import hex_color
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -108,7 +109,7 @@ def _head(facts: Facts) -> str:
 
 def _classes(config: ModelConfig) -> str:
     rows = [
-        (str(index), cell(name), "#{:02x}{:02x}{:02x}".format(*color))
+        (str(index), cell(name), hex_color(color))
         for index, (name, color) in enumerate(zip(config.labels.classes, config.labels.palette, strict=True))
     ]
     shown = table(("index", "class", "color"), rows)

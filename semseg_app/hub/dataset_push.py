@@ -21,6 +21,7 @@ from semseg_app.errors import UserError
 from semseg_app.hub.bundle import Files
 from semseg_app.hub.markdown import cell, table
 from semseg_app.hub.push import Pushed, publish
+from semseg_app.labels import hex_color
 
 SHARD = 400_000_000
 """Bytes of photos and masks a file."""
@@ -120,7 +121,7 @@ def card(data: SegmentationData, repo: str, license: str, parts: dict[str, list[
         for name, samples in parts.items()
     ]
     classes = [
-        (str(index), cell(name), "#{:02x}{:02x}{:02x}".format(*color))
+        (str(index), cell(name), hex_color(color))
         for index, (name, color) in enumerate(zip(data.info.classes, data.info.palette, strict=True))
     ]
     source = f"\n\nSource: {cell(data.info.source)}." if data.info.source else ""

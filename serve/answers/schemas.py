@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from semseg_app.inference.engines.base import Engine
-from semseg_app.labels import LabelSpace
+from semseg_app.labels import LabelSpace, hex_color
 from semseg_app.masks.regions import regions
 from semseg_app.serve.scheduling.segmenter import Segmentation
 
@@ -169,7 +169,7 @@ def engine_info(engine: Engine) -> EngineInfo:
 
 def class_infos(labels: LabelSpace) -> list[ClassInfo]:
     pairs = zip(labels.classes, labels.palette, strict=True)
-    return [ClassInfo(index=index, name=name, color=_hex(rgb)) for index, (name, rgb) in enumerate(pairs)]
+    return [ClassInfo(index=index, name=name, color=hex_color(rgb)) for index, (name, rgb) in enumerate(pairs)]
 
 
 def model_info(name: str, engine: Engine) -> ModelInfo:
@@ -204,7 +204,3 @@ def summarize(engine: Engine, segmentation: Segmentation, name: str | None = Non
         unknown=round(sum(region.area for region in covered if region.class_index >= len(infos)) / classes.size, 6),
         latency_ms=Latency(decode=round(segmentation.decode_ms, 2), inference=round(segmentation.inference_ms, 2)),
     )
-
-
-def _hex(rgb: tuple[int, int, int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*rgb)

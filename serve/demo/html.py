@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from semseg_app.labels import LabelSpace
+from semseg_app.labels import LabelSpace, hex_color
 from semseg_app.masks import gray_png, indexed_png
 from semseg_app.plots.overlays import overlay
 from semseg_app.serve.answers.schemas import EngineInfo, Summary
@@ -69,8 +69,8 @@ def stage(segmentation: Segmentation, labels: LabelSpace, summary: Summary) -> s
     largest = ", ".join(f"{entry.name} {_percent(entry.share)}" for entry in summary.classes[:5])
     data = {
         "classes": json.dumps(labels.classes),
-        "palette": json.dumps([_hex(color) for color in labels.palette]),
-        "heat": json.dumps([_hex(color) for color in _heat_palette()]),
+        "palette": json.dumps([hex_color(color) for color in labels.palette]),
+        "heat": json.dumps([hex_color(color) for color in _heat_palette()]),
     }
     attributes = " ".join(f'data-{key}="{html.escape(value)}"' for key, value in data.items())
     stops = ",".join(f"{color} {confidence:.0%}" for confidence, color in _HEAT)
@@ -203,10 +203,6 @@ def _jpeg(pixels: np.ndarray) -> bytes:
     encoded = io.BytesIO()
     Image.fromarray(pixels).save(encoded, "JPEG", quality=88)
     return encoded.getvalue()
-
-
-def _hex(color: tuple[int, int, int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*color)
 
 
 def _nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:

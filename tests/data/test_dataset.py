@@ -154,7 +154,7 @@ def test_value_outside_the_classes(tmp_path: Path) -> None:
     data = open_folder(build(tmp_path, files, ignore_index=9))
     with pytest.raises(UserError, match=r"x\.png: value 2 is not one of the 2 classes nor ignore \(9\)"):
         data.read_label(data.samples("train")[0])
-    with pytest.raises(UserError, match="has no label; only an unlabeled list may name it"):
+    with pytest.raises(UserError, match=r"has no label .*; only an unlabeled list may name it"):
         data.read_label(data.samples("train")[0]._replace(label=None))
 
 

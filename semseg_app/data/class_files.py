@@ -1,0 +1,109 @@
+"""Class lists that annotation tools write beside their masks: what the data says of itself beats what it looks like.
+
+labelmap.txt        CVAT, datumaro (Segmentation mask 1.1)   `name:r,g,b:parts:actions`; masks are pictures of colors
+class_names.txt     labelme2voc                              a name on each line; masks hold the line numbers
+label_colors.txt    SegNet's CamVid, some converters         `r g b name`; masks are pictures of colors
+_classes.csv        Roboflow (semantic segmentation)         `value, name`; masks hold the values
+"""
+
+import csv
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from semseg_app.data.dataset import DatasetInfo
+from semseg_app.errors import UserError, explain
+from semseg_app.labels import IGNORE, Color, hex_color
+
+
+def read_class_file(root: Path) -> tuple[Path, DatasetInfo] | None:
+    """The class file in `root` and what it says, or None in a folder without one. UserError for a malformed one."""
+    for name, read in READERS.items():
+        path = root / name
+        if path.is_file():
+            try:
+                lines = path.read_text(encoding="utf-8-sig").splitlines()
+            except (UnicodeDecodeError, OSError) as error:
+                raise UserError(f"{path}: cannot be read as text ({error}); save it as UTF-8") from None
+            try:
+                return path, read(path, lines)
+            except ValidationError as error:
+                raise explain(error, path) from None
+    return None
+
+
+def _labelmap(path: Path, lines: list[str]) -> DatasetInfo:
+    names, colors = [], []
+    for number, line in _content(lines):
+        name, _, rest = line.partition(":")
+        parts = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*", rest.partition(":")[0])
+        if parts is None:
+            raise UserError(f"{path}:{number}: expected `name:red,green,blue:parts:actions`, found {line!r}")
+        names.append(name.strip())
+        colors.append(_color(path, number, parts.groups()))
+    return _of_colors(path, names, colors)
+
+
+def _label_colors(path: Path, lines: list[str]) -> DatasetInfo:
+    names, colors = [], []
+    for number, line in _content(lines):
+        parts = re.fullmatch(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s,]+(.+)", line)
+        if parts is None:
+            raise UserError(f"{path}:{number}: expected `red green blue name`, found {line!r}")
+        colors.append(_color(path, number, parts.groups()[:3]))
+        names.append(parts[4].strip())
+    return _of_colors(path, names, colors)
+
+
+def _class_names(path: Path, lines: list[str]) -> DatasetInfo:
+    """labelme's `__ignore__`, where it comes first, is -1, which a PNG holds as 255."""
+    names = [line for _, line in _content(lines)]
+    if names[:1] == ["__ignore__"]:
+        del names[0]
+    return DatasetInfo(name=path.parent.resolve().name, classes=names)
+
+
+def _classes_csv(path: Path, lines: list[str]) -> DatasetInfo:
+    rows = [row for row in csv.reader(lines) if any(cell.strip() for cell in row)]
+    if rows and not rows[0][0].strip().isdigit():
+        del rows[0]  # the heading
+    values: dict[int, str] = {}
+    for number, row in enumerate(rows, 2):
+        if len(row) < 2 or not row[0].strip().isdigit() or int(row[0]) > 255:
+            raise UserError(f"{path}:{number}: expected `value from 0 to 255, name`, found {','.join(row)!r}")
+        values[int(row[0])] = row[1].strip()
+    label_map = {value: index for index, value in enumerate(values)} | {IGNORE: IGNORE}
+    plain = list(values) == list(range(len(values)))
+    names = list(values.values())
+    return DatasetInfo(name=path.parent.resolve().name, classes=names, label_map=None if plain else label_map)
+
+
+READERS: dict[str, Callable[[Path, list[str]], DatasetInfo]] = {
+    "labelmap.txt": _labelmap,
+    "class_names.txt": _class_names,
+    "label_colors.txt": _label_colors,
+    "_classes.csv": _classes_csv,
+}
+
+
+def _content(lines: list[str]) -> list[tuple[int, str]]:
+    """(line number, text) of what is neither empty nor a comment."""
+    stripped = ((number, line.strip()) for number, line in enumerate(lines, 1))
+    return [(number, line) for number, line in stripped if line and not line.startswith("#")]
+
+
+def _color(path: Path, number: int, parts: tuple[str, ...]) -> Color:
+    red, green, blue = (int(part) for part in parts)
+    if max(red, green, blue) > 255:
+        raise UserError(f"{path}:{number}: color {red},{green},{blue}: each number is 0 to 255")
+    return red, green, blue
+
+
+def _of_colors(path: Path, names: list[str], colors: list[Color]) -> DatasetInfo:
+    twice = next((color for color in colors if colors.count(color) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path}: the color {twice} stands for two classes; give each its own")
+    mapping = {hex_color(color): index for index, color in enumerate(colors)}
+    return DatasetInfo(name=path.parent.resolve().name, classes=names, palette=colors, color_map=mapping)
