@@ -51,7 +51,7 @@ def export_verified(
     else:
         assert verification is not None
         assert calibration is not None
-        samples, threads = verification, machine.cores()
+        samples, threads = verification, machine.threads()
         before = trained_scores = score(open_engine(folder, "torch", "cpu", threads), samples)
 
         def passes(candidate: Path) -> bool:

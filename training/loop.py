@@ -13,10 +13,12 @@ from accelerate import Accelerator
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from semseg_app import machine
 from semseg_app.artifact import ModelConfig
 from semseg_app.data.dataset import SegmentationData
 from semseg_app.data.layouts import open_dataset
 from semseg_app.data.pseudo_label_folder import read_manifest
+from semseg_app.data.training_check import refuse_or_warn
 from semseg_app.errors import UserError, explain, memory_advice
 from semseg_app.labels import LabelSpace
 from semseg_app.models import ModelSpec, SegmentationNetwork, build
@@ -285,15 +287,16 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
     """Data, network, method and optimizer; then what an interrupted run left, where it is to go on."""
     if folder.has_run() and not resume:
         raise UserError(f"{folder.path}: already holds a run; add --resume, or choose another output=")
-    if recipe.threads:
-        torch.set_num_threads(recipe.threads)
+    torch.set_num_threads(recipe.threads or machine.threads())
     cuda, main = accelerator.device.type == "cuda", accelerator.is_main_process
     forget_peak_memory(accelerator.device)
 
     # Data
     data = open_dataset(recipe.data.root, recipe.data.layout)
     workers, cache = recipe.data.loading(cuda)
+    say(data.describe())
     labeled = Pool(data, data.samples(recipe.data.labeled), with_labels=True, cache=cache)
+    refuse_or_warn(data, labeled.samples, say)
     val = Pool(data, data.samples(recipe.data.val), True, recipe.data.cache) if recipe.data.val else None
     if val:
         _refuse_overlap(labeled, val, recipe)

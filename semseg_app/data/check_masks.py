@@ -1,7 +1,7 @@
 """The doctor's eye for masks: what a single one shows, and what only all of them together show."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -40,8 +40,10 @@ class MaskStudy:
         self._binary_files: list[str] = []
         self._one_bit_files: list[str] = []
         self._has_other_values = False
-        self._with_zero = 0
-        self._files = 0
+        self.moved_numbers = False
+        """Whether a PNG optimizer has been at some of them."""
+        self.zero_is_rarer = Counter[bool]()
+        """Votes of the masks: whether 0 covers less of it than the value after the last class; a tie is no vote."""
         self._known_colors = dict(zip(*(array.tolist() for array in data.color_lookup), strict=True))
 
     def look(self, file: str, facts: MaskFacts) -> tuple[ClassCounts | None, list[Finding]]:
@@ -103,10 +105,14 @@ class MaskStudy:
         self.values.update(values)
         for value in values:
             self.first_file.setdefault(value, file)
+        zeros, last = values.get(0, 0), values.get(self.data.num_classes, 0)
+        if zeros != last:
+            self.zero_is_rarer[zeros < last] += 1
         classes = {value: int(self.data.lookup[value]) if 0 <= value <= 255 else STRANGE for value in values}
         outside = {value: pixels for value, pixels in values.items() if classes[value] == STRANGE}
         counts = self._count([(classes[value], pixels) for value, pixels in values.items()])
         if (moved := self._moved_numbers(facts, values)) is not None:
+            self.moved_numbers = True
             return counts, [Finding("gray-palette-mask", moved, file)]
         if facts.mode == "1":
             self._one_bit_files.append(file)
@@ -132,7 +138,7 @@ class MaskStudy:
         grays = {value: color[0] for value, color in facts.palette.items() if value in values and len(set(color)) == 1}
         if len(grays) < len(values) or all(value == gray for value, gray in grays.items()):
             return None
-        if any(self.data.lookup[gray] < 0 for gray in grays.values()):
+        if set(grays.values()) <= {0, 255} or any(self.data.lookup[gray] < 0 for gray in grays.values()):
             return None
         pairs = ", ".join(f"{value} shows gray {gray}" for value, gray in sorted(grays.items())[:4])
         return f"its palette of grays holds the class numbers, not its indices ({pairs}); save it as grayscale"
@@ -209,14 +215,26 @@ def describe_colors(colors: Mapping[Color, int], info: DatasetInfo) -> str:
     more = f" and {len(colors) - 6} more" if len(colors) > 6 else ""
     hint = ""
     if are_numbers_in_gray(colors, info):
-        hint = "; its three channels are equal and hold class numbers: save one of them"
+        hint = "; its channels hold class numbers: save one of them"
     return ", ".join(parts) + more + hint
 
 
 def are_numbers_in_gray(colors: Mapping[Color, int], info: DatasetInfo) -> bool:
-    """Class numbers saved in three equal channels."""
+    """Class numbers saved as a picture, in three equal channels or in one."""
+    numbers = numbers_in_channels(colors)
     allowed = {*range(len(info.classes)), info.ignore_index}
-    return bool(colors) and all(red == green == blue and red in allowed for red, green, blue in colors)
+    return bool(numbers) and numbers is not None and set(numbers.values()) <= allowed
+
+
+def numbers_in_channels(colors: Iterable[Color]) -> dict[Color, int] | None:
+    """Color -> the number that it holds, where all colors have three equal channels, or one channel besides zeros."""
+    listed = list(colors)
+    if all(len(set(color)) == 1 for color in listed):
+        return {color: color[0] for color in listed}
+    for channel in range(3):
+        if all(color[channel] == sum(color) for color in listed):
+            return {color: color[channel] for color in listed}
+    return None
 
 
 def _share(share: float) -> str:

@@ -158,11 +158,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def read_mask(path: Path) -> np.ndarray:
     """Decode an indexed mask to uint8 [H, W], values as in the file. UserError for RGB or unreadable masks."""
-    return _read_numbers(path)[0]
-
-
-def _read_numbers(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The mask, and the grays uint8 `[N]` of its palette, index by index, where it has one of grays alone."""
     try:
         with Image.open(path) as mask:
             if mask.mode not in INDEX_MODES:
@@ -171,7 +166,6 @@ def _read_numbers(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
                     "it holds, and its --fix-map proposes a color_map"
                 )
             values = np.asarray(mask)
-            palette = np.array(mask.getpalette("RGB") if mask.mode == "P" else [], np.uint8).reshape(-1, 3)
     except FileNotFoundError:
         raise UserError(f"{path}: no such label") from None
     except DECODING_ERRORS as error:
@@ -181,8 +175,7 @@ def _read_numbers(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         if wrong.size:
             raise UserError(f"{path}: mask holds the value {wrong[0]}; labels are 0 to 255")
         values = values.astype(np.uint8)
-    grays = palette[:, 0] if len(palette) and (palette == palette[:, :1]).all() else None
-    return values, grays
+    return values
 
 
 def read_color_mask(path: Path) -> np.ndarray:
@@ -359,12 +352,7 @@ class SegmentationData:
             )
         if self.info.color_map is not None:
             return self._read_color_label(sample.label)
-        raw, grays = _read_numbers(sample.label)
-        if grays is not None and self._are_numbers(grays, raw):
-            raise UserError(
-                f"{sample.label}: a PNG optimizer has replaced its numbers by indices into a palette of grays, which "
-                "hold the numbers now; save it again as grayscale, or export it anew"
-            )
+        raw = read_mask(sample.label)
         label: np.ndarray = self.lookup[raw]
         if label.min(initial=0) < 0:
             wrong = int(raw[label < 0][0])
@@ -374,10 +362,23 @@ class SegmentationData:
             )
         return label.astype(np.uint8)
 
-    def _are_numbers(self, grays: np.ndarray, raw: np.ndarray) -> bool:
-        """Whether the grays of a palette, not its indices, are the values of this dataset's masks."""
-        used = np.flatnonzero(np.bincount(raw.ravel(), minlength=256)[: len(grays)])
-        return bool((grays[used] != used).any() and (self.lookup[grays[used]] >= 0).all())
+    def moved_numbers(self, path: Path) -> bool:
+        """Whether the grays of a mask's palette, not its indices, are values of this dataset's masks.
+
+        Lossless PNG optimizers write such files: the picture stays, the numbers are gone. Black and white alone prove
+        nothing.
+        """
+        if self.info.color_map is not None:
+            return False
+        with Image.open(path) as mask:
+            if mask.mode != "P":
+                return False
+            palette = np.array(mask.getpalette("RGB"), np.uint8).reshape(-1, 3)
+            used = np.flatnonzero(np.bincount(np.asarray(mask).ravel(), minlength=256)[: len(palette)])
+        grays = palette[used, 0]
+        is_gray = bool((palette[used] == palette[used, :1]).all())
+        proves = not set(grays.tolist()) <= {0, 255} and bool((grays != used).any())
+        return is_gray and proves and bool((self.lookup[grays] >= 0).all())
 
     def expected_mask(self, sample: Sample) -> str:
         """Where the mask of a photo should be, and what lies near that place; empty where no split has the photo."""

@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 import yaml
 
-from semseg_app.data.check_masks import MaskStudy, are_numbers_in_gray, color_code
+from semseg_app.data.check_masks import MaskStudy, color_code, numbers_in_channels
 from semseg_app.data.dataset import DatasetInfo, default_palette
 from semseg_app.files import atomic_file
-from semseg_app.labels import hex_color
+from semseg_app.labels import Color, hex_color
 
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 MOST_STRANGE_COLORS = 64
 """More colors without a class than this are blurred edges, not classes: they are left out of the map."""
 
@@ -19,6 +20,8 @@ class Proposal(NamedTuple):
 
     info: DatasetInfo
     reasons: list[str]
+    other: DatasetInfo | None = None
+    """The second reading, where the masks allow two: it is written too, as comments."""
 
 
 def propose(study: MaskStudy) -> Proposal | None:
@@ -26,13 +29,12 @@ def propose(study: MaskStudy) -> Proposal | None:
     info = study.info
     if study.colors:
         return _by_color(info, study)
+    if study.moved_numbers:
+        return None  # the numbers themselves are gone from the files
     if study.all_binary() or (1 not in study.values and _outside(study) == [255] and len(info.classes) > 1):
         return _by_value(info, {0: 0, 255: 1}, ["the masks hold 0 and 255: 255 becomes class 1"])
     if (shifted := study.shifted_value()) is not None:
-        ignore = 255 if info.ignore_index == shifted else info.ignore_index
-        mapping = {0: ignore, **{value: value - 1 for value in range(1, shifted + 1)}, ignore: ignore}
-        reasons = [f"labels 1 to {shifted} become classes 0 to {shifted - 1}; 0 is ignored"]
-        return _by_value(info.model_copy(update={"ignore_index": ignore}), mapping, reasons)
+        return _shifted_or_void(info, study, shifted)
     if outside := _outside(study):
         known = info.label_map or {
             **{index: index for index in range(len(info.classes))},
@@ -44,16 +46,44 @@ def propose(study: MaskStudy) -> Proposal | None:
 
 
 def write_proposal(path: Path, proposal: Proposal) -> None:
-    """Write the proposal as a dataset.yaml, its reasons as comments."""
-    content = proposal.info.model_dump(exclude_none=True)
-    if proposal.info.palette == default_palette(len(proposal.info.classes)):
+    """Write the proposal as a dataset.yaml, its reasons as comments, and a second reading as comments too."""
+    comments = "".join(f"# {reason}\n" for reason in ("Proposed by `semseg check --fix-map`.", *proposal.reasons))
+    text = comments + _as_yaml(proposal.info)
+    if proposal.other is not None:
+        text += "\n# The other reading:\n"
+        text += "".join(f"# {line}\n" for line in _as_yaml(proposal.other).splitlines())
+    with atomic_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def _as_yaml(info: DatasetInfo) -> str:
+    content = info.model_dump(exclude_none=True)
+    if info.palette == default_palette(len(info.classes)):
         del content["palette"]
     else:
         content["palette"] = [list(color) for color in content["palette"]]
-    comments = "".join(f"# {reason}\n" for reason in ("Proposed by `semseg check --fix-map`.", *proposal.reasons))
-    text = yaml.safe_dump(content, default_flow_style=None, sort_keys=False, allow_unicode=True, width=118)
-    with atomic_file(path) as part:
-        part.write_text(comments + text, encoding="utf-8")
+    return yaml.safe_dump(content, default_flow_style=None, sort_keys=False, allow_unicode=True, width=118)
+
+
+def _shifted_or_void(info: DatasetInfo, study: MaskStudy, last: int) -> Proposal:
+    """Values 0 to C for C classes: either 0 means no label and all classes are shifted by one, or C means no label.
+
+    Without any 0 it is the first. Else the masks vote: no label is what covers less of a mask.
+    """
+    ignore = 255 if info.ignore_index == last else info.ignore_index
+    mapping = {0: ignore, **{value: value - 1 for value in range(1, last + 1)}, ignore: ignore}
+    shifted = info.model_copy(update={"ignore_index": ignore, "label_map": dict(sorted(mapping.items()))})
+    reasons = [f"labels 1 to {last} become classes 0 to {last - 1}; 0 is ignored"]
+    if 0 not in study.values:
+        return Proposal(shifted, reasons)
+    void = info.model_copy(update={"ignore_index": last})
+    votes = study.zero_is_rarer
+    counted = f"0 covers less than {last} in {votes[True]} masks, more in {votes[False]}"
+    if votes[True] >= votes[False]:
+        reasons.append(f"{counted}: so 0 is taken for no label; the other reading is at the end")
+        return Proposal(shifted, reasons, void)
+    reasons = [f"{last} is ignored; {counted}: so 0 is taken for {info.classes[0]}; the other reading is at the end"]
+    return Proposal(void, reasons, shifted)
 
 
 def _outside(study: MaskStudy) -> list[int]:
@@ -67,13 +97,14 @@ def _by_value(info: DatasetInfo, mapping: dict[int, int], reasons: list[str]) ->
 def _by_color(info: DatasetInfo, study: MaskStudy) -> Proposal | None:
     mapping = {color.lower(): target for color, target in (info.color_map or {}).items()}
     targets = {color: index for index, color in reversed(list(enumerate(info.palette)))}
-    if are_numbers_in_gray(study.colors, info) and not set(study.colors) <= set(targets):
-        targets = {color: color[0] for color in study.colors}
+    reasons = []
+    if not set(study.colors) <= set(targets) and (read := _as_numbers(info, study)):
+        targets, reason = read
+        reasons.append(reason)
     fresh = sorted((color for color in study.colors if hex_color(color) not in mapping), key=color_code)
     strange = [color for color in fresh if color not in targets]
     if not fresh:
         return None
-    reasons = []
     if len(strange) > MOST_STRANGE_COLORS:
         reasons.append(f"{len(strange)} colors match no class and are left out: export those masks without smoothing")
         fresh = [color for color in fresh if color in targets]
@@ -89,3 +120,23 @@ def _by_color(info: DatasetInfo, study: MaskStudy) -> Proposal | None:
     if info.label_map is not None:
         reasons.append("label_map made way for color_map: a dataset has one of them")
     return Proposal(info.model_copy(update={"color_map": mapping, "label_map": None}), reasons)
+
+
+def _as_numbers(info: DatasetInfo, study: MaskStudy) -> tuple[dict[Color, int], str] | None:
+    """Colors -> classes, and the reason, where pictures hold numbers: black and white, equal channels, one channel."""
+    colors = set(study.colors)
+    if colors == {BLACK, WHITE}:
+        return {BLACK: 0, WHITE: 1}, "the masks are black and white: white becomes class 1"
+    numbers = numbers_in_channels(colors)
+    if numbers is None:
+        return None
+    allowed = {*range(len(info.classes)), info.ignore_index}
+    if set(numbers.values()) <= allowed:
+        return numbers, "the masks are pictures of class numbers"
+    levels = sorted(set(numbers.values()) - {info.ignore_index})
+    if len(levels) == len(info.classes):
+        order = {level: index for index, level in enumerate(levels)} | {info.ignore_index: info.ignore_index}
+        listed = ", ".join(f"{level} = {name}" for level, name in zip(levels, info.classes, strict=True))
+        mapping = {color: order[level] for color, level in numbers.items()}
+        return mapping, f"levels in the order of the classes: {listed}"
+    return None

@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from semseg_app import machine
-from semseg_app.data.dataset import Sample, SegmentationData
+from semseg_app.data.dataset import DECODING_ERRORS, Sample, SegmentationData
 from semseg_app.errors import UserError
 from semseg_app.training.data.image_labels import read_image_labels
 from semseg_app.training.data.randomness import generator, permutation
@@ -130,8 +130,14 @@ class Pool:
         return image, label
 
     def _estimated_bytes(self) -> int:
-        with Image.open(self.samples[0].image) as image:
-            return image.width * image.height * 4 * len(self.samples)
+        path = self.samples[0].image
+        try:
+            with Image.open(path) as image:
+                return image.width * image.height * 4 * len(self.samples)
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such image; run `semseg check {self.data.root}`") from None
+        except DECODING_ERRORS as error:
+            raise UserError(f"{path}: unreadable image ({error}); replace it or take it out of the dataset") from None
 
 
 class Stream(Dataset[dict[str, Any]]):
@@ -217,9 +223,16 @@ def batches(stream: Stream, positions: StepPositions, workers: int, pin_memory: 
             batch = next(iterator)
         except StopIteration:
             return
+        except UserError as error:
+            raise UserError(_as_said(error)) from None
         finally:
             torch.set_num_threads(threads)
         yield batch
+
+
+def _as_said(error: UserError) -> str:
+    """The line itself: from a worker process it arrives as the end of a traceback."""
+    return str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.UserError: ")
 
 
 def _live_as_long_as_the_run(worker: int) -> None:
