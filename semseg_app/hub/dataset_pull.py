@@ -16,13 +16,14 @@ import yaml
 from PIL import Image
 from pydantic import ValidationError
 
-from semseg_app.data.dataset import DECODING_ERRORS, INDEX_MODES, DatasetInfo, SegmentationData, read_yaml, to_rgb
+from semseg_app.data.dataset import DECODING_ERRORS, INDEX_MODES, DatasetInfo, SegmentationData, read_yaml
 from semseg_app.errors import UserError, explain
 from semseg_app.files import atomic_folder
 from semseg_app.hub.client import api, explained, patiently
 from semseg_app.hub.contents import MIB
 from semseg_app.hub.dataset_push import SPLIT_NAMES, require_datasets
 from semseg_app.hub.download import HubId
+from semseg_app.photos import open_photo, to_rgb
 
 if TYPE_CHECKING:
     import datasets
@@ -219,7 +220,7 @@ def _write_split(
 def _photo(content: bytes, place: str) -> tuple[tuple[int, int], bytes, str]:
     """(width, height) upright, and the file to keep: as it came where that is JPEG or PNG."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_photo(io.BytesIO(content)) as image:
             suffix = {"JPEG": ".jpg", "PNG": ".png"}.get(image.format or "")
             upright = to_rgb(image)
     except DECODING_ERRORS as error:
