@@ -43,7 +43,7 @@ class UnsupportedPixels(ValueError):
     """Sound pixels that have no plain meaning as 8-bit RGB."""
 
 
-def open_photo(source: Path | BinaryIO, formats: tuple[str, ...] | None = None) -> Image.Image:
+def open_photo(source: str | Path | BinaryIO, formats: tuple[str, ...] | None = None) -> Image.Image:
     """Open an encoded photo and judge its header; no pixel is decoded.
 
     Args:
@@ -55,8 +55,8 @@ def open_photo(source: Path | BinaryIO, formats: tuple[str, ...] | None = None) 
         tiff.TiffError: a TIFF header that is damaged or asks for too much.
         OSError, ValueError, ...: what Pillow raises for damaged files.
     """
-    if isinstance(source, Path):
-        with source.open("rb") as file:
+    if isinstance(source, str | Path):
+        with Path(source).open("rb") as file:
             _check_start(file)
     else:
         _check_start(source)

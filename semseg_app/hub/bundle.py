@@ -14,8 +14,9 @@ from semseg_app.artifact import CONFIG, MANIFEST, WEIGHTS, ModelConfig, read_con
 from semseg_app.artifact.licenses import as_license, decide
 from semseg_app.artifact.lineage import lineage_of
 from semseg_app.errors import UserError
+from semseg_app.files import sha256
 from semseg_app.hub.card import HUB_ID, Facts, eval_results, preprocessor, published_config, write_card
-from semseg_app.hub.contents import CARD, PREPROCESSOR, sha256
+from semseg_app.hub.contents import CARD, PREPROCESSOR
 from semseg_app.inference.engines.base import GRAPHS
 from semseg_app.inference.engines.open import open_engine
 from semseg_app.inference.predictor import Predictor

@@ -4,7 +4,6 @@ JPEG, PNG, TIFF and WebP. Pixels become RGB as `semseg_app.photos` says. A few f
 libvips then works from a temporary file (those that EXIF turns, interlaced PNG) or from memory (progressive JPEG).
 """
 
-import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,36 +40,8 @@ _LOADERS = {
 """How a file begins, and libvips's reader for it. Its others (PDF, SVG, ...) are never tried."""
 
 
-class _BrokenTiles(logging.Filter):
-    """Counts the tiles of TIFFs that libvips could not decode, by thread.
-
-    libvips answers them in black and only warns, whatever `fail_on` says: its cache of tiles swallows the error. The
-    warning comes in the thread that asked for the pixels, or in libvips' own where it turns an image.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lock = threading.Lock()
-        self.counts: dict[int, int] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if "error in tile" not in record.getMessage():
-            return True
-        with self.lock:
-            self.counts[threading.get_ident()] = self.counts.get(threading.get_ident(), 0) + 1
-        return False
-
-    def count(self, everywhere: bool) -> int:
-        """Broken tiles so far in this thread, or in all."""
-        with self.lock:
-            return sum(self.counts.values()) if everywhere else self.counts.get(threading.get_ident(), 0)
-
-
-_broken_tiles = _BrokenTiles()
-_log = logging.getLogger("pyvips")
-_log.addFilter(_broken_tiles)
-if not _log.isEnabledFor(logging.WARNING):
-    _log.setLevel(logging.WARNING)
+_one_at_a_time = threading.Lock()
+"""Held during each call of libvips: its buffer of error messages is the process's, and `_decode` reads it."""
 
 
 def is_large(path: Path) -> bool:
@@ -97,10 +68,10 @@ class Strips:
     def __init__(self, path: Path):
         self.path = path
         with _reading(path) as pyvips:
-            opened, self._turned = _open(path)
-            image = _plain(path, opened)
+            image = _plain(path, _open(path))
             self._region: Any = pyvips.Region.new(image)
         self._bands = int(image.bands)
+        self._tiled = tiff.TILE_WIDTH in (_tiff_tags(path) or {})
         self.height, self.width = int(image.height), int(image.width)
         self._top = 0
         self._rows = np.empty((0, self.width, 3), np.uint8)  # of the image, from row _top
@@ -130,15 +101,16 @@ class Strips:
         return pixels
 
     def _decode(self, first: int, rows: np.ndarray) -> None:
-        """Fill `rows` uint8 `[h, width, 3]` with the image's rows from `first` on."""
-        with _reading(self.path):
-            broken = _broken_tiles.count(self._turned)
-            for start in range(0, len(rows), _ROWS):
-                part = rows[start : start + _ROWS]
+        """Fill `rows` uint8 `[h, w, 3]` with the image's rows from `first` on."""
+        for start in range(0, len(rows), _ROWS):
+            part = rows[start : start + _ROWS]
+            with _reading(self.path) as pyvips:
+                pyvips.Error("")  # takes, and so empties, what is left of earlier errors
                 # Image.numpy() would start threads that read ahead, and the rows that they passed are gone.
                 pixels = self._region.fetch(0, first + start, self.width, len(part))
-                if _broken_tiles.count(self._turned) > broken:
-                    raise _unreadable(self.path, "a tile cannot be decoded")
+                if self._tiled and (swallowed := pyvips.Error("")).detail:
+                    # Whatever `fail_on` says, libvips' cache of tiles answers a broken one in black.
+                    raise swallowed
                 values = np.frombuffer(pixels, np.uint8).reshape(len(part), self.width, self._bands)
                 part[...] = values[..., :3]
                 if self._bands == 4:
@@ -158,7 +130,8 @@ def _reading(path: Path) -> Iterator[Any]:
             f"({error}): pip install 'semseg-app[large]'"
         ) from error
     try:
-        yield pyvips
+        with _one_at_a_time:
+            yield pyvips
     except (photos.UnsupportedPixels, tiff.TiffError) as error:
         raise UserError(f"{path}: {error}") from None
     except pyvips.Error as error:
@@ -189,8 +162,8 @@ def _tiff_tags(path: Path) -> tiff.Tags | None:
         return tiff.read_tags(file) if tiff.is_tiff(file.read(4)) else None
 
 
-def _open(path: Path) -> tuple[Any, bool]:
-    """The file as a libvips image, upright, and whether it was turned for that; only its header is read."""
+def _open(path: Path) -> Any:
+    """The file as a libvips image, upright; only its header is read."""
     import pyvips
 
     load = getattr(pyvips.Image, _loader(path))
@@ -198,8 +171,7 @@ def _open(path: Path) -> tuple[Any, bool]:
     if image.get_typeof("orientation") and image.get("orientation") > 1:
         # Its first row is the file's last, or a column: libvips keeps the pixels in a temporary file.
         image = load(str(path), access="random", **_OPTIONS).autorot()
-        return image, True
-    return image, False
+    return image
 
 
 def _plain(path: Path, image: Any) -> Any:
