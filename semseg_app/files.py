@@ -80,7 +80,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
         if error.errno == errno.EFBIG:
-            raise UserError(f"{path}: larger than this file system or its quota allows; choose another folder") from error
+            raise UserError(f"{path}: larger than the file system allows; choose another folder") from error
         raise
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from semseg_app import tiff
 
@@ -146,5 +146,5 @@ def upright(image: Image.Image) -> Image.Image:
 def _check_mode(image: Image.Image) -> None:
     if image.mode.startswith(("I", "F")):
         raise UnsupportedPixels(f"16-bit or float pixels, mode {image.mode}; convert it to 8 bits a channel")
-    if image.format == "PNG" and image.tile and ";16" in str(image.tile[0][3]):
+    if image.format == "PNG" and isinstance(image, ImageFile.ImageFile) and image.tile and ";16" in str(image.tile[0][3]):
         raise UnsupportedPixels("16-bit pixels; convert it to 8 bits a channel")

@@ -98,6 +98,8 @@ def predict(
             order = {str(path): index for index, path in enumerate(images)}
             results.rows.sort(key=lambda row: order[row["file"]])
             results.write_shares()
+            for warning in results.warnings:
+                say(warning)
             rows, shares = results.rows, str(results.shares)
             ran = {"model": loaded.name, "engine": loaded.kind, "device": loaded.device, "precision": loaded.precision}
     if as_json:

@@ -14,7 +14,6 @@ from threading import Thread
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -130,8 +129,7 @@ class Pool:
         return image, label
 
     def _estimated_bytes(self) -> int:
-        with Image.open(self.samples[0].image) as image:
-            return image.width * image.height * 4 * len(self.samples)
+        return self.data.read_image(self.samples[0]).nbytes // 3 * 4 * len(self.samples)
 
 
 class Stream(Dataset[dict[str, Any]]):

@@ -1,6 +1,5 @@
 """The lineage of a network in training: pretrained weights, and what its teacher brings along."""
 
-import hashlib
 from typing import Any
 
 from torch import nn
@@ -9,6 +8,7 @@ from semseg_app.artifact import WEIGHTS
 from semseg_app.artifact.licenses import encoder_weights
 from semseg_app.artifact.lineage import Lineage, inherit
 from semseg_app.data.pseudo_label_folder import read_manifest
+from semseg_app.files import sha256
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.recipe import Recipe
 
@@ -26,9 +26,7 @@ def ancestry(recipe: Recipe, network: SegmentationNetwork, method: nn.Module) ->
         found = found.model_copy(update={"weights": [encoder_weights(recipe.model.encoder, recipe.model.pretrained)]})
     folder = getattr(method, "teacher_folder", None)
     if folder is not None:
-        with (folder / WEIGHTS).open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        found = _joined(found, inherit(folder, sha256, "distillation"))
+        found = _joined(found, inherit(folder, sha256(folder / WEIGHTS), "distillation"))
     labels = getattr(recipe.method, "pseudo_labels", None)
     if labels is not None and (written := read_manifest(labels).lineage) is not None:
         found = _joined(found, written)
