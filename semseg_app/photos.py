@@ -146,5 +146,6 @@ def upright(image: Image.Image) -> Image.Image:
 def _check_mode(image: Image.Image) -> None:
     if image.mode.startswith(("I", "F")):
         raise UnsupportedPixels(f"16-bit or float pixels, mode {image.mode}; convert it to 8 bits a channel")
-    if image.format == "PNG" and isinstance(image, ImageFile.ImageFile) and image.tile and ";16" in str(image.tile[0][3]):
+    tiles = image.tile if image.format == "PNG" and isinstance(image, ImageFile.ImageFile) else []
+    if tiles and ";16" in str(tiles[0][3]):
         raise UnsupportedPixels("16-bit pixels; convert it to 8 bits a channel")

@@ -138,7 +138,7 @@ def _streams(repo: str, commit: str, wish: Wish) -> "Iterator[tuple[str, dataset
         there = get_dataset_split_names(repo, wish.config, revision=commit)
         for split in wish.splits or there:
             if split not in there:
-                raise UserError(f"{repo}: no split {split!r}; there are: {', '.join(there)}")
+                raise UserError(f"{repo}: unknown split {split!r}; choose from {', '.join(there)}")
             yield split, load_dataset(repo, wish.config, split=split, revision=commit, streaming=True)
     except (FileNotFoundError, ValueError) as error:  # no data files, a configuration to choose, a script
         reason = " ".join(str(error).split())[:300]
@@ -154,7 +154,7 @@ def _columns(stream: "datasets.IterableDataset", wish: Wish, where: str) -> tupl
     for option, name in (("--image", wish.image), ("--mask", wish.mask)):
         if name is not None and name not in pictures:
             raise UserError(
-                f"{where}: {option} {name}: no column of images; there are: {', '.join(pictures) or 'none'}"
+                f"{where}: {option} {name}: not a column of images; choose from {', '.join(pictures) or 'none'}"
             )
     mask = wish.mask or next((name for name in MASK_NAMES if name in pictures and name != wish.image), None)
     others = [name for name in pictures if name != mask]

@@ -22,7 +22,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 """Pillow's names. Its other readers are never tried on a stranger's bytes (EPS alone starts another program)."""
 
 MOST_SCANS = 500
-"""Of a JPEG; ten are usual."""
+"""Most scans of a JPEG; ten are usual."""
 MOST_SCANNED = 3_000_000_000
 """Scans x pixels of a JPEG. Each scan goes over all pixels (10 to 30 ms per million), and libjpeg-turbo cannot be
 interrupted: a small file with many scans would decode for minutes."""
