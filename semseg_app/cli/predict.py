@@ -27,7 +27,7 @@ def predict(
         bool, typer.Option("--ray", help="On a Ray cluster; IN and OUT may be addresses of buckets.")
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="With --ray: most workers (default: one per core or GPU).")
+        int | None, typer.Option(min=1, help="With --ray: most workers; default one per core or GPU.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON on stdout.")] = False,
 ) -> None:

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-from support.tiny_models import tiny_config
 
 from semseg_app.artifact import check_graph, check_weights, read_manifest, write_manifest
 from semseg_app.errors import UserError
@@ -14,41 +13,33 @@ from semseg_app.inference.engines import open_engine
 torch = pytest.importorskip("torch")
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    from semseg_app.artifact import save
-
-    save(tmp_path / "model", tiny_config(), {"weight": torch.arange(4.0)})
-    return tmp_path / "model"
+def test_saved_weights_have_their_hash_in_the_manifest(network_folder: Path) -> None:
+    digest = hashlib.sha256((network_folder / "model.safetensors").read_bytes()).hexdigest()
+    assert json.loads((network_folder / "manifest.json").read_text())["weights"] == {"sha256": digest}
+    check_weights(network_folder)
 
 
-def test_saved_weights_have_their_hash_in_the_manifest(folder: Path) -> None:
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    assert json.loads((folder / "manifest.json").read_text())["weights"] == {"sha256": digest}
-    check_weights(folder)
-
-
-def test_a_flipped_bit_in_the_weights_is_refused(folder: Path) -> None:
-    path = folder / "model.safetensors"
+def test_a_flipped_bit_in_the_weights_is_refused(network_folder: Path) -> None:
+    path = network_folder / "model.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"model\.safetensors: damaged or replaced"):
-        check_weights(folder)
+        check_weights(network_folder)
     with pytest.raises(UserError, match=r"model\.safetensors: damaged or replaced"):
-        open_engine(folder, kind="torch", device="cpu")
-    (folder / "manifest.json").unlink()  # folders of earlier versions have no hash
-    check_weights(folder)
+        open_engine(network_folder, kind="torch", device="cpu")
+    (network_folder / "manifest.json").unlink()  # folders of earlier versions have no hash
+    check_weights(network_folder)
 
 
-def test_an_exchanged_graph_is_refused(folder: Path) -> None:
-    graph = folder / "onnx" / "model.onnx"
+def test_an_exchanged_graph_is_refused(network_folder: Path) -> None:
+    graph = network_folder / "onnx" / "model.onnx"
     graph.parent.mkdir()
     graph.write_bytes(b"graph")
-    manifest = read_manifest(folder)
+    manifest = read_manifest(network_folder)
     entry = {"verdict": "passed", "sha256": hashlib.sha256(b"graph").hexdigest()}
-    write_manifest(folder, manifest | {"exports": {"onnx/model.onnx": entry}})
+    write_manifest(network_folder, manifest | {"exports": {"onnx/model.onnx": entry}})
     check_graph(graph)
     graph.write_bytes(b"other")
     with pytest.raises(UserError, match=r"model\.onnx: damaged or replaced since it was verified"):
-        open_engine(folder, kind="onnxruntime", device="cpu")
+        open_engine(network_folder, kind="onnxruntime", device="cpu")
