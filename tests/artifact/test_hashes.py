@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-from support.tiny_models import network_folder as network_folder
 
 from semseg_app.artifact import check_graph, check_weights, read_manifest, write_manifest
 from semseg_app.errors import UserError
