@@ -5,7 +5,6 @@ and uint8 confidence `[N, H, W]` out. Normalization, padding to the stride, upsa
 client re-implements them, and two bytes a pixel leave the device instead of four for every class. N, H, W are free.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import semseg_app
 from semseg_app import artifact, models
 from semseg_app.errors import UserError
 from semseg_app.export.graph import name_layers
-from semseg_app.files import atomic_file
+from semseg_app.files import atomic_file, sha256
 from semseg_app.inference.engines.base import GRAPHS
 from semseg_app.inference.engines.metadata import KEY
 
@@ -65,8 +64,7 @@ def export_onnx(folder: Path) -> Path:
     weights = folder / artifact.WEIGHTS
     if (size := weights.stat().st_size) > LARGEST_FILE:
         raise UserError(f"{weights}: {size / 1e9:.1f} GB of weights; one .onnx file holds 2 GB, take a smaller encoder")
-    with weights.open("rb") as file:
-        source = hashlib.file_digest(file, "sha256").hexdigest()
+    source = sha256(weights)
     model = _trace(DeployedGraph(network).eval())
     name_layers(model.graph)
     # The exporter notes for every node which line of which file on this machine made it; that is not to be published.

@@ -5,7 +5,6 @@ precision of every layer, read from the file. Past the gate's limits the manifes
 publishes a model folder goes by that.
 """
 
-import hashlib
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from semseg_app.export.verification_set import (
     generated_photos,
     resized,
 )
+from semseg_app.files import sha256
 from semseg_app.inference.engines.base import Engine
 from semseg_app.inference.engines.open import open_engine
 
@@ -107,8 +107,8 @@ def verify(
         "reasons": reasons,
         "gate": gate._asdict(),
         **entry,
-        "sha256": _sha256(exported_file),
-        "source_sha256": _sha256(folder / artifact.WEIGHTS),
+        "sha256": sha256(exported_file),
+        "source_sha256": sha256(folder / artifact.WEIGHTS),
         "versions": {**machine.versions(), "onnx": version("onnx")},
         "hardware": machine.hardware(),
     }
@@ -127,8 +127,8 @@ def has_passed(folder: Path, exported_file: Path) -> bool:
     return (
         entry.get("verdict") == "passed"
         and exported_file.is_file()
-        and entry["sha256"] == _sha256(exported_file)
-        and entry["source_sha256"] == _sha256(folder / artifact.WEIGHTS)
+        and entry["sha256"] == sha256(exported_file)
+        and entry["source_sha256"] == sha256(folder / artifact.WEIGHTS)
     )
 
 
@@ -182,8 +182,3 @@ def side_by_side(trained: Mapping[str, float], exported: Mapping[str, float]) ->
         name: {"trained": before, "exported": exported[name], "difference": exported[name] - before}
         for name, before in trained.items()
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,7 @@
-"""Writes that happen whole or not at all."""
+"""Writes that happen whole or not at all, and the hash of a file."""
 
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -14,8 +15,9 @@ from semseg_app.errors import UserError
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it takes its place, on an error it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
     part = Path(name)
     try:
@@ -31,8 +33,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that becomes `path` on a clean exit; `path` must not exist yet."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
         with _disk_errors(path):
             yield part
@@ -54,11 +57,17 @@ def atomic_symlink(link: Path, target: str) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder so that nobody ever sees half of it under its own name."""
+    """Delete a folder in one step: half of it is never seen under its own name."""
     grave = path.with_name(f".{path.name}.removed.part")
     shutil.rmtree(grave, ignore_errors=True)
     path.rename(grave)
     shutil.rmtree(grave, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hex digits. It is read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -68,8 +77,10 @@ def _disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"{path}: the disk is full; nothing was changed. Free some space and run again") from error
-        if error.errno in (errno.EACCES, errno.EROFS):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+        if error.errno == errno.EFBIG:
+            raise UserError(f"{path}: larger than the file system allows; choose another folder") from error
         raise
 
 

@@ -3,7 +3,7 @@
     config.json          ModelConfig: network, classes, palette, provenance
     model.safetensors    weights
     onnx/model.onnx      the deployed graph (after `semseg export`)
-    manifest.json        what was verified about each exported file
+    manifest.json        hashes of the weights and of each exported file, and what was verified about it
 
 Reading one needs no torch; only `save` and the torch engine do.
 """
@@ -15,7 +15,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from semseg_app.errors import UserError, explain
-from semseg_app.files import atomic_file, atomic_folder
+from semseg_app.files import atomic_file, atomic_folder, sha256
 from semseg_app.labels import LabelSpace
 from semseg_app.model_spec import ModelSpec
 
@@ -66,10 +66,11 @@ def save(folder: Path, config: ModelConfig, weights: dict[str, Any]) -> None:
         save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
         # safetensors writes for the owner alone; a server often runs as somebody else.
         (part / WEIGHTS).chmod((part / CONFIG).stat().st_mode)
+        write_manifest(part, {"format_version": 1, "weights": {"sha256": sha256(part / WEIGHTS)}, "exports": {}})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a model folder; empty when nothing was exported yet."""
+    """The manifest of a model folder; empty when it has none."""
     path = folder / MANIFEST
     if not path.is_file():
         return {}
@@ -78,7 +79,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: damaged ({error}); run `semseg export {folder}` again") from None
     exports = manifest.get("exports", {}) if isinstance(manifest, dict) else None
-    if not isinstance(exports, dict) or not all(isinstance(entry, dict) for entry in exports.values()):
+    weights = manifest.get("weights", {}) if isinstance(manifest, dict) else None
+    if (
+        not isinstance(exports, dict)
+        or not isinstance(weights, dict)
+        or not all(isinstance(entry, dict) for entry in exports.values())
+    ):
         raise UserError(f"{path}: not a manifest; run `semseg export {folder}` again")
     return manifest
 
@@ -95,6 +101,26 @@ def manifest_entry(file: Path) -> dict[str, Any]:
             entry: dict[str, Any] = read_manifest(folder).get("exports", {}).get(name, {})
             return entry
     return {}
+
+
+def check_weights(folder: Path) -> None:
+    """UserError when the manifest of a model folder has a hash of the weights, and they are other ones."""
+    expected = read_manifest(folder).get("weights", {}).get("sha256")
+    if expected is not None and (folder / WEIGHTS).is_file() and sha256(folder / WEIGHTS) != expected:
+        raise UserError(
+            f"{folder / WEIGHTS}: damaged or replaced since it was saved ({MANIFEST} has another sha256); copy the "
+            "model folder again, or train again"
+        )
+
+
+def check_graph(graph: Path) -> None:
+    """UserError when the manifest of its model folder vouches for another content of an exported file."""
+    expected = manifest_entry(graph).get("sha256")
+    if expected is not None and sha256(graph) != expected:
+        raise UserError(
+            f"{graph}: damaged or replaced since it was verified ({MANIFEST} has another sha256); run `semseg export` "
+            "again, copy the model folder again, or run it all the same with --force"
+        )
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

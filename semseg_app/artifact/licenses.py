@@ -61,7 +61,7 @@ class License(NamedTuple):
 
 
 def encoder_weights(encoder: str, weights: str) -> Weights:
-    """License of an encoder's pretrained weights; None in it where nobody says. Of "tu-" encoders timm knows it."""
+    """License of an encoder's pretrained weights; None where it is unknown. timm says that of "tu-" encoders."""
     if encoder.startswith("tu-"):
         import timm
 
@@ -94,9 +94,7 @@ def decide(chosen: str | None, weights: Sequence[Weights]) -> License:
     inherited = {one.license: one for one in weights if one.license and one.license not in PERMISSIVE}
     if not inherited:
         if chosen is None:
-            raise UserError(
-                "which license does the model have? Add --license, e.g. --license apache-2.0, or license: to its recipe"
-            )
+            raise UserError("no license given; add --license, e.g. --license apache-2.0, or license: to its recipe")
         return as_license(chosen, None)
     first = next(iter(inherited.values()))
     assert first.license is not None

@@ -10,7 +10,7 @@ import typer
 def pull(
     dataset: Annotated[str, typer.Argument(help="A dataset on the Hub: user/dataset, or user/dataset@revision.")],
     out: Annotated[Path, typer.Argument(help="The dataset folder to write; must not exist yet.")],
-    splits: Annotated[str, typer.Option(help="As the Hub names them, e.g. train,validation; all unless told.")] = "",
+    splits: Annotated[str, typer.Option(help="The Hub's names, e.g. train,validation (default: all).")] = "",
     config: Annotated[str | None, typer.Option(help="Configuration, where the dataset has several.")] = None,
     image: Annotated[str | None, typer.Option(help="Column of the photos.")] = None,
     mask: Annotated[str | None, typer.Option(help="Column of the masks.")] = None,
@@ -44,7 +44,7 @@ def push(
     folder: Annotated[Path, typer.Argument(help="A dataset folder, or a published dataset.")],
     repo: Annotated[str, typer.Argument(help="Where on the Hub: user/dataset.")],
     license: Annotated[str | None, typer.Option(help="Of the data; else what dataset.yaml says.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="For everybody; private unless told.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make it public (default: private).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The answer as JSON on stdout.")] = False,
 ) -> None:
     """Publish a dataset folder on the Hub: Parquet with an image and a mask column, and a card."""

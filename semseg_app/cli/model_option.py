@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 MODEL = "A model folder, an .onnx file or a Hub id (user/repo)."
-Revision = Annotated[str | None, typer.Option(help="Of a Hub id: a branch, a tag or, best, a commit.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or, best, commit of a model on the Hub.")]
 
 
 def writable_model(model: str, revision: str | None) -> Path:

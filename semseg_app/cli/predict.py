@@ -15,7 +15,7 @@ def predict(
     engine: Annotated[
         Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"], typer.Option(help="What runs the model.")
     ] = "auto",
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device to run on.")] = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "fp16", "int8"], typer.Option(help="Which exported graph of the folder; auto is fp32.")
     ] = "auto",
@@ -29,7 +29,9 @@ def predict(
     ray: Annotated[
         bool, typer.Option("--ray", help="On a Ray cluster; IN and OUT may be addresses of buckets.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="With --ray: the most; else one a core or GPU.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="With --ray: most workers; default one per core or GPU.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON on stdout.")] = False,
 ) -> None:
     """Segment images: OUT/masks/*.png, OUT/overlays/*.jpg, OUT/shares.csv."""
@@ -103,6 +105,8 @@ def predict(
             order = {str(path): index for index, path in enumerate(images)}
             results.rows.sort(key=lambda row: order[row["file"]])
             results.write_shares()
+            for warning in results.warnings:
+                say(warning)
             rows, shares = results.rows, str(results.shares)
             ran = {"model": loaded.name, "engine": loaded.kind, "device": loaded.device, "precision": loaded.precision}
     if as_json:

@@ -11,7 +11,7 @@ from semseg_app.cli.model_option import Revision
 
 def pull(
     model: Annotated[str, typer.Argument(help="A Hub id: user/repo, or user/repo@revision.")],
-    folder: Annotated[Path | None, typer.Argument(help="Where to; ./repo unless told.")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Folder to write (default: ./repo).")] = None,
     revision: Revision = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was fetched as JSON on stdout.")] = False,
 ) -> None:

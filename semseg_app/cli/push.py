@@ -10,21 +10,23 @@ import typer
 def push(
     model: Annotated[Path, typer.Argument(help="A model folder, exported.")],
     repo: Annotated[str, typer.Argument(help="Where on the Hub: user/repo.")],
-    public: Annotated[bool, typer.Option("--public", help="For everybody; private unless told.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make it public (default: private).")] = False,
     license: Annotated[
-        str | None, typer.Option(help="Of the model, e.g. apache-2.0; else what its recipe says.")
+        str | None, typer.Option(help="License of the model, e.g. apache-2.0 (default: the recipe's).")
     ] = None,
     weights_license: Annotated[
-        str | None, typer.Option(help="Of pretrained weights whose license is not known here.")
+        str | None, typer.Option(help="License of pretrained weights, where it is unknown.")
     ] = None,
-    data_license: Annotated[str | None, typer.Option(help="Of the training data; else what dataset.yaml said.")] = None,
+    data_license: Annotated[
+        str | None, typer.Option(help="License of the training data (default: dataset.yaml's).")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Dataset of which three photos are published as samples.")] = None,
-    split: Annotated[str, typer.Option(help="Split or list of it.")] = "val",
+    split: Annotated[str, typer.Option(help="Split or list of --data.")] = "val",
     benchmark: Annotated[Path | None, typer.Option(help="Folder of `semseg benchmark --out`, for the card.")] = None,
     runs: Annotated[list[Path] | None, typer.Option(help="Run folder of another seed, for the card; repeat.")] = None,
     dataset: Annotated[str | None, typer.Option(help="The validation data on the Hub, user/dataset.")] = None,
     base_model: Annotated[str | None, typer.Option(help="The teacher on the Hub, user/teacher.")] = None,
-    precision: Annotated[str, typer.Option(help="Which exported graphs, e.g. fp32,int8; all unless told.")] = "",
+    precision: Annotated[str, typer.Option(help="Which exported graphs, e.g. fp32,int8 (default: all).")] = "",
     weights_only: Annotated[bool, typer.Option("--weights-only", help="A draft: no exported graph, no proof.")] = False,
     message: Annotated[str, typer.Option(help="Title of the commit.")] = "",
     tag: Annotated[str | None, typer.Option(help="A name for this revision, for --revision.")] = None,

@@ -15,7 +15,7 @@ def space(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Write the files here too, or only here.")] = None,
     precision: Annotated[str, typer.Option(help="Which exported graph: fp32, fp16 or int8.")] = "fp32",
     license: Annotated[str | None, typer.Option(help="Of the model, where its folder does not say.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="For everybody; private unless told.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make it public (default: private).")] = False,
     revision: Revision = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was published as JSON on stdout.")] = False,
 ) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image, ImageOps
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from semseg_app.data.listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
@@ -32,6 +32,7 @@ from semseg_app.data.listing import Sample as Sample
 from semseg_app.data.listing import SplitFiles, list_files
 from semseg_app.errors import UserError, did_you_mean, explain
 from semseg_app.labels import IGNORE, Color
+from semseg_app.photos import open_photo, to_rgb
 
 DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow raises for files that are broken, foreign or absurdly large."""
@@ -134,26 +135,12 @@ def default_palette(count: int) -> list[Color]:
 def read_image(path: Path) -> np.ndarray:
     """Decode a photo to RGB uint8 [H, W, 3], EXIF orientation applied. UserError when it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with open_photo(path) as image:
             return np.asarray(to_rgb(image))
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
     except DECODING_ERRORS as error:
         raise UserError(f"{path}: unreadable image ({error}); replace it or take it out of the dataset") from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """A photo as 8-bit RGB, upright, what is transparent laid over white.
-
-    ValueError for 16-bit and float photos, which Pillow would clip to white.
-    """
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"16-bit or float pixels, mode {image.mode}; convert it to 8 bits a channel")
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return image.convert("RGB")
 
 
 def read_mask(path: Path) -> np.ndarray:

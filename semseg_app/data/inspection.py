@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from semseg_app.data.dataset import DECODING_ERRORS, INDEX_MODES, to_rgb
+from semseg_app.data.dataset import DECODING_ERRORS, INDEX_MODES
 from semseg_app.data.listing import Sample
 from semseg_app.labels import Color
+from semseg_app.photos import open_photo, orientation, to_rgb
 
 MOST_COLORS = 4096
 """A mask with more colors than this was blurred or is a photo; they are not listed."""
 
-EXIF_ORIENTATION = 0x0112
 TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 
@@ -69,8 +69,8 @@ def inspect_image(path: Path) -> ImageFacts:
     try:
         content = path.read_bytes()
         facts.digest = hashlib.blake2b(content, digest_size=16).digest()
-        with Image.open(BytesIO(content)) as image:
-            facts.orientation = int(image.getexif().get(EXIF_ORIENTATION, 1))
+        with open_photo(BytesIO(content)) as image:
+            facts.orientation = orientation(image)
             rgb = to_rgb(image)
     except DECODING_ERRORS as error:
         facts.error = _reason(path, error)

@@ -14,8 +14,9 @@ from semseg_app.artifact import CONFIG, MANIFEST, WEIGHTS, ModelConfig, read_con
 from semseg_app.artifact.licenses import as_license, decide
 from semseg_app.artifact.lineage import lineage_of
 from semseg_app.errors import UserError
+from semseg_app.files import sha256
 from semseg_app.hub.card import HUB_ID, Facts, eval_results, preprocessor, published_config, write_card
-from semseg_app.hub.contents import CARD, PREPROCESSOR, sha256
+from semseg_app.hub.contents import CARD, PREPROCESSOR
 from semseg_app.inference.engines.base import GRAPHS
 from semseg_app.inference.engines.open import open_engine
 from semseg_app.inference.predictor import Predictor
@@ -47,7 +48,7 @@ class Choices(NamedTuple):
     runs: Sequence[Path] = ()
     """Run folders of other seeds."""
     precisions: Sequence[str] = ()
-    """Which exported graphs; empty = all that there are."""
+    """Which exported graphs; empty = all."""
     weights_only: bool = False
     """A draft without exported graphs."""
 
@@ -55,7 +56,7 @@ class Choices(NamedTuple):
 def gather(folder: Path, repo: str, choices: Choices) -> Files:
     """Name in the repository -> content. Nothing is sent anywhere.
 
-    UserError for graphs that the gate rejected or nobody verified, and for a license that is unknown or not free to
+    UserError for graphs that the gate rejected or never verified, and for a license that is unknown or not free to
     choose.
     """
     from huggingface_hub import constants
@@ -128,7 +129,7 @@ def published_graphs(folder: Path, manifest: dict[str, Any], precisions: Sequenc
     """The exported files to publish; UserError unless each of them passed, as it lies there."""
     for precision in precisions:
         if precision not in GRAPHS:
-            raise UserError(f"--precision {precision}: there are {', '.join(GRAPHS)}")
+            raise UserError(f"unknown --precision {precision}; choose from {', '.join(GRAPHS)}")
     chosen = [precision for precision in GRAPHS if precision in precisions or not precisions]
     graphs = [GRAPHS[precision].as_posix() for precision in chosen if (folder / GRAPHS[precision]).is_file()]
     missing = [precision for precision in precisions if not (folder / GRAPHS[precision]).is_file()]

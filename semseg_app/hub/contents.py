@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from semseg_app.artifact import CONFIG, MANIFEST, WEIGHTS, ModelConfig, read_config, read_manifest
 from semseg_app.errors import UserError
+from semseg_app.files import sha256
 from semseg_app.inference.engines.base import GRAPHS
 
 if TYPE_CHECKING:
@@ -88,9 +89,3 @@ def check_folder(repo: str, folder: Path, cache: Path) -> ModelConfig:
         if (folder / WEIGHTS).is_file() and entry.get("source_sha256") != sha256(folder / WEIGHTS):
             raise UserError(f"{repo}: {name} was not exported from the {WEIGHTS} beside it")
     return config
-
-
-def sha256(path: Path) -> str:
-    """Of a file, as 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,13 +16,14 @@ import yaml
 from PIL import Image
 from pydantic import ValidationError
 
-from semseg_app.data.dataset import DECODING_ERRORS, INDEX_MODES, DatasetInfo, SegmentationData, read_yaml, to_rgb
+from semseg_app.data.dataset import DECODING_ERRORS, INDEX_MODES, DatasetInfo, SegmentationData, read_yaml
 from semseg_app.errors import UserError, explain
 from semseg_app.files import atomic_folder
 from semseg_app.hub.client import api, explained, patiently
 from semseg_app.hub.contents import MIB
 from semseg_app.hub.dataset_push import SPLIT_NAMES, require_datasets
 from semseg_app.hub.download import HubId
+from semseg_app.photos import open_photo, to_rgb
 
 if TYPE_CHECKING:
     import datasets
@@ -137,7 +138,7 @@ def _streams(repo: str, commit: str, wish: Wish) -> "Iterator[tuple[str, dataset
         there = get_dataset_split_names(repo, wish.config, revision=commit)
         for split in wish.splits or there:
             if split not in there:
-                raise UserError(f"{repo}: no split {split!r}; there are: {', '.join(there)}")
+                raise UserError(f"{repo}: unknown split {split!r}; choose from {', '.join(there)}")
             yield split, load_dataset(repo, wish.config, split=split, revision=commit, streaming=True)
     except (FileNotFoundError, ValueError) as error:  # no data files, a configuration to choose, a script
         reason = " ".join(str(error).split())[:300]
@@ -153,7 +154,7 @@ def _columns(stream: "datasets.IterableDataset", wish: Wish, where: str) -> tupl
     for option, name in (("--image", wish.image), ("--mask", wish.mask)):
         if name is not None and name not in pictures:
             raise UserError(
-                f"{where}: {option} {name}: no column of images; there are: {', '.join(pictures) or 'none'}"
+                f"{where}: {option} {name}: not a column of images; choose from {', '.join(pictures) or 'none'}"
             )
     mask = wish.mask or next((name for name in MASK_NAMES if name in pictures and name != wish.image), None)
     others = [name for name in pictures if name != mask]
@@ -219,7 +220,7 @@ def _write_split(
 def _photo(content: bytes, place: str) -> tuple[tuple[int, int], bytes, str]:
     """(width, height) upright, and the file to keep: as it came where that is JPEG or PNG."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_photo(io.BytesIO(content)) as image:
             suffix = {"JPEG": ".jpg", "PNG": ".png"}.get(image.format or "")
             upright = to_rgb(image)
     except DECODING_ERRORS as error:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from semseg_app.errors import UserError
+from semseg_app.files import sha256
 from semseg_app.hub.bundle import OURS, Choices, Files, gather
 from semseg_app.hub.client import api, explained, patiently, require_token
-from semseg_app.hub.contents import sha256
 from semseg_app.hub.download import HubId
 
 

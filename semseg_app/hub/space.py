@@ -26,7 +26,7 @@ def space_files(folder: Path, model: str, precision: str, license: str | None) -
         precision: which exported graph.
         license: of the model, where its folder does not say.
 
-    UserError where the graph was rejected or nobody verified it.
+    UserError where the graph was rejected or never verified.
     """
     from huggingface_hub import SpaceCardData
 

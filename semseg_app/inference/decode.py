@@ -1,50 +1,48 @@
-"""Image bytes from a stranger -> RGB uint8, within limits that are checked on the header before a pixel is decoded.
+"""Encoded photos from strangers -> RGB uint8, within limits that are checked on the header before a pixel is decoded.
 
-What a photo may hold beside 8-bit RGB, and what becomes of it:
-
-    EXIF orientation    applied: the class map lies as a viewer shows the photo
-    alpha               laid over white
-    CMYK, gray, palette converted to RGB without color profiles
-    16 bits a channel   the upper 8 bits
-    32 bits a channel   refused: its range is anyone's guess
-    several frames      the first
-
-Pillow reads headers and judges; JPEG's pixels come from libjpeg-turbo directly, which gives the same pixels in half the
-time, and of what is to become small it decodes no more than that needs.
+`semseg_app.photos` says what becomes of transparency, orientation, CMYK and 16 bits. Pillow reads headers and judges;
+JPEG's pixels come from libjpeg-turbo directly, which gives the same pixels in half the time, and decodes no more than
+the requested size needs.
 """
 
 import contextlib
 import io
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from semseg_app.data.dataset import to_rgb
+from semseg_app import tiff
 from semseg_app.errors import UserError
+from semseg_app.photos import TURNS, UnsupportedPixels, open_photo, orientation, to_rgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 """Pillow's names. Its other readers are never tried on a stranger's bytes (EPS alone starts another program)."""
 
-
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""EXIF orientation -> what makes it upright; from 5 on it swaps height and width."""
 MOST_SCANS = 500
-"""Of a JPEG; ten are usual. Each goes over all pixels, so a small file of many scans would decode for minutes."""
+"""Most scans of a JPEG; ten are usual."""
+MOST_SCANNED = 3_000_000_000
+"""Scans x pixels of a JPEG. Each scan goes over all pixels (10 to 30 ms per million), and libjpeg-turbo cannot be
+interrupted: a small file with many scans would decode for minutes."""
+MOST_SECONDS = 60.0
+"""A decoder that reads its file in pieces (PNG, BMP, raw TIFF) is stopped after this time."""
 DETAIL = 2
-"""A photo is decoded at this many times the size that it gets at least, so that it is as sharp as if decoded whole."""
+"""A photo is decoded at no less than this many times the requested size, so that it is as sharp as if decoded whole."""
+
+_BYTES_PER_PIXEL = {
+    # Peak memory of decode_image beside the file, measured at 31 million pixels with Pillow 12.3 and simplejpeg.
+    "JPEG": 3.1,
+    "JPEG progressive": 9.0,  # the coefficients of all scans; 6.1 with subsampled color
+    "JPEG CMYK": 14.1,
+    "RGB": 14.1,  # PNG, BMP, TIFF: Pillow holds 4 bytes per pixel, twice, and a copy leaves as 3
+    "alpha": 20.1,
+    "WEBP": 24.4,  # libwebp holds two canvases, also of a single frame
+}
 
 Resize = Callable[[int, int], tuple[int, int]]
-"""Upright height and width of a photo -> those that it gets."""
+"""Upright height and width of a photo -> the height and width to return."""
 
 
 class UnsupportedImage(UserError):
@@ -59,55 +57,141 @@ class BrokenImage(UserError):
     """One of FORMATS, but truncated or damaged."""
 
 
+class TooSlow(UserError):
+    """Decoding took longer than MOST_SECONDS."""
+
+
 def decode_image(
     data: bytes,
     max_pixels: int,
     admit: Callable[[int], None] = lambda pixels: None,
     resize: Resize | None = None,
+    seconds: float = MOST_SECONDS,
 ) -> np.ndarray:
     """Decode an encoded photo to RGB uint8 [H, W, 3].
 
     Args:
         data: the file.
-        max_pixels: largest width x height.
-        admit: called with width x height before a pixel is decoded; may wait until there is memory for them.
-        resize: what size it gets; as it is unless told.
+        max_pixels: largest width x height, of the image and of each tile in it.
+        admit: called with width x height before a pixel is decoded; may wait until there is memory for them
+            (`memory_needed` says how much).
+        resize: the size to return; None = the size of the file.
+        seconds: how long decoding may take after `admit`, for the formats that are read in pieces.
 
     Raises:
-        UnsupportedImage: neither JPEG, PNG, WebP, BMP nor TIFF, or 32-bit pixels.
+        UnsupportedImage: neither JPEG, PNG, WebP, BMP nor TIFF, or pixels without a plain meaning as 8-bit RGB.
         ImageTooLarge: width x height is above `max_pixels`; nothing was decoded.
         BrokenImage: empty, truncated or damaged.
+        TooSlow: `seconds` passed.
     """
+    file = _TimedFile(data)
+    with _opened(file, data, max_pixels) as image, _explained(max_pixels):
+        admit(image.width * image.height)
+        file.deadline = time.monotonic() + seconds
+        if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+            with contextlib.suppress(ValueError):  # damaged; what is wrong with it Pillow says in better words
+                return _decode_jpeg(data, image, resize)
+        rgb = to_rgb(image)
+        return _sized(np.asarray(rgb), resize(rgb.height, rgb.width) if resize else None)
+
+
+def memory_needed(data: bytes, max_pixels: int) -> int:
+    """Bytes of memory that `decode_image` takes at its peak, beside `data`, by the header alone.
+
+    Includes what it returns. Raises what `decode_image` raises before it decodes.
+    """
+    with _opened(io.BytesIO(data), data, max_pixels) as image:
+        needed = image.width * image.height * _BYTES_PER_PIXEL[_kind(image)]
+        tile_width, tile_height, channels = _tile(data) if image.format == "TIFF" else (0, 0, 0)
+        return int(needed) + tile_width * tile_height * channels
+
+
+@contextlib.contextmanager
+def _opened(file: io.BytesIO, data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """The image with its header read, once all that the header asks for is within the limits."""
     if not data:
         raise BrokenImage("the image is empty")
+    if data[:4] == b"RIFF":  # libwebp allocates two canvases as soon as it is opened
+        _check_pixels("the image has", *_webp_canvas(data), max_pixels)
     with _explained(max_pixels):
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if tiff.is_tiff(data[:4]):
+            _check_pixels("the image has tiles of", *_tile(data)[:2], max_pixels)
+        image = open_photo(file, FORMATS)
     with image:
-        if image.width * image.height > max_pixels:
-            raise ImageTooLarge(
-                f"the image has {image.width} x {image.height} pixels, above the limit of "
-                f"{max_pixels / 1e6:g} million; send a smaller one"
+        pixels = _check_pixels("the image has", image.width, image.height, max_pixels)
+        scans = _scans(data, pixels) if image.format in ("JPEG", "MPO") else 1
+        if scans > MOST_SCANS or scans * pixels > MOST_SCANNED:
+            raise BrokenImage(
+                f"the image has {scans} scans of {pixels / 1e6:.3g} million pixels; save it again as an ordinary JPEG"
             )
-        if image.format in ("JPEG", "MPO") and _scans(data) > MOST_SCANS:
-            raise BrokenImage(f"the image has more than {MOST_SCANS} scans; save it again as an ordinary JPEG")
-        admit(image.width * image.height)
-        with _explained(max_pixels):
-            if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-                with contextlib.suppress(ValueError):  # damaged; what is wrong with it Pillow says in better words
-                    return _decode_jpeg(data, image, resize)
-            upright = to_rgb(_eight_bits(image))
-            return _sized(np.asarray(upright), resize(upright.height, upright.width) if resize else None)
+        yield image
 
 
-def _scans(data: bytes) -> int:
-    """How many scans a JPEG has, or more. One byte is counted in a tenth of the time of two, and is mostly enough."""
+def _check_pixels(what: str, width: int, height: int, max_pixels: int) -> int:
+    """Width x height. ImageTooLarge above the limit."""
+    if width * height > max_pixels:
+        raise ImageTooLarge(
+            f"{what} {width} x {height} pixels, above the limit of {max_pixels / 1e6:g} million; send a smaller one"
+        )
+    return width * height
+
+
+def _kind(image: Image.Image) -> str:
+    """The row of _BYTES_PER_PIXEL that an opened image belongs to."""
+    if image.format in ("JPEG", "MPO"):
+        if image.mode == "CMYK":
+            return "JPEG CMYK"
+        return "JPEG progressive" if image.info.get("progressive") else "JPEG"
+    if image.format == "WEBP":
+        return "WEBP"
+    return "alpha" if image.has_transparency_data else "RGB"
+
+
+def _tile(data: bytes) -> tuple[int, int, int]:
+    """Width, height and channels of what a TIFF is decoded by: a tile, or a strip of rows."""
+    tags = tiff.read_tags(io.BytesIO(data))
+    height = tiff.number(tags, tiff.HEIGHT, 0)
+    width = tiff.number(tags, tiff.TILE_WIDTH, tiff.number(tags, tiff.WIDTH, 0))
+    rows = tiff.number(tags, tiff.TILE_HEIGHT, min(height, tiff.number(tags, tiff.ROWS_PER_STRIP, height)))
+    return width, rows, tiff.number(tags, tiff.SAMPLES_PER_PIXEL, 1)
+
+
+def _webp_canvas(data: bytes) -> tuple[int, int]:
+    """Width and height by the header of a WebP file (RFC 9649); (0, 0) where libwebp is to say what is wrong."""
+    kind, body = data[12:16], data[20:30]
+    if len(body) < 10:
+        return 0, 0
+    if kind == b"VP8X":
+        return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+
+
+def _scans(data: bytes, pixels: int) -> int:
+    """At least as many as a JPEG of so many pixels has scans, exact above the limits.
+
+    One byte is counted in a tenth of the time of two, and mostly that suffices.
+    """
     most = data.count(b"\xda")
-    return most if most <= MOST_SCANS else data.count(b"\xff\xda")
+    return most if most <= MOST_SCANS and most * pixels <= MOST_SCANNED else data.count(b"\xff\xda")
+
+
+class _TimedFile(io.BytesIO):
+    """Bytes that Pillow's decoders read in pieces, up to a deadline."""
+
+    deadline = float("inf")
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if time.monotonic() > self.deadline:
+            raise TooSlow("the image took too long to decode; save it again, as an ordinary JPEG or PNG")
+        return super().read(size)
 
 
 @contextlib.contextmanager
 def _explained(max_pixels: int) -> Iterator[None]:
-    """What Pillow raises, as ours."""
+    """Turn what Pillow raises into the exceptions of this module."""
     try:
         yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -116,6 +200,8 @@ def _explained(max_pixels: int) -> Iterator[None]:
         ) from None
     except UnidentifiedImageError:
         raise UnsupportedImage("this is not an image that can be read; send JPEG, PNG, WebP, BMP or TIFF") from None
+    except UnsupportedPixels as error:
+        raise UnsupportedImage(str(error)) from None
     except (UserError, MemoryError):
         raise
     except Exception as error:  # damaged bytes make Pillow's readers fail in a dozen ways: struct, index, key, ...
@@ -124,31 +210,22 @@ def _explained(max_pixels: int) -> Iterator[None]:
 
 def _decode_jpeg(data: bytes, header: Image.Image, resize: Resize | None) -> np.ndarray:
     """`data` by libjpeg-turbo, at the reduction that `resize` allows. ValueError when it is damaged."""
-    orientation = header.getexif().get(ExifTags.Base.Orientation, 1)
+    turn = orientation(header)
     target = None
     height, width = 0, 0  # the least to decode
     if resize is not None:
-        lies = orientation >= 5
+        lies = turn >= 5
         target = resize(header.width, header.height) if lies else resize(header.height, header.width)
         height, width = (DETAIL * side for side in (target[::-1] if lies else target))
     # Reductions by less than 2 cost more than they save.
     pixels: np.ndarray = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=2)
-    if orientation in TURNS:
-        pixels = np.asarray(Image.fromarray(pixels).transpose(TURNS[orientation]))
+    if turn in TURNS:
+        pixels = np.asarray(Image.fromarray(pixels).transpose(TURNS[turn]))
     return _sized(pixels, target)
 
 
 def _sized(pixels: np.ndarray, target: tuple[int, int] | None) -> np.ndarray:
-    """Resized to `target`, height and width, by a triangle as wide as the reduction."""
+    """The pixels at `target` height and width, by a triangle filter as wide as the reduction."""
     if target is None or target == pixels.shape[:2]:
         return pixels
     return np.asarray(Image.fromarray(pixels).resize(target[::-1], Image.Resampling.BILINEAR))
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Gray of 16 bits as 8 bits, upright; Pillow reads colors of 16 bits as 8 by itself."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(ImageOps.exif_transpose(image)) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise UnsupportedImage("the image has 32 bits a pixel; convert it to 8 or 16 bits")
-    return image

@@ -5,7 +5,6 @@ tiles. Every mask carries its own counts (as text inside the PNG), so an interru
 predicting anything twice. No torch here.
 """
 
-import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +27,7 @@ from semseg_app.data.pseudo_label_folder import (
     write_manifest,
 )
 from semseg_app.errors import UserError
-from semseg_app.files import atomic_file
+from semseg_app.files import atomic_file, sha256
 from semseg_app.inference.engines.base import GRAPH, Engine, Prediction
 from semseg_app.inference.evaluate import check_classes
 from semseg_app.inference.predictor import Predictor
@@ -71,7 +70,7 @@ def write_pseudo_labels(
         raise UserError(f"threshold {threshold}: a probability, from 0 to below 1")
     manifest = Manifest(
         teacher=engine.name,
-        weights=_sha256(_weights(model, engine)),
+        weights=sha256(_weights(model, engine)),
         threshold=threshold,
         dataset=data.info.name,
         split=split,
@@ -200,9 +199,4 @@ def _lineage(model: Path, engine: Engine) -> Lineage | None:
     folder = model if model.is_dir() else model.absolute().parent.parent
     if not (folder / CONFIG).is_file():
         return None
-    return inherit(folder, _sha256(_weights(model, engine)), "pseudo labels")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return inherit(folder, sha256(_weights(model, engine)), "pseudo labels")

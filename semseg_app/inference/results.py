@@ -1,4 +1,4 @@
-"""The folder that `semseg predict` writes: masks/, overlays/, shares.csv."""
+"""The folder that `semseg predict` writes: masks/ (with their place on the ground), overlays/, shares.csv."""
 
 import csv
 import io
@@ -12,6 +12,7 @@ from PIL import Image
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_file
 from semseg_app.inference.engines.base import Prediction
+from semseg_app.inference.georeference import place_of, write_place
 from semseg_app.inference.large import segment_large
 from semseg_app.inference.predictor import Predictor
 from semseg_app.labels import LabelSpace
@@ -36,7 +37,9 @@ class ResultFolder:
         self.overlays = overlays
         self.shares = folder / "shares.csv"
         self.rows: list[dict[str, Any]] = []
-        """What was written, an image a row, as --json shows it."""
+        """What was written, one row per image, as --json shows it."""
+        self.warnings: list[str] = []
+        """What the user should know about results that were written."""
 
     def add(self, source: Path, name: str, image: np.ndarray, prediction: Prediction) -> None:
         """Write the mask and the overlay of one image, as masks/<name>.png and overlays/<name>.jpg."""
@@ -69,7 +72,7 @@ class ResultFolder:
         self, source: Path, size: tuple[int, ...], mask: Path, shares: np.ndarray, mean_confidence: float
     ) -> dict[str, Any]:
         """The line of one image, kept in `rows`."""
-        row = {
+        row: dict[str, Any] = {
             "file": str(source),
             "width": size[1],
             "height": size[0],
@@ -77,6 +80,16 @@ class ResultFolder:
             "shares": dict(zip(self.labels.classes, shares.round(6).tolist(), strict=True)),
             "mean_confidence": round(mean_confidence, 6),
         }
+        place = place_of(source)
+        if place is not None:
+            written = write_place(place, mask)
+            if written:
+                row["georeference"] = [str(path) for path in written]
+            else:
+                self.warnings.append(
+                    f"{source}: its place on the ground is given in a form that a world file cannot hold; the mask has "
+                    "no georeference"
+                )
         self.rows.append(row)
         return row
 

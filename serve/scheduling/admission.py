@@ -12,10 +12,13 @@ from typing import ParamSpec, Self, TypeVar
 
 import numpy as np
 
-from semseg_app.inference.decode import Resize, decode_image
+from semseg_app.inference.decode import Resize, decode_image, memory_needed
 from semseg_app.machine import cores
 from semseg_app.serve.metrics import Metrics, Stage
 from semseg_app.serve.scheduling.queue import Lane, Overloaded
+
+BYTES_PER_PIXEL = 8
+"""Of a decoded image and its answer, in the budget of PIXELS_IN_MEMORY; some decoders take more while they work."""
 
 PIXELS_IN_MEMORY = 64_000_000
 """How many pixels are decoded at any moment, of all requests, at about 8 bytes each. Others wait as they came."""
@@ -57,9 +60,13 @@ class Workshop:
         """Block until one more image of so many pixels fits; or take it all the same."""
         with self._changed:
             if wait:
-                self._changed.wait_for(lambda: self._images < self._most_images and self._used + pixels <= self._limit)
+                self._changed.wait_for(lambda: self._has_room(pixels))
             self._used += pixels
             self._images += 1
+
+    def _has_room(self, pixels: int) -> bool:
+        """An image that is larger than the whole budget is decoded alone."""
+        return not self._used or (self._images < self._most_images and self._used + pixels <= self._limit)
 
     def give_back(self, pixels: int) -> None:
         """It was let go of."""
@@ -160,6 +167,8 @@ class Place:
         def admit(pixels: int) -> None:
             if most is not None and pixels > most:
                 raise TooMuchAtOnce
+            if pixels > 1_000_000:  # the header is read once more, which costs small images too much
+                pixels = max(pixels, memory_needed(data, self.workshop.max_pixels) // BYTES_PER_PIXEL)
             self._admit(pixels, wait=most is None)
 
         start = time.perf_counter()

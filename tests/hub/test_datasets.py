@@ -139,8 +139,8 @@ def test_what_cannot_be_read_is_named(
     cases = [
         ([row(mask)], {}, "says nowhere what its classes are"),
         ([row(mask)], {"classes": ("a",)}, "which column is the photo, which the mask"),
-        ([row(mask)], {"classes": ("a",), "mask": "note"}, "--mask note: no column of images"),
-        ([row(mask)], ours | {"splits": ("test",)}, "no split 'test'; there are: train"),
+        ([row(mask)], {"classes": ("a",), "mask": "note"}, "--mask note: not a column of images"),
+        ([row(mask)], ours | {"splits": ("test",)}, "unknown split 'test'; choose from train"),
         ([row(mask)], ours, "row 0: the mask holds 3, which is none of the 2 classes"),
         ([row(colors)], ours, "row 0: the mask is a color picture"),
         ([row(mask[:4])], ours, "row 0: the mask is 12x4, its photo 12x8"),

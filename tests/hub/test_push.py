@@ -136,7 +136,7 @@ def test_what_may_not_be_published(model: Path) -> None:
     refused("is not the file that was verified")
     vouch()
     refused(r"model-int8\.onnx: missing; run `semseg export .* --precision int8`", precisions=["int8"])
-    refused("there are fp32, fp16, int8", precisions=["fp8"])
+    refused("choose from fp32, fp16, int8", precisions=["fp8"])
     refused("--dataset rgb: an id on the Hub", dataset="rgb")
     bench = model.parent / "bench"
     bench.mkdir()
@@ -152,7 +152,7 @@ def test_what_may_not_be_published(model: Path) -> None:
         (model / "config.json").write_text(json.dumps(content))
 
     told(lineage={})
-    refused("which license does the model have")
+    refused("no license given")
     told(data={"name": "photos"})
     refused(r"which license has the training data \(photos\)\? Add --data-license")
     told(lineage={"weights": [{"name": "w", "role": "encoder", "license": None}]})

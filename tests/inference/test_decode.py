@@ -1,14 +1,25 @@
 import io
 import struct
+import subprocess
+import sys
 import time
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+import pyvips
+from PIL import Image, TiffImagePlugin
 
+from semseg_app import tiff
 from semseg_app.errors import UserError
-from semseg_app.inference.decode import BrokenImage, ImageTooLarge, UnsupportedImage, decode_image
+from semseg_app.inference.decode import (
+    BrokenImage,
+    ImageTooLarge,
+    TooSlow,
+    UnsupportedImage,
+    decode_image,
+    memory_needed,
+)
 from semseg_app.masks.png_encoder import encode_png
 
 
@@ -72,7 +83,7 @@ def test_a_jpeg_of_very_many_scans_is_refused(photo):
     assert data.count(b"\xff\xda") == 10
     scan = data[start_of_scan : data.index(b"\xff", start_of_scan + 2)]
     many = data[:start_of_scan] + 500 * scan + data[start_of_scan:]
-    with pytest.raises(BrokenImage, match="more than 500 scans; save it again as an ordinary JPEG"):
+    with pytest.raises(BrokenImage, match=r"51[0-9] scans of .* million pixels; save it again as an ordinary JPEG"):
         decode_image(many, 10_000)
     assert decode_image(data, 10_000).shape == (7, 5, 3)
 
@@ -154,24 +165,111 @@ def test_cmyk_jpeg():
     np.testing.assert_allclose(pixels.mean(axis=(0, 1)), (255, 0, 0), atol=3)
 
 
-def test_gray_of_1_8_and_16_bits():
+def test_gray_of_1_and_8_bits():
     np.testing.assert_array_equal(decode(Image.new("L", (2, 2), 77)), 77)
     np.testing.assert_array_equal(decode(Image.new("1", (2, 2), 1)), 255)
-    deep = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
-    for kind in ("PNG", "TIFF"):
-        np.testing.assert_array_equal(decode(Image.fromarray(deep), kind)[0, :, 0], [0, 0, 1, 128, 255])
 
 
-def test_color_of_16_bits():
-    """Pillow writes no such PNG, so this one is made by hand: 2 x 1 pixels, RGB, 16 bits a channel."""
+def png(bits: int, color: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of 2 x 1 pixels made by hand, with chunks before the pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    row = b"\0" + struct.pack(">6H", 0, 255, 256, 32768, 65535, 4660)
-    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
-    np.testing.assert_array_equal(decode_image(png, 10), [[(0, 0, 1), (128, 255, 18)]])
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, bits, color, 0, 0, 0))
+    before = b"".join(chunk(*one) for one in chunks)
+    return b"\x89PNG\r\n\x1a\n" + header + before + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_sixteen_bits_are_refused_not_cut():
+    deep = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
+    for kind in ("PNG", "TIFF"):
+        with pytest.raises(UnsupportedImage, match="16-bit"):
+            decode(Image.fromarray(deep), kind)
+    for color, channels in ((0, 1), (2, 3), (4, 2), (6, 4)):
+        with pytest.raises(UnsupportedImage, match="16-bit"):
+            decode_image(png(16, color, bytes(1 + 2 * 2 * channels)), 10)
+
+
+def test_damaged_exif_and_xmp_do_not_turn_or_refuse_sound_pixels():
+    """Browsers take the orientation from EXIF alone."""
+    row = b"\0" + bytes([255, 0, 0, 0, 0, 255])
+    expected = [[(255, 0, 0), (0, 0, 255)]]
+    np.testing.assert_array_equal(decode_image(png(8, 2, row, (b"eXIf", b"no TIFF header")), 10), expected)
+    xmp = b"XML:com.adobe.xmp\0\0\0\0\0<rdf:Description tiff:Orientation='6' tiff:Orientation=\"6\"/>"
+    np.testing.assert_array_equal(decode_image(png(8, 2, row, (b"iTXt", xmp)), 10), expected)
+
+
+@pytest.mark.parametrize("kind", ["VP8X", "VP8L", "VP8 "])
+def test_a_canvas_above_the_limit_is_refused_before_the_decoder_is_opened(kind, monkeypatch):
+    """libwebp allocates the canvas when it is opened."""
+    options = {
+        "VP8X": {"save_all": True, "append_images": [Image.new("RGB", (40, 30), "red")]},
+        "VP8L": {"lossless": True},
+    }
+    data = encode(Image.new("RGB", (40, 30)), "WEBP", **options.get(kind, {}))
+    assert data[12:16] == kind.encode()
+    assert decode_image(data, 1200).shape == (30, 40, 3)
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("the decoder was opened"))
+    with pytest.raises(ImageTooLarge, match="40 x 30 pixels"):
+        decode_image(data, 1199)
+
+
+def test_tiles_above_the_limit_are_refused():
+    """A tile is decoded whole, however small the image is."""
+    buffer = pyvips.Image.black(8, 8, bands=3).tiffsave_buffer(tile=True, tile_width=64, tile_height=64)
+    assert decode_image(buffer, 4096).shape == (8, 8, 3)
+    with pytest.raises(ImageTooLarge, match="tiles of 64 x 64 pixels, above the limit"):
+        decode_image(buffer, 4095)
+
+
+def test_metadata_of_a_tiff_is_bounded(monkeypatch):
+    monkeypatch.setattr(tiff, "MOST_METADATA", 2**20)
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[700] = bytes(2**21)
+    with pytest.raises(BrokenImage, match="more than 1 MiB of metadata"):
+        decode_image(encode(Image.new("RGB", (8, 8)), "TIFF", tiffinfo=tags), 100)
+
+
+def test_a_slow_decode_ends_at_its_deadline():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (500, 500, 3), np.uint8))
+    with pytest.raises(TooSlow, match="took too long to decode"):
+        decode_image(encode(noise), 250_000, seconds=0)
+
+
+def test_memory_needed_grows_with_what_the_header_says():
+    photo = Image.new("RGB", (100, 100), "red")
+    kinds = [
+        encode(photo, "JPEG"),
+        encode(photo, "JPEG", progressive=True),
+        encode(photo.convert("CMYK"), "JPEG"),
+        encode(photo.convert("RGBA"), "PNG"),
+        encode(photo, "WEBP", save_all=True, append_images=[Image.new("RGB", (100, 100))]),
+    ]
+    needed = [memory_needed(data, 10_000) for data in kinds]
+    assert needed == sorted(set(needed))
+    assert needed[0] >= 30_000  # what is returned
+    with pytest.raises(ImageTooLarge):
+        memory_needed(kinds[0], 9_999)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "mode", "options"), [("JPEG", "RGB", {"progressive": True}), ("PNG", "RGBA", {})])
+def test_memory_needed_is_what_a_process_takes(tmp_path, kind, mode, options):
+    path = tmp_path / "photo"
+    path.write_bytes(encode(Image.effect_noise((4000, 3000), 50).convert(mode), kind, **options))
+    code = """
+import re, sys
+from pathlib import Path
+from semseg_app.inference.decode import decode_image, memory_needed
+data = Path(sys.argv[1]).read_bytes()
+kib = lambda name: int(re.search(name + r":\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+needed, before = memory_needed(data, 12_000_000), kib("VmRSS")
+decode_image(data, 12_000_000)
+print((kib("VmHWM") - before) * 1024 / needed)
+"""
+    ran = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert 0.4 < float(ran.stdout) < 1.1  # subsampled color takes less
 
 
 def test_several_frames_give_the_first():
@@ -182,7 +280,7 @@ def test_several_frames_give_the_first():
 
 
 def test_what_is_refused():
-    with pytest.raises(UnsupportedImage, match="32 bits"):
+    with pytest.raises(UnsupportedImage, match="16-bit or float pixels"):
         decode(Image.new("I", (2, 2)), "TIFF")
     with pytest.raises(UnsupportedImage, match="send JPEG, PNG, WebP, BMP or TIFF"):
         decode(Image.new("RGB", (2, 2)), "PPM")

@@ -1,4 +1,5 @@
 import re
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from PIL import Image
 
 from semseg_app.data.dataset import read_image
 from semseg_app.errors import UserError
+from semseg_app.inference.decode import UnsupportedImage, decode_image
 from semseg_app.inference.engines.base import Prediction
 from semseg_app.inference.large import segment_large
 from semseg_app.inference.predictor import Predictor
@@ -65,7 +67,6 @@ def picture(height: int, width: int, bands: int = 3) -> np.ndarray:
         ("strips.tif", 3, None, {"compression": "tiff_lzw"}),
         ("jpeg.tif", 3, None, {"compression": "jpeg"}),
         ("alpha.tif", 4, None, {}),
-        ("infrared.tif", 4, "RGBX", {}),
         ("a.webp", 3, None, {"lossless": True}),
     ],
 )
@@ -73,9 +74,12 @@ def test_strips_hold_the_pixels_that_pillow_reads(
     tmp_path: Path, name: str, bands: int, mode: str | None, options: dict[str, object]
 ) -> None:
     pixels = picture(300, 470, bands)
-    image = Image.frombytes("RGBX", (470, 300), pixels.tobytes()) if mode == "RGBX" else Image.fromarray(pixels)
+    if name == "alpha.tif":  # a mask; other values are refused
+        pixels = pixels.copy()
+        pixels[..., 3] = np.where(pixels[..., 3] > 99, 255, 0)
+    image = Image.fromarray(pixels)
     path = tmp_path / name
-    (image if mode in (None, "RGBX") else image.convert(mode)).save(path, **options)
+    (image if mode is None else image.convert(mode)).save(path, **options)
     expected = read_image(path).astype(int)
     strips = Strips(path)
     assert (strips.height, strips.width) == expected.shape[:2]
@@ -84,6 +88,96 @@ def test_strips_hold_the_pixels_that_pillow_reads(
         assert difference <= (name.startswith(("alpha", "gray_alpha"))), tile  # how white is mixed in is rounded
     small = np.abs(strips.preview(*(side // 10 for side in expected.shape[:2])).mean((0, 1)) - expected.mean((0, 1)))
     assert small.max() < 3
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_replaced_file_is_read_anew(tmp_path: Path, orientation: int) -> None:
+    """libvips remembers operations by file name."""
+    path = tmp_path / "latest.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for color, size in (((200, 0, 0), (300, 200)), ((0, 0, 200), (120, 80))):
+        Image.new("RGB", size, color).save(path, exif=exif, quality=95)
+        strips = Strips(path)
+        width, height = size[::-1] if orientation == 6 else size
+        assert (strips.height, strips.width) == (height, width)
+        np.testing.assert_allclose(strips.read(Window(0, 0, 8, 8)), np.broadcast_to(color, (8, 8, 3)), atol=4)
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lzma", "tiff_deflate"])
+def test_a_tiff_strip_that_cannot_be_decoded_is_an_error_not_black(tmp_path: Path, compression: str) -> None:
+    path = tmp_path / "a.tif"
+    pixels = picture(300, 470)
+    Image.fromarray(pixels).save(path, compression=compression)
+    if compression == "tiff_deflate":  # damaged in its middle
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2 : len(content) // 2 + 2000] = np.random.default_rng(0).bytes(2000)
+        path.write_bytes(content)
+    try:
+        found = Strips(path).read(Window(0, 0, 300, 470))
+    except UserError as error:
+        message = str(error)
+    else:  # a libvips that was built with the codec
+        message = ""
+        np.testing.assert_array_equal(found, pixels)
+    assert compression != "tiff_deflate" or "unreadable image" in message
+    assert not message or re.search(r"a\.tif: (compressed with (ZSTD|LZMA)|unreadable image)", message)
+
+
+def test_a_tiff_tile_that_cannot_be_decoded_is_an_error_not_black(tmp_path: Path) -> None:
+    """libvips' cache of tiles swallows the error; other files read in the same thread stay readable."""
+    path = tmp_path / "a.tif"
+    pixels = picture(300, 470)
+    pyvips.Image.new_from_array(pixels).tiffsave(
+        str(path), tile=True, tile_width=128, tile_height=128, compression="deflate"
+    )
+    np.testing.assert_array_equal(Strips(path).read(Window(0, 0, 300, 470)), pixels)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 2000] = np.random.default_rng(0).bytes(2000)
+    (tmp_path / "b.tif").write_bytes(content)
+    with pytest.raises(UserError, match=r"b\.tif: unreadable image"):
+        Strips(tmp_path / "b.tif").read(Window(0, 0, 300, 470))
+    np.testing.assert_array_equal(Strips(path).read(Window(0, 0, 300, 470)), pixels)
+
+
+def tiff_of_bands(bands: int, extra: int, bits: int = 8) -> bytes:
+    """A TIFF of 16 x 16 pixels, written by hand: RGB and bands marked `extra` (0 = unknown, 2 = alpha)."""
+    data = np.random.default_rng(0).integers(0, 256, 16 * 16 * bands * bits // 8, np.uint8).tobytes()
+    tags = [(256, 16), (257, 16), (258, [bits] * bands), (259, 1), (262, 2), (273, 0), (277, bands), (278, 16)]
+    tags += [(279, len(data)), (284, 1)] + ([(338, [extra] * (bands - 3))] if bands > 3 else [])
+    start = 8 + 2 + 12 * len(tags) + 4
+    table, beside = struct.pack("<H", len(tags)), b""
+    for tag, value in tags:
+        values = value if isinstance(value, list) else [value]
+        packed = struct.pack(f"<{len(values)}H", *values)
+        if tag == 273:
+            packed = struct.pack("<H", start + 64)
+        if len(packed) > 4:
+            packed, beside = struct.pack("<L", start + len(beside)), beside + packed
+        table += struct.pack("<HHL", tag, 3, len(values)) + packed.ljust(4, b"\0")
+    return b"II*\0" + struct.pack("<L", 8) + table + bytes(4) + beside.ljust(64, b"\0") + data
+
+
+@pytest.mark.parametrize(
+    ("bands", "extra", "bits", "reason"),
+    [
+        (4, 2, 8, "the fourth channel is marked as alpha but holds more than 0 and 255"),
+        (4, 0, 8, "the image has a fourth channel that is not transparency"),
+        (6, 0, 8, r"the image has 6 channels \(bands\)"),
+        (3, 0, 16, "16-bit or float pixels"),
+    ],
+)
+def test_bands_and_bits_without_meaning_are_refused_on_every_road(
+    tmp_path: Path, bands: int, extra: int, bits: int, reason: str
+) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff_of_bands(bands, extra, bits))
+    with pytest.raises(UserError, match=rf"a\.tif: .*{reason}"):
+        read_image(path)
+    with pytest.raises(UserError, match=rf"a\.tif: .*{reason}"):
+        Strips(path).read(Window(0, 0, 16, 16))
+    with pytest.raises(UnsupportedImage, match=reason):
+        decode_image(path.read_bytes(), 10_000)
 
 
 def test_strips_are_read_downwards_and_rows_may_be_left_out(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from semseg_app.artifact import write_manifest
 from semseg_app.cli.main import main
 from semseg_app.data.layouts import open_dataset
 from semseg_app.data.pseudo_label_folder import as_labeled, read_manifest
@@ -217,6 +218,9 @@ def test_the_verb(
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
+    assert semseg(monkeypatch, *arguments) == 2
+    assert f"{weights}: damaged or replaced since it was saved" in capsys.readouterr().err
+    write_manifest(network_folder, {"exports": {}})  # as if another training had saved them
     assert semseg(monkeypatch, *arguments) == 2
     said = capsys.readouterr()
     assert said.err.startswith(f"semseg: {out}: holds the pseudo labels of another teacher")

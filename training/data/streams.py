@@ -14,12 +14,11 @@ from threading import Thread
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from semseg_app import machine
-from semseg_app.data.dataset import DECODING_ERRORS, Sample, SegmentationData
+from semseg_app.data.dataset import Sample, SegmentationData
 from semseg_app.errors import UserError
 from semseg_app.training.data.image_labels import read_image_labels
 from semseg_app.training.data.randomness import generator, permutation
@@ -130,14 +129,7 @@ class Pool:
         return image, label
 
     def _estimated_bytes(self) -> int:
-        path = self.samples[0].image
-        try:
-            with Image.open(path) as image:
-                return image.width * image.height * 4 * len(self.samples)
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such image; run `semseg check {self.data.root}`") from None
-        except DECODING_ERRORS as error:
-            raise UserError(f"{path}: unreadable image ({error}); replace it or take it out of the dataset") from None
+        return self.data.read_image(self.samples[0]).nbytes // 3 * 4 * len(self.samples)
 
 
 class Stream(Dataset[dict[str, Any]]):

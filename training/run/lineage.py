@@ -1,12 +1,12 @@
 """The lineage of a network in training: pretrained weights, and what its teacher brings along."""
 
-import hashlib
 from typing import Any
 
 from semseg_app.artifact import WEIGHTS
 from semseg_app.artifact.licenses import encoder_weights
 from semseg_app.artifact.lineage import Lineage, inherit
 from semseg_app.data.pseudo_label_folder import read_manifest
+from semseg_app.files import sha256
 from semseg_app.training.contracts import Method
 from semseg_app.training.recipe import Recipe
 
@@ -23,9 +23,7 @@ def training_lineage(recipe: Recipe, method: Method) -> dict[str, Any]:
         found = found.model_copy(update={"weights": [encoder_weights(recipe.model.encoder, recipe.model.pretrained)]})
     folder = method.teacher_folder
     if folder is not None:
-        with (folder / WEIGHTS).open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        found = _joined(found, inherit(folder, sha256, "distillation"))
+        found = _joined(found, inherit(folder, sha256(folder / WEIGHTS), "distillation"))
     labels = recipe.method.pseudo_label_folder()
     if labels is not None and (written := read_manifest(labels).lineage) is not None:
         found = _joined(found, written)

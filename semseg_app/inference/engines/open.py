@@ -6,7 +6,7 @@ Each engine has a file and is imported only when it runs: a machine without torc
 import importlib.util
 from pathlib import Path
 
-from semseg_app.artifact import manifest_entry, read_config
+from semseg_app.artifact import check_graph, check_weights, manifest_entry, read_config
 from semseg_app.errors import UserError
 from semseg_app.inference.engines.base import DEVICES, GRAPHS, KINDS, PRECISIONS, Engine
 from semseg_app.inference.engines.plans import SUFFIX
@@ -30,7 +30,7 @@ def open_engine(
         threads: CPU threads; None = `machine.threads`, those that the process may use.
         precision: which of a folder's exported graphs: "fp32", "fp16", "int8", or "auto" (fp32; of TensorRT's engines
             fp16).
-        force: run a graph that verification rejected all the same.
+        force: run a graph that verification rejected, or that is not the file which was verified, all the same.
     """
     path = Path(model)
     for name, value, choices in (
@@ -65,6 +65,7 @@ def open_engine(
         graph = path
     if not force:
         refuse_rejected(graph)
+        check_graph(graph)
     if kind == "openvino":
         return _open_openvino(graph, device, threads)
     return _open_onnxruntime(graph, device, threads)
@@ -88,6 +89,7 @@ def _open_torch(folder: Path, device: str, threads: int | None) -> Engine:
             f"{folder}: the torch engine needs the extra `train` ({error}): pip install 'semseg-app[train]'; "
             "without torch, run an exported graph (`semseg export`)"
         ) from error
+    check_weights(folder)
     return open_model_folder(folder, device, threads)
 
 

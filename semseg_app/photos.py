@@ -1,0 +1,151 @@
+"""What a photo's pixels mean, decided in one place for training, prediction and the server.
+
+EXIF orientation       applied, as browsers do; XMP's is ignored, as browsers do
+transparency           laid over white
+CMYK, gray, palette    converted to RGB without color profiles
+alpha of a TIFF        laid over white where it is a mask (0 and 255 alone); else refused: GDAL marks the fourth of
+                       four 8-bit bands as alpha, infrared too
+other fourth channels  refused, as are five and more
+16 and 32 bits         refused: cut to 8 bits, most scientific images are black
+several frames         the first
+"""
+
+import contextlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile
+
+from semseg_app import tiff
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what makes the image upright; from 5 on it swaps height and width."""
+
+FOURTH_CHANNEL = "the image has a fourth channel that is not transparency (infrared?); save its RGB channels alone"
+ALPHA_OF_TIFF = (
+    "the fourth channel is marked as alpha but holds more than 0 and 255 (infrared bands often are marked so); "
+    "save the RGB channels alone"
+)
+_CMYK = 5
+"""TIFF's photometric interpretation with four color channels."""
+
+
+class UnsupportedPixels(ValueError):
+    """Sound pixels that have no plain meaning as 8-bit RGB."""
+
+
+def open_photo(source: str | Path | BinaryIO, formats: tuple[str, ...] | None = None) -> Image.Image:
+    """Open an encoded photo and judge its header; no pixel is decoded.
+
+    Args:
+        source: where it lies, or the open file itself.
+        formats: Pillow's names of the formats to try; None = all.
+
+    Raises:
+        UnsupportedPixels: 16 or 32 bits per channel, or channels beyond RGB that are not alpha.
+        tiff.TiffError: a TIFF header that is damaged or asks for too much.
+        OSError, ValueError, ...: what Pillow raises for damaged files.
+    """
+    if isinstance(source, str | Path):
+        with Path(source).open("rb") as file:
+            _check_start(file)
+    else:
+        _check_start(source)
+        source.seek(0)
+    image = Image.open(source, formats=formats)
+    try:
+        _check_mode(image)
+    except UnsupportedPixels:
+        image.close()
+        raise
+    return image
+
+
+def _check_start(file: BinaryIO) -> None:
+    if tiff.is_tiff(file.read(4)):
+        check_tiff(tiff.read_tags(file))
+
+
+def check_tiff(tags: tiff.Tags) -> None:
+    """UnsupportedPixels when the tags of a TIFF say that its pixels are no 8-bit gray, RGB, CMYK or palette."""
+    channels = tiff.number(tags, tiff.SAMPLES_PER_PIXEL, 1)
+    bits = int(max(tags.get(tiff.BITS_PER_SAMPLE, (1,))))
+    if channels > 4:
+        raise UnsupportedPixels(f"the image has {channels} channels (bands); save three of them as RGB")
+    if bits > 8:
+        raise UnsupportedPixels(f"16-bit or float pixels ({bits} bits per channel); convert it to 8 bits a channel")
+    cmyk = tiff.number(tags, tiff.PHOTOMETRIC, 0) == _CMYK
+    if channels in (2, 4) and not cmyk and not alpha_is_last(tags):
+        raise UnsupportedPixels(FOURTH_CHANNEL.replace("fourth", "second") if channels == 2 else FOURTH_CHANNEL)
+
+
+def alpha_is_last(tags: tiff.Tags) -> bool:
+    """Whether a TIFF calls its last channel alpha (ExtraSamples 1, premultiplied, or 2)."""
+    return tags.get(tiff.EXTRA_SAMPLES, (0,))[-1] in (1, 2)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A photo as 8-bit RGB, upright, transparency laid over white. UnsupportedPixels as the module's table says."""
+    _check_mode(image)
+    is_tiff = image.format == "TIFF"
+    image = upright(image)
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        if is_tiff:
+            check_alpha_of_tiff(np.asarray(layer.getchannel("A")))
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return image.convert("RGB")
+
+
+def check_alpha_of_tiff(alpha: np.ndarray) -> None:
+    """UnsupportedPixels unless uint8 `alpha` is a mask, 0 and 255 alone."""
+    if ((alpha != 0) & (alpha != 255)).any():
+        raise UnsupportedPixels(ALPHA_OF_TIFF)
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF orientation of an opened image, 1 to 8; 1 where the file has none, or a damaged one.
+
+    XMP is not read, and Pillow's own `getexif` would read it.
+    """
+    if image.format == "PNG":
+        image.load()  # eXIf may follow the pixels
+    value: object = 1
+    with contextlib.suppress(Exception):  # damaged metadata must not cost sound pixels
+        exif = Image.Exif()
+        if image.format == "TIFF":
+            exif = image.getexif()
+        else:
+            exif.load(image.info.get("exif", b""))
+        value = exif.get(ExifTags.Base.Orientation, 1)
+    return value if isinstance(value, int) and value in TURNS else 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image as a viewer shows it."""
+    if image.format == "TIFF":  # Pillow turns it while it decodes
+        image.load()
+        return image
+    turn = TURNS.get(orientation(image))
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    turned.info = {key: value for key, value in image.info.items() if key not in ("exif", "xmp")}
+    return turned
+
+
+def _check_mode(image: Image.Image) -> None:
+    if image.mode.startswith(("I", "F")):
+        raise UnsupportedPixels(f"16-bit or float pixels, mode {image.mode}; convert it to 8 bits a channel")
+    tiles = image.tile if image.format == "PNG" and isinstance(image, ImageFile.ImageFile) else []
+    if tiles and ";16" in str(tiles[0][3]):
+        raise UnsupportedPixels("16-bit pixels; convert it to 8 bits a channel")
