@@ -85,13 +85,14 @@ def decode_image(
         TooSlow: `seconds` passed.
     """
     file = _TimedFile(data)
-    with _opened(file, data, max_pixels) as image, _explained(max_pixels):
-        admit(image.width * image.height)
+    with _opened(file, data, max_pixels) as image:
+        admit(image.width * image.height)  # what it raises is its own
         file.deadline = time.monotonic() + seconds
         if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
             with contextlib.suppress(ValueError):  # damaged; what is wrong with it Pillow says in better words
                 return _decode_jpeg(data, image, resize)
-        rgb = to_rgb(image)
+        with _explained(max_pixels):
+            rgb = to_rgb(image)
         return _sized(np.asarray(rgb), resize(rgb.height, rgb.width) if resize else None)
 
 
