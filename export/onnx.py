@@ -18,6 +18,7 @@ import semseg_app
 from semseg_app import artifact, models
 from semseg_app.errors import UserError
 from semseg_app.export.graph import name_layers
+from semseg_app.export.opset import lower, traced_opset
 from semseg_app.files import atomic_file, sha256
 from semseg_app.inference.engines.base import GRAPHS
 from semseg_app.inference.engines.metadata import KEY
@@ -51,13 +52,13 @@ class DeployedGraph(nn.Module):
         return classes.squeeze(1).to(torch.uint8), confidence.round().to(torch.uint8)
 
 
-def export_onnx(folder: Path) -> Path:
+def export_onnx(folder: Path, opset: int = OPSET) -> Path:
     """Write the deployed graph of a model folder to its onnx/model.onnx, whole or not at all, and say where that is.
 
     The file holds its weights, and in `metadata_props["semseg_app"]` a JSON object: format_version, name, labels
     (classes, palette), precision, stride, opset, source_sha256 (of model.safetensors), producer. Nothing is checked
     here: verify.py compares the file with the network, and until it has, the manifest says nothing of the file.
-    UserError when the folder is no model folder or its weights pass 2 GB.
+    UserError when the folder is no model folder, its weights pass 2 GB, or `opset` lacks an operator of it.
     """
     config = artifact.read_config(folder)
     network = models.load(folder)
@@ -65,17 +66,19 @@ def export_onnx(folder: Path) -> Path:
     if (size := weights.stat().st_size) > LARGEST_FILE:
         raise UserError(f"{weights}: {size / 1e9:.1f} GB of weights; one .onnx file holds 2 GB, take a smaller encoder")
     source = sha256(weights)
-    model = _trace(DeployedGraph(network).eval())
+    model = _trace(DeployedGraph(network).eval(), traced_opset(opset))
     name_layers(model.graph)
     # The exporter notes for every node which line of which file on this machine made it; that is not to be published.
     ClearMetadataAndDocStringPass()(model)
+    if opset != OPSET:
+        model = lower(model, opset)
     metadata = {
         "format_version": 1,
         "name": config.name,
         "labels": config.labels.model_dump(),
         "precision": "fp32",
         "stride": network.stride,
-        "opset": OPSET,
+        "opset": opset,
         "source_sha256": source,
         "producer": f"semseg_app {semseg_app.__version__}, torch {torch.__version__}",
     }
@@ -103,7 +106,7 @@ def save_graph(folder: Path, model: onnx_ir.Model, metadata: dict[str, Any]) -> 
     return target
 
 
-def _trace(graph: DeployedGraph) -> onnx_ir.Model:
+def _trace(graph: DeployedGraph, opset: int) -> onnx_ir.Model:
     images = torch.zeros(TRACED_SHAPE, dtype=torch.uint8)
     axes = {axis: torch.export.Dim(name) for axis, name in enumerate(("batch", "height", "width"))}
     program = torch.onnx.export(
@@ -112,7 +115,7 @@ def _trace(graph: DeployedGraph) -> onnx_ir.Model:
         input_names=["images"],
         output_names=["classes", "confidence"],
         dynamic_shapes={"images": axes},
-        opset_version=OPSET,
+        opset_version=opset,
         dynamo=True,
         optimize=True,
         verbose=False,

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from semseg_app import machine
+from semseg_app.artifact import manifest_entry
 from semseg_app.errors import UserError
 from semseg_app.export.acceptance import GATES, reasons_of_scores, score
 from semseg_app.export.fp16 import export_fp16
 from semseg_app.export.int8 import Calibration, export_int8
-from semseg_app.export.onnx import export_onnx
+from semseg_app.export.onnx import OPSET, export_onnx
 from semseg_app.export.verification_set import VerificationSet, generated_photos
 from semseg_app.export.verify import PHOTOS, has_passed, record, verify
 from semseg_app.inference.engines.base import GRAPHS
@@ -17,7 +18,11 @@ from semseg_app.inference.engines.open import open_engine
 
 
 def export_verified(
-    folder: Path, precision: str, verification: VerificationSet | None = None, calibration: Calibration | None = None
+    folder: Path,
+    precision: str,
+    verification: VerificationSet | None = None,
+    calibration: Calibration | None = None,
+    opset: int | None = None,
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Export, verify, record; yield each file that was made and its entry in the manifest, the asked one last.
 
@@ -30,6 +35,8 @@ def export_verified(
         precision: "fp32", "fp16" or "int8".
         verification: labeled samples to verify on; None = generated photos and no scores.
         calibration: photos for the ranges of activations; None = generated ones.
+        opset: of the graph; None = the newest that is proven everywhere. A folder's fp32 graph of another one is made
+            anew.
 
     UserError for int8 without verification or calibration.
     """
@@ -39,8 +46,9 @@ def export_verified(
             "add --data DATASET"
         )
     graph = folder / GRAPHS["fp32"]
-    if precision == "fp32" or not has_passed(folder, graph):
-        entry = verify(folder, export_onnx(folder), verification)
+    recorded = manifest_entry(graph).get("opset")
+    if precision == "fp32" or not has_passed(folder, graph) or opset not in (None, recorded):
+        entry = verify(folder, export_onnx(folder, opset or OPSET), verification)
         record(folder, graph, entry)
         yield graph, entry
         if precision == "fp32" or entry["verdict"] == "rejected":

@@ -7,6 +7,7 @@ from pathlib import Path
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
@@ -16,12 +17,11 @@ from semseg_app.inference.decode import ImageTooLarge, UnsupportedImage
 from semseg_app.inference.engines.base import Engine
 from semseg_app.serve.answers import schemas as answers
 from semseg_app.serve.answers.options import BadOption
-from semseg_app.serve.http.access import OPEN, Access, UnderPath, guard, limit_bodies
-from semseg_app.serve.http.disconnect import CancelWhenGone, CloseWhenStopping
-from semseg_app.serve.http.load_shedding import TurnAway, too_busy
+from semseg_app.serve.http.access import OPEN, Access
+from semseg_app.serve.http.load_shedding import too_busy
 from semseg_app.serve.http.middleware import problem
+from semseg_app.serve.http.stack import middleware_stack
 from semseg_app.serve.jobs import JOB_LIMITS, JobLimits, Jobs
-from semseg_app.serve.metrics import Measure
 from semseg_app.serve.protocols import huggingface, kserve, label_studio
 from semseg_app.serve.routes import jobs as job_routes
 from semseg_app.serve.routes import segment
@@ -76,22 +76,17 @@ def create_app(
         await jobs.stop()
         await models.stop()
 
+    segment_routes = segment.router(models)
+    (segment_route,) = (route for route in segment_routes.routes if isinstance(route, APIRoute))
+    elsewhere = {"/v1/jobs": job_limits.max_bytes}
     app = FastAPI(
         title="semseg",
         summary=f"Semantic segmentation with {', '.join(models.names())}",
         version=__version__,
         lifespan=lifespan,
         redoc_url=None,
+        middleware=middleware_stack(models, access, segment_route, max_bytes, elsewhere),
     )
-    segment_routes = segment.router(models)
-    app.add_middleware(CancelWhenGone)
-    limit_bodies(app, access, max_bytes, {"/v1/jobs": job_limits.max_bytes})
-    app.add_middleware(TurnAway, models=models, route=segment_routes.routes[0])
-    guard(app, access)
-    app.add_middleware(CloseWhenStopping, models=models)
-    app.add_middleware(Measure, metrics=models.metrics)
-    if access.root_path:  # outermost: it makes a scope of its own, and Measure reads there which route answered
-        app.add_middleware(UnderPath, path=access.root_path)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(UserError, _user_problem)
     app.add_exception_handler(RequestValidationError, _bad_parameter)

@@ -45,6 +45,9 @@ def export(
         Path | None, typer.Option(help="Web: folder with the package of onnxruntime-web, where there is no network.")
     ] = None,
     examples: Annotated[Path | None, typer.Option(help="Web: folder of photos to offer (the first 8).")] = None,
+    opset: Annotated[
+        int | None, typer.Option(min=16, max=21, help="ONNX operator set for an older runtime (default: 20).")
+    ] = None,
     revision: Revision = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest's entry as JSON on stdout.")] = False,
 ) -> None:
@@ -83,9 +86,9 @@ def export(
             source = calibration_split or ("train" if "train" in opened.split_names() else split)
             photos = calibration_photos(opened, source, calibration_images)
             calibrated = Calibration(photos, f"{opened.info.name} {source}", calibration)
-    verified = to != "onnx" and has_passed(folder, folder / GRAPHS[precision])
+    verified = to != "onnx" and opset is None and has_passed(folder, folder / GRAPHS[precision])
     if not verified:
-        for exported_file, entry in export_verified(folder, precision, verification, calibrated):
+        for exported_file, entry in export_verified(folder, precision, verification, calibrated, opset):
             print_entry(exported_file, entry)
         verified = entry["verdict"] == "passed"
     if choices and verified:

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from semseg_app.errors import UserError
 
@@ -69,7 +69,7 @@ def _to_tensorrt(
     from semseg_app.export.verify import record
     from semseg_app.inference.engines.base import GRAPHS
 
-    binding = "tensorrt_rtx" if choices.to == "tensorrt-rtx" else "tensorrt"
+    binding: Literal["tensorrt", "tensorrt_rtx"] = "tensorrt_rtx" if choices.to == "tensorrt-rtx" else "tensorrt"
     graph = model / GRAPHS[precision]
     engine = export_tensorrt(model, graph, choices.buckets, choices.max_batch, binding, choices.capabilities)
     entry = verify_engine(model, engine, verification)

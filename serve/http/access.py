@@ -1,20 +1,15 @@
 """Who may reach the server and how: everything that stands between the network and the routes."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fastapi import FastAPI
-from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from semseg_app.errors import UserError
-from semseg_app.serve.http.api_keys import ENVIRONMENT, Keys, KeysWanted
-from semseg_app.serve.http.logs import AccessLog
-from semseg_app.serve.http.middleware import BodyLimit, RequestId
-from semseg_app.serve.http.uploads import BODY_TIMEOUT_S, BodyTimeout
-from semseg_app.serve.protocols.kserve_tensors import HEADER_LENGTH
+from semseg_app.serve.http.api_keys import ENVIRONMENT, Keys
+from semseg_app.serve.http.uploads import BODY_TIMEOUT_S
 from semseg_app.serve.protocols.label_studio_images import INLINE_ONLY, ImageSource
 
 _ON_PAGES = {b"x-content-type-options": b"nosniff", b"referrer-policy": b"same-origin"}
@@ -89,50 +84,7 @@ def check_root_path(text: str) -> str:
     return path
 
 
-def limit_bodies(app: FastAPI, access: Access, max_bytes: int, elsewhere: Mapping[str, int]) -> None:
-    """Bound what an application's requests may hold, and how long they may take to arrive.
-
-    Args:
-        app: the application.
-        access: what is allowed.
-        max_bytes: largest body.
-        elsewhere: path -> its own largest body.
-    """
-    app.add_middleware(BodyTimeout, seconds=access.body_timeout_s)
-    app.add_middleware(BodyLimit, max_bytes=max_bytes, elsewhere=elsewhere)
-
-
-def guard(app: FastAPI, access: Access) -> None:
-    """Put the gates before an application. What is added later stands further outside."""
-    if access.keys is not None:
-        app.add_middleware(KeysWanted, keys=access.keys)
-    app.add_middleware(RequestId)
-    if access.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=access.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=[
-                "Authorization",
-                "Content-Type",
-                "Inference-Header-Content-Length",
-                "X-API-Key",
-                "X-Request-ID",
-            ],
-            expose_headers=[
-                HEADER_LENGTH,
-                "Location",
-                "Retry-After",
-                "X-Image-Height",
-                "X-Image-Width",
-                "X-Request-ID",
-            ],
-        )
-    app.add_middleware(SecurityHeaders)
-    app.add_middleware(AccessLog)
-
-
-class UnderPath:
+class RootPath:
     """Tells the application under which path a proxy offers it, whether the proxy took the path off or left it on."""
 
     def __init__(self, app: ASGIApp, path: str):

@@ -104,7 +104,7 @@ class Keys:
         return 0
 
 
-class KeysWanted:
+class RequireApiKey:
     """Answers 401 without a known key and 429 beyond its allowance; the name of a good one is scope["api_key"]."""
 
     def __init__(self, app: ASGIApp, keys: Keys):

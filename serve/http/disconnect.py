@@ -14,7 +14,7 @@ WATCH_AFTER_S = 0.05
 """What is answered within this time is answered also to who is gone: to watch costs as much as a small answer."""
 
 
-class CancelWhenGone:
+class CancelOnDisconnect:
     """Cancels the handler of a POST when its client closes the connection before the answer.
 
     An ASGI server says so through `receive`, which a handler has no reason to call once it has the body; so this does,

@@ -19,7 +19,7 @@ def too_busy(retry_after_s: int) -> Response:
     return problem(429, str(Overloaded(retry_after_s)), {"Retry-After": str(retry_after_s)})
 
 
-class TurnAway:
+class ShedLoad:
     """Pure ASGI middleware: answers 429 before anything else is done for a request that would find no place.
 
     The route would answer the same, after all that is done for a request that goes well. Each request waits for the

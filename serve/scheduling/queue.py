@@ -300,7 +300,9 @@ class Batcher:
             elif batch := lane._take(self.max_batch):
                 self.clock_s = lane._used_s
                 first = batch[0]
-                return first.work if isinstance(first, _Whole) else partial(self._run, lane, batch), None
+                if isinstance(first, _Whole):  # it goes alone
+                    return first.work, None
+                return partial(self._run, lane, [item for item in batch if isinstance(item, _Item)]), None
         return None, patience
 
     def _run(self, lane: Lane, batch: list[_Item]) -> None:
