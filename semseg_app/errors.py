@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # `semseg doctor` speaks where pydantic cannot be imported
     from pydantic import ValidationError
@@ -20,12 +20,40 @@ class UserError(Exception):
 
 
 def explain(error: ValidationError, source: Path | str) -> UserError:
-    """The first problem that pydantic found, as one line that names its place."""
+    """The first problem that pydantic found, as one line that names the key."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
+    key = ".".join(str(part) for part in first["loc"])
+    context = first.get("ctx", {})
+    match first["type"]:
+        case "union_tag_invalid":
+            known = context["expected_tags"].replace("'", "").split(", ")
+            tag = str(context["tag"])
+            message = f"unknown {_key_of(context)} {tag!r}; choose one of {', '.join(known)}{did_you_mean(tag, known)}"
+        case "union_tag_not_found":
+            message = f"{_key_of(context)} is missing"
+        case "literal_error":
+            known = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+            given = first["input"]
+            message = f"unknown value {given!r}; choose one of {', '.join(known)}{did_you_mean(str(given), known)}"
+        case "extra_forbidden":
+            message = "unknown key"
+        case "missing":
+            message = "is missing"
+        case _:
+            message = plain(first["msg"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return UserError(f"{source}: {place + ': ' if place else ''}{message}{more}")
+    return UserError(f"{source}: {key + ': ' if key else ''}{message}{more}")
+
+
+def plain(message: str) -> str:
+    """A message of pydantic in plain words: "must be ..." for "Input should be ..."."""
+    message = message.replace("Value error, ", "").replace("Assertion failed, ", "").replace("Input should", "must")
+    return message.split(", unable to parse")[0]
+
+
+def _key_of(context: Mapping[str, Any]) -> str:
+    """The key that tells the members of a union apart; pydantic quotes it."""
+    return str(context["discriminator"]).strip("'")
 
 
 def did_you_mean(name: str, known: Iterable[str], count: int = 1) -> str:

@@ -1,9 +1,14 @@
-"""`semseg`: one verb a file, each importing what it needs when it runs, so that `semseg --help` stays instant."""
+"""`semseg`: one file per verb. Each imports what it needs when it runs, so that `semseg --help` stays instant."""
 
+import errno
 import os
+import re
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 import typer
+from typer.exceptions import TyperException
 
 from semseg_app.cli import data, hub_data
 from semseg_app.cli.benchmark import benchmark
@@ -21,7 +26,21 @@ from semseg_app.cli.serve import serve
 from semseg_app.cli.space import space
 from semseg_app.cli.train import schema, train
 from semseg_app.cli.verify import verify
-from semseg_app.errors import UserError
+from semseg_app.errors import UserError, did_you_mean, plain
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+_MORE_SPACE = "free space there, or choose another folder"
+_OTHER_RIGHTS = "change its permissions, or choose another folder"
+DISK_ERRORS = {
+    errno.ENOSPC: _MORE_SPACE,
+    errno.EDQUOT: _MORE_SPACE,
+    errno.EROFS: "choose a folder that can be written",
+    errno.EACCES: _OTHER_RIGHTS,
+    errno.EPERM: _OTHER_RIGHTS,
+}
+"""What the operating system refuses and the user can change, whichever verb meets it -> the fix."""
+
 
 app = typer.Typer(
     name="semseg",
@@ -55,12 +74,44 @@ app.command()(doctor)
 def main(*verb: str) -> None:
     """Entry point. A user's mistake is one line and exit code 2, never a traceback."""
     if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # as every other bar of ours
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # like every other progress bar here
     try:
-        app([*verb, *sys.argv[1:]])
+        code = app([*verb, *sys.argv[1:]], prog_name="semseg", standalone_mode=False) or 0
     except UserError as error:
-        print(f"semseg: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
+        _stop(str(error))
+    except TyperException as error:
+        if error.message.startswith("Usage: "):  # a command without its arguments shows its help
+            print(error.message, file=sys.stderr)
+            sys.exit(2)
+        _stop(usage_error(error.format_message(), [*verb, *sys.argv[1:]]))
+    except OSError as error:
+        fix = DISK_ERRORS.get(error.errno or 0)
+        if fix is None:
+            raise
+        _stop(f"{error.filename or 'a file'}: {error.strerror}; {fix}")
+    if code == INTERRUPTED:
         print("semseg: interrupted", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(code)
+
+
+def usage_error(message: str, arguments: Sequence[str]) -> str:
+    """What Typer says of an option or argument, as one line in the words of this program.
+
+    Args:
+        message: Typer's, which may have several lines.
+        arguments: of the command line; they tell whose help to show.
+    """
+    line = plain(" ".join(message.split()))
+    line = re.sub(r"^Invalid value for '(.+?)': ", r"\1: ", line)
+    choice = re.match(r"(?P<option>.*?: )?(?P<value>'.*?') is not one of (?P<choices>'.*')\.?$", line)
+    if choice:
+        known = choice["choices"].replace("'", "").split(", ")
+        near = did_you_mean(choice["value"].strip("'"), known)
+        return f"{choice['option'] or ''}unknown value {choice['value']}; choose one of {', '.join(known)}{near}"
+    verb = "" if message.startswith("No such command") or arguments[0].startswith("-") else f"{arguments[0]} "
+    return f"{line[:1].lower()}{line[1:].rstrip('.')}; see `semseg {verb}--help`"
+
+
+def _stop(line: str) -> NoReturn:
+    print(f"semseg: {line}", file=sys.stderr)
+    sys.exit(2)

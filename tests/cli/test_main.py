@@ -1,13 +1,17 @@
 """The command line as a whole."""
 
+import errno
+import os
 import subprocess
 import sys
 import time
 
 import pytest
 
+from semseg_app.cli.main import main
+
 VERBS = ["check", "data", "train", "evaluate", "predict", "export", "benchmark", "serve", "demo", "doctor", "schema"]
-VERBS += ["push", "pull", "space"]
+VERBS += ["push", "pull", "space", "compare", "verify"]
 
 
 def semseg(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,3 +42,60 @@ def test_a_mistake_is_one_line_and_exit_code_2():
     assert result.stderr.startswith("semseg: ")
     assert result.stderr.count("\n") == 1
     assert "nowhere" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            "predict m x -o y --engine foo",
+            "--engine: unknown value 'foo'; choose one of auto, torch, onnxruntime, openvino, tensorrt",
+        ),
+        ("predict m x -o y --engine onnx", "tensorrt; did you mean onnxruntime?"),
+        ("export m --to foo", "--to: unknown value 'foo'; choose one of onnx, tensorrt, tensorrt-rtx, triton, web"),
+        ("export m --limit 0", "--limit: must be greater than or equal to 1; see `semseg export --help`"),
+        ("export m --limit many", "--limit: must be a valid integer; see `semseg export --help`"),
+        ("foo", "no such command 'foo'; see `semseg --help`"),
+        ("--bogus", "no such option: --bogus; see `semseg --help`"),
+        ("check data --bogus", "no such option: --bogus; see `semseg check --help`"),
+        ("predict", "missing argument 'model'; see `semseg predict --help`"),
+        ("schema more", "got unexpected extra argument(s) (more); see `semseg schema --help`"),
+        ("train streets-teacher schedule.steps=x", "schedule.steps: must be a valid integer"),
+        ("train streets-teacher method.name=fixmach", "; did you mean fixmatch?"),
+        ("train streets-teacher precision=fp99", "precision: unknown value 'fp99'; choose one of fp32, bf16, fp16"),
+    ],
+)
+def test_every_mistake_on_the_command_line_is_one_line_and_exit_code_2(arguments, line):
+    result = semseg(*arguments.split())
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("semseg: ")
+    assert result.stderr.count("\n") == 1
+    assert line in result.stderr
+    for library_words in ("Value error", "Input should", "Input tag", "found using", "Usage:", "Traceback"):
+        assert library_words not in result.stderr
+
+
+def test_a_command_without_arguments_shows_its_help():
+    for arguments in ([], ["data"]):
+        result = semseg(*arguments)
+        assert result.returncode == 2
+        assert result.stderr.startswith("Usage: semseg")
+        assert "Commands:" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["ENOSPC", "EROFS", "EACCES"])
+def test_a_disk_that_refuses_is_one_line(name, monkeypatch, capsys):
+    """Whichever verb meets it; a full disk cannot be had here, so the verb's own write is made to fail."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)), "streets/images/1.jpg")
+
+    monkeypatch.setattr("semseg_app.synthetic.generate", refuse)
+    monkeypatch.setattr(sys, "argv", ["semseg", "data", "generate", "streets"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"semseg: streets/images/1.jpg: {os.strerror(getattr(errno, name))}; ")
+    assert said.count("\n") == 1
