@@ -6,14 +6,15 @@ A comparison is one YAML file:
     set: {data.root: demo/streets}       ... with these keys, as on the command line of `semseg train`
     seeds: [0, 1, 2]
     baseline: alone
-    rows:                                what each row changes
+    rows:                                what each row changes; a section changes the keys that it names, no others
       alone: {}
       KD: {method.kd.weight: 1.0}
       alone, as long as KD: {same_time_as: KD}
 
-`{seed}` in a value is the seed: a student of seed 1 can have the teacher of seed 1. `same_time_as` gives a row as many
-steps as the baseline could have made while the other row, with the same seed, made its own: by the median time of a
-step in each, since all the seconds of a run tell what else the machine did and whether it was interrupted.
+`{seed}` in a value is the seed: a student of seed 1 can have the teacher of seed 1. A row with `same_time_as` is the
+baseline's row, with its own changes on top, and gets as many steps as the baseline could have made while the other row,
+with the same seed, made its own: by the median time of a step in each, since all the seconds of a run tell what else
+the machine did and whether it was interrupted.
 """
 
 import json
@@ -23,11 +24,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from semseg_app.data.dataset import read_yaml
 from semseg_app.errors import UserError, explain
-from semseg_app.training.recipe import Recipe, load_recipe
+from semseg_app.training.recipe import Recipe, checked_recipe, recipe_file, set_key
 
 Report = dict[str, Any]
 
@@ -42,20 +43,25 @@ class Comparison(BaseModel):
     seeds: list[int] = Field(default=[0], min_length=1)
     baseline: str
     rows: dict[str, dict[str, Any]] = Field(min_length=1)
+    _file: Path = PrivateAttr(Path("comparison"))
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Comparison":
         named = {"baseline": self.baseline}
+        folders: dict[str, str] = {}
         for row, changes in self.rows.items():
             if "same_time_as" in changes:
                 named[f"rows.{row}.same_time_as"] = changes["same_time_as"]
-        for place, name in named.items():
+            other = folders.setdefault(run_name(row), row)
+            if other != row:
+                raise ValueError(f"rows {other!r} and {row!r} would share the run folder {run_name(row)!r}; rename one")
+        for key, name in named.items():
             if name not in self.rows or "same_time_as" in self.rows[name]:
-                raise ValueError(f"{place}: {name!r} is no row with a length of its own; rows: {', '.join(self.rows)}")
+                raise ValueError(f"{key}: {name!r} is no row with a length of its own; rows: {', '.join(self.rows)}")
         return self
 
 
-class Row(NamedTuple):
+class ComparisonRow(NamedTuple):
     """One line of the table; scores in percent, of the last step of each run (nothing is selected on val)."""
 
     name: str
@@ -72,24 +78,32 @@ class Row(NamedTuple):
 
 
 def load_comparison(path: Path) -> Comparison:
-    """A comparison file. UserError names the key at fault."""
+    """Read a comparison file. UserError names the key at fault."""
     try:
-        return Comparison.model_validate(read_yaml(path))
+        comparison = Comparison.model_validate(read_yaml(path))
     except ValidationError as error:
         raise explain(error, path) from None
+    comparison._file = path
+    return comparison
+
+
+def run_name(row: str) -> str:
+    """The name of a row's runs: its own in lower case, with a hyphen for whatever a file name should not hold."""
+    return re.sub(r"[^a-z0-9.]+", "-", row.lower()).strip("-") or "row"
 
 
 def run_comparison(
     comparison: Comparison, out: Path, say: Callable[[str], None] | None = None
 ) -> dict[str, list[Report]]:
-    """Train what is not in `out` yet and go on with what was interrupted; the reports of every row.
+    """Train what is not in `out` yet, continue what was interrupted, and return the reports of every row.
 
-    Runs lie in <out>/<row>-<seed>. Several processes may share the work by taking different seeds.
+    Runs lie in <out>/<row>-<seed>. Several processes may share the work by taking different seeds. UserError names the
+    comparison file and the row whose changes are wrong.
     """
     # All recipes are read before the first run: a wrong key must not show after an hour.
     for row in comparison.rows:
         _recipe(comparison, row, comparison.seeds[0], out)
-    # Rows that wait for another row's seconds come last.
+    # Rows whose length depends on another row's time come last.
     ordered = sorted(comparison.rows, key=lambda row: "same_time_as" in comparison.rows[row])
     reports: dict[str, list[Report]] = {row: [] for row in comparison.rows}
     for seed in comparison.seeds:
@@ -119,10 +133,10 @@ def read_runs(folders: Iterable[Path]) -> dict[str, list[Report]]:
     return rows
 
 
-def tabulate(reports: dict[str, list[Report]], baseline: str | None) -> list[Row]:
+def tabulate(reports: dict[str, list[Report]], baseline: str | None) -> list[ComparisonRow]:
     """The table. UserError where rows were not scored on the same images."""
     if baseline is not None and baseline not in reports:
-        raise UserError(f"--baseline {baseline}: no such row; there are: {', '.join(reports)}")
+        raise UserError(f"--baseline {baseline}: no such row; choose one of {', '.join(reports)}")
     scored_on: dict[str, str] = {}
     for name, runs in reports.items():
         for report in runs:
@@ -136,7 +150,7 @@ def tabulate(reports: dict[str, list[Report]], baseline: str | None) -> list[Row
     scores = {name: [_score(report) for report in runs] for name, runs in reports.items()}
     level = statistics.mean(scores[baseline]) if baseline is not None else None
     return [
-        Row(
+        ComparisonRow(
             name,
             round(statistics.mean(report["steps"] for report in runs)),
             scores[name],
@@ -162,13 +176,67 @@ def _score(report: Report) -> float:
 
 
 def _recipe(comparison: Comparison, row: str, seed: int, out: Path, steps: int | None = None) -> Recipe:
-    changes = {key: value for key, value in comparison.rows[row].items() if key != "same_time_as"}
-    name = re.sub(r"[^a-z0-9.]+", "-", row.lower()).strip("-") or "row"
-    settings = comparison.set | changes | {"seed": seed, "name": name, "output": str(out / f"{name}-{seed}")}
+    """The recipe of one run. A UserError names the recipe file, or the part of the comparison file that is wrong."""
+    path = recipe_file(comparison.recipe)
+    name = run_name(row)
+    settings: dict[str, Any] = {"seed": seed, "name": name, "output": str(out / f"{name}-{seed}")}
     if steps is not None:
         settings["schedule.steps"] = steps
-    written = {key: json.dumps(value).replace("{seed}", str(seed)) for key, value in settings.items()}
-    return load_recipe(comparison.recipe, [f"{key}={value}" for key, value in written.items()])
+    changes = [comparison.rows[row]]
+    if "same_time_as" in comparison.rows[row]:
+        changes.insert(0, comparison.rows[comparison.baseline])
+    fault = ""
+    try:
+        return _merged(path, comparison.set, [*changes, settings], seed)
+    except UserError as error:
+        fault = str(error)
+    for where, shared in ((None, {}), ("set", comparison.set)):  # who made the mistake: the first that makes it alone
+        try:
+            _merged(path, shared, [], seed)
+        except UserError as error:
+            if str(error) == fault:
+                raise UserError(_told_of(comparison, where, fault, path)) from None
+    raise UserError(_told_of(comparison, f"rows.{row}", fault, path))
+
+
+def _merged(path: Path, shared: dict[str, Any], changes: list[dict[str, Any]], seed: int) -> Recipe:
+    content = read_yaml(path)
+    for key, value in shared.items():
+        set_key(content, key, _filled(value, seed))
+    for level in changes:
+        for key, value in level.items():
+            if key != "same_time_as":
+                _merge(content, key, _filled(value, seed))
+    return checked_recipe(content, path)
+
+
+def _merge(content: dict[str, Any], key: str, value: Any) -> None:
+    """Change a key; of a section only the keys that the change names, unless it chooses another method."""
+    if not isinstance(value, dict):
+        set_key(content, key, value)
+        return
+    present: Any = content
+    for part in key.split("."):
+        present = present.get(part) if isinstance(present, dict) else None
+    if not isinstance(present, dict) or (
+        key == "method" and value.get("name", present.get("name")) != present.get("name")
+    ):
+        set_key(content, key, {})
+    for inner, inner_value in value.items():
+        _merge(content, f"{key}.{inner}", inner_value)
+
+
+def _filled(value: Any, seed: int) -> Any:
+    """The value with the seed in place of `{seed}`, at any depth."""
+    if isinstance(value, dict):
+        return {key: _filled(inner, seed) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, seed) for inner in value]
+    return value.replace("{seed}", str(seed)) if isinstance(value, str) else value
+
+
+def _told_of(comparison: Comparison, where: str | None, fault: str, path: Path) -> str:
+    return fault if where is None else f"{comparison._file}: {where}: {fault.removeprefix(f'{path}: ')}"
 
 
 def _report(recipe: Recipe, say: Callable[[str], None] | None) -> Report:

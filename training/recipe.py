@@ -173,37 +173,52 @@ class Recipe(Section):
         return self.checkpoint_every or self.evaluation_interval
 
 
+def recipe_file(source: str) -> Path:
+    """The YAML file: `source` itself, or the preset of that name. UserError where neither exists."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    preset = PRESETS / f"{source.removesuffix('.yaml')}.yaml"
+    if not preset.is_file():
+        names = sorted(preset.stem for preset in PRESETS.glob("*.yaml"))
+        raise UserError(f"{source}: no such recipe file, and no preset of that name; presets: {', '.join(names)}")
+    return preset
+
+
 def load_recipe(source: str, overrides: list[str]) -> Recipe:
     """A YAML file or a preset's name, with `key=value` overrides. A UserError names the key and the right one."""
-    path = Path(source)
-    if not path.is_file():
-        preset = PRESETS / f"{source.removesuffix('.yaml')}.yaml"
-        if not preset.is_file():
-            names = sorted(preset.stem for preset in PRESETS.glob("*.yaml"))
-            raise UserError(f"{source}: no such recipe file, and no preset of that name; presets: {', '.join(names)}")
-        path = preset
+    path = recipe_file(source)
     content = read_yaml(path)
     for override in overrides:
-        key, equals, value = override.partition("=")
+        key, equals, text = override.partition("=")
         if not equals:
             raise UserError(f"{override!r}: an override is written key=value, e.g. optimizer.lr=0.01")
-        _set(content, key, value)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"{key}={text}: the value is not valid YAML") from None
+        set_key(content, key, value)
+    return checked_recipe(content, path)
+
+
+def checked_recipe(content: dict[str, Any], path: Path) -> Recipe:
+    """The recipe that a file's content describes. A UserError names the file, the key and the right one."""
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
         raise _explain(error, path) from None
 
 
-def _set(content: dict[str, Any], key: str, value: str) -> None:
+def set_key(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, such as optimizer.lr, to a value; a section as a value replaces the whole section."""
     *sections, last = key.split(".")
     for section in sections:
-        content = content.setdefault(section, {})
+        if content.get(section) is None:  # a section that is off, as in `kd: null`, can be turned on by a key
+            content[section] = {}
+        content = content[section]
         if not isinstance(content, dict):
             raise UserError(f"{key}: {section} is a value, not a section")
-    try:
-        content[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"{key}={value}: the value is not valid YAML") from None
+    content[last] = value
 
 
 def _explain(error: ValidationError, path: Path) -> UserError:

@@ -8,14 +8,14 @@ import typer
 from semseg_app.errors import UserError
 
 if TYPE_CHECKING:
-    from semseg_app.training.compare import Row
+    from semseg_app.training.compare import ComparisonRow
 
 
 def compare(
     what: Annotated[list[Path], typer.Argument(help="A comparison file (YAML), or folders of finished runs.")],
-    baseline: Annotated[str | None, typer.Option(help="The row that gains are counted from.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Instead of those of the file, e.g. 0,1.")] = None,
-    out: Annotated[Path, typer.Option(help="Where the runs of a comparison file lie.")] = Path("runs/compare"),
+    baseline: Annotated[str | None, typer.Option(help="The row that gains are relative to.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds to use in place of those in the file, e.g. 0,1.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the runs of a comparison file.")] = Path("runs/compare"),
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON on stdout.")] = False,
 ) -> None:
@@ -53,7 +53,7 @@ def _numbers(seeds: str) -> list[int]:
 COLUMNS = ("row", "seeds", "steps", "val mIoU %", "gain", "seconds", "peak MB")
 
 
-def _cells(row: "Row") -> list[str]:
+def _cells(row: "ComparisonRow") -> list[str]:
     mean = sum(row.scores) / len(row.scores)
     spread = f" ± {row.deviation:.1f}" if len(row.scores) > 1 else ""
     gain = "" if row.gain is None else f"{row.gain:+.1f}"
@@ -61,7 +61,7 @@ def _cells(row: "Row") -> list[str]:
     return [*(str(cell) for cell in cells), f"{row.memory_mb:.0f}"]
 
 
-def _print_table(rows: list["Row"]) -> None:
+def _print_table(rows: list["ComparisonRow"]) -> None:
     from rich.console import Console
     from rich.table import Table
 

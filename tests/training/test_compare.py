@@ -76,7 +76,7 @@ def test_rows_seeds_gains_and_equal_time(tiny_dataset, tmp_path):
     shown = runner.invoke(app, ["compare", *folders, "--baseline", "alone", "--markdown"])
     assert "| alone | 2 | 4 |" in shown.stdout
     assert f"{rows['big batch']['gain']:+.1f}" in shown.stdout
-    with pytest.raises(UserError, match="--baseline none: no such row; there are: alone"):
+    with pytest.raises(UserError, match="--baseline none: no such row; choose one of alone"):
         tabulate(read_runs([tmp_path / "out" / "alone-0"]), "none")
 
 
@@ -86,7 +86,7 @@ def test_what_is_refused(tiny_dataset, tmp_path):
     with pytest.raises(UserError, match=r"rows\.x\.same_time_as: 'y' is no row"):
         load_comparison(write(tmp_path, tiny_dataset, rows={"alone": {}, "x": {"same_time_as": "y"}}))
     wrong = load_comparison(write(tmp_path, tiny_dataset, rows={"alone": {}, "x": {"optimizer.lrr": 1}}))
-    with pytest.raises(UserError, match=r"unknown key optimizer\.lrr; did you mean lr"):
+    with pytest.raises(UserError, match=r"comparison\.yaml: rows\.x: unknown key optimizer\.lrr; did you mean lr"):
         run_comparison(wrong, tmp_path / "out", say=lambda line: None)
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match=r"missing; .* is no run folder"):
@@ -99,6 +99,87 @@ def test_what_is_refused(tiny_dataset, tmp_path):
         tabulate(runs, None)
     with pytest.raises(UserError, match=r"a: its run had no data\.val"):
         tabulate({"a": [report("1") | {"last": {}}]}, None)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Recipes that a comparison would train, by row: no network, one second for each step."""
+    recipes = {}
+
+    def train(recipe, resume, say):
+        recipes[recipe.name] = recipe
+        recipe.run_folder.mkdir(parents=True)
+        (recipe.run_folder / "report.json").write_text(
+            json.dumps({"steps": recipe.schedule.steps, "step_seconds": 3.0 if recipe.batch_size == 4 else 1.0})
+        )
+
+    monkeypatch.setattr("semseg_app.training.loop.train", train)
+    return recipes
+
+
+def test_a_row_of_equal_time_is_the_baseline_for_longer(tiny_dataset, tmp_path, trained):
+    rows = {
+        "alone": {
+            "optimizer.lr": 0.005,
+            "method": {"name": "supervised", "dice_weight": 1.0},
+            "aims_at": "seed {seed}",
+        },
+        "big": {"batch_size": 4},
+        "as long": {"same_time_as": "big"},
+        "as long, clipped": {"same_time_as": "big", "optimizer": {"clip_norm": 1.0}},
+    }
+    run_comparison(load_comparison(write(tmp_path, tiny_dataset, rows=rows, seeds=[7])), tmp_path / "out")
+    alone, longer, clipped = trained["alone"], trained["as-long"], trained["as-long-clipped"]
+    assert (alone.optimizer.lr, alone.schedule.steps, alone.aims_at) == (0.005, 4, "seed 7")
+    assert longer.schedule.steps == clipped.schedule.steps == 12
+    own = {"name": alone.name, "output": alone.output, "schedule": alone.schedule}
+    assert longer.model_copy(update=own) == alone
+    assert clipped.model_copy(update=own | {"optimizer": alone.optimizer}) == alone
+    assert clipped.optimizer == alone.optimizer.model_copy(update={"clip_norm": 1.0})
+    assert trained["big"].optimizer.lr != 0.005
+
+
+def test_a_section_in_a_row_changes_only_the_keys_that_it_names(tiny_dataset, tmp_path, trained):
+    shared = {
+        "optimizer": {"name": "adamw", "lr": 0.003, "weight_decay": 0.07},
+        "method": {"name": "supervised", "dice_weight": 0.5},
+        "schedule.steps": 4,
+    }
+    rows = {
+        "alone": {},
+        "section": {"optimizer": {"lr": 0.001}, "method": {"class_balance": 0.2}, "schedule": {"warmup": 1}},
+        "empty": {"optimizer": {}},
+        "other method": {"method": {"name": "fixmatch"}, "data.unlabeled": "train"},
+    }
+    path = write(tmp_path, tiny_dataset, rows=rows, seeds=[0], set=shared)
+    run_comparison(load_comparison(path), tmp_path / "out")
+    section = trained["section"]
+    assert (section.optimizer.name, section.optimizer.lr, section.optimizer.weight_decay) == ("adamw", 0.001, 0.07)
+    assert (section.method.dice_weight, section.method.class_balance) == (0.5, 0.2)
+    assert (section.schedule.steps, section.schedule.warmup) == (4, 1)
+    assert trained["empty"].optimizer == trained["alone"].optimizer
+    assert trained["other-method"].method.name == "fixmatch"
+
+
+def test_a_mistake_is_told_of_the_file_that_holds_it(tiny_dataset, tmp_path, trained):
+    def refusal(**changes) -> str:
+        path = write(tmp_path, tiny_dataset, **changes)
+        with pytest.raises(UserError) as caught:
+            run_comparison(load_comparison(path), tmp_path / "out")
+        return str(caught.value)
+
+    comparison = tmp_path / "comparison.yaml"
+    rows = {"alone": {}, "x": {"optimizer": {"lr": "fast"}}}
+    assert refusal(rows=rows).startswith(f"{comparison}: rows.x: optimizer.lr: ")
+    assert refusal(set={"batch_sise": 3}) == f"{comparison}: set: unknown key batch_sise; did you mean batch_size?"
+    assert refusal(rows={"alone": {}, "x": {"batch_size.y": 1}}).startswith(f"{comparison}: rows.x: batch_size.y: ")
+    assert "would share the run folder 'a-b'" in refusal(baseline="a b", rows={"a b": {}, "A/B": {}})
+    path = write(tmp_path, tiny_dataset)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(recipe.read_text() + "colour: red\n")
+    with pytest.raises(UserError, match=r"recipe\.yaml: unknown key colour") as caught:
+        run_comparison(load_comparison(path), tmp_path / "out")
+    assert "comparison.yaml" not in str(caught.value)
 
 
 def report(val: str) -> dict:
