@@ -49,7 +49,9 @@ from semseg_app.training.run.stop_signal import StopSignal
 
 Say = Callable[[str], None]
 LESS_MEMORY = "lower batch_size, view.crop or model.decoder_channels, or raise accumulate"
-LESS_MEMORY_FOR_SCORES = "validate smaller photos, or lower model.decoder_channels"
+LESS_MEMORY_FOR_SCORES = (
+    "lower val_window, e.g. val_window=512, and go on with --resume, or lower model.decoder_channels"
+)
 
 
 def train(recipe: Recipe, resume: bool = False, say: Say | None = None) -> dict[str, Any]:
@@ -223,7 +225,7 @@ class _Run:
         for role, network in self.method.networks().items():
             with memory_advice(f"step {self.done}: validation", LESS_MEMORY_FOR_SCORES):
                 threshold = monitor.threshold if monitor else None
-                evaluation = evaluate_network(network, self.val, self.accelerator, threshold)
+                evaluation = evaluate_network(network, self.val, self.accelerator, threshold, self.recipe.val_window)
             scores = evaluation.scores
             miou, known = scores.values["miou"], scores.values | evaluation.pseudo_labels
             self.evaluations[role] = known
@@ -355,7 +357,7 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
     publisher = Publisher(recipe, facts, folder, say) if main and recipe.push_to else None
     for role, reference in (method.references() if val else {}).items():
         assert val is not None
-        facts[role] = evaluate_network(reference, val, accelerator).scores.values
+        facts[role] = evaluate_network(reference, val, accelerator, None, recipe.val_window).scores.values
         say(f"  before the first step: {role} val mIoU {100 * facts[role]['miou']:.2f} %")
     batches = load_batches(recipe, accelerator, labeled, unlabeled, method, first_step, workers)
     prepared.train()

@@ -146,6 +146,10 @@ class Recipe(Section):
     first process. A backward pass more for each loss, in logged steps only."""
     evaluate_every: int | None = Field(default=None, ge=1)
     """Steps between evaluations on data.val; null = ten times a run."""
+    val_window: int | None = Field(default=None, ge=64, multiple_of=32)
+    """Longest side of what the network sees at once in an evaluation, in pixels: larger photos are shown in overlapping
+    windows. Lower it when validation runs out of memory. null = photos of up to 4 megapixels (4,194,304 pixels) whole,
+    larger ones in windows of 1024."""
     checkpoint_every: int | None = Field(default=None, ge=1)
     """Steps between checkpoints; null = with every evaluation."""
 

@@ -56,6 +56,22 @@ def read_config(folder: Path) -> ModelConfig:
     return config
 
 
+def model_folder(path: Path) -> Path:
+    """The model that a path means: of the run folder of a training its best model, otherwise the path itself.
+
+    UserError for a run folder without a best model: its run has no data.val, or has not been evaluated yet.
+    """
+    if (path / CONFIG).exists():
+        return path
+    if (path / "best" / CONFIG).is_file():
+        return path / "best"
+    if not (path / "recipe.yaml").is_file():
+        return path
+    last = path / "last"
+    fix = f"use {last}" if (last / CONFIG).is_file() else "wait for its first evaluation, or continue it with --resume"
+    raise UserError(f"{path}: a run folder without a best model; {fix}")
+
+
 def save(folder: Path, config: ModelConfig, weights: dict[str, Any]) -> None:
     """Write a new model folder, whole or not at all. `weights`: name -> torch tensor; `folder` must not exist."""
     from safetensors.torch import save_file

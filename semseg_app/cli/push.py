@@ -33,6 +33,7 @@ def push(
     as_json: Annotated[bool, typer.Option("--json", help="Print what was published as JSON on stdout.")] = False,
 ) -> None:
     """Publish a model folder on the Hub: weights, verified graphs, manifest, scores and card, in one commit."""
+    from semseg_app.artifact import model_folder
     from semseg_app.errors import UserError
     from semseg_app.hub.bundle import Choices
     from semseg_app.hub.push import push as run
@@ -52,7 +53,7 @@ def push(
         precisions=[part.strip() for part in precision.split(",") if part.strip()],
         weights_only=weights_only,
     )
-    pushed = run(model, repo, choices, public, message, tag=tag)
+    pushed = run(model_folder(model), repo, choices, public, message, tag=tag)
     if as_json:
         print(json.dumps(pushed._asdict(), indent=2))
         return

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from semseg_app.artifact import CONFIG, MANIFEST, WEIGHTS, ModelConfig, read_config
+from semseg_app.artifact import CONFIG, MANIFEST, WEIGHTS, ModelConfig, model_folder, read_config
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_folder
 from semseg_app.inference.engines.base import Prediction
@@ -55,7 +55,7 @@ class SegmentationModel:
 
         path = Path(pretrained_model_name_or_path)
         if path.is_dir():
-            return cls(path, **options)
+            return cls(model_folder(path), **options)
         named = HubId.parse(str(pretrained_model_name_or_path))
         if named is None:
             raise UserError(f"{path}: no such model folder, and no id on the Hub (user/repo)")

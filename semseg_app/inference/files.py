@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from semseg_app.data.dataset import read_image
-from semseg_app.errors import UserError
+from semseg_app.errors import UserError, memory_advice
 from semseg_app.inference.engines.base import Engine
 from semseg_app.inference.predictor import Predictor
 from semseg_app.inference.results import ResultFolder
@@ -36,16 +36,20 @@ def segment_files(
     taken: Callable[[Path], None] = lambda path: None,
     rows: Callable[[Path, float], None] = lambda path, share: None,
 ) -> None:
-    """Segment images, those too large for memory by strips after the others. The one that cannot be read is left out.
+    """Segment images, those too large for memory by strips after the others. Images that cannot be read are left out.
 
     Args:
         files: each with the name of its results.
         predictor: where it has tiles, large images go by strips.
         results: gets them.
-        failed: is told which could not be read.
-        taken: is told of each when it is its turn.
-        rows: is told how far a large one is, 0 to 1.
+        failed: called with each image that could not be read, and why.
+        taken: called with each image when its turn comes.
+        rows: called with a large image and the fraction of it that is done, 0 to 1.
+
+    Raises:
+        UserError: when memory runs out; the line says what to lower.
     """
+    smaller = f"lower --tile (now {predictor.tile})" if predictor.tile else "use tiles, such as --tile 512"
     waiting: deque[tuple[Path, str, np.ndarray]] = deque()  # read, and not yet answered
     large: list[tuple[Path, str]] = []
 
@@ -63,11 +67,13 @@ def segment_files(
             waiting.append((path, name, image))
             yield image
 
-    for prediction in predictor.predict_many(readable()):
-        results.add(*waiting.popleft(), prediction)
+    with memory_advice("segmenting", smaller):
+        for prediction in predictor.predict_many(readable()):
+            results.add(*waiting.popleft(), prediction)
     for path, name in large:
         try:
-            results.add_large(path, name, predictor, partial(rows, path))
+            with memory_advice(str(path), smaller):
+                results.add_large(path, name, predictor, partial(rows, path))
         except UserError as error:
             failed(path, error)
         taken(path)

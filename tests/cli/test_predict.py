@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from semseg_app.cli.main import main
+from semseg_app.inference.engines.onnxruntime import OnnxRuntimeEngine
 
 MakeGraph = Callable[..., Path]
 
@@ -144,3 +145,22 @@ def test_what_belongs_to_ray(
 ) -> None:
     assert predict("model", *wrong) == 2
     assert capsys.readouterr().err == f"semseg: {message}\n"
+
+
+@pytest.mark.parametrize(("tile", "fix"), [(64, "lower --tile (now 64)"), (0, "use tiles, such as --tile 512")])
+def test_out_of_memory_is_one_line_with_what_to_lower(
+    make_graph: MakeGraph,
+    photos: Path,
+    tmp_path: Path,
+    predict: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tile: int,
+    fix: str,
+) -> None:
+    def too_large(self: object, images: np.ndarray) -> None:
+        raise RuntimeError("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of size 9")
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "infer", too_large)
+    assert predict(make_graph(), photos, "-o", tmp_path / "out", "--tile", tile) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"semseg: segmenting: out of memory; {fix}"

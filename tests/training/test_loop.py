@@ -201,7 +201,7 @@ def test_out_of_memory_is_one_line_and_keeps_the_checkpoint(tiny_dataset, tmp_pa
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 9 bytes")
 
     monkeypatch.setattr(loop, "evaluate_network", too_large)
-    refused("step 4: validation: out of memory; validate smaller", recipe(tiny_dataset, tmp_path / "run"))
+    refused("step 4: validation: out of memory; lower val_window", recipe(tiny_dataset, tmp_path / "run"))
     assert (tmp_path / "run" / "checkpoints" / "step-0000004.pt").is_file()
     monkeypatch.setattr(Supervised, "forward", too_large)
     refused("step 1: out of memory; lower batch_size", recipe(tiny_dataset, tmp_path / "other"))

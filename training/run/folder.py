@@ -41,6 +41,7 @@ FREE_TO_CHANGE = {
     "log_every",
     "log_gradient_norms",
     "evaluate_every",
+    "val_window",  # the way out of a validation that ran out of memory; training itself does not read it
     "checkpoint_every",
     "threads",
 }

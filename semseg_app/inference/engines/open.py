@@ -6,7 +6,7 @@ Each engine has a file and is imported only when it runs: a machine without torc
 import importlib.util
 from pathlib import Path
 
-from semseg_app.artifact import check_graph, check_weights, manifest_entry, read_config
+from semseg_app.artifact import check_graph, check_weights, manifest_entry, model_folder, read_config
 from semseg_app.errors import UserError
 from semseg_app.inference.engines.base import DEVICES, GRAPHS, KINDS, PRECISIONS, Engine
 from semseg_app.inference.engines.plans import SUFFIX
@@ -42,6 +42,7 @@ def open_engine(
             raise UserError(f"unknown {name} {value!r}; choose one of {', '.join(choices)}")
     if not path.exists():
         raise UserError(f"{path}: no such model folder or .onnx file")
+    path = model_folder(path)
     if kind == "tensorrt" or path.suffix == SUFFIX:
         return _open_tensorrt(path, kind, device, precision, force)
     if path.is_dir():
