@@ -1,9 +1,13 @@
 """What an installation holds."""
 
 import ast
+import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -45,6 +49,67 @@ def test_every_data_file_is_listed():
         if path.is_file() and path.suffix not in (".py", ".pyc")
     }
     assert beside == covered
+
+
+BUILD = """
+from setuptools import build_meta
+
+build_meta.build_wheel("built/wheel")
+build_meta.build_sdist("built/source")
+build_meta.build_editable("built/editable")
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with wheel, sdist and editable wheel of a copy of the project."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for top in ("semseg_app", *ROOMS):
+        shutil.copytree(ROOT / top, source / top, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    done = subprocess.run([sys.executable, "-c", BUILD], cwd=source, capture_output=True, text=True, check=True)
+    noise = [line for line in (done.stdout + done.stderr).splitlines() if re.search("warning|ambiguous", line, re.I)]
+    assert [line for line in noise if "byte-compiling is disabled" not in line] == []
+    return source / "built"
+
+
+def installed_files() -> list[str]:
+    """Where each file of the rooms is installed, links not followed."""
+    files = []
+    for top in ("semseg_app", *ROOMS):
+        for path in (ROOT / top).rglob("*"):
+            if path.is_file() and path.suffix != ".pyc":
+                inside = path.relative_to(ROOT).as_posix()
+                files.append(inside if top == "semseg_app" else f"semseg_app/{inside}")
+    return sorted(files)
+
+
+def test_a_wheel_holds_every_file_once(built):
+    (wheel,) = built.glob("wheel/*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert sorted(name for name in names if ".dist-info/" not in name) == installed_files()
+
+
+def test_a_source_archive_holds_every_file_once_and_no_links(built):
+    (archive,) = built.glob("source/*.tar.gz")
+    with tarfile.open(archive) as files:
+        members = files.getmembers()
+    assert not [member.name for member in members if member.issym() or member.islnk()]
+    inside = [member.name.split("/", 1)[1] for member in members if member.isfile()]
+    rooms = [name for name in inside if name.split("/")[0] in ("semseg_app", *ROOMS)]
+    assert (
+        sorted(name if name.startswith("semseg_app/") else f"semseg_app/{name}" for name in rooms) == installed_files()
+    )
+
+
+def test_an_editable_install_maps_one_package(built):
+    """The rooms are found through the links; a second mapping would import their modules twice."""
+    (wheel,) = built.glob("editable/*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        (finder,) = [name for name in files.namelist() if name.endswith("_finder.py")]
+        mapping = re.search(r"^MAPPING[^=]*= (.*)$", files.read(finder).decode(), re.MULTILINE)
+    assert list(ast.literal_eval(mapping[1])) == ["semseg_app"]
 
 
 def imports(path: Path) -> set[str]:

@@ -97,10 +97,10 @@ def _scoring(root: Path, split: str, limit: int | None) -> "Scoring":
     import numpy as np
 
     from semseg_app.benchmark import Scoring
-    from semseg_app.data.layouts import open_dataset
+    from semseg_app.cli.data_option import open_aloud
     from semseg_app.errors import UserError
 
-    opened = open_dataset(root)
+    opened = open_aloud(root)
     samples = opened.samples(split)
     if not samples:
         raise UserError(f"{root}: {split} is empty; choose another split")

@@ -18,17 +18,18 @@ def check(
 ) -> None:
     """Read every photo and mask once and report what is wrong. Exit code 0 clean, 1 findings, 2 misuse."""
     from semseg_app.cli.check_report import print_report
+    from semseg_app.cli.data_option import open_aloud
     from semseg_app.cli.progress import progress_bar
     from semseg_app.data.check import check as examine
     from semseg_app.data.fix_map import write_proposal
-    from semseg_app.data.layouts import open_dataset
     from semseg_app.errors import UserError
 
     if fix_map is not None and fix_map.exists():
         raise UserError(f"{fix_map}: exists; name a new file, nothing is changed in place")
+    opened = open_aloud(data, layout)
     start = time.monotonic()
     with progress_bar("reading") as update:
-        report = examine(open_dataset(data, layout), update)
+        report = examine(opened, update)
     if as_json:
         print(json.dumps(report.to_dict(), indent=1))
     else:

@@ -18,9 +18,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="The answer as JSON on stdo
 @app.command("list")
 def list_splits(data: Data, layout: LayoutName = "auto", as_json: AsJson = False) -> None:
     """Every split and list: images, labels, and the hash that goes into results."""
-    from semseg_app.data.layouts import open_dataset
+    from semseg_app.cli.data_option import open_aloud
 
-    dataset = open_dataset(data, layout)
+    dataset = open_aloud(data, layout)
     rows = []
     for name in dataset.split_names():
         samples = dataset.samples(name)
@@ -44,11 +44,11 @@ def split_labels(
     as_json: AsJson = False,
 ) -> None:
     """Draw nested labeled lists, each with its unlabeled rest, into splits/: smaller ones lie within larger ones."""
+    from semseg_app.cli.data_option import open_aloud
     from semseg_app.cli.progress import progress_bar
-    from semseg_app.data.layouts import open_dataset
     from semseg_app.data.splits import nested_splits, write_splits
 
-    dataset = open_dataset(data, layout)
+    dataset = open_aloud(data, layout)
     with progress_bar("reading masks") as update:
         drawn = nested_splits(dataset, [size.strip() for size in sizes.split(",")], split, seed, update)
     write_splits(dataset, drawn, force)
@@ -87,13 +87,13 @@ def pseudo_label(
     as_json: AsJson = False,
 ) -> None:
     """Write a model's confident predictions as masks, for self-training; run again to finish what was interrupted."""
+    from semseg_app.cli.data_option import open_aloud
     from semseg_app.cli.progress import progress_bar
-    from semseg_app.data.layouts import open_dataset
     from semseg_app.hub.download import local_model
     from semseg_app.inference.engines.open import open_engine
     from semseg_app.inference.pseudo_label_writer import write_pseudo_labels
 
-    dataset = open_dataset(data, layout)
+    dataset = open_aloud(data, layout)
     path = local_model(model, revision)
     loaded = open_engine(path, engine, device)
     with progress_bar("predicting") as update:

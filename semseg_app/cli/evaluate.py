@@ -44,7 +44,7 @@ def evaluate(
     from rich.console import Console
     from rich.progress import track
 
-    from semseg_app.data.layouts import open_dataset
+    from semseg_app.cli.data_option import open_aloud
     from semseg_app.hub.download import local_model
     from semseg_app.inference.engines.open import open_engine
     from semseg_app.inference.evaluate import EvaluationProtocol
@@ -52,7 +52,7 @@ def evaluate(
 
     path = local_model(model, revision)
     protocol = EvaluationProtocol(slide, stride, _parse_scales(scales), flip)
-    opened = open_dataset(data)
+    opened = open_aloud(data)
     samples = opened.samples(split)
     if engine == "auto" and protocol.averages and path.is_dir():
         engine = "torch"

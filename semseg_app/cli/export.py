@@ -61,10 +61,10 @@ def export(
     except ModuleNotFoundError as error:
         raise UserError(f"exporting needs the package {error.name}: pip install 'semseg-app[export,cpu]'") from error
     from semseg_app.artifact import read_config
+    from semseg_app.cli.data_option import open_aloud
     from semseg_app.cli.export_engines import Choices, make
     from semseg_app.cli.export_web import WebChoices, make_web, refuse_web_options
     from semseg_app.cli.gate_report import print_entry, rejection
-    from semseg_app.data.layouts import open_dataset
     from semseg_app.inference.engines.base import GRAPHS
 
     refuse_web_options(to, out, runtime, examples)
@@ -77,7 +77,7 @@ def export(
         choices = Choices.check(to, data, buckets, max_batch, compute_capability, backend)
     verification = calibrated = None
     if data:
-        opened = open_dataset(data)
+        opened = open_aloud(data)
         verification = gather_photos(labels, opened, split, limit)
         if precision != "fp32":
             source = calibration_split or ("train" if "train" in opened.split_names() else split)

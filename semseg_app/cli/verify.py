@@ -33,12 +33,12 @@ def verify(
     except ModuleNotFoundError as error:
         raise UserError(f"verifying needs the package {error.name}: pip install 'semseg-app[export,cpu]'") from error
     from semseg_app.artifact import read_config
+    from semseg_app.cli.data_option import open_aloud
     from semseg_app.cli.gate_report import print_entry, rejection
-    from semseg_app.data.layouts import open_dataset
 
     folder, files = _files(writable_model(model, revision))
     labels = read_config(folder).labels
-    verification = gather_photos(labels, open_dataset(data), split, limit) if data else None
+    verification = gather_photos(labels, open_aloud(data), split, limit) if data else None
     entries = {}
     for file in files:
         entries[file] = run(folder, file, verification, device=device, threads=threads)

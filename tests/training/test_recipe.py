@@ -53,7 +53,7 @@ def test_overrides_reach_every_section(tmp_path):
         (GOOD, ["data.cache=true", "data.workers=2"], "cache: true needs workers: 0"),
         (GOOD, ["optimizer.lr"], "an override is written key=value"),
         (GOOD, ["name.first=1"], "name is a value, not a section"),
-        ({"name": "run"}, [], "recipe.yaml: data: Field required"),
+        ({"name": "run"}, [], "recipe.yaml: data: is missing"),
         ("name: [unclosed", [], "recipe.yaml:.*: not valid YAML"),
         ("- a list", [], "expected `key: value` lines"),
     ],
