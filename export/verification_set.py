@@ -1,12 +1,12 @@
 """Photos to compare on and to calibrate with: of a dataset, or generated."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from semseg_app.data.dataset import Sample, SegmentationData
+from semseg_app.data.listing import evenly_spaced
 from semseg_app.errors import UserError
 from semseg_app.labels import LabelSpace
 
@@ -15,8 +15,6 @@ LONGEST_SIDE = 2048
 """Larger photos are compared and timed at this size: whole, they would not fit into memory."""
 LONGEST_CALIBRATION_SIDE = 1024
 """Likewise; calibration holds all activations of a photo at once."""
-
-T = TypeVar("T")
 
 
 class VerificationSet(NamedTuple):
@@ -60,11 +58,6 @@ def generated_photos(count: int) -> list[np.ndarray]:
             photo += np.asarray(Image.fromarray(grid).resize((width, height), filter)) / 4
         photos.append(photo.clip(0, 255).astype(np.uint8))
     return photos
-
-
-def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
-    """At most `count` of the items, spread over the whole sequence."""
-    return [items[round(place)] for place in np.linspace(0, len(items) - 1, min(count, len(items)))]
 
 
 def bounded(photo: np.ndarray, longest_side: int = LONGEST_SIDE) -> tuple[int, int]:

@@ -16,18 +16,12 @@ import numpy as np
 import onnx_ir
 
 from semseg_app import artifact, machine
+from semseg_app.data.listing import evenly_spaced
 from semseg_app.errors import UserError
 from semseg_app.export.acceptance import GATES, Gate, reasons_of_layers, reasons_of_row, reasons_of_scores, score
 from semseg_app.export.graph import layer_precisions
 from semseg_app.export.onnx import metadata_of
-from semseg_app.export.verification_set import (
-    VerificationSet,
-    bounded,
-    evenly_spaced,
-    gather_photos,
-    generated_photos,
-    resized,
-)
+from semseg_app.export.verification_set import VerificationSet, bounded, gather_photos, generated_photos, resized
 from semseg_app.files import sha256
 from semseg_app.inference.engines.base import Engine
 from semseg_app.inference.engines.open import open_engine

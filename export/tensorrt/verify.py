@@ -11,10 +11,11 @@ from typing import Any
 
 import onnx
 
+from semseg_app.data.listing import evenly_spaced
 from semseg_app.errors import UserError
 from semseg_app.export.acceptance import GATES, reasons_of_row, reasons_of_scores, score
 from semseg_app.export.tensorrt.graph import prepare
-from semseg_app.export.verification_set import VerificationSet, bounded, evenly_spaced, generated_photos, resized
+from semseg_app.export.verification_set import VerificationSet, bounded, generated_photos, resized
 from semseg_app.export.verify import PHOTOS, SIZES, compare, measure_latency, side_by_side, verify
 from semseg_app.inference.engines.base import Engine
 from semseg_app.inference.engines.open import open_engine

@@ -1,8 +1,8 @@
 """Speed, memory and accuracy of engines, measured so that the comparison is fair.
 
-What is compared takes turns: for each size, batch size and concurrency, every variant has a process of its own, and in
-each round every process has one short turn while the others sleep. A machine that is slow for a minute is slow for all
-of them, and speed-ups are ratios within a round. What is timed is `Engine.infer`: uint8 photos in, class maps out.
+Variants take turns: for each size, batch size and concurrency, every variant has a worker process, and in each round
+every worker has one short turn while the others sleep. A machine that is slow for a minute is slow for all of them, and
+speed-ups are ratios within a round. The time of `Engine.infer` is measured: from uint8 photos to class maps.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,31 +11,31 @@ from itertools import product
 
 import numpy as np
 
-from semseg_app.benchmark.cell import Cell, CellError, Identity, count_classes, identify
-from semseg_app.benchmark.group import Row, measure
+from semseg_app.benchmark.group import BenchmarkRow, measure
 from semseg_app.benchmark.variants import Variant
+from semseg_app.benchmark.worker import Identity, Worker, WorkerError, count_classes, identify
 from semseg_app.data.dataset import Sample, SegmentationData
 from semseg_app.errors import UserError
 from semseg_app.inference.tiling import batches
 from semseg_app.metrics.scores import Scorer
 
 SCORED_AT_ONCE = 8
-"""Images from one update of the progress bar to the next."""
+"""Images between two updates of the progress bar."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is measured of every variant: each combination of size, batch size and concurrency."""
+class BenchmarkPlan:
+    """Every variant is measured at each combination of size, batch size and concurrency."""
 
     sizes: Sequence[tuple[int, int]]
     """Width, height."""
     batch_sizes: Sequence[int]
     concurrency: Sequence[int]
-    """Numbers of engines that work side by side."""
+    """Numbers of clients, each with an engine, that work side by side."""
     threads: int
     """CPU threads for all engines of a variant together."""
     rounds: int
-    """Turns that each variant has."""
+    """Turns of each variant."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,16 @@ class Scoring:
 
 def benchmark(
     variants: Sequence[Variant],
-    plan: Plan,
+    plan: BenchmarkPlan,
     scoring: Scoring | None = None,
     update: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Row]:
-    """Measure all variants. Rows come group by group (size, batch size, concurrency), in each the variants in order.
+) -> list[BenchmarkRow]:
+    """Measure all variants; the rows are grouped by size, batch size and concurrency, in each group in the given order.
 
     A variant that opens and then fails in one group has a row with `error`; the others go on.
 
     Args:
-        update: is told how many steps of how many are done.
+        update: called with the steps done and all steps.
 
     Raises:
         UserError: when a variant cannot be opened, is not in the precision that its file's name says, or does not
@@ -74,22 +74,22 @@ def benchmark(
     identities: list[Identity] = []
     mious: list[float | None] = []
     for variant in variants:
-        with _opened(variant, plan.threads) as cell:
-            identities.append(_checked(variant, cell.call(identify)))
+        with _opened(variant, plan.threads) as worker:
+            identities.append(_checked(variant, worker.call(identify)))
             step()
             miou = None
             if scoring is not None:
                 scorer = Scorer(scoring.data.num_classes)
                 for chunk in chunks:
-                    scorer.confusion.counts += _counts(cell, variant, scoring.data, chunk)
+                    scorer.confusion.counts += _counts(worker, variant, scoring.data, chunk)
                     step()
                 miou = scorer.result().values["miou"]
             mious.append(miou)
     names = _names(variants, identities)
-    rows: list[Row] = []
+    rows: list[BenchmarkRow] = []
     for (width, height), batch, clients in groups:
         group = [
-            Row(
+            BenchmarkRow(
                 model=name,
                 engine=identity.kind,
                 device=identity.device,
@@ -109,10 +109,10 @@ def benchmark(
     return rows
 
 
-def _opened(variant: Variant, threads: int) -> Cell:
+def _opened(variant: Variant, threads: int) -> Worker:
     try:
-        return Cell(variant.open, threads)
-    except CellError as error:
+        return Worker(variant.open, threads)
+    except WorkerError as error:
         raise UserError(f"{variant.path}: {variant.kind} does not open it: {error}") from error
 
 
@@ -122,10 +122,10 @@ def _checked(variant: Variant, identity: Identity) -> Identity:
     return identity
 
 
-def _counts(cell: Cell, variant: Variant, data: SegmentationData, samples: Sequence[Sample]) -> np.ndarray:
+def _counts(worker: Worker, variant: Variant, data: SegmentationData, samples: Sequence[Sample]) -> np.ndarray:
     try:
-        return cell.call(count_classes, data, samples)
-    except CellError as error:
+        return worker.call(count_classes, data, samples)
+    except WorkerError as error:
         raise UserError(f"{variant.path}: {variant.kind} does not segment {samples[0].image}: {error}") from error
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from semseg_app import machine
-from semseg_app.benchmark import Plan, Scoring
-from semseg_app.benchmark.group import TURN_SECONDS, WARM_UP_TURNS, Row
+from semseg_app.benchmark import BenchmarkPlan, Scoring
+from semseg_app.benchmark.group import TURN_SECONDS, WARM_UP_TURNS, BenchmarkRow
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_file
 
@@ -33,8 +33,8 @@ COLORS = {"torch": "#b45309", "onnxruntime": "#0f766e", "openvino": "#7e22ce", "
 MARKERS = {"fp32": "o", "fp16": "s", "bf16": "D", "int8": "^"}
 
 
-def describe(rows: Sequence[Row], plan: Plan, scoring: Scoring | None, split: str) -> dict[str, Any]:
-    """Everything, for JSON: how and on what it was measured, then the rows."""
+def describe(rows: Sequence[BenchmarkRow], plan: BenchmarkPlan, scoring: Scoring | None, split: str) -> dict[str, Any]:
+    """The whole report as JSON values: protocol, hardware and versions, data, then the rows."""
     data = None
     if scoring is not None:
         data = {
@@ -58,7 +58,7 @@ def to_markdown(report: dict[str, Any]) -> str:
     """A table, and below it the conditions in a sentence or two."""
     rows = report["rows"]
     lines = [_cells(row) for row in rows]
-    # A column that is empty says nothing: there is no GPU, no data, or there were too few calls.
+    # Empty columns are left out: without a GPU or data, or with too few calls for a percentile.
     columns = [column for column in range(len(HEADINGS)) if any(line[column] for line in lines)]
     table = [[HEADINGS[column] for column in columns], ["---"] * len(columns)]
     table += [[line[column] or "-" for column in columns] for line in lines]
@@ -80,8 +80,8 @@ def to_markdown(report: dict[str, Any]) -> str:
     return "\n\n".join([text, *(["\n".join(failed)] if failed else []), conditions]) + "\n"
 
 
-def draw_pareto(rows: Sequence[Row], path: Path) -> None:
-    """mIoU over latency as a PNG, a panel a size, at the smallest batch and concurrency; the line is the Pareto front.
+def draw_pareto(rows: Sequence[BenchmarkRow], path: Path) -> None:
+    """Draw mIoU over latency, one panel per size, at the smallest batch and concurrency, with Pareto front.
 
     UserError without matplotlib.
     """
@@ -140,15 +140,15 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 
 
 def require_matplotlib() -> None:
-    """UserError where it is missing: better before minutes of measuring than after."""
+    """Raise a UserError where it is missing: better before minutes of measuring than after."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise UserError(f"the plot of --data needs matplotlib ({error}): pip install matplotlib") from error
 
 
-def write(folder: Path, report: dict[str, Any], rows: Sequence[Row]) -> None:
-    """results.json, results.md and, where there is a mIoU, pareto.png."""
+def write(folder: Path, report: dict[str, Any], rows: Sequence[BenchmarkRow]) -> None:
+    """Write results.json, results.md and, where mIoU was measured, pareto.png."""
     for name, text in (("results.json", json.dumps(report, indent=2) + "\n"), ("results.md", to_markdown(report))):
         with atomic_file(folder / name) as part:
             part.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What there is to measure: each engine and precision that a model has."""
+"""The variants that can be measured: each engine and precision that a model has."""
 
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +26,7 @@ class Variant(NamedTuple):
     precision: str | None
     """What the file's name promises; None where it promises nothing."""
     verdict: str | None
-    """Of the export's verification: "passed", "rejected", or None when nobody has verified it."""
+    """Of the export's verification: "passed", "rejected", or None where it has not been verified."""
     open: Callable[..., Engine]
     """open(threads=...) -> the engine. It travels to another process: a module's function, or a `partial` of one."""
 
@@ -123,7 +123,7 @@ def _runs_here(plan: plans.Plan) -> bool:
 
 
 def _nothing(folder: Path, engines: Sequence[str], precisions: Sequence[str]) -> str:
-    """What is missing of what was asked for, and how to get it."""
+    """Which file is missing, and the command that makes it."""
     if list(engines) == ["torch"] and precisions and "fp32" not in precisions:
         return f"{folder}: the torch engine runs fp32, not {', '.join(precisions)}"
     if list(engines) == ["openvino"] and list(precisions) == ["fp16"]:
@@ -139,4 +139,4 @@ def _nothing(folder: Path, engines: Sequence[str], precisions: Sequence[str]) ->
 def _check(option: str, given: Sequence[str], known: tuple[str, ...]) -> None:
     for name in given:
         if name not in known:
-            raise UserError(f"{option} {name}: there are {', '.join(known)}")
+            raise UserError(f"{option} {name}: unknown; choose one of {', '.join(known)}")

@@ -14,19 +14,24 @@ if TYPE_CHECKING:
 def benchmark(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Model folders, exported files and Hub ids.")],
     out: Annotated[Path, typer.Option(help="Folder for results.json, results.md and pareto.png.")],
-    engine: Annotated[str, typer.Option(help="Of folders: torch,onnxruntime,openvino,tensorrt; all that run.")] = "",
-    precision: Annotated[str, typer.Option(help="Of folders: fp32,fp16,int8; all that there are.")] = "",
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where they run.")] = "auto",
+    engine: Annotated[
+        str,
+        typer.Option(help="Of torch,onnxruntime,openvino,tensorrt (default: all that run)."),
+    ] = "",
+    precision: Annotated[str, typer.Option(help="Of fp32,fp16,int8 (default: all in the folder).")] = "",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the models run.")] = "auto",
     sizes: Annotated[str, typer.Option(help="Widths and heights, e.g. 512x512,480x360.")] = "512x512",
-    batch_sizes: Annotated[str, typer.Option(help="Images a call, e.g. 1,4.")] = "1",
+    batch_sizes: Annotated[str, typer.Option(help="Images per call, e.g. 1,4.")] = "1",
     concurrency: Annotated[str, typer.Option(help="Engines side by side, e.g. 1,4; they share the threads.")] = "1",
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads; by default one per core that the process may use.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns that each one has.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each model.")] = 20,
     data: Annotated[Path | None, typer.Option(help="Dataset to measure the mIoU on.")] = None,
     split: Annotated[str, typer.Option(help="Split or list of that dataset.")] = "val",
-    limit: Annotated[int | None, typer.Option(min=1, help="Most images of it, evenly spaced; all unless told.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Most images to score, evenly spaced (default: all).")
+    ] = None,
     revision: Revision = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json on stdout.")] = False,
 ) -> None:
@@ -34,17 +39,17 @@ def benchmark(
     import json
 
     from semseg_app import machine
-    from semseg_app.benchmark import Plan
+    from semseg_app.benchmark import BenchmarkPlan
     from semseg_app.benchmark import benchmark as run
     from semseg_app.benchmark.report import describe, require_matplotlib, to_markdown, write
     from semseg_app.benchmark.variants import find_variants
     from semseg_app.cli.progress import progress_bar
     from semseg_app.hub.download import local_model
 
-    named = {str(local_model(model, revision)): model for model in models}  # a Hub id is not called by its cache
+    named = {str(local_model(model, revision)): model for model in models}  # a Hub id keeps its name in the table
     found = find_variants(named, _names(engine), _names(precision), device)
     variants = [variant._replace(model=named[variant.model]) for variant in found]
-    plan = Plan(
+    plan = BenchmarkPlan(
         sizes=_sizes(sizes),
         batch_sizes=_numbers("--batch-sizes", batch_sizes),
         concurrency=_numbers("--concurrency", concurrency),
@@ -94,15 +99,13 @@ def _sizes(text: str) -> list[tuple[int, int]]:
 
 
 def _scoring(root: Path, split: str, limit: int | None) -> "Scoring":
-    import numpy as np
-
     from semseg_app.benchmark import Scoring
     from semseg_app.cli.data_option import open_aloud
+    from semseg_app.data.listing import evenly_spaced
     from semseg_app.errors import UserError
 
     opened = open_aloud(root)
     samples = opened.samples(split)
     if not samples:
         raise UserError(f"{root}: {split} is empty; choose another split")
-    count = min(limit or len(samples), len(samples))
-    return Scoring(opened, [samples[round(place)] for place in np.linspace(0, len(samples) - 1, count)])
+    return Scoring(opened, evenly_spaced(samples, limit or len(samples)))

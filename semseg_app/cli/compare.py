@@ -22,6 +22,7 @@ def compare(
     """Train what a comparison file describes, or read finished runs, and print scores, gains, time and memory."""
     import json
 
+    from semseg_app.cli.tables import print_table
     from semseg_app.training.compare import load_comparison, read_runs, run_comparison, tabulate
 
     if len(what) == 1 and what[0].suffix in (".yaml", ".yml"):
@@ -40,7 +41,7 @@ def compare(
         for row in rows:
             print("| " + " | ".join(_cells(row)) + " |")
     else:
-        _print_table(rows)
+        print_table(COLUMNS, [_cells(row) for row in rows])
 
 
 def _numbers(seeds: str) -> list[int]:
@@ -59,16 +60,3 @@ def _cells(row: "ComparisonRow") -> list[str]:
     gain = "" if row.gain is None else f"{row.gain:+.1f}"
     cells = [row.name, len(row.scores), row.steps, f"{mean:.1f}{spread}", gain, f"{row.seconds:.0f}"]
     return [*(str(cell) for cell in cells), f"{row.memory_mb:.0f}"]
-
-
-def _print_table(rows: list["ComparisonRow"]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table()
-    table.add_column(COLUMNS[0])
-    for column in COLUMNS[1:]:
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(*_cells(row))
-    Console(highlight=False).print(table)

@@ -47,7 +47,7 @@ def demo(
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
-        _print_table(rows)
+        _print_scores(rows)
     if verdict != "passed":
         raise UserError(f"{student}: the exported graph was rejected; see {student / 'manifest.json'}")
     if address is not None:
@@ -108,14 +108,17 @@ def _score(name: str, model: Path, kind: str, streets: Path) -> dict[str, Any]:
     }
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _print_scores(rows: list[dict[str, Any]]) -> None:
+    from semseg_app.cli.tables import print_table
 
-    table = Table(title=f"generated val streets, {WIDTH}x{HEIGHT}", title_justify="left")
-    for heading in ("model", "engine", "val mIoU", "pixel accuracy", "MB", "ms per image"):
-        table.add_column(heading, justify="left" if heading in ("model", "engine") else "right")
-    for row in rows:
-        scores = (f"{100 * row['miou']:.1f} %", f"{100 * row['pixel_accuracy']:.1f} %")
-        table.add_row(row["model"], row["engine"], *scores, f"{row['megabytes']:.1f}", f"{row['milliseconds']:.1f}")
-    Console().print(table)
+    columns = ("model", "engine", "val mIoU", "pixel accuracy", "MB", "ms per image")
+    lines = [
+        [
+            row["model"],
+            row["engine"],
+            *(f"{100 * row[score]:.1f} %" for score in ("miou", "pixel_accuracy")),
+            *(f"{row[measure]:.1f}" for measure in ("megabytes", "milliseconds")),
+        ]
+        for row in rows
+    ]
+    print_table(columns, lines, f"generated val streets, {WIDTH}x{HEIGHT}", texts=2)

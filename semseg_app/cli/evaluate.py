@@ -89,8 +89,8 @@ def _parse_scales(text: str) -> tuple[float, ...]:
 
 def _print_table(evaluation: "Evaluation", title: str) -> None:
     from rich.console import Console
-    from rich.table import Table
 
+    from semseg_app.cli.tables import print_table
     from semseg_app.metrics.scores import METRICS
 
     def percent(value: float) -> str:
@@ -99,16 +99,13 @@ def _print_table(evaluation: "Evaluation", title: str) -> None:
     scores = evaluation.scores
     by_class = scores.by_class
     columns = {"IoU %": by_class.iou, "accuracy %": by_class.accuracy, "label share %": by_class.label_share}
-    table = Table(title=title)
-    table.add_column("class")
-    for column in columns:
-        table.add_column(column, justify="right")
-    for name, *values in zip(evaluation.classes, *columns.values(), strict=True):
-        table.add_row(name, *(percent(value) for value in values))
-    console = Console(highlight=False)
-    console.print(table)
+    rows = [
+        [name, *(percent(value) for value in values)]
+        for name, *values in zip(evaluation.classes, *columns.values(), strict=True)
+    ]
+    print_table(["class", *columns], rows, title)
     numbers = [f"{METRICS[name].title} {percent(value)}" for name, value in scores.values.items()]
-    console.print("   ".join([*numbers, f"{evaluation.images} images"]), soft_wrap=True)
+    Console(highlight=False).print("   ".join([*numbers, f"{evaluation.images} images"]), soft_wrap=True)
 
 
 def _write(folder: Path, evaluation: "Evaluation", report: dict[str, object]) -> None:

@@ -1,9 +1,14 @@
 """Which files make up a split: photos, and the mask that belongs to each."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+Item = TypeVar("Item")
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
@@ -91,3 +96,8 @@ def list_files(folder: Path, suffixes: tuple[str, ...], nested: bool) -> list[tu
             if suffix is not None:
                 found.append((prefix + entry.name[: -len(suffix)], Path(entry.path)))
     return sorted(found)
+
+
+def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of the items, spread over the whole sequence."""
+    return [items[round(place)] for place in np.linspace(0, len(items) - 1, min(count, len(items)))]

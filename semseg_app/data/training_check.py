@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from semseg_app.data.dataset import SegmentationData
-from semseg_app.data.listing import Sample
+from semseg_app.data.listing import Sample, evenly_spaced
 from semseg_app.errors import UserError
 
 MOST_MASKS = 256
@@ -26,7 +26,7 @@ def refuse_or_warn(data: SegmentationData, labeled: list[Sample], warn: Callable
             f"{data.root}: one class ({data.info.classes[0]}) leaves nothing to tell apart; name the rest too, for "
             "example as background, in dataset.yaml"
         )
-    looked_at = _evenly_spaced(labeled, MOST_MASKS)
+    looked_at = evenly_spaced(labeled, MOST_MASKS)
     pixels, values = _count(data, looked_at)
     which = (
         f"all {len(labeled)} masks" if len(looked_at) == len(labeled) else f"{len(looked_at)} of {len(labeled)} masks"
@@ -67,12 +67,6 @@ def _count(data: SegmentationData, samples: Iterable[Sample]) -> tuple[np.ndarra
         inverse = {int(target): value for value, target in enumerate(data.lookup.tolist()) if target >= 0}
         values = {inverse[int(target)] for target in np.flatnonzero(counts) if int(target) in inverse}
     return counts[: data.num_classes], values
-
-
-def _evenly_spaced(samples: list[Sample], most: int) -> list[Sample]:
-    if len(samples) <= most:
-        return samples
-    return [samples[round(place)] for place in np.linspace(0, len(samples) - 1, most)]
 
 
 def _names(names: list[str]) -> str:

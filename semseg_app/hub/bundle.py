@@ -159,6 +159,7 @@ def published_graphs(folder: Path, manifest: dict[str, Any], precisions: Sequenc
 def sample_overlays(model: Path, data: Path, split: str) -> dict[str, bytes]:
     """Photos beside what the model makes of them, as JPEG: samples/1.jpg, ..."""
     from semseg_app.data.layouts import open_dataset
+    from semseg_app.data.listing import evenly_spaced
 
     opened = open_dataset(data)
     samples = opened.samples(split)
@@ -166,10 +167,9 @@ def sample_overlays(model: Path, data: Path, split: str) -> dict[str, bytes]:
         raise UserError(f"{data}: {split} holds no photos to show; choose another --split")
     engine = open_engine(model, device="cpu")
     predictor = Predictor(engine)
-    places = sorted({round(place) for place in np.linspace(0, len(samples) - 1, SAMPLES)})
     pictures = {}
-    for number, place in enumerate(places, 1):
-        photo = Image.fromarray(opened.read_image(samples[place]))
+    for number, sample in enumerate(evenly_spaced(samples, SAMPLES), 1):
+        photo = Image.fromarray(opened.read_image(sample))
         photo.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
         pixels = np.asarray(photo)
         both = np.concatenate(

@@ -61,7 +61,7 @@ class ConfusionMatrix:
         for name, values in (("label", labels), ("prediction", predictions)):
             if values.size and not (values.min() >= 0 and values.max() < self.num_classes):
                 raise ValueError(
-                    f"{name} has values from {values.min()} to {values.max()}; there are {self.num_classes} classes"
+                    f"{name} has values from {values.min()} to {values.max()}; {self.num_classes} classes exist"
                 )
         pairs = np.bincount(labels * self.num_classes + predictions, minlength=self.num_classes**2)
         self.counts += pairs.reshape(self.num_classes, self.num_classes)

@@ -13,10 +13,10 @@ from PIL import Image
 from support.sleeping_engine import sleeping
 
 from semseg_app.artifact import read_config, write_manifest
-from semseg_app.benchmark import Plan, benchmark
-from semseg_app.benchmark.cell import Cell, CellError, identify, take_turn
+from semseg_app.benchmark import BenchmarkPlan, benchmark
 from semseg_app.benchmark.report import pareto_front
 from semseg_app.benchmark.variants import find_variants
+from semseg_app.benchmark.worker import Worker, WorkerError, identify, take_turn
 from semseg_app.cli.main import main
 from semseg_app.errors import UserError
 from semseg_app.inference.engines import plans
@@ -29,7 +29,7 @@ def test_speed_and_memory_are_each_engine_s_own() -> None:
     told: list[tuple[int, int]] = []
     slow, fast, failing = benchmark(
         [sleeping(0.1), sleeping(0.005, megabytes=200), sleeping(0.001, fails="running")],
-        Plan(sizes=[(32, 16)], batch_sizes=[2], concurrency=[1], threads=1, rounds=3),
+        BenchmarkPlan(sizes=[(32, 16)], batch_sizes=[2], concurrency=[1], threads=1, rounds=3),
         update=lambda *steps: told.append(steps),
     )
     assert told == [(step + 1, 3 + 3 * 3) for step in range(12)]
@@ -48,7 +48,7 @@ def test_speed_and_memory_are_each_engine_s_own() -> None:
 
 
 def test_concurrency_is_engines_side_by_side() -> None:
-    plan = Plan(sizes=[(8, 8)], batch_sizes=[1], concurrency=[1, 3], threads=7, rounds=3)
+    plan = BenchmarkPlan(sizes=[(8, 8)], batch_sizes=[1], concurrency=[1, 3], threads=7, rounds=3)
     one, three = benchmark([sleeping(0.1)], plan)
     assert (one.threads, three.threads) == (7, 2)
     assert one.images_per_second <= 1 / 0.1
@@ -57,14 +57,14 @@ def test_concurrency_is_engines_side_by_side() -> None:
 
 
 def test_a_process_that_dies_is_a_line_of_its_own() -> None:
-    with Cell(sleeping(0, fails="dying").open, threads=1) as cell:
-        assert cell.call(identify).kind == "fake"
-        with pytest.raises(CellError, match="its process was killed; most likely memory ran out"):
-            cell.call(take_turn, (1, 8, 8), 0)
+    with Worker(sleeping(0, fails="dying").open, threads=1) as worker:
+        assert worker.call(identify).kind == "fake"
+        with pytest.raises(WorkerError, match="its process was killed; most likely memory ran out"):
+            worker.call(take_turn, (1, 8, 8), 0)
 
 
 def test_an_engine_that_does_not_open_ends_it_before_anything_is_measured() -> None:
-    plan = Plan(sizes=[(8, 8)], batch_sizes=[1], concurrency=[1], threads=1, rounds=1000)
+    plan = BenchmarkPlan(sizes=[(8, 8)], batch_sizes=[1], concurrency=[1], threads=1, rounds=1000)
     with pytest.raises(UserError, match="fake does not open it: RuntimeError: no such weights"):
         benchmark([sleeping(1, fails="opening")], plan)
 
@@ -227,8 +227,8 @@ def test_tensorrt_engines_that_run_here(network_folder: Path, monkeypatch: pytes
         (["--sizes", "0x4"], "--sizes 0x4: width x height"),
         (["--batch-sizes", "1,zero"], "--batch-sizes 1,zero: whole numbers from 1"),
         (["--concurrency", "0"], "--concurrency 0: whole numbers from 1"),
-        (["--engine", "tflite"], "--engine tflite: there are torch"),
-        (["--precision", "fp8"], "--precision fp8: there are fp32"),
+        (["--engine", "tflite"], "--engine tflite: unknown; choose one of torch"),
+        (["--precision", "fp8"], "--precision fp8: unknown; choose one of fp32"),
         (["--precision", "fp16"], "model-fp16.onnx: missing; run `semseg export"),
         (["--engine", "torch", "--precision", "int8"], "the torch engine runs fp32, not int8"),
         (["--engine", "tensorrt"], "no engine in fp32 or fp16 or int8; run `semseg export"),

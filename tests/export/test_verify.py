@@ -28,18 +28,13 @@ from typer.testing import CliRunner
 from semseg_app import artifact
 from semseg_app.cli.export import export
 from semseg_app.data.dataset import open_folder
+from semseg_app.data.listing import evenly_spaced
 from semseg_app.errors import UserError
 from semseg_app.export import onnx as export_module
 from semseg_app.export import pipeline as pipeline_module
 from semseg_app.export import verification_set as verification_set
 from semseg_app.export.acceptance import score
-from semseg_app.export.verification_set import (
-    VerificationSet,
-    calibration_photos,
-    evenly_spaced,
-    gather_photos,
-    generated_photos,
-)
+from semseg_app.export.verification_set import VerificationSet, calibration_photos, gather_photos, generated_photos
 from semseg_app.export.verify import compare, has_passed, record, verify
 from semseg_app.inference.engines.base import Prediction
 from semseg_app.inference.engines.open import open_engine

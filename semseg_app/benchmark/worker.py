@@ -1,7 +1,7 @@
-"""One thing that is measured, in a process of its own: its memory is its own, and what crashes is it alone.
+"""A process that holds what is measured: its memory is counted apart from all else, and a crash ends nothing else.
 
-The process opens its engines, then does what `call` sends it. Several clients are several engines side by side, each in
-a thread with its share of the cores, because an engine takes one call at a time.
+The process opens its engines, then runs the functions that `call` sends it. Several clients are several engines side by
+side, each in a thread with its part of the cores, because an engine takes one call at a time.
 """
 
 import multiprocessing
@@ -23,19 +23,19 @@ from semseg_app.inference.engines.base import Engine
 Answer = TypeVar("Answer")
 
 
-class CellError(Exception):
+class WorkerError(Exception):
     """A measurement that could not be made, in one line."""
 
 
-class Lane(NamedTuple):
-    """A client: an engine, and the thread that all its calls come from."""
+class Client(NamedTuple):
+    """An engine, and the thread that all its calls come from."""
 
     engine: Engine
     thread: ThreadPoolExecutor
 
 
 class Identity(NamedTuple):
-    """What an engine says of itself."""
+    """What an engine says about itself."""
 
     name: str
     kind: str
@@ -43,26 +43,26 @@ class Identity(NamedTuple):
     precision: str
 
 
-class Turn(NamedTuple):
-    """What one turn measured."""
+class TurnTimes(NamedTuple):
+    """The calls of one turn."""
 
     milliseconds: list[float]
-    """Of each call, all clients' together."""
+    """Duration of each call, of all clients together."""
     seconds: float
     """From the start of the first call to the end of the last."""
 
 
-class Cell:
-    """The process. A context manager: it ends with the block.
+class Worker:
+    """A worker process. As a context manager, it ends with the block.
 
     Args:
         open_engine: open_engine(threads=...) -> Engine; it must pickle.
-        threads: CPU threads for all clients together; each has its share, and at least one.
+        threads: CPU threads for all clients together, divided equally; each client has at least one.
         clients: engines side by side.
 
     Raises:
         UserError: what opening the engine raises.
-        CellError: when it raises anything else, or the process dies.
+        WorkerError: when it raises anything else, or the process dies.
     """
 
     def __init__(self, open_engine: Callable[..., Engine], threads: int, clients: int = 1):
@@ -79,11 +79,16 @@ class Cell:
             raise
 
     def call(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
-        """function(lanes, *arguments), there. UserErrors come through; all other exceptions are a CellError."""
+        """The result of function(clients, *arguments) in the process.
+
+        Raises:
+            UserError: what the function raises of that kind.
+            WorkerError: when the function raises anything else, or the process dies.
+        """
         try:
             self._pipe.send((function, arguments))
         except OSError:
-            raise CellError(self._death()) from None
+            raise WorkerError(self._death()) from None
         answer: Answer = self._receive()
         return answer
 
@@ -104,10 +109,10 @@ class Cell:
         try:
             kind, content = self._pipe.recv()
         except (EOFError, OSError):
-            raise CellError(self._death()) from None
+            raise WorkerError(self._death()) from None
         if kind == "answer":
             return content
-        raise UserError(content) if kind == "user error" else CellError(content)
+        raise UserError(content) if kind == "user error" else WorkerError(content)
 
     def _death(self) -> str:
         self._process.join()
@@ -117,36 +122,36 @@ class Cell:
         return f"its process died ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
 
 
-def identify(lanes: Sequence[Lane]) -> Identity:
-    """Who answers."""
-    engine = lanes[0].engine
+def identify(clients: Sequence[Client]) -> Identity:
+    """What the engine says about itself."""
+    engine = clients[0].engine
     return Identity(engine.name, engine.kind, engine.device, engine.precision)
 
 
-def take_turn(lanes: Sequence[Lane], shape: tuple[int, int, int], seconds: float) -> Turn:
-    """Every client calls without a pause, `seconds` long and at least once, on images [batch, height, width].
+def take_turn(clients: Sequence[Client], shape: tuple[int, int, int], seconds: float) -> TurnTimes:
+    """Let every client call without a pause, for `seconds` and at least once, on images [batch, height, width].
 
-    One call before that is not counted: it brings code and weights back into the caches, while the threads of the cell
-    before, which wait for work in a loop, go to sleep.
+    One call before that is not counted: it brings code and weights back into the caches, while the threads of the
+    worker that had its turn before, which wait for work in a loop, go to sleep.
     """
     images = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    _together([lane.thread.submit(lane.engine.infer, images) for lane in lanes])
-    turns = _together([lane.thread.submit(_calls, lane.engine, images, seconds) for lane in lanes])
+    _together([client.thread.submit(client.engine.infer, images) for client in clients])
+    turns = _together([client.thread.submit(_calls, client.engine, images, seconds) for client in clients])
     moments = [moment for turn in turns for moment in turn]
     milliseconds = [1000 * (end - start) for start, end in moments]
-    return Turn(milliseconds, max(end for _, end in moments) - min(start for start, _ in moments))
+    return TurnTimes(milliseconds, max(end for _, end in moments) - min(start for start, _ in moments))
 
 
-def peak_memory(lanes: Sequence[Lane]) -> int:
-    """Bytes that the process held at most: Python, libraries, weights and what a call needs."""
+def peak_memory(clients: Sequence[Client]) -> int:
+    """Peak memory of the process in bytes: Python, libraries, weights and what a call needs."""
     return machine.peak_memory()
 
 
-def count_classes(lanes: Sequence[Lane], data: SegmentationData, samples: Sequence[Sample]) -> np.ndarray:
+def count_classes(clients: Sequence[Client], data: SegmentationData, samples: Sequence[Sample]) -> np.ndarray:
     """Confusion matrix int64 [C, C] of some samples, exactly as `semseg evaluate` counts them."""
     from semseg_app.inference.evaluate import evaluate
 
-    engine, thread = lanes[0]
+    engine, thread = clients[0]
     batch_size = 1 if engine.device == "cpu" else 4
     scored = thread.submit(evaluate, engine, data, samples, batch_size=batch_size, metrics=("miou",)).result()
     return scored.scores.confusion
@@ -167,26 +172,26 @@ def _together(futures: list[Any]) -> list[Any]:
     return [future.result() for future in futures]
 
 
-def _open_lanes(lanes: list[Lane], open_engine: Callable[..., Engine], threads: int, clients: int) -> None:
-    for _ in range(clients):
+def _open_clients(clients: list[Client], open_engine: Callable[..., Engine], threads: int, count: int) -> None:
+    for _ in range(count):
         # An engine is opened by the thread that calls it: torch's number of threads belongs to a thread.
         thread = ThreadPoolExecutor(1)
-        lanes.append(Lane(thread.submit(open_engine, threads=max(1, threads // clients)).result(), thread))
+        clients.append(Client(thread.submit(open_engine, threads=max(1, threads // count)).result(), thread))
 
 
-def _serve(pipe: Connection, open_engine: Callable[..., Engine], threads: int, clients: int) -> None:
+def _serve(pipe: Connection, open_engine: Callable[..., Engine], threads: int, count: int) -> None:
     """The process's main function."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the process that started this one
-    os.dup2(2, 1)  # stdout holds nothing but the verb's answer, whatever a library prints
-    lanes: list[Lane] = []
-    function: Callable[..., Any] = _open_lanes
-    arguments: tuple[Any, ...] = (open_engine, threads, clients)
+    os.dup2(2, 1)  # stdout holds nothing but the command's answer, whatever a library prints
+    clients: list[Client] = []
+    function: Callable[..., Any] = _open_clients
+    arguments: tuple[Any, ...] = (open_engine, threads, count)
     while True:
         try:
-            answer = ("answer", function(lanes, *arguments))
+            answer = ("answer", function(clients, *arguments))
         except UserError as error:
             answer = ("user error", str(error))
-        except Exception as error:  # engines' errors share no base; each of them means: this cannot be measured
+        except Exception as error:  # engines' errors share no base class; each means that this cannot be measured
             answer = ("error", " ".join(f"{type(error).__name__}: {error}".split()))
         pipe.send(answer)
         try:
