@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from semseg_app.artifact import ModelConfig, read_config
+from semseg_app.artifact import CONFIG, ModelConfig, read_config
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_folder
 from semseg_app.hub.client import api, explained, patiently
@@ -31,7 +31,8 @@ def local_model(model: str | Path, revision: str | None = None) -> Path:
     """A model on this machine: the path itself where it exists, else the files of a Hub id, from the cache or the Hub.
 
     Args:
-        model: a model folder, an .onnx or .engine file, or a Hub id (user/repo, user/repo@revision).
+        model: a model folder, a run folder (its best model), an .onnx or .engine file, or a Hub id (user/repo,
+            user/repo@revision).
         revision: of a Hub id: a branch, a tag or a commit; better than `@revision` only in that it is an option.
 
     UserError where it is none of them, or cannot be had.
@@ -40,7 +41,8 @@ def local_model(model: str | Path, revision: str | None = None) -> Path:
     if path.exists():
         if revision is not None:
             raise UserError(f"--revision {revision}: is for models of the Hub, and {model} is on this machine")
-        return path
+        best = path / "best"
+        return best if not (path / CONFIG).is_file() and (best / CONFIG).is_file() else path
     named = HubId.parse(str(model))
     if named is None or path.suffix in (".onnx", ".engine"):
         raise UserError(f"{model}: no such model folder or .onnx file, and no id on the Hub (user/repo)")

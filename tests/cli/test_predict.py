@@ -109,8 +109,8 @@ def test_results_inside_the_photos_are_not_segmented_again(
         (["{photos}/none.png", "-o", "{out}"], "none.png: no such image"),
         (["{photos}", "-o", "{photos}/a.png"], "a.png: is a file"),
         (["{photos}", "-o", "{out}", "--tile", "7"], "--tile 7: at least 64"),
-        (["{photos}", "-o", "{out}", "--engine", "caffe"], "'caffe' is not one of"),
-        (["{photos}"], "Missing option"),
+        (["{photos}", "-o", "{out}", "--engine", "caffe"], "unknown value 'caffe'; choose one of auto"),
+        (["{photos}"], "missing option"),
     ],
 )
 def test_misuse_exits_with_2(

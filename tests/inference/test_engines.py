@@ -159,7 +159,7 @@ def test_a_damaged_graph_is_one_line(make_graph: MakeGraph, keep: int, capfd: py
 
 def test_a_graph_without_our_metadata_is_refused(make_graph: MakeGraph) -> None:
     assert "make it with `semseg export`" in refused(make_graph(metadata=None))
-    assert "Field required" in refused(make_graph(metadata={"format_version": 1}))
+    assert "name: is missing" in refused(make_graph(metadata={"format_version": 1}))
     labels = {"classes": ["one"], "palette": [[0, 0, 0]]}
     newer = {"format_version": 2, "name": "x", "labels": labels, "precision": "fp32", "steps": 10}
     assert "upgrade semseg-app" in refused(make_graph(metadata=newer))

@@ -101,7 +101,7 @@ def noise_jpeg(encoded) -> bytes:
         (lambda encoded: b"#!/bin/sh\necho no image\n", "image/jpeg", 415, "not an image that can be read"),
         (lambda encoded: noise_jpeg(encoded)[:3], "image/jpeg", 415, "not an image that can be read"),
         (lambda encoded: encoded(Image.new("RGB", (9, 9)), "GIF"), "image/gif", 415, "send JPEG, PNG"),
-        (lambda encoded: encoded(Image.new("F", (9, 9)), "TIFF"), "image/tiff", 415, "32 bits a pixel"),
+        (lambda encoded: encoded(Image.new("F", (9, 9)), "TIFF"), "image/tiff", 415, "32 bits per channel"),
         (lambda encoded: png_header(1001, 1000), "image/png", 413, "1001 x 1000 pixels, above the limit of 1 million"),
         (lambda encoded: png_header(10_000, 10_000), "image/png", 413, "above the limit of 1 million"),
         (lambda encoded: png_header(2**31 - 1, 2**31 - 1), "image/png", 413, "above the limit of 1 million"),

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from semseg_app.artifact import read_config
 from semseg_app.data.layouts import open_dataset
 from semseg_app.errors import UserError
+from semseg_app.hub.download import local_model
 from semseg_app.models import load
 from semseg_app.training import loop
 from semseg_app.training.loop import train
@@ -325,3 +326,8 @@ def test_errors_name_the_fix(tiny_dataset, finished, tmp_path):
     refused("loss supervised is not finite; lower optimizer.lr", recipe(tiny_dataset, output, optimizer={"lr": 1e30}))
     if not torch.cuda.is_available():
         refused("fp16 needs a GPU", recipe(tiny_dataset, output, precision="fp16"))
+
+
+def test_a_run_folder_given_for_a_model_means_its_best(finished):
+    assert local_model(finished) == finished / "best"
+    assert local_model(finished / "last") == finished / "last"

@@ -16,26 +16,26 @@ from torch import Tensor
 from semseg_app.training import distill
 from semseg_app.training.contracts import Distiller, PartConfig
 
-class HalfConfig(PartConfig):
+class GapConfig(PartConfig):
     weight: float = 0.5
     def check(self, recipe):
         if self.weight > 1:
-            raise ValueError("method.half.weight: at most 1")
+            raise ValueError("method.gap.weight: at most 1")
 
-class Half(Distiller):
+class Gap(Distiller):
     reads = ("logits",)
     def __init__(self, config):
         super().__init__()
         self.config, self.steps = config, 0
     def forward(self, pairs, labels):
         student, teacher = pairs["logits"]
-        return {"half": self.config.weight * (student - teacher).abs().mean()}
+        return {"gap": self.config.weight * (student - teacher).abs().mean()}
     def clip_gradients(self):
         print("clipped")
     def after_step(self):
         print("stepped")
 
-distill.DISTILLERS["half"] = distill.Row(HalfConfig, lambda config, pair: Half(config))
+distill.DISTILLERS["gap"] = distill.Row(GapConfig, lambda config, pair: Gap(config))
 
 from semseg_app.cli.main import main
 main()
@@ -62,15 +62,15 @@ def test_a_row_is_all_that_a_new_distiller_needs(tiny_dataset, tmp_path):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     taught = ("method.name=distillation", "method.teacher=runs/tiny/best", "method.kd=null")
     assert run(tmp_path, "train", "recipe.yaml").returncode == 0
-    result = run(tmp_path, "train", "recipe.yaml", *taught, "name=taught", "method.half.weight=0.25")
+    result = run(tmp_path, "train", "recipe.yaml", *taught, "name=taught", "method.gap.weight=0.25")
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["clipped", "stepped"] * 2
     lines = [json.loads(line) for line in (tmp_path / "runs/taught/log.jsonl").read_text().splitlines()]
-    assert [line["losses"]["half"] > 0 for line in lines if "losses" in line] == [True, True]
-    refused = run(tmp_path, "train", "recipe.yaml", *taught, "name=other", "method.half.weight=2")
+    assert [line["losses"]["gap"] > 0 for line in lines if "losses" in line] == [True, True]
+    refused = run(tmp_path, "train", "recipe.yaml", *taught, "name=other", "method.gap.weight=2")
     assert refused.returncode == 2
-    assert "method.half.weight: at most 1" in refused.stderr
-    assert '"half"' in run(tmp_path, "schema").stdout
+    assert "method.gap.weight: at most 1" in refused.stderr
+    assert '"gap"' in run(tmp_path, "schema").stdout
 
 
 def test_every_distiller_is_in_the_table_of_the_docs():
