@@ -298,8 +298,8 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
     workers, cache = recipe.data.loading(cuda)
     say(data.describe())
     labeled = Pool(data, data.samples(recipe.data.labeled), with_labels=True, cache=cache)
-    refuse_or_warn(data, labeled.samples, say)
     val = Pool(data, data.samples(recipe.data.val), True, recipe.data.cache) if recipe.data.val else None
+    refuse_or_warn(data, labeled.samples, say, val.samples if val else ())
     if val:
         _refuse_overlap(labeled, val, recipe)
 

@@ -142,6 +142,8 @@ def check(data: SegmentationData, on_progress: Callable[[int, int], None] | None
 
     of_lists, lists = list_findings(data, samples, presence)
     found += study.conclude()
+    if (few := study.few_classes()) is not None:
+        found.append(Finding("few-classes", few, "."))
     found += partner_findings(data, samples)
     found += overlap_findings(data, photos)
     found += of_lists

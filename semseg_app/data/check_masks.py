@@ -39,6 +39,11 @@ class MaskStudy:
         """For masks of numbers: color that a viewer shows (gray without a palette) -> the classes it stood for."""
         self._binary_files: list[str] = []
         self._one_bit_files: list[str] = []
+        self._holds_255_and_classes = False
+        """Whether some mask holds 255 beside a class other than 0, as masks do whose 255 is ignored."""
+        self._palette_numbers: dict[Color, Counter[int]] = {}
+        """Color of a palette mask -> its number -> masks that number it so."""
+        self._first_numbered: dict[tuple[Color, int], str] = {}
         self._has_other_values = False
         self.moved_numbers = False
         """Whether a PNG optimizer has been at some of them."""
@@ -66,7 +71,13 @@ class MaskStudy:
 
     def conclude(self) -> list[Finding]:
         """What the masks show together."""
-        found = [_binary(file) for file in self._binary_files] if self.all_binary() else []
+        found: list[Finding] = []
+        if self.all_binary():
+            found += [_binary(file) for file in self._binary_files]
+        elif self.data.num_classes == 2 and 1 in self.values and not self._holds_255_and_classes:
+            message = "holds 0 and 255, where other masks hold 0 and 1: 255 is read as ignored and probably is class 1"
+            found += [Finding("binary-mask", message, file) for file in self._binary_files]
+        found += self._renumbered()
         if self._has_other_values:
             message = "its white is read as 1; a PNG optimizer also makes such files of masks that held 0 and 255"
             found += [Finding("one-bit-mask", message, file) for file in self._one_bit_files]
@@ -80,6 +91,37 @@ class MaskStudy:
                 )
             found.append(Finding("off-by-one", message, self.first_file[wrong]))
         return found
+
+    def _renumbered(self) -> list[Finding]:
+        """Palette masks that number a color unlike most others: PNG optimizers renumber each file's palette."""
+        found: dict[str, Finding] = {}
+        for color, numbers in self._palette_numbers.items():
+            (usual, _), *others = numbers.most_common()
+            for number, masks in others:
+                file = self._first_numbered[color, number]
+                others_too = f" (as in {masks - 1} more)" if masks > 1 else ""
+                message = (
+                    f"{hex_color(color)} is number {number} in its palette{others_too}, {usual} in most masks: a PNG "
+                    "optimizer renumbers palettes; export the masks again, or write a color_map"
+                )
+                found.setdefault(file, Finding("palette-mask", message, file))
+        return list(found.values())
+
+    def few_classes(self) -> str | None:
+        """What to say where only folder names tell which published dataset this is, and the masks tell otherwise.
+
+        Own masks start with the first numbers and have far fewer than a published dataset.
+        """
+        own = sorted(value for value in self.values if value not in (IGNORE, self.info.ignore_index))
+        if not self.data.guessed or not own or len(own) * 3 > self.data.num_classes:
+            return None
+        if own[0] > 1 or own != list(range(own[0], own[0] + len(own))):
+            return None
+        return (
+            f"the masks hold only {', '.join(map(str, own))}, but {self.info.name} has {self.data.num_classes} classes;"
+            f" if these are your own classes, write their names, one per line, into"
+            f" {self.data.root / 'class_names.txt'}"
+        )
 
     def shifted_value(self) -> int | None:
         """The value C, where only 0 to C-1 are classes and C looks like the last of labels that start at 1; or None."""
@@ -122,9 +164,20 @@ class MaskStudy:
             shown = {facts.palette[value]: pixels for value, pixels in values.items()}
             self.colors.update(shown)
             return counts, [Finding("palette-mask", describe_colors(shown, self.info), file)]
+        if self._renumbers_voc(facts):
+            message = (
+                "its palette has VOC's colors under other numbers: a PNG optimizer renumbers palettes; export again"
+            )
+            self.moved_numbers = True
+            return counts, [Finding("palette-mask", message, file)]
         for value in values:
             color = facts.palette.get(value, (value, value, value))
             self.number_colors.setdefault(color, set()).add(classes[value])
+        self._holds_255_and_classes |= 255 in values and bool(set(values) - {0, 255})
+        for value, color in facts.palette.items():
+            numbers = self._palette_numbers.setdefault(color, Counter())
+            numbers[value] += 1
+            self._first_numbered.setdefault((color, value), file)
         if outside and self._is_binary(values):
             return counts, [_binary(file)]
         if outside:
@@ -155,6 +208,19 @@ class MaskStudy:
         classes = {value: color for value, color in drawn.items() if color in palette}
         in_order = all(value < len(palette) and palette[value] == color for value, color in classes.items())
         return not in_order and len(classes) >= (len(drawn) / 2 if outside else len(drawn))
+
+    def _renumbers_voc(self, facts: MaskFacts) -> bool:
+        """Whether all colors are VOC's, which many tools use, for classes of this dataset, but the numbers are not."""
+        if self.info.label_map is not None or self.info.palette != default_palette(self.data.num_classes):
+            return False
+        number_of = {color: number for number, color in enumerate([(0, 0, 0), *self.info.palette[:-1]])}
+        drawn = {value: color for value, color in facts.palette.items() if value != self.info.ignore_index}
+        if len(set(drawn.values()) - {(0, 0, 0)}) < 2 or not set(drawn.values()) <= set(number_of):
+            return False
+        ours = all(
+            value < len(self.info.palette) and self.info.palette[value] == color for value, color in drawn.items()
+        )
+        return not ours and any(number_of[color] != value for value, color in drawn.items())
 
     def _look_at_colors(self, file: str, facts: MaskFacts) -> tuple[ClassCounts, list[Finding]]:
         colors = facts.colors or {}
@@ -191,7 +257,7 @@ def color_code(color: Color) -> int:
 def describe_values(outside: Mapping[int, int], all_values: Mapping[int, int], info: DatasetInfo) -> str:
     """Which values, how much of the mask they cover, and what would be allowed."""
     total = sum(all_values.values())
-    shown = [f"{value} ({_share(pixels / total)})" for value, pixels in sorted(outside.items())[:6]]
+    shown = [f"{value} ({_percent(pixels / total)})" for value, pixels in sorted(outside.items())[:6]]
     more = f" and {len(outside) - 6} more" if len(outside) > 6 else ""
     if info.label_map is not None:
         allowed = "label_map names " + ", ".join(str(value) for value in sorted(info.label_map)[:12])
@@ -209,7 +275,7 @@ def describe_colors(colors: Mapping[Color, int], info: DatasetInfo) -> str:
     names = dict(zip(info.palette, info.classes, strict=True))
     largest = sorted(colors, key=lambda color: (-colors[color], color))
     parts = [
-        f"{hex_color(color)} = {names.get(color, 'no class')} ({_share(colors[color] / total)})"
+        f"{hex_color(color)} = {names.get(color, 'no class')} ({_percent(colors[color] / total)})"
         for color in largest[:6]
     ]
     more = f" and {len(colors) - 6} more" if len(colors) > 6 else ""
@@ -237,8 +303,8 @@ def numbers_in_channels(colors: Iterable[Color]) -> dict[Color, int] | None:
     return None
 
 
-def _share(share: float) -> str:
-    return f"{share:.1%}" if share >= 0.0005 else "<0.1%"
+def _percent(fraction: float) -> str:
+    return f"{fraction:.1%}" if fraction >= 0.0005 else "<0.1%"
 
 
 def _binary(file: str) -> Finding:

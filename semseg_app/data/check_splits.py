@@ -15,6 +15,8 @@ from semseg_app.errors import UserError
 
 SAME_PICTURE = 2.0
 """Two photos of one name whose 16x16 thumbnails differ by less (mean of 0..255) are one photo, saved twice."""
+MOST_SEARCHES = 20
+"""Photos without a mask, per split, for which the folder is searched for a mask of another name."""
 
 
 class Photo(NamedTuple):
@@ -52,18 +54,33 @@ def partner_findings(data: SegmentationData, samples: Mapping[str, list[Sample]]
             if split != "unlabeled" and members:
                 found.append(_without_masks(data, split, members))
             continue
-        for sample in members:
-            if sample.label is None:
-                expected = f"{relative(data, files.labels)}/{sample.stem}{files.label_suffix}"
-                near = near_misses(data.root, files.labels, sample.stem)
-                hint = f"; {' and '.join(near)} is there" if near else ""
-                found.append(Finding("no-mask", f"expected {expected}{hint}", relative(data, sample.image)))
+        without = [sample for sample in members if sample.label is None]
+        for number, sample in enumerate(without):
+            name = f"{sample.stem}{files.label_suffix}"
+            # Each search reads the whole folder, and after a few the pattern is clear.
+            near = near_misses(data.root, files.labels, name) if number < MOST_SEARCHES else []
+            hint = f"; {' and '.join(near)} is there" if near else ""
+            message = f"expected {relative(data, files.labels)}/{name}{hint}"
+            found.append(Finding("no-mask", message, relative(data, sample.image)))
         found += _masks_without_photos(data, split)
     for split, expected_count in (data.info.splits or {}).items():
         count = len(samples.get(split, []))
         if count != expected_count:
             found.append(Finding("split-count", f"{split!r} has {count} photos, not {expected_count}", "dataset.yaml"))
-    return [*found, *_mask_folders_without_photos(data)]
+    return [*found, *_mask_folders_without_photos(data), *_unused_masks(data, samples)]
+
+
+def _unused_masks(data: SegmentationData, samples: Mapping[str, list[Sample]]) -> Iterable[Finding]:
+    """Where lists choose from one folder of masks: masks of photos that no split with labels names."""
+    used = {sample.stem for split, files in data.folders.items() if files.labels for sample in samples[split]}
+    folders = {files.labels: files for files in data.folders.values() if files.labels and files.stems is not None}
+    for folder, files in folders.items():
+        unused = [path.name for stem, path in sorted(files.masks().items()) if stem not in used]
+        if unused:
+            message = (
+                f"no list names the photo of {unused[0]}{_and_more(unused)}: they are neither trained on nor scored"
+            )
+            yield Finding("unused-mask", message, relative(data, folder))
 
 
 def _odd_photos(data: SegmentationData, split: str, members: Iterable[Sample]) -> Iterable[Finding]:
@@ -81,7 +98,7 @@ def _odd_photos(data: SegmentationData, split: str, members: Iterable[Sample]) -
 def _without_masks(data: SegmentationData, split: str, members: list[Sample]) -> Finding:
     """A split without labels may be meant; one whose masks lie under another name is not."""
     folder = data.root / "labels" / split
-    near = near_misses(data.root, folder, members[0].stem)
+    near = near_misses(data.root, folder, f"{members[0].stem}.png")
     if near and role(split) == "train" and (data.root / "dataset.yaml").is_file():
         message = f"masks are read from labels/{split}/; {' and '.join(near)} is there: rename it to labels/"
         return Finding("no-labels-folder", message, split)

@@ -12,7 +12,6 @@ A list of samples is asked for by name: a folder split ("train"), a list ("1_8-l
 label is always uint8 with classes 0..C-1 and IGNORE (255), whatever the files use. No torch here.
 """
 
-import glob
 import hashlib
 import re
 import struct
@@ -187,6 +186,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise UserError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
+    if content is None:
+        raise UserError(f"{path}: is empty; expected `key: value` lines")
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected `key: value` lines at the top, found {type(content).__name__}")
     return content
@@ -196,14 +197,20 @@ MASK_FOLDERS = ("masks", "mask", "annotations", "Labels", "label", "gt", "Segmen
 """What people call the folder that is labels/ here."""
 
 
-def near_misses(root: Path, folder: Path, stem: str) -> list[str]:
-    """Names, relative to `root`, that are probably the masks which `folder` lacks: other folders, other file names."""
-    near = [f"{name}/" for name in MASK_FOLDERS if (root / name).is_dir() and root / name not in folder.parents]
-    bare = stem.rsplit("/", 1)[-1]
-    around = folder / stem
-    if around.parent.is_dir():
-        others = sorted(path for path in around.parent.glob(f"{glob.escape(bare)}*") if path.suffix != ".png")
-        near += [str(path.relative_to(root)) for path in others[:2] if path.is_relative_to(root)]
+def near_misses(root: Path, folder: Path, name: str) -> list[str]:
+    """Names, relative to `root`, that are probably the mask `folder`/`name`: other folders, other file names.
+
+    A file comes near when the photo's name stands in it as a word of its own (p1_mask.png for p1, not p12.png), those
+    with "label" in their name first (Cityscapes' labelTrainIds beside its instances and colors).
+    """
+    near = [f"{other}/" for other in MASK_FOLDERS if (root / other).is_dir() and root / other not in folder.parents]
+    expected = folder / name
+    stem = re.sub(r"(_gtFine_labelIds|_L)?\.\w+$", "", expected.name)
+    word = re.compile(rf"(?<![0-9A-Za-z]){re.escape(stem)}(?![0-9A-Za-z])")
+    if expected.parent.is_dir() and expected.is_relative_to(root):
+        others = sorted(path.name for path in expected.parent.iterdir() if word.search(path.name) and path.is_file())
+        others.sort(key=lambda other: "label" not in other.lower())
+        near += [(expected.parent.relative_to(root) / other).as_posix() for other in others[:2]]
     return near
 
 
@@ -215,13 +222,20 @@ class SegmentationData:
         info: classes, palette, ignore index, label map.
         folders: split name -> where its files lie.
         layout: what the folder was taken for, for people.
+        guessed: whether the names of folders are all that says which classes these are.
     """
 
     def __init__(
-        self, root: Path, info: DatasetInfo, folders: Mapping[str, SplitFiles], layout: str = "dataset folder"
+        self,
+        root: Path,
+        info: DatasetInfo,
+        folders: Mapping[str, SplitFiles],
+        layout: str = "dataset folder",
+        guessed: bool = False,
     ):
         self.root = root
         self.layout = layout
+        self.guessed = guessed
         self.info = info
         self.folders = folders
 
@@ -349,32 +363,15 @@ class SegmentationData:
             )
         return label.astype(np.uint8)
 
-    def moved_numbers(self, path: Path) -> bool:
-        """Whether the grays of a mask's palette, not its indices, are values of this dataset's masks.
-
-        Lossless PNG optimizers write such files: the picture stays, the numbers are gone. Black and white alone prove
-        nothing.
-        """
-        if self.info.color_map is not None:
-            return False
-        with Image.open(path) as mask:
-            if mask.mode != "P":
-                return False
-            palette = np.array(mask.getpalette("RGB"), np.uint8).reshape(-1, 3)
-            used = np.flatnonzero(np.bincount(np.asarray(mask).ravel(), minlength=256)[: len(palette)])
-        grays = palette[used, 0]
-        is_gray = bool((palette[used] == palette[used, :1]).all())
-        proves = not set(grays.tolist()) <= {0, 255} and bool((grays != used).any())
-        return is_gray and proves and bool((self.lookup[grays] >= 0).all())
-
     def expected_mask(self, sample: Sample) -> str:
         """Where the mask of a photo should be, and what lies near that place; empty where no split has the photo."""
         for split, files in self.folders.items():
             if sample.image.is_relative_to(files.images):
                 folder = files.labels or self.root / "labels" / split
-                near = near_misses(self.root, folder, sample.stem)
+                name = f"{sample.stem}{files.label_suffix}"
+                near = near_misses(self.root, folder, name)
                 found = f", and {' and '.join(near)} is there" if near else ""
-                return f" (expected {folder / f'{sample.stem}{files.label_suffix}'}{found})"
+                return f" (expected {folder / name}{found})"
         return ""
 
     def _read_color_label(self, path: Path) -> np.ndarray:
@@ -416,11 +413,21 @@ class SegmentationData:
         return digest.hexdigest()[:16]
 
 
+def require_folder(root: Path) -> None:
+    """UserError where `root` is no folder, with what to do about an archive or a single file."""
+    if root.is_dir():
+        return
+    if not root.exists():
+        raise UserError(f"{root}: no such folder")
+    if root.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
+        raise UserError(f"{root}: is an archive; unpack it and name the folder")
+    raise UserError(f"{root}: is a file; name the folder that holds the dataset, {root.parent}")
+
+
 def open_folder(root: Path | str) -> SegmentationData:
     """Open a dataset folder (the layout at the top of this file)."""
     root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder")
+    require_folder(root)
     path = root / "dataset.yaml"
     content = read_yaml(path)
     try:

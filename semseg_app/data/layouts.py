@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semseg_app.data.class_files import read_class_file
-from semseg_app.data.dataset import DatasetInfo, SegmentationData, open_folder, read_yaml
+from semseg_app.data.dataset import DatasetInfo, SegmentationData, open_folder, read_yaml, require_folder
 from semseg_app.data.listing import IMAGE_SUFFIXES, SplitFiles, list_files
 from semseg_app.data.tool_exports import recognize
 from semseg_app.errors import UserError
@@ -44,8 +44,7 @@ def open_dataset(root: Path | str, layout: str = "auto") -> SegmentationData:
         UserError: the folder is missing or has not the layout; the message lists what was looked for.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder")
+    require_folder(root)
     if layout == "photos":
         return open_unlabeled(root)
     if layout == "folder" or (layout == "auto" and (root / "dataset.yaml").is_file()):
@@ -57,6 +56,8 @@ def open_dataset(root: Path | str, layout: str = "auto") -> SegmentationData:
         for place in (root, *(root / inner for inner in candidate.inner)):
             if splits := candidate.find(place):
                 return _published_or_own(place, name, candidate, splits)
+    if layout == "auto" and (roboflow := _roboflow(root)):
+        return roboflow
     if layout == "auto" and (export := recognize(root)):
         raise UserError(f"{root}: this is {export}")
     looked_for = "; ".join(f"{name}: {candidate.looks_for}" for name, candidate in candidates.items())
@@ -70,9 +71,28 @@ def _published_or_own(root: Path, name: str, layout: Layout, splits: dict[str, S
     published = published_info(layout.info)
     own = read_class_file(root)
     if own is None or [known.lower() for known in own[1].classes] == [known.lower() for known in published.classes]:
-        return SegmentationData(root, published, splits, f"read as {published.name} (layout {name})")
+        return SegmentationData(root, published, splits, f"read as {published.name} (layout {name})", own is None)
     path, info = own
     return SegmentationData(root, info, splits, f"own classes of {path.name} in the layout {name}")
+
+
+def _roboflow(root: Path) -> SegmentationData | None:
+    """Roboflow's "Semantic Segmentation Masks": in each split's folder photos, `<photo>_mask.png`, `_classes.csv`."""
+    names = {"train": "train", "valid": "val", "test": "test"}
+    folders = {name: root / folder for folder, name in names.items() if (root / folder / "_classes.csv").is_file()}
+    described = {folder: read_class_file(folder) for folder in folders.values()}
+    infos = [(read[0], read[1].model_copy(update={"name": root.resolve().name})) for read in described.values() if read]
+    if not infos:
+        return None
+    path, info = infos[0]
+    for other, its in infos[1:]:
+        if its != info:
+            raise UserError(f"{other}: other classes or values than in {path}; export all splits together")
+    splits = {
+        name: SplitFiles(folder, folder, image_suffix=".jpg", label_suffix="_mask.png")
+        for name, folder in folders.items()
+    }
+    return SegmentationData(root, info, splits, "Roboflow's masks, classes of _classes.csv")
 
 
 def open_unlabeled(root: Path | str) -> SegmentationData:
@@ -81,8 +101,7 @@ def open_unlabeled(root: Path | str) -> SegmentationData:
     Its `info` has one nominal class, because there is nothing to name. UserError when no photo is found.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder")
+    require_folder(root)
     if not list_files(root, IMAGE_SUFFIXES, nested=True):
         raise UserError(f"{root}: no photos in it or below it ({', '.join(IMAGE_SUFFIXES)})")
     info = DatasetInfo(name=root.resolve().name or "photos", classes=["unlabeled"])

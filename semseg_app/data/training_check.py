@@ -1,74 +1,102 @@
 """What spoils a training before its first step: masks that cannot be meant. The doctor says more; this is quick."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from semseg_app.data.check_masks import MaskStudy
+from semseg_app.data.check_splits import relative
 from semseg_app.data.dataset import SegmentationData
+from semseg_app.data.findings import TITLES, Finding
+from semseg_app.data.inspection import inspect_mask
 from semseg_app.data.listing import Sample, evenly_spaced
+from semseg_app.data.parallel import ordered_map
 from semseg_app.errors import UserError
 
 MOST_MASKS = 256
 """Masks that are looked at, evenly spaced over the list: seconds at most, whatever the size of the data."""
 MOST_NAMES = 12
+REFUSED = ("unreadable-mask", "color-mask", "value-outside", "gray-palette-mask")
+"""Kinds of findings on a single mask under which its numbers are not the classes."""
 
 
-def refuse_or_warn(data: SegmentationData, labeled: list[Sample], warn: Callable[[str], None]) -> None:
-    """Look at the masks of `labeled`. UserError where nothing can be learned from them; `warn` gets one line at most.
+def refuse_or_warn(
+    data: SegmentationData, labeled: Sequence[Sample], warn: Callable[[str], None], val: Sequence[Sample] = ()
+) -> None:
+    """Look at the masks of `labeled` and `val` as the doctor does.
 
-    Refused: a dataset of one class; masks without a labeled pixel; masks that all show one and the same class.
-    Warned about: classes that no mask shows, photos that share a mask.
+    UserError where nothing right can be learned or measured: a dataset of one class, a mask whose numbers are not
+    classes, masks without a labeled pixel, masks that all show one and the same class. `warn` gets one line at most:
+    classes that no labeled mask shows, photos that share a mask, masks that contradict each other.
     """
-    doctor = f"run `semseg check {data.root}`"
+    doctor = f"semseg check {data.root}"
     if data.num_classes == 1:
         raise UserError(
             f"{data.root}: one class ({data.info.classes[0]}) leaves nothing to tell apart; name the rest too, for "
             "example as background, in dataset.yaml"
         )
+    study = MaskStudy(data)
     looked_at = evenly_spaced(labeled, MOST_MASKS)
-    pixels, values = _count(data, looked_at)
+    if not looked_at:
+        raise UserError(f"{data.root}: the labeled list or split names no photo; {', '.join(data.split_names())} exist")
+    pixels, odd = _look(study, looked_at, doctor)
+    held = sorted(study.values)
+    odd += _look(study, evenly_spaced(val, MOST_MASKS), doctor)[1]
+    few = study.few_classes()
+    present = [name for name, count in zip(data.info.classes, pixels, strict=True) if count]
+    absent = [name for name in data.info.classes if name not in present]
     which = (
         f"all {len(labeled)} masks" if len(looked_at) == len(labeled) else f"{len(looked_at)} of {len(labeled)} masks"
     )
-    present = [name for name, count in zip(data.info.classes, pixels, strict=True) if count]
-    absent = [name for name in data.info.classes if name not in present]
-    held = f"they hold the values {', '.join(map(str, sorted(values)[:8]))}" if values else "they are masks of colors"
-    if not present:
-        raise UserError(f"{data.root}: every pixel of {which} is ignored ({held}); {doctor}")
-    if len(present) == 1:
-        raise UserError(
-            f"{data.root}: {which} show {present[0]} alone and no pixel of {_names(absent)} ({held}); {doctor} "
-            "--fix-map FILE"
-        )
-    problems = []
+    if len(present) < 2:
+        values = f"they hold the values {', '.join(map(str, held[:8]))}" if held else "they are masks of colors"
+        what = f"every pixel of {which} is ignored"
+        if present:
+            what = f"{which} show {present[0]} alone and no pixel of {_names(absent)}"
+        fix = few or f"run `{doctor} --fix-map FILE`"
+        raise UserError(f"{data.root}: {what} ({values}); {fix}")
+    problems = [few] if few else []
     if absent:
         problems.append(f"no pixel of {_names(absent)} in {which}")
     shared = [path.name for path, count in Counter(sample.label for sample in labeled).items() if path and count > 1]
     if shared:
-        problems.append(f"{len(shared)} masks belong to two photos each (e.g. {shared[0]})")
+        problems.append(f"{len(shared)} {_plural('mask', shared)} shared by several photos (e.g. {shared[0]})")
+    by_kind: dict[str, list[str]] = {}
+    for finding in [*odd, *study.conclude()]:
+        by_kind.setdefault(finding.kind, []).append(finding.file)
+    problems += [f"{TITLES[kind]}: {len(files)} (e.g. {files[0]})" for kind, files in by_kind.items()]
     if problems:
-        warn(f"warning: {data.root}: {'; '.join(problems)}; {doctor}")
+        warn(f"warning: {data.root}: {'; '.join(problems)}; run `{doctor}`")
 
 
-def _count(data: SegmentationData, samples: Iterable[Sample]) -> tuple[np.ndarray, set[int]]:
-    """Pixels of each class int64 `[C]`, and the values of the files (empty for masks of colors)."""
-    counts = np.zeros(256, np.int64)
-    values: set[int] = set()
+def _look(study: MaskStudy, samples: Sequence[Sample], doctor: str) -> tuple[np.ndarray, list[Finding]]:
+    """Pixels of each class int64 `[C]`, and what a warning should say of single masks."""
+    pixels, odd = np.zeros(study.data.num_classes, np.int64), []
+    masks = []
     for sample in samples:
-        if sample.label is not None and data.moved_numbers(sample.label):
-            raise UserError(
-                f"{sample.label}: its palette of grays holds the class numbers, not its indices, as a PNG optimizer "
-                f"leaves them; save it again as grayscale. `semseg check {data.root}` lists all such masks"
-            )
-        label = data.read_label(sample)
-        counts += np.bincount(label.ravel(), minlength=256)
-    if data.info.color_map is None:
-        inverse = {int(target): value for value, target in enumerate(data.lookup.tolist()) if target >= 0}
-        values = {inverse[int(target)] for target in np.flatnonzero(counts) if int(target) in inverse}
-    return counts[: data.num_classes], values
+        if sample.label is None:
+            study.data.read_label(sample)  # its UserError says where the mask should be
+        else:
+            masks.append(sample.label)
+    for path, facts in zip(masks, ordered_map(inspect_mask, masks), strict=True):
+        if facts.error is not None:
+            raise UserError(f"{path}: unreadable label ({facts.error}); replace it or take it out of the dataset")
+        counts, findings = study.look(relative(study.data, path), facts)
+        for finding in findings:
+            if finding.kind in REFUSED:
+                raise UserError(f"{path}: {finding.message}; run `{doctor}`")
+            if finding.kind in ("palette-mask", "lossy-mask"):
+                odd.append(finding)
+        if counts is not None:
+            pixels += counts.classes
+    return pixels, odd
 
 
 def _names(names: list[str]) -> str:
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return ", ".join(names[:MOST_NAMES]) + more
+
+
+def _plural(noun: str, items: Sequence[object]) -> str:
+    return noun if len(items) == 1 else f"{noun}s"

@@ -297,6 +297,8 @@ def test_published_lists_may_share_photos(tmp_path: Path) -> None:
         ("overlap", "JPEGImages/b.jpg"),
         ("unreadable-image", "JPEGImages/missing.jpg"),
         ("no-mask", "JPEGImages/missing.jpg"),
+        ("unused-mask", "SegmentationClass"),  # of c, which no list names any more
+        ("unused-mask", "SegmentationClassAug"),
     }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from support.own_data import NUMBERS, ZERO_AND_255, folder, kinds, mask, photo
 from typer.testing import CliRunner
 
 from semseg_app.cli.main import app
@@ -17,37 +18,6 @@ from semseg_app.data.training_check import refuse_or_warn
 from semseg_app.errors import UserError
 
 COLORS = {"background": (0, 0, 0), "dog": (176, 112, 32), "cat": (48, 112, 32)}
-NUMBERS = np.arange(48 * 64, dtype=np.uint8).reshape(48, 64) // 16 % 3
-"""A mask of the classes 0, 1 and 2."""
-
-
-def photo(path: Path, seed: int = 0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8)
-    Image.fromarray(pixels).save(path, **({"format": "JPEG"} if path.suffix in (".jpg", ".jfif", ".heic") else {}))
-
-
-def mask(path: Path, values: np.ndarray = NUMBERS) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
-
-
-def folder(root: Path, masks: list[np.ndarray], classes: str = "[ground, plant, tool]", **more: object) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
-    text = f"name: own\nclasses: {classes}\n" + (yaml.safe_dump(more) if more else "")
-    (root / "dataset.yaml").write_text(text)
-    for number, values in enumerate(masks):
-        photo(root / "images" / "train" / f"p{number}.png", number)
-        mask(root / "labels" / "train" / f"p{number}.png", values)
-    return root
-
-
-def kinds(root: Path) -> dict[str, str]:
-    """Kind -> file of the doctor's findings and notes."""
-    report = check(open_dataset(root))
-    return {finding.kind: finding.file for finding in [*report.findings, *report.notes]}
-
-
 CLASS_FILES = {
     "labelmap.txt": "# label:color_rgb:parts:actions\n"
     + "".join(f"{name}:{','.join(map(str, color))}::\n" for name, color in COLORS.items()),
@@ -181,9 +151,6 @@ def test_a_one_bit_mask_among_masks_of_numbers(tmp_path):
     assert kinds(root)["one-bit-mask"] == "labels/train/p1.png"
 
 
-ZERO_AND_255 = np.where(NUMBERS > 0, 255, 0).astype(np.uint8)
-
-
 @pytest.mark.parametrize(
     ("masks", "classes", "message"),
     [
@@ -204,7 +171,7 @@ def test_absent_classes_and_shared_masks_are_one_warning(tmp_path):
     data, said = open_dataset(root), list[str]()
     refuse_or_warn(data, data.samples("train"), said.append)
     (line,) = said
-    assert "no pixel of tool in all 3 masks; 1 masks belong to two photos each (e.g. p0.png)" in line
+    assert "no pixel of tool in all 3 masks; 1 mask shared by several photos (e.g. p0.png)" in line
     assert line.endswith(f"run `semseg check {root}`")
 
 
