@@ -17,6 +17,12 @@ def hex_color(color: Sequence[int]) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
+def require_color_per_class(classes: Sequence[str], palette: Sequence[Color]) -> None:
+    """ValueError, for pydantic's validators, where a palette has more or fewer colors than there are classes."""
+    if len(palette) != len(classes):
+        raise ValueError(f"{len(classes)} classes but {len(palette)} palette colors; give one color per class")
+
+
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -29,7 +35,6 @@ class LabelSpace(BaseModel):
     palette: list[tuple[Byte, Byte, Byte]]
 
     @model_validator(mode="after")
-    def _color_a_class(self) -> Self:
-        if len(self.palette) != len(self.classes):
-            raise ValueError(f"{len(self.classes)} classes but {len(self.palette)} palette colors; give each class one")
+    def _color_per_class(self) -> Self:
+        require_color_per_class(self.classes, self.palette)
         return self

@@ -1,1 +1,1 @@
-"""Datasets: the folder every room reads, published layouts, the doctor, splits and the generated streets."""
+"""Datasets: the dataset folder, published layouts, the checks of `semseg check`, label splits and pseudo labels."""

@@ -4,7 +4,7 @@
     images/<split>/*.jpg|png     photos
     labels/<split>/*.png         indexed masks, same stem; a split without labels needs no folder here
                                  (with a color_map in dataset.yaml: color masks)
-    splits/<name>.txt            optional lists, one stem a line ("train/stem" where a stem is not unique)
+    splits/<name>.txt            optional lists, one stem per line ("train/stem" where a stem is not unique)
     unlabeled/                   optional photos without labels, sub-folders welcome
     image_labels.csv             optional, for PseudoSeg: image,classes (training/data/image_labels.py)
 
@@ -30,14 +30,14 @@ from semseg_app.data.listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from semseg_app.data.listing import Sample as Sample
 from semseg_app.data.listing import SplitFiles, list_files
 from semseg_app.errors import UserError, did_you_mean, explain
-from semseg_app.labels import IGNORE, Color
+from semseg_app.labels import IGNORE, Color, require_color_per_class
 from semseg_app.photos import open_photo, to_rgb
 
 DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow raises for files that are broken, foreign or absurdly large."""
 
 INDEX_MODES = ("L", "P", "1", "I;16", "I;16B", "I")
-"""Pillow's modes for masks that hold one number a pixel."""
+"""Pillow's modes for masks that hold one number per pixel."""
 
 # Aerial photos pass the size at which Pillow warns; the size at which it refuses (179 million pixels) stays in force.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -75,8 +75,7 @@ class DatasetInfo(BaseModel):
     def _palette_fits(self) -> "DatasetInfo":
         if not self.palette:
             self.palette = default_palette(len(self.classes))
-        if len(self.palette) != len(self.classes):
-            raise ValueError(f"{len(self.classes)} classes but {len(self.palette)} palette colors; give each class one")
+        require_color_per_class(self.classes, self.palette)
         if any(not 0 <= value <= 255 for color in self.palette for value in color):
             raise ValueError("palette colors are three numbers from 0 to 255")
         if not 0 <= self.ignore_index <= 255:
@@ -165,7 +164,7 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def read_color_mask(path: Path) -> np.ndarray:
-    """Decode a mask of colors to int32 [H, W], 0xRRGGBB a pixel. UserError when it cannot be read."""
+    """Decode a mask of colors to int32 [H, W], 0xRRGGBB per pixel. UserError when it cannot be read."""
     try:
         with Image.open(path) as mask:
             colors = np.asarray(mask.convert("RGB"), np.int32)
@@ -319,11 +318,13 @@ class SegmentationData:
         """(line number, entry) of a list in splits/. UserError when there is none of that name."""
         listing = self.list_path(name)
         if not listing.is_file():
-            raise UserError(f"{self.root}: no split named {name!r}; there are: {', '.join(self.split_names())}")
+            raise UserError(
+                f"{self.root}: no split or list named {name!r}; choose one of {', '.join(self.split_names())}"
+            )
         try:
             lines = listing.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError:
-            raise UserError(f"{listing}: not a text file in UTF-8; write one stem a line") from None
+            raise UserError(f"{listing}: not a text file in UTF-8; write one stem per line") from None
         return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
 
     @cached_property

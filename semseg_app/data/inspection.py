@@ -36,9 +36,9 @@ class ImageFacts:
     """16x16 gray pixels."""
     pixels: int = 0
     sums: np.ndarray = field(default_factory=lambda: np.zeros(3))
-    """Sum of the values 0..255, a channel."""
+    """Sum of the values 0..255, per channel."""
     squares: np.ndarray = field(default_factory=lambda: np.zeros(3))
-    """Sum of their squares, a channel."""
+    """Sum of their squares, per channel."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class MaskFacts:
     lossy: bool = False
     """A JPEG, whatever its name says."""
     values: dict[int, int] | None = None
-    """Value -> pixels, for masks of one number a pixel."""
+    """Value -> pixels, for masks of one number per pixel."""
     palette: dict[int, Color] = field(default_factory=dict)
     """For values of a palette PNG: the color it shows them in."""
     colors: dict[Color, int] | None = None

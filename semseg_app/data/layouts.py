@@ -50,7 +50,7 @@ def open_dataset(root: Path | str, layout: str = "auto") -> SegmentationData:
     if layout == "folder" or (layout == "auto" and (root / "dataset.yaml").is_file()):
         return open_folder(root)
     if layout != "auto" and layout not in LAYOUTS:
-        raise UserError(f"no layout named {layout!r}; there are: auto, folder, photos, {', '.join(LAYOUTS)}")
+        raise UserError(f"no layout named {layout!r}; choose one of auto, folder, photos, {', '.join(LAYOUTS)}")
     candidates = LAYOUTS if layout == "auto" else {layout: LAYOUTS[layout]}
     for name, candidate in candidates.items():
         for place in (root, *(root / inner for inner in candidate.inner)):
@@ -230,7 +230,7 @@ def _camvid_split(stem: str) -> str:
 
 
 def _stems(listing: Path) -> tuple[str, ...]:
-    """The images that a published list names: one a line, as a stem, a file name or a path, perhaps with its mask."""
+    """The images that a published list names: one per line, as a stem, a file name or a path, perhaps with its mask."""
     entries = [line.split()[0] for line in listing.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     names = (entry.rsplit("/", 1)[-1] for entry in entries)
     return tuple(re.sub(r"\.(png|jpe?g)$", "", name, flags=re.IGNORECASE) for name in names)

@@ -23,7 +23,7 @@ EDGE_DISTANCE = 3
 
 
 class Coverage(BaseModel):
-    """Which share of the predicted pixels was confident enough to be kept."""
+    """Which fraction of the predicted pixels was confident enough to be kept."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

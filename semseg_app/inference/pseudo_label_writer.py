@@ -143,13 +143,13 @@ def _coverage(total: np.ndarray, classes: Sequence[str]) -> Coverage:
     everything, kept = inside + edges, inside_kept + edges_kept
     return Coverage(
         overall=round(float(kept.sum() / everything.sum()), 6),
-        by_class={name: _share(*pair) for name, *pair in zip(classes, kept, everything, strict=True)},
-        near_edges=_share(edges_kept.sum(), edges.sum()),
-        inside=_share(inside_kept.sum(), inside.sum()),
+        by_class={name: _fraction(*pair) for name, *pair in zip(classes, kept, everything, strict=True)},
+        near_edges=_fraction(edges_kept.sum(), edges.sum()),
+        inside=_fraction(inside_kept.sum(), inside.sum()),
     )
 
 
-def _share(part: np.int64, whole: np.int64) -> float | None:
+def _fraction(part: np.int64, whole: np.int64) -> float | None:
     return round(float(part / whole), 6) if whole else None
 
 

@@ -1,12 +1,12 @@
-"""Generated streets: a small, honest data set for demos, tests and comparisons of methods. No download, any size.
+"""Synthetic streets: a small dataset for demos, tests and comparisons of methods. It needs no download; any size.
 
 `render(seed, index, height, width)` is a pure function: the same street on every machine (the label bit for bit, the
 photo up to rounding), and the same street at every size. `generate` writes a dataset folder of them.
 
-How a photo comes about, a file a step: dice roll a site and its weather (site.py, light.py); ground and things are put
-on it (ground.py, scene.py), all made of flat faces (shapes.py, houses.py, plants.py, roadside.py, cars.py, people.py);
-the faces are drawn far to near (render.py) and shaded with light and textures (paint.py, texture.py); a camera develops
-the photo (lens.py).
+How a photo is made, one step per file: random numbers choose a site and its weather (site.py, light.py); the ground and
+objects are placed on it (ground.py, scene.py), all made of flat faces (shapes.py, houses.py, plants.py, roadside.py,
+cars.py, people.py); the faces are drawn from far to near (render.py) and shaded with light and textures (paint.py,
+texture.py); a simulated camera turns the light into the photo (lens.py).
 """
 
 import multiprocessing
@@ -25,7 +25,7 @@ from semseg_app.files import atomic_folder
 from semseg_app.synthetic.lens import develop
 from semseg_app.synthetic.render import render_scene
 from semseg_app.synthetic.scene import compose
-from semseg_app.synthetic.shapes import Dice
+from semseg_app.synthetic.shapes import RandomSource
 
 VARIETY = 0.3
 """Spread of light, weather, colors and cameras. Higher: a few labels tell less about the rest."""
@@ -39,10 +39,10 @@ PALETTE = [
     (255, 120, 0), (120, 205, 190), (38, 70, 200), (225, 40, 70), (150, 20, 110),
 ]  # fmt: skip
 SIZE = (192, 256)
-"""Height and width unless told otherwise."""
+"""Default height and width in pixels."""
 LABELED_COUNTS = (8, 16, 32, 64, 128)
 FIRST_INDEX = {"train": 0, "val": 1 << 24, "unlabeled": 2 << 24}
-"""Where each part's indices start: more training images leave the validation images as they are."""
+"""Where the indices of each split start, far apart: more training images do not change the validation images."""
 
 
 def render(seed: int, index: int, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -51,7 +51,7 @@ def render(seed: int, index: int, height: int, width: int) -> tuple[NDArray[np.u
     A wider photo shows more on both sides; a larger one of the same shape shows the same in more detail.
     """
     layout, weather, grain = np.random.SeedSequence([seed, index]).spawn(3)
-    scene = compose(Dice(layout), Dice(weather), VARIETY, CLUTTER)
+    scene = compose(RandomSource(layout), RandomSource(weather), VARIETY, CLUTTER)
     light, label = render_scene(scene, height, width)
     return develop(light, scene.lens, scene.light.rain, grain), label
 
@@ -67,13 +67,13 @@ def generate(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write a dataset folder (layout: data/dataset.py) of generated streets; whole or not at all.
+    """Write a dataset folder (layout: data/dataset.py) of synthetic streets; whole or not at all.
 
     Args:
-        root: the folder; must not exist yet.
+        root: the folder to create; must not exist yet.
         train, val, unlabeled: how many images in images/train, images/val and unlabeled/.
         size: height and width in pixels.
-        seed: another seed, other streets.
+        seed: another seed gives other streets.
         labeled_counts: for each n, the lists splits/n-labeled.txt and splits/n-unlabeled.txt part the training images
             into the first n and the rest, so smaller lists lie inside larger ones. None: LABELED_COUNTS below `train`.
         workers: processes; the files are the same for any number.
@@ -85,11 +85,9 @@ def generate(
     if root.exists():
         raise UserError(f"{root}: exists already; remove it or choose another folder")
     if train < 1 or val < 0 or unlabeled < 0 or seed < 0 or workers < 1:
-        raise UserError("generate: needs at least one training image and one worker, and no negative number")
+        raise UserError("generate: train and workers must be at least 1; val, unlabeled and seed must not be negative")
     if not all(32 <= side <= 8192 for side in size):
-        raise UserError(
-            f"generate: size {size[0]}x{size[1]} is not possible; both sides must be from 32 to 8192 pixels"
-        )
+        raise UserError(f"generate: size {size[0]}x{size[1]}: height and width must be from 32 to 8192 pixels")
     counts = [n for n in LABELED_COUNTS if n < train] if labeled_counts is None else sorted(set(labeled_counts))
     if any(not 0 < count < train for count in counts):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Cars of a generated street: bodies, windows, wheels, lamps. Faces come far to near."""
+"""Cars of a synthetic street: bodies, windows, wheels, lamps. Faces come far to near."""
 
 import math
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from semseg_app.synthetic.shapes import (
     GLOW,
     PLAIN,
     Color,
-    Dice,
     Face,
     Place,
     Point,
+    RandomSource,
     far_to_near,
     on_quad,
     shaded,
@@ -86,11 +86,11 @@ GLASS_TINT: Color = (0.16, 0.19, 0.22)
 TURN = [2 * math.pi * number / 12 for number in range(12)]
 
 
-def car(place: Place, eye: Point, dice: Dice, variety: float, kind: str, lamps_on: bool) -> list[Face]:
+def car(place: Place, eye: Point, rng: RandomSource, variety: float, kind: str, lamps_on: bool) -> list[Face]:
     """A car (van, bus) standing at `place`, its nose pointing forward."""
     body = BODIES[kind]
-    paint = dice.tint(dice.pick(PAINTS), 0.15 * variety)
-    lower = shaded(paint, 0.45) if dice.chance(0.25) else paint
+    paint = rng.tint(rng.pick(PAINTS), 0.15 * variety)
+    lower = shaded(paint, 0.45) if rng.chance(0.25) else paint
     roof = max(up for _, up in body.outline)
     at = place.local(eye)
 

@@ -1,4 +1,4 @@
-"""The ground of a generated street: road, pavements, curbs, markings, patches, puddles; and the skyline behind it."""
+"""The ground of a synthetic street: road, pavements, curbs, markings, patches, puddles; and the skyline behind it."""
 
 import math
 
@@ -35,35 +35,35 @@ UP = (0.0, 1.0, 0.0)
 
 def skyline(site: Site) -> None:
     """What closes the view far away: blocks, hills with trees, or both."""
-    dice, faces = site.dice, site.scene.faces
-    kind = dice.pick(["blocks", "trees", "both"])
+    rng, faces = site.rng, site.scene.faces
+    kind = rng.pick(["blocks", "trees", "both"])
     if kind != "blocks":
-        leaf = dice.tint(dice.pick(LEAVES[:5]), 0.2)
-        crest = [(x * 10.0, dice.between(7, 16), 260.0) for x in range(40, -41, -1)]
+        leaf = rng.tint(rng.pick(LEAVES[:5]), 0.2)
+        crest = [(x * 10.0, rng.between(7, 16), 260.0) for x in range(40, -41, -1)]
         faces.append(Face([(-400, 0, 260), (400, 0, 260), *crest], TREE, FOLIAGE, leaf, params=(0.2, 0.0)))
     if kind != "trees":
         for _ in range(10):
-            x, width, height = dice.between(-170, 170), dice.between(14, 34), dice.between(8, 38)
-            style = sample_style(dice, site.variety, site.district)
-            faces.append(wall((x, 0, 230), (x + width, 0, 230), height, style, dice))
+            x, width, height = rng.between(-170, 170), rng.between(14, 34), rng.between(8, 38)
+            style = sample_style(rng, site.variety, site.district)
+            faces.append(wall((x, 0, 230), (x + width, 0, 230), height, style, rng))
 
 
 def ground(site: Site) -> None:
     """Pavement everywhere, the road with its side street on it, curbs between the two."""
-    dice, half = site.dice, site.half
-    road = dice.tint(dice.pick(ASPHALTS), 0.25 * site.variety, 0.1)
-    if dice.chance(0.25):
+    rng, half = site.rng, site.half
+    road = rng.tint(rng.pick(ASPHALTS), 0.25 * site.variety, 0.1)
+    if rng.chance(0.25):
         # Pavements of asphalt: only the curb tells them from the road.
-        paved = shaded(road, dice.between(0.9, 1.25))
+        paved = shaded(road, rng.between(0.9, 1.25))
     else:
-        paved = dice.tint(dice.pick(PAVINGS), 0.25 * site.variety, 0.15)
-    texture = (float(dice.whole(0, 2)), dice.between(0.3, 0.9), dice.between(0.4, 1.0), dice.between(0.0, 1.0))
+        paved = rng.tint(rng.pick(PAVINGS), 0.25 * site.variety, 0.15)
+    texture = (float(rng.whole(0, 2)), rng.between(0.3, 0.9), rng.between(0.4, 1.0), rng.between(0.0, 1.0))
     pavement = Face([], PAVEMENT, PAVING, paved, params=texture, normal=UP)
-    asphalt = Face([], ROAD, ASPHALT, road, params=(dice.between(0.3, 1.0), dice.between(0, 1)), normal=UP)
+    asphalt = Face([], ROAD, ASPHALT, road, params=(rng.between(0.3, 1.0), rng.between(0, 1)), normal=UP)
     everywhere = [(-400.0, 0.0, -5.0), (400.0, 0.0, -5.0), (400.0, 0.0, 400.0), (-400.0, 0.0, 400.0)]
     site.scene.faces.append(pavement._replace(points=everywhere))
     site.strip(asphalt, (-half, half), (-4, site.end))
-    stone = shaded(mix(paved, (0.62, 0.62, 0.6), 0.6), dice.between(0.75, 1.15))
+    stone = shaded(mix(paved, (0.62, 0.62, 0.6), 0.6), rng.between(0.75, 1.15))
     curb = Face([], PAVEMENT, PLAIN, stone, normal=UP)
     upright = curb._replace(color=shaded(stone, 0.7), normal=(0, 0.4, -0.6))
     for side in (-1, 1):
@@ -85,32 +85,32 @@ def ground(site: Site) -> None:
 
 def _repairs(site: Site, asphalt: Face) -> None:
     """Patches of newer or older asphalt, and a colored bicycle lane."""
-    dice, half = site.dice, site.half
-    for _ in range(dice.whole(0, 4)):
+    rng, half = site.rng, site.half
+    for _ in range(rng.whole(0, 4)):
         along, across, length, width = (
-            dice.between(2, 30),
-            dice.between(-half, half - 1),
-            dice.between(1, 9),
-            dice.between(0.6, 1.6),
+            rng.between(2, 30),
+            rng.between(-half, half - 1),
+            rng.between(1, 9),
+            rng.between(0.6, 1.6),
         )
-        patch = asphalt._replace(color=shaded(asphalt.color, dice.pick([0.72, 0.82, 1.15])))
+        patch = asphalt._replace(color=shaded(asphalt.color, rng.pick([0.72, 0.82, 1.15])))
         site.strip(patch, (across, min(half, across + width)), (along, along + length))
-    if dice.chance(0.2):
-        side, lane = dice.side(), mix(asphalt.color, dice.pick(LANES), 0.7)
+    if rng.chance(0.2):
+        side, lane = rng.side(), mix(asphalt.color, rng.pick(LANES), 0.7)
         site.strip(asphalt._replace(color=lane), (side * half, side * (half - 1.4)), (-4, min(site.end, 75)))
 
 
 def _markings(site: Site, asphalt: Face) -> None:
     """Lines and zebra crossings, more or less worn."""
-    dice, half, end = site.dice, site.half, min(site.end, 75.0)
+    rng, half, end = site.rng, site.half, min(site.end, 75.0)
     paint = asphalt._replace(
-        material=MARKING, color=(0.86, 0.86, 0.84), trim=asphalt.color, params=(0.4, 0.0, dice.between(0.0, 0.75))
+        material=MARKING, color=(0.86, 0.86, 0.84), trim=asphalt.color, params=(0.4, 0.0, rng.between(0.0, 0.75))
     )
-    middle = paint._replace(color=(0.82, 0.66, 0.20)) if dice.chance(0.25) else paint
+    middle = paint._replace(color=(0.82, 0.66, 0.20)) if rng.chance(0.25) else paint
     wide = ["none", "dashes", "dashes", "dashes", "solid", "double"]
-    kind = dice.pick(wide if half > 3 else ["none", "none", "dashes"])
+    kind = rng.pick(wide if half > 3 else ["none", "none", "dashes"])
     if kind == "dashes":
-        period, length = dice.between(4, 8), dice.between(1.5, 3)
+        period, length = rng.between(4, 8), rng.between(1.5, 3)
         for number in range(int(end / period)):
             first = number * period + 1
             if not any(site.on_crossing(first, side, length) for side in (-1, 1)):
@@ -121,7 +121,7 @@ def _markings(site: Site, asphalt: Face) -> None:
         for side in (-1, 1):
             for number in range(12):
                 site.strip(paint, (side * half / 2 - 0.07, side * half / 2 + 0.07), (number * 6, number * 6 + 2.5))
-    if dice.chance(0.4):
+    if rng.chance(0.4):
         for side in (-1, 1):
             inset = half - (2.1 if site.parking[side] else 0.35)
             site.strip(paint, (side * inset, side * (inset - 0.12)), (-4, end))
@@ -133,20 +133,18 @@ def _markings(site: Site, asphalt: Face) -> None:
 
 def _spots(site: Site, asphalt: Face) -> None:
     """Puddles that mirror, and lids of manholes."""
-    dice, half = site.dice, site.half
-    if site.light.wet or dice.chance(0.12):
-        for _ in range(dice.whole(2, 5)):
-            along, across, size = dice.between(3, 20), dice.between(-half, half), dice.between(0.5, 1.6)
+    rng, half = site.rng, site.half
+    if site.light.wet or rng.chance(0.12):
+        for _ in range(rng.whole(2, 5)):
+            along, across, size = rng.between(3, 20), rng.between(-half, half), rng.between(0.5, 1.6)
             rim = []
             for number in range(12):
                 turn = number * math.pi / 6
-                aside = across + math.cos(turn) * size * dice.between(0.6, 1)
-                rim.append(
-                    site.at(along + math.sin(turn) * size * dice.between(0.8, 1.8), max(-half, min(half, aside)))
-                )
+                aside = across + math.cos(turn) * size * rng.between(0.6, 1)
+                rim.append(site.at(along + math.sin(turn) * size * rng.between(0.8, 1.8), max(-half, min(half, aside))))
             site.scene.faces.append(asphalt._replace(points=rim, material=PUDDLE))
-    for _ in range(dice.whole(0, 2)):
-        along, across = dice.between(4, 18), dice.between(-half * 0.8, half * 0.8)
+    for _ in range(rng.whole(0, 2)):
+        along, across = rng.between(4, 18), rng.between(-half * 0.8, half * 0.8)
         turns = [number * math.pi / 5 for number in range(10)]
         lid = [site.at(along + math.sin(turn) * 0.36, across + math.cos(turn) * 0.36) for turn in turns]
         site.scene.faces.append(asphalt._replace(points=lid, color=shaded(asphalt.color, 0.55)))

@@ -1,4 +1,4 @@
-"""Buildings of a generated street: walls, roofs, balconies, awnings, advertisements. Faces come far to near."""
+"""Buildings of a synthetic street: walls, roofs, balconies, awnings, advertisements. Faces come far to near."""
 
 import math
 from typing import NamedTuple
@@ -9,9 +9,9 @@ from semseg_app.synthetic.shapes import (
     PLANKS,
     WALL,
     Color,
-    Dice,
     Face,
     Point,
+    RandomSource,
     on_quad,
     shaded,
     upright,
@@ -42,38 +42,44 @@ class Style(NamedTuple):
     storey: float
     bay: float
     window_width: float
-    """Share of the bay."""
+    """Fraction of the bay."""
     window_height: float
-    """Share of the storey; 0: no windows."""
+    """Fraction of the storey; 0: no windows."""
     shop: bool
     pattern: int
     """0 plaster or concrete, 1 brick, 2 boards."""
     gable: bool
 
 
-def sample_style(dice: Dice, variety: float, district: str) -> Style:
-    glassy = district == "center" and dice.chance(0.45)
+def sample_style(rng: RandomSource, variety: float, district: str) -> Style:
+    glassy = district == "center" and rng.chance(0.45)
     return Style(
-        wall=dice.tint(dice.pick(WALLS), 0.25 * variety),
-        trim=dice.pick(TRIMS),
-        roof=dice.tint(dice.pick(ROOFS), 0.2 * variety),
-        storey=dice.between(2.7, 3.8),
-        bay=dice.between(1.5, 2.6) if glassy else dice.between(2.2, 4.5),
-        window_width=dice.between(0.82, 0.94) if glassy else dice.between(0.25, 0.6),
-        window_height=dice.between(0.75, 0.92) if glassy else dice.between(0.38, 0.62),
-        shop=dice.chance({"suburb": 0.08, "town": 0.55, "center": 0.6}[district]),
-        pattern=0 if glassy else dice.pick([0, 0, 0, 1, 1, 2]),
-        gable=dice.chance({"suburb": 0.85, "town": 0.4, "center": 0.0}[district]),
+        wall=rng.tint(rng.pick(WALLS), 0.25 * variety),
+        trim=rng.pick(TRIMS),
+        roof=rng.tint(rng.pick(ROOFS), 0.2 * variety),
+        storey=rng.between(2.7, 3.8),
+        bay=rng.between(1.5, 2.6) if glassy else rng.between(2.2, 4.5),
+        window_width=rng.between(0.82, 0.94) if glassy else rng.between(0.25, 0.6),
+        window_height=rng.between(0.75, 0.92) if glassy else rng.between(0.38, 0.62),
+        shop=rng.chance({"suburb": 0.08, "town": 0.55, "center": 0.6}[district]),
+        pattern=0 if glassy else rng.pick([0, 0, 0, 1, 1, 2]),
+        gable=rng.chance({"suburb": 0.85, "town": 0.4, "center": 0.0}[district]),
     )
 
 
 def wall(
-    start: Point, end: Point, height: float, style: Style, dice: Dice, windows: bool = True, label: int = BUILDING
+    start: Point,
+    end: Point,
+    height: float,
+    style: Style,
+    rng: RandomSource,
+    windows: bool = True,
+    label: int = BUILDING,
 ) -> Face:
     """An upright wall on the ground line from start to end."""
-    share = style.window_height if windows else 0.0
-    shop, seed = float(style.shop), dice.between(0, 1)
-    params = (style.storey, _bay(start, end, style), style.window_width, share, shop, seed, style.pattern, height)
+    fraction = style.window_height if windows else 0.0
+    shop, seed = float(style.shop), rng.between(0, 1)
+    params = (style.storey, _bay(start, end, style), style.window_width, fraction, shop, seed, style.pattern, height)
     return Face(upright(start, end, height), label, WALL, style.wall, style.trim, params)
 
 
@@ -83,11 +89,11 @@ def _bay(start: Point, end: Point, style: Style) -> float:
     return length / max(1, round(length / style.bay))
 
 
-def building(plan: list[Point], height: float, style: Style, eye: Point, dice: Dice) -> list[Face]:
+def building(plan: list[Point], height: float, style: Style, eye: Point, rng: RandomSource) -> list[Face]:
     """A building on four ground points: near and far front corner, far and near back corner."""
     center = (sum(point[0] for point in plan) / 4, 0.0, sum(point[2] for point in plan) / 4)
-    rise = dice.between(0.25, 0.5) * math.dist(plan[1], plan[2]) * 0.7 if style.gable else 0.0
-    blind = dice.chance(0.4)
+    rise = rng.between(0.25, 0.5) * math.dist(plan[1], plan[2]) * 0.7 if style.gable else 0.0
+    blind = rng.chance(0.4)
     faces: list[Face] = []
     ridge = [
         ((plan[a][0] + plan[b][0]) / 2, plan[0][1] + height + rise, (plan[a][2] + plan[b][2]) / 2)
@@ -95,7 +101,7 @@ def building(plan: list[Point], height: float, style: Style, eye: Point, dice: D
     ]
     for number in (2, 1, 3, 0):
         start, end = plan[number], plan[(number + 1) % 4]
-        face = wall(start, end, height, style, dice, windows=number in (0, 2) or not blind)
+        face = wall(start, end, height, style, rng, windows=number in (0, 2) or not blind)
         if not _looks_at(start, end, center, eye):
             continue
         if number in (0, 2) and style.gable:
@@ -107,7 +113,7 @@ def building(plan: list[Point], height: float, style: Style, eye: Point, dice: D
             face = face._replace(points=[face.points[0], face.points[1], face.points[2], peak, face.points[3]])
         faces.append(face)
     if _looks_at(plan[0], plan[1], center, eye):
-        faces += _front(plan[0], plan[1], center, height, style, eye, dice)
+        faces += _front(plan[0], plan[1], center, height, style, eye, rng)
     return faces
 
 
@@ -129,7 +135,9 @@ def _above_slope(slope: list[Point], eye: Point) -> bool:
     return sign * (nx * (eye[0] - ax) + ny * (eye[1] - ay) + nz * (eye[2] - az)) > 0
 
 
-def _front(start: Point, end: Point, center: Point, height: float, style: Style, eye: Point, dice: Dice) -> list[Face]:
+def _front(
+    start: Point, end: Point, center: Point, height: float, style: Style, eye: Point, rng: RandomSource
+) -> list[Face]:
     """Balconies, awnings and advertisements on a front; all of them are building."""
     length = math.dist(start, end)
     ux, uz = (end[0] - start[0]) / length, (end[2] - start[2]) / length
@@ -149,45 +157,45 @@ def _front(start: Point, end: Point, center: Point, height: float, style: Style,
         return [Face(points, BUILDING, PLAIN, shaded(color, gain)) for points, gain in quads]
 
     faces: list[Face] = []
-    if style.shop and height > 4 and dice.chance(0.7):
+    if style.shop and height > 4 and rng.chance(0.7):
         bay = _bay(start, end, style)
         for number in reversed(range(round(length / bay))):
-            if dice.chance(0.45):
-                color, low = dice.pick([*BRIGHT, style.trim]), style.storey * 0.72
-                u0, u1, out = bay * (number + 0.06), bay * (number + 0.94), dice.between(0.5, 1.1)
+            if rng.chance(0.45):
+                color, low = rng.pick([*BRIGHT, style.trim]), style.storey * 0.72
+                u0, u1, out = bay * (number + 0.06), bay * (number + 0.94), rng.between(0.5, 1.1)
                 awning = [at(u0, low, out), at(u1, low, out), at(u1, low + 0.45, 0), at(u0, low + 0.45, 0)]
                 faces.append(Face(awning, BUILDING, PLAIN, color))
-    elif height > 6 and dice.chance(0.35):
-        step = length / max(1, round(length / dice.between(3.5, 6)))
+    elif height > 6 and rng.chance(0.35):
+        step = length / max(1, round(length / rng.between(3.5, 6)))
         for storey in range(1, min(5, int(height / style.storey))):
             for number in reversed(range(int(length / step))):
                 base = storey * style.storey
                 faces += slab(step * (number + 0.2), step * (number + 0.8), base - 0.1, base + 0.75, 0.8, style.trim)
-    if dice.chance(0.35) and length > 6:
+    if rng.chance(0.35) and length > 6:
         u, v, tall = (
-            dice.between(2, length - 3),
-            dice.between(0.3, max(0.4, min(4.5, height - 3))),
-            dice.between(1.2, 2.4),
+            rng.between(2, length - 3),
+            rng.between(0.3, max(0.4, min(4.5, height - 3))),
+            rng.between(1.2, 2.4),
         )
         wide = 1.3 * tall
-        faces += advertisement(upright(at(u, v, 0.05), at(u + wide, v, 0.05), tall), BUILDING, dice)
+        faces += advertisement(upright(at(u, v, 0.05), at(u + wide, v, 0.05), tall), BUILDING, rng)
     return faces
 
 
-def advertisement(quad: list[Point], label: int, dice: Dice) -> list[Face]:
+def advertisement(quad: list[Point], label: int, rng: RandomSource) -> list[Face]:
     """A flat picture of a car, a person, a sign or a tree: part of what it hangs on, whatever it shows."""
 
     def oval(u: float, v: float, width: float, height: float) -> list[tuple[float, float]]:
         turns = [number * math.pi / 5 for number in range(10)]
         return [(u + width * math.cos(turn), v + height * math.sin(turn)) for turn in turns]
 
-    first, second = dice.pick(BRIGHT), dice.pick(BRIGHT)
-    paper = dice.tint(dice.pick([WHITE, YELLOW, (0.45, 0.62, 0.75), (0.75, 0.55, 0.5)]), 0.2)
-    slant = dice.between(0.0, 0.4)
+    first, second = rng.pick(BRIGHT), rng.pick(BRIGHT)
+    paper = rng.tint(rng.pick([WHITE, YELLOW, (0.45, 0.62, 0.75), (0.75, 0.55, 0.5)]), 0.2)
+    slant = rng.between(0.0, 0.4)
     person = [(0.4, 0.05), (0.6, 0.05), (0.64, 0.65), (0.36, 0.65)]
     trunk = [(0.46, 0.0), (0.54, 0.0), (0.54, 0.5), (0.46, 0.5)]
     body = [(0.1, 0.25), (0.9, 0.25), (0.88, 0.5), (0.68, 0.52), (0.55, 0.72), (0.3, 0.72), (0.2, 0.5), (0.1, 0.48)]
-    layers: list[tuple[list[tuple[float, float]], Color]] = dice.pick([
+    layers: list[tuple[list[tuple[float, float]], Color]] = rng.pick([
         [(body, first), (oval(0.27, 0.25, 0.08, 0.1), BLACK), (oval(0.73, 0.25, 0.08, 0.1), BLACK)],
         [(person, first), (oval(0.5, 0.78, 0.08, 0.12), (0.8, 0.6, 0.48))],
         [(oval(0.5, 0.5, 0.3, 0.4), first), (oval(0.5, 0.5, 0.2, 0.27), second)],

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from semseg_app.synthetic.shapes import Color, Dice
+from semseg_app.synthetic.shapes import Color, RandomSource
 
 
 class Lens(NamedTuple):
@@ -27,17 +27,17 @@ class Lens(NamedTuple):
     """Quality of a first compression; 0: none."""
 
 
-def sample_lens(dice: Dice, variety: float, dark: bool) -> Lens:
-    warm, green = dice.between(-0.16, 0.16) * variety, dice.between(-0.05, 0.05) * variety
+def sample_lens(rng: RandomSource, variety: float, dark: bool) -> Lens:
+    warm, green = rng.between(-0.16, 0.16) * variety, rng.between(-0.05, 0.05) * variety
     return Lens(
-        exposure=2.0 ** (dice.between(-0.8, 0.7) * variety),
+        exposure=2.0 ** (rng.between(-0.8, 0.7) * variety),
         white_balance=(1 + warm, 1 + green, 1 - warm),
-        contrast=1 + dice.between(-0.25, 0.3) * variety,
-        saturation=max(0.1, 1 + dice.between(-0.6, 0.25) * variety),
-        vignette=dice.between(0, 0.35),
-        blur=dice.between(1.5, 4.0) if dice.chance(0.3) else 0.0,
-        noise=dice.between(1.0, 5.0) + (dice.between(2, 7) if dark else 0),
-        jpeg=dice.whole(35, 85) if dice.chance(0.4) else 0,
+        contrast=1 + rng.between(-0.25, 0.3) * variety,
+        saturation=max(0.1, 1 + rng.between(-0.6, 0.25) * variety),
+        vignette=rng.between(0, 0.35),
+        blur=rng.between(1.5, 4.0) if rng.chance(0.3) else 0.0,
+        noise=rng.between(1.0, 5.0) + (rng.between(2, 7) if dark else 0),
+        jpeg=rng.whole(35, 85) if rng.chance(0.4) else 0,
     )
 
 

@@ -107,7 +107,7 @@ def paint(
         camera: [3, 3], world to camera directions.
         corners: [F, 3, 3], the first three points of each face.
         numbers: face number + 1 of each sub-pixel, 0 where the sky is, int32 [2H, 2W].
-        sunlit, open_sky: share of sun and sky light that reaches the ground there, [H, W].
+        sunlit, open_sky: fraction of sun and sky light that reaches the ground there, [H, W].
     """
     photo = _Photo(scene, camera, face_tables(scene, camera, corners), numbers)
     photo.faces(sunlit, open_sky)
@@ -273,6 +273,6 @@ class _Photo:
                 row = np.clip(self.height / 2 - (y - fall * up[1]) / deep, 0, self.height - 1).astype(np.intp)
                 seen += self.out.take(row * self.width + column, axis=1) / 3
             grazing = np.clip(1 + rise * 1.2, 0, 1)
-            share = strength * (0.25 + 0.75 * grazing * grazing)
+            fraction = strength * (0.25 + 0.75 * grazing * grazing)
             here = self.out.take(index, axis=1)
-            self.put(index, here + (seen - here) * share)
+            self.put(index, here + (seen - here) * fraction)

@@ -1,4 +1,4 @@
-"""People of a generated street, on foot and on bicycles: sticks and discs around 3-D joints. Faces come far to near."""
+"""People of a synthetic street, on foot and on bicycles: sticks and discs around 3-D joints. Faces come far to near."""
 
 import math
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from semseg_app.synthetic.shapes import (
     ROUND,
     UNSEEN,
     Color,
-    Dice,
     Face,
     Place,
     Point,
+    RandomSource,
     disc,
     far_to_near,
     limb,
@@ -31,13 +31,15 @@ SKINS: list[Color] = [(0.87, 0.68, 0.56), (0.76, 0.56, 0.43), (0.55, 0.37, 0.26)
 HAIRS: list[Color] = [(0.10, 0.08, 0.07), (0.28, 0.18, 0.11), (0.55, 0.42, 0.25), (0.62, 0.60, 0.58)]
 
 
-def pedestrian(place: Place, eye: Point, dice: Dice, variety: float, umbrella: bool, walking: bool) -> list[Face]:
+def pedestrian(
+    place: Place, eye: Point, rng: RandomSource, variety: float, umbrella: bool, walking: bool
+) -> list[Face]:
     """A person on foot, looking forward."""
-    size = dice.between(0.94, 1.1) if dice.chance(0.88) else dice.between(0.62, 0.8)
-    top, bottom = (dice.tint(dice.pick(CLOTHS), 0.3 * variety) for _ in range(2))
-    skin, hair = dice.pick(SKINS), dice.pick(HAIRS)
-    stride = dice.between(0.12, 0.36) if walking else 0.04
-    shape = dice.pick(["trousers", "trousers", "coat", "skirt"])
+    size = rng.between(0.94, 1.1) if rng.chance(0.88) else rng.between(0.62, 0.8)
+    top, bottom = (rng.tint(rng.pick(CLOTHS), 0.3 * variety) for _ in range(2))
+    skin, hair = rng.pick(SKINS), rng.pick(HAIRS)
+    stride = rng.between(0.12, 0.36) if walking else 0.04
+    shape = rng.pick(["trousers", "trousers", "coat", "skirt"])
 
     def p(right: float, up: float, forward: float) -> Point:
         return place.at(right * size, up * size, forward * size)
@@ -46,7 +48,7 @@ def pedestrian(place: Place, eye: Point, dice: Dice, variety: float, umbrella: b
         return Face(limb(a, b, ra * size, rb * size, eye), PEDESTRIAN, PLAIN, color)
 
     parts: list[Face] = []
-    swing = dice.side()
+    swing = rng.side()
     legs = skin if shape == "skirt" else bottom
     for side in (-1, 1):
         step = stride * side * swing
@@ -67,12 +69,12 @@ def pedestrian(place: Place, eye: Point, dice: Dice, variety: float, umbrella: b
     hem, width = {"trousers": (0.9, 0.16), "coat": (0.55, 0.23), "skirt": (0.6, 0.23)}[shape]
     parts.append(stick(p(0, hem, 0), p(0, 1.0, 0), width, 0.15, top if shape == "coat" else bottom))
     parts.append(stick(p(0, 0.98, 0), p(0, 1.4, 0), 0.155, 0.19, top))
-    if dice.chance(0.35):
-        where = p(dice.side() * 0.3, 0.85, 0) if dice.chance(0.5) else p(0, 1.2, -0.22)
-        parts.append(Face(disc(where, 0.15 * size, 0.2 * size, eye, ROUND), PEDESTRIAN, PLAIN, dice.pick(CLOTHS)))
+    if rng.chance(0.35):
+        where = p(rng.side() * 0.3, 0.85, 0) if rng.chance(0.5) else p(0, 1.2, -0.22)
+        parts.append(Face(disc(where, 0.15 * size, 0.2 * size, eye, ROUND), PEDESTRIAN, PLAIN, rng.pick(CLOTHS)))
     parts = far_to_near(parts, eye) + _head(p, size, eye, PEDESTRIAN, skin, hair)
     if umbrella:
-        color = dice.pick(CLOTHS)
+        color = rng.pick(CLOTHS)
         parts.append(stick(p(0.22, 1.1, 0.1), p(0.12, 2.0, 0.1), 0.02, 0.02, RUBBER))
         dome = disc(p(0.1, 1.85, 0.05), 0.55 * size, 0.38 * size, eye, (*[1.0] * 7, 0.3, 0.12, 0.3, 0.12, 0.3))
         parts.append(Face(dome, PEDESTRIAN, PLAIN, color))
@@ -91,11 +93,11 @@ def _head(
     return [neck, face, back] if looks_away else [neck, back, face, cap]
 
 
-def bicyclist(place: Place, eye: Point, dice: Dice, variety: float) -> list[Face]:
+def bicyclist(place: Place, eye: Point, rng: RandomSource, variety: float) -> list[Face]:
     """A person riding forward; person and bicycle are one class. The wheels' insides belong to it, though one sees
     through them: that is how people annotate."""
-    top, bottom = (dice.tint(dice.pick(CLOTHS), 0.3 * variety) for _ in range(2))
-    frame, skin, hair = dice.pick(PAINTS), dice.pick(SKINS), dice.pick([*HAIRS, *CLOTHS])
+    top, bottom = (rng.tint(rng.pick(CLOTHS), 0.3 * variety) for _ in range(2))
+    frame, skin, hair = rng.pick(PAINTS), rng.pick(SKINS), rng.pick([*HAIRS, *CLOTHS])
     at = place.at
     faces = []
     for z in (-0.53, 0.53):
@@ -105,7 +107,7 @@ def bicyclist(place: Place, eye: Point, dice: Dice, variety: float) -> list[Face
         faces.append(Face([*tyre, tyre[0], inside[0], *reversed(inside)], UNSEEN, PLAIN, RUBBER))
         # Seen from the front the wheel's plane vanishes and its tyre remains.
         faces.append(Face(limb(at(0, 0.03, z), at(0, 0.67, z), 0.025, 0.025, eye), BICYCLIST, PLAIN, RUBBER))
-    pedal = dice.between(0, 2 * math.pi)
+    pedal = rng.between(0, 2 * math.pi)
     hip, shoulder, crank = at(0, 0.98, -0.2), at(0, 1.45, 0.12), at(0, 0.32, -0.02)
     bars = at(0, 1.0, 0.42)
     tubes = [

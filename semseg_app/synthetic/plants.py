@@ -1,10 +1,10 @@
-"""Trees and hedges of a generated street. Faces come far to near."""
+"""Trees and hedges of a synthetic street. Faces come far to near."""
 
 import math
 
 import numpy as np
 
-from semseg_app.synthetic.shapes import FOLIAGE, PLAIN, TREE, Color, Dice, Face, Place, Point, limb
+from semseg_app.synthetic.shapes import FOLIAGE, PLAIN, TREE, Color, Face, Place, Point, RandomSource, limb
 
 LEAVES: list[Color] = [
     (0.22, 0.36, 0.12), (0.15, 0.27, 0.12), (0.32, 0.42, 0.14), (0.30, 0.36, 0.20), (0.18, 0.32, 0.20),
@@ -12,14 +12,16 @@ LEAVES: list[Color] = [
 ]  # fmt: skip
 
 
-def tree(place: Place, eye: Point, dice: Dice, variety: float, leaf: Color, kind: str, height: float) -> list[Face]:
+def tree(
+    place: Place, eye: Point, rng: RandomSource, variety: float, leaf: Color, kind: str, height: float
+) -> list[Face]:
     """A tree: trunk, branches, and a crown of ragged clumps ("round", "poplar" or "conifer")."""
-    bark = dice.tint((0.27, 0.21, 0.16), 0.3 * variety)
-    leaf = dice.tint(leaf, 0.15 * variety)
+    bark = rng.tint((0.27, 0.21, 0.16), 0.3 * variety)
+    leaf = rng.tint(leaf, 0.15 * variety)
     low = height * {"round": 0.32, "poplar": 0.15, "conifer": 0.1}[kind]
-    width = height * {"round": dice.between(0.27, 0.38), "poplar": 0.15, "conifer": 0.2}[kind]
+    width = height * {"round": rng.between(0.27, 0.38), "poplar": 0.15, "conifer": 0.2}[kind]
     thick = 0.022 * height + 0.04
-    top = place.at(dice.between(-0.3, 0.3), low + (height - low) * 0.5, 0)
+    top = place.at(rng.between(-0.3, 0.3), low + (height - low) * 0.5, 0)
     faces = [Face(limb(place.at(0, 0, 0), top, thick, thick * 0.6, eye), TREE, PLAIN, bark)]
     if kind == "round":
         for side in (-1, 1):
@@ -30,8 +32,8 @@ def tree(place: Place, eye: Point, dice: Dice, variety: float, leaf: Color, kind
     away = middle - eye
     flat = np.hypot(away[0], away[2])
     count = 36 if flat < 15 else 18 if flat < 28 else 10
-    turn, level, reach, size, squeeze, shade, seed = dice.many(7, count)
-    # One clump a level, from bottom to top, so that even a crown of few clumps has no gap.
+    turn, level, reach, size, squeeze, shade, seed = rng.many(7, count)
+    # One clump per level, from bottom to top, so that even a crown of few clumps has no gap.
     turn, level = 2 * np.pi * turn, 1.9 * (np.arange(count) + level) / count - 0.95
     slim = (1 - level) * 0.55 + 0.06 if kind == "conifer" else np.sqrt(1 - level * level)
     reach = slim * width * (0.3 + 0.6 * reach)
@@ -45,7 +47,7 @@ def tree(place: Place, eye: Point, dice: Dice, variety: float, leaf: Color, kind
     center = middle + offset
     normal = (offset + np.array([0, 0.25 * half, 0])) / (half + width) - 0.35 * away / np.linalg.norm(away)
     # Outlines in the plane that faces the eye: [count, 12, 3].
-    radii = 0.75 + 0.4 * dice.many(count, 12)
+    radii = 0.75 + 0.4 * rng.many(count, 12)
     right = np.array([away[2], 0, -away[0]]) / flat
     along = (size[:, None] * radii * _COSINES)[..., None]
     up = ((size * (0.75 + 0.25 * squeeze))[:, None] * radii * _SINES)[..., None]
@@ -65,13 +67,15 @@ _TURNS = np.arange(12) * (np.pi / 6)
 _COSINES, _SINES = np.cos(_TURNS), np.sin(_TURNS)
 
 
-def hedge(start: Point, end: Point, height: float, leaf: Color, dice: Dice, label: int = TREE) -> list[Face]:
+def hedge(start: Point, end: Point, height: float, leaf: Color, rng: RandomSource, label: int = TREE) -> list[Face]:
     """A clipped hedge, or with another label the ivy over a wall."""
     length = math.dist(start, end)
     count = max(2, int(length / 0.6))
     crest = []
     for number in range(count, -1, -1):
-        share = number / count
-        up = height * dice.between(0.9, 1.06)
-        crest.append((start[0] + (end[0] - start[0]) * share, start[1] + up, start[2] + (end[2] - start[2]) * share))
-    return [Face([start, end, *crest], label, FOLIAGE, leaf, params=(0.45, dice.between(0, 9)))]
+        fraction = number / count
+        up = height * rng.between(0.9, 1.06)
+        crest.append(
+            (start[0] + (end[0] - start[0]) * fraction, start[1] + up, start[2] + (end[2] - start[2]) * fraction)
+        )
+    return [Face([start, end, *crest], label, FOLIAGE, leaf, params=(0.45, rng.between(0, 9)))]

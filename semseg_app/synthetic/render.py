@@ -128,7 +128,7 @@ def _clip_near(points: Matrix) -> Matrix:
 def _reaching(
     outlines: Sequence[list[list[int]] | None], height: int, width: int, softness: float
 ) -> NDArray[np.float32]:
-    """The share of light that reaches the ground past the polygons, float32 [H, W]; edges `softness` heights wide."""
+    """The fraction of light that passes the polygons to the ground, float32 [H, W]; edges `softness` heights wide."""
     mask = Image.new("L", (width, height), 255)
     draw = ImageDraw.Draw(mask).polygon
     for outline in outlines:

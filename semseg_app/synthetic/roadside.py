@@ -1,4 +1,4 @@
-"""What lines a generated street: fences, lamps, bollards, traffic lights and signs. Faces come far to near."""
+"""What lines a synthetic street: fences, lamps, bollards, traffic lights and signs. Faces come far to near."""
 
 import math
 
@@ -14,10 +14,10 @@ from semseg_app.synthetic.shapes import (
     SIGN,
     UNSEEN,
     Color,
-    Dice,
     Face,
     Place,
     Point,
+    RandomSource,
     disc,
     limb,
     on_quad,
@@ -31,7 +31,7 @@ METALS: list[Color] = [
 
 
 def fence(
-    start: Point, end: Point, kind: str, height: float, color: Color, style: Style, eye: Point, dice: Dice
+    start: Point, end: Point, kind: str, height: float, color: Color, style: Style, eye: Point, rng: RandomSource
 ) -> list[Face]:
     """A piece of fence on the ground line start-end: "planks", "panels", "masonry", "ivy" or see-through "rails".
 
@@ -44,10 +44,15 @@ def fence(
         gap = 0.28 if math.dist(start, eye) < 20 else 0.56
         count = max(2, int(math.dist(start, end) / gap))
         for number in range(count + 1):
-            share = number / count
+            fraction = number / count
             radius = 0.06 if number in (0, count) else 0.04
             faces.append(
-                Face(limb(on_quad(quad, share, 0), on_quad(quad, share, 1), radius, radius, eye), UNSEEN, PLAIN, color)
+                Face(
+                    limb(on_quad(quad, fraction, 0), on_quad(quad, fraction, 1), radius, radius, eye),
+                    UNSEEN,
+                    PLAIN,
+                    color,
+                )
             )
         for level in (0.14, 0.93):
             faces.append(
@@ -55,16 +60,16 @@ def fence(
             )
         return faces
     if kind in ("masonry", "ivy"):
-        faces = [wall(start, end, height, style, dice, windows=False, label=FENCE)]
+        faces = [wall(start, end, height, style, rng, windows=False, label=FENCE)]
         if kind == "ivy":
-            leaf = dice.tint(dice.pick(LEAVES[:5]), 0.2)
-            faces += hedge(start, end, height * dice.between(0.5, 0.95), leaf, dice, FENCE)
+            leaf = rng.tint(rng.pick(LEAVES[:5]), 0.2)
+            faces += hedge(start, end, height * rng.between(0.5, 0.95), leaf, rng, FENCE)
         return faces
     period = 0.24 if kind == "planks" else 1.9
-    faces = [Face(quad, FENCE, PLANKS, color, params=(period, 0.0, dice.between(0, 1)))]
-    if kind == "panels" and dice.chance(0.25):
+    faces = [Face(quad, FENCE, PLANKS, color, params=(period, 0.0, rng.between(0, 1)))]
+    if kind == "panels" and rng.chance(0.25):
         corners = ((0.2, 0.2), (0.8, 0.2), (0.8, 0.85), (0.2, 0.85))
-        faces += advertisement([on_quad(quad, u, v) for u, v in corners], FENCE, dice)
+        faces += advertisement([on_quad(quad, u, v) for u, v in corners], FENCE, rng)
     return faces
 
 
@@ -86,11 +91,11 @@ def bollard(place: Place, color: Color, eye: Point) -> list[Face]:
     return [pole(place, 1.0, 0.14, color, eye), band]
 
 
-def traffic_light(place: Place, color: Color, glow: float, eye: Point, dice: Dice) -> list[Face]:
+def traffic_light(place: Place, color: Color, glow: float, eye: Point, rng: RandomSource) -> list[Face]:
     """The post is pole, the head is sign (as in CamVid)."""
     case = upright(place.at(-0.28, 2.3, -0.12), place.at(0.28, 2.3, -0.12), 1.4)
     faces = [pole(place, 2.6, 0.14, color, eye), Face(case, SIGN, PLAIN, (0.07, 0.08, 0.08))]
-    burning = dice.whole(0, 2)
+    burning = rng.whole(0, 2)
     for number, tint in enumerate(((0.1, 0.85, 0.4), (0.95, 0.65, 0.1), (0.95, 0.1, 0.08))):
         lit = number == burning
         ring = disc(place.at(0, 2.55 + 0.45 * number, -0.14), 0.17, 0.17, eye, ROUND)
@@ -128,12 +133,12 @@ PLATES: dict[str, list[tuple[Outline, Color]]] = {
 BOARD = [_bar(0, 0, 1.7, 1.0), _bar(-0.3, 0.4, 0.9, 0.13), _bar(-0.1, -0.1, 1.1, 0.13), _bar(-0.5, -0.55, 0.7, 0.13)]
 
 
-def traffic_sign(place: Place, color: Color, eye: Point, dice: Dice) -> list[Face]:
+def traffic_sign(place: Place, color: Color, eye: Point, rng: RandomSource) -> list[Face]:
     """A post (pole) and its plate (sign), which faces backwards from `place`; or a direction board on two posts."""
-    size, height = dice.between(0.5, 0.7), dice.between(2.0, 2.6)
-    kind = dice.pick(["board", "limit", *PLATES])
+    size, height = rng.between(0.5, 0.7), rng.between(2.0, 2.6)
+    kind = rng.pick(["board", "limit", *PLATES])
     if kind == "board":
-        paint, ink = dice.pick([(BLUE, WHITE), (GREEN, WHITE), (YELLOW, BLACK), (WHITE, BLACK)])
+        paint, ink = rng.pick([(BLUE, WHITE), (GREEN, WHITE), (YELLOW, BLACK), (WHITE, BLACK)])
         layers = list(zip(BOARD, (paint, ink, ink, ink), strict=True))
         faces = [pole(place._replace(x=place.x + aside), height, 0.1, color, eye) for aside in (-0.6, 0.6)]
     else:

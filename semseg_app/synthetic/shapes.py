@@ -1,8 +1,8 @@
-"""What a generated street is made of: faces (flat polygons in the world), the dice that place them, simple solids.
+"""What a synthetic street is made of: faces (flat polygons in the world), simple solids, and random numbers.
 
 World: meters, x to the right, y up, z away from the camera. Colors: sRGB from 0 to 1. Everything random is drawn
-from `Dice`, which uses only `Generator.random()`: its doubles are the raw PCG64 bits on every platform and in every
-version of NumPy, which the other distributions do not promise.
+from `RandomSource`, which uses only `Generator.random()`: its doubles are the raw PCG64 bits on every platform and in
+every version of NumPy, which the other distributions do not promise.
 """
 
 import math
@@ -59,7 +59,7 @@ class Place(NamedTuple):
         return (dx * cos - dz * sin, point[1] - self.y, dx * sin + dz * cos)
 
 
-class Dice:
+class RandomSource:
     """Draws from one stream of random numbers."""
 
     def __init__(self, seed: np.random.SeedSequence):
@@ -94,12 +94,12 @@ class Dice:
         return (red, green, blue)
 
 
-def mix(first: Color, second: Color, share: float) -> Color:
-    """`share` of the second color in the first."""
+def mix(first: Color, second: Color, fraction: float) -> Color:
+    """`fraction` of the second color in the first."""
     return (
-        first[0] + (second[0] - first[0]) * share,
-        first[1] + (second[1] - first[1]) * share,
-        first[2] + (second[2] - first[2]) * share,
+        first[0] + (second[0] - first[0]) * fraction,
+        first[1] + (second[1] - first[1]) * fraction,
+        first[2] + (second[2] - first[2]) * fraction,
     )
 
 
@@ -108,7 +108,7 @@ def shaded(color: Color, gain: float) -> Color:
 
 
 def on_quad(quad: Sequence[Point], u: float, v: float) -> Point:
-    """The point at share u of the first edge and share v of the way to the opposite one."""
+    """The point at fraction u of the first edge and fraction v of the way to the opposite one."""
     (ax, ay, az), (bx, by, bz), (cx, cy, cz), (dx, dy, dz) = quad
     p, q, r, s = (1 - u) * (1 - v), u * (1 - v), u * v, (1 - u) * v
     return (

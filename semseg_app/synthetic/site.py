@@ -1,4 +1,4 @@
-"""The site of a generated street: its camera, its weather, its course, and what has been built on it so far.
+"""The site of a synthetic street: its camera, its weather, its course, and what has been built on it so far.
 
 Street coordinates: `along` the road from the camera's foot, `across` to the right of its center line, both in meters.
 The road bends with a constant curvature; everything is placed in street coordinates, so it follows the bend.
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from semseg_app.synthetic.lens import Lens, sample_lens
 from semseg_app.synthetic.light import Light, sample_light
-from semseg_app.synthetic.shapes import UNSEEN, Dice, Face, Place, Point
+from semseg_app.synthetic.shapes import UNSEEN, Face, Place, Point, RandomSource
 
 CURB = 0.13
 """Height of the pavement above the road."""
@@ -54,41 +54,41 @@ class _Thing(NamedTuple):
 class Site:
     """A street without anything on it, and the means to put things there."""
 
-    def __init__(self, dice: Dice, weather: Dice, variety: float, clutter: float):
-        self.dice, self.variety, self.clutter = dice, variety, clutter
+    def __init__(self, rng: RandomSource, weather: RandomSource, variety: float, clutter: float):
+        self.rng, self.variety, self.clutter = rng, variety, clutter
         self.light = sample_light(weather, variety)
         lens = sample_lens(weather, variety, dark=self.light.kind == "night")
-        self.curvature = 0.0 if dice.chance(0.45) else dice.side() / dice.between(60, 220)
+        self.curvature = 0.0 if rng.chance(0.45) else rng.side() / rng.between(60, 220)
         self.end = min(130.0, 1.25 / abs(self.curvature)) if self.curvature else 130.0
-        self.half = dice.pick([2.7, 3.4, 3.9, 5.2])
+        self.half = rng.pick([2.7, 3.4, 3.9, 5.2])
         """Half the width of the road."""
-        self.walk = dice.between(1.8, 4.2)
+        self.walk = rng.between(1.8, 4.2)
         """Width of the pavements."""
-        self.district = dice.pick(["suburb", "suburb", "town", "town", "town", "center"])
-        self.parking = {side: self.half > 3 and dice.chance(0.5) for side in (-1, 1)}
-        self.drives = dice.side()
+        self.district = rng.pick(["suburb", "suburb", "town", "town", "town", "center"])
+        self.parking = {side: self.half > 3 and rng.chance(0.5) for side in (-1, 1)}
+        self.drives = rng.side()
         """The side of the road that traffic keeps to."""
-        first = dice.between(14, 42)
-        self.crossing = (first, first + dice.between(6, 9)) if dice.chance(0.5) else None
+        first = rng.between(14, 42)
+        self.crossing = (first, first + rng.between(6, 9)) if rng.chance(0.5) else None
         """Where a side street joins, along."""
-        self.crossing_sides = dice.pick([(-1,), (1,), (-1, 1)]) if self.crossing else ()
-        self.dead_end = dice.between(45, 85) if dice.chance(0.3) else None
+        self.crossing_sides = rng.pick([(-1,), (1,), (-1, 1)]) if self.crossing else ()
+        self.dead_end = rng.between(45, 85) if rng.chance(0.3) else None
         if self.dead_end:
             self.end = min(self.end, self.dead_end)
-        ahead = self.crossing[0] - 4 if self.crossing else dice.between(9, 20)
-        self.zebra = ahead if dice.chance(0.4) else None
+        ahead = self.crossing[0] - 4 if self.crossing else rng.between(9, 20)
+        self.zebra = ahead if rng.chance(0.4) else None
 
-        on_foot = dice.chance(0.2)
-        self.across = dice.side() * (self.half + 0.8) if on_foot else self.drives * self.half * dice.between(0.15, 0.6)
+        on_foot = rng.chance(0.2)
+        self.across = rng.side() * (self.half + 0.8) if on_foot else self.drives * self.half * rng.between(0.15, 0.6)
         """Where the camera is."""
-        glance = dice.between(-1, 1) * (0.3 if dice.chance(0.2) else 0.1)
-        self.eye = self.at(0, self.across, dice.between(1.15, 2.3) + (CURB if on_foot else 0))
+        glance = rng.between(-1, 1) * (0.3 if rng.chance(0.2) else 0.1)
+        self.eye = self.at(0, self.across, rng.between(1.15, 2.3) + (CURB if on_foot else 0))
         self.scene = Scene(
             eye=self.eye,
             yaw=glance + self.curvature * 6 + (math.atan2(-self.across * 0.6, 25) if on_foot else 0.0),
-            pitch=dice.between(-0.13, 0.05),
-            roll=dice.between(-0.035, 0.035),
-            focal=dice.between(0.85, 1.25),
+            pitch=rng.between(-0.13, 0.05),
+            roll=rng.between(-0.035, 0.035),
+            focal=rng.between(0.85, 1.25),
             light=self.light,
             lens=lens,
         )
@@ -116,7 +116,7 @@ class Site:
         """A random `along` at which something `across` the street is likely inside the photo."""
         aside = abs(across - self.across)
         low = max(nearest, aside * self.scene.focal * 1.75)
-        return self.dice.between(low, max(low + 4, farthest))
+        return self.rng.between(low, max(low + 4, farthest))
 
     def strip(
         self, face: Face, across: tuple[float, float], along: tuple[float, float], up: tuple[float, float] = (0, 0)

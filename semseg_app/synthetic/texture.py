@@ -1,7 +1,7 @@
 """Textures as functions of meters (u, v) on a face, built on one tile of fractal noise and its averaged copies.
 
 `size` is what a sub-pixel covers there: a pattern finer than that fades out instead of flickering (MIP maps), so a
-texture looks the same at every size of the photo. All arrays are float32 [N] unless said otherwise.
+texture looks the same at every size of the photo. Arrays without a shape in their description are float32 [N].
 """
 
 from collections.abc import Callable
@@ -34,11 +34,11 @@ def _tile() -> Array:
         grid = random.random((cells, cells)) - 0.5
         position = np.arange(TILE) * cells / TILE
         before = position.astype(int)
-        share = position - before
-        share = share * share * (3 - 2 * share)
+        fraction = position - before
+        fraction = fraction * fraction * (3 - 2 * fraction)
         after = (before + 1) % cells
-        rows = grid[before] * (1 - share)[:, None] + grid[after] * share[:, None]
-        tile += (rows[:, before] * (1 - share) + rows[:, after] * share) * 0.8**octave
+        rows = grid[before] * (1 - fraction)[:, None] + grid[after] * fraction[:, None]
+        tile += (rows[:, before] * (1 - fraction) + rows[:, after] * fraction) * 0.8**octave
     tile = (tile - tile.mean()) / tile.std()
     levels = []
     for level in range(LEVELS):
@@ -49,7 +49,7 @@ def _tile() -> Array:
 
 
 def noise(u: Array, v: Array, texels: float, size: Array | None = None) -> Array:
-    """Noise of deviation 1 with `texels` texels a meter."""
+    """Noise of deviation 1 with `texels` texels per meter."""
     column = np.floor(u * np.float32(texels)).astype(np.int32) & (TILE - 1)
     row = np.floor(v * np.float32(texels)).astype(np.int32) & (TILE - 1)
     at = row * TILE + column
@@ -70,8 +70,8 @@ def lottery(first: Array, second: Array, seed: Array) -> Array:
 
 def _fade(period: Array | float, size: Array) -> Array:
     """1 where a pattern of this period is well seen, 0 where it is finer than the pixels."""
-    share: Array = np.clip(period / (2.5 * size) - 0.45, 0, 1)
-    return share
+    fraction: Array = np.clip(period / (2.5 * size) - 0.45, 0, 1)
+    return fraction
 
 
 def _at_least(floor: float, gain: Array) -> Array:
@@ -183,23 +183,23 @@ class Front(NamedTuple):
 
 
 def front(u: Array, v: Array, params: Array) -> Front:
-    """One window a bay and storey; the ground floor has doors, or a shop with a name board.
+    """One window per bay and storey; the ground floor has doors, or a shop with a name board.
 
-    Params: storey, bay (meters), window's share of bay and of storey (0: none), shop, seed, pattern (0 plain, 1 brick,
-    2 boards), height of the wall.
+    Params: storey, bay (meters), window's fraction of bay and of storey (0: none), shop, seed, pattern (0 plain,
+    1 brick, 2 boards), height of the wall.
     """
-    storey, bay, share_u, share_v, shop, seed, _, height = params
+    storey, bay, fraction_u, fraction_v, shop, seed, _, height = params
     level, slot = np.floor(v / storey), np.floor(u / bay)
     in_v, aside = v / storey - level, np.abs(u / bay - slot - np.float32(0.5))
-    has_windows = share_v > 0
+    has_windows = fraction_v > 0
     draw = lottery(slot, level, seed)
     ground_floor = level == 0
     is_shop = ground_floor & (shop > 0)
     is_door = ground_floor & ~is_shop & (draw < 0.22)
-    half = np.where(is_shop, np.float32(0.44), np.where(is_door, 0.5 / bay, share_u / 2))
-    sill = np.where(share_v < 0.7, np.float32(0.33), np.float32(0.05))
+    half = np.where(is_shop, np.float32(0.44), np.where(is_door, 0.5 / bay, fraction_u / 2))
+    sill = np.where(fraction_v < 0.7, np.float32(0.33), np.float32(0.05))
     low = np.where(is_shop, np.float32(0.12), np.where(is_door, np.float32(0), sill))
-    high = np.where(is_shop | is_door, np.float32(0.70), sill + share_v)
+    high = np.where(is_shop | is_door, np.float32(0.70), sill + fraction_v)
     there = has_windows & (v > 0) & ((level + 1) * storey <= height + np.float32(0.2))
     frame = 0.10 / storey
     framed = there & (aside < half + 0.10 / bay) & (in_v > low - frame) & (in_v < high + frame)

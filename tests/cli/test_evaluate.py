@@ -130,7 +130,7 @@ def test_averaging_takes_the_torch_engine_of_a_folder_that_has_both(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--split", "test"], "no split named 'test'; there are: val"),
+        (["--split", "test"], "no split or list named 'test'; choose one of val"),
         (["--scales", "1;2"], "--scales 1;2: numbers with commas"),
         (["--flip"], "onnxruntime does not give"),
         (["--stride", "4"], "needs sliding windows"),

@@ -63,7 +63,7 @@ def test_list_mistakes_name_file_and_line(tmp_path: Path) -> None:
         data.samples("few")
     with pytest.raises(UserError, match=r"none\.txt:1: 'nobody' has no image"):
         data.samples("none")
-    with pytest.raises(UserError, match="no split named 'trian'; there are: train, val, few, none"):
+    with pytest.raises(UserError, match="no split or list named 'trian'; choose one of train, val, few, none"):
         data.samples("trian")
 
 

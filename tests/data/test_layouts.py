@@ -215,7 +215,7 @@ def test_unknown_layouts_say_what_was_looked_for(tmp_path: Path, tiny_dataset: P
         assert words in str(caught.value)
     with pytest.raises(UserError, match=r"Looked for voc: JPEGImages/ and ImageSets/Segmentation/$"):
         open_dataset(tmp_path, "voc")
-    with pytest.raises(UserError, match="no layout named 'pascal'; there are: auto, folder, photos, voc"):
+    with pytest.raises(UserError, match="no layout named 'pascal'; choose one of auto, folder, photos, voc"):
         open_dataset(tmp_path, "pascal")
     with pytest.raises(UserError, match="no such folder"):
         open_dataset(tmp_path / "nowhere")

@@ -121,7 +121,7 @@ def test_what_cannot_be_drawn(sixty: Path) -> None:
         nested_splits(data, ["61"])
     with pytest.raises(UserError, match="two of them take the same number of images"):
         nested_splits(data, ["1/4", "15"])
-    with pytest.raises(UserError, match="no split named 'vla'"):
+    with pytest.raises(UserError, match="no split or list named 'vla'"):
         nested_splits(data, ["1/4"], split="vla")
     (sixty / "unlabeled").mkdir()
     with pytest.raises(UserError, match="no image of 'unlabeled' has a label"):

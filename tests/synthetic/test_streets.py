@@ -1,4 +1,4 @@
-"""Generated streets: pure functions of (seed, index), the same at every size, fair to learn from, and whole on disk."""
+"""Synthetic streets: pure functions of (seed, index), the same at every size, fair to learn from, and whole on disk."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from semseg_app.cli.generate import generate as generate_verb
 from semseg_app.data.dataset import open_folder
 from semseg_app.errors import UserError
 from semseg_app.synthetic.scene import compose
-from semseg_app.synthetic.shapes import BICYCLIST, CAR, PEDESTRIAN, Dice
+from semseg_app.synthetic.shapes import BICYCLIST, CAR, PEDESTRIAN, RandomSource
 
 CLASSES = streets.CLASSES
 # sha256 of the label's bytes: changes when the streets change, and then every result on them is out of date.
@@ -117,7 +117,7 @@ def test_color_alone_does_not_tell_the_class(some_streets):
 def test_variety_and_clutter_do_what_they_say():
     def scenes(variety: float, clutter: float):
         seeds = [np.random.SeedSequence([9, index]).spawn(2) for index in range(30)]
-        return [compose(Dice(layout), Dice(weather), variety, clutter) for layout, weather in seeds]
+        return [compose(RandomSource(layout), RandomSource(weather), variety, clutter) for layout, weather in seeds]
 
     assert {scene.light.kind for scene in scenes(0.0, 0.0)} == {"day"}
     assert {scene.light.kind for scene in scenes(1.5, 0.0)} == {"day", "overcast", "dusk", "night", "rain", "fog"}
@@ -184,9 +184,9 @@ def test_more_processes_and_more_training_images_change_nothing_else(folder, tmp
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"train": 0}, "at least one training image"),
-        ({"seed": -1}, "no negative number"),
-        ({"size": (16, 64)}, "size 16x64 is not possible; both sides must be from 32 to 8192"),
+        ({"train": 0}, "train and workers must be at least 1"),
+        ({"seed": -1}, "val, unlabeled and seed must not be negative"),
+        ({"size": (16, 64)}, "size 16x64: height and width must be from 32 to 8192"),
         ({"labeled_counts": [3]}, r"labeled counts \[3\] must lie between 1 and 2"),
     ],
 )

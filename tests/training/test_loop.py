@@ -319,7 +319,7 @@ def test_errors_name_the_fix(tiny_dataset, finished, tmp_path):
     )
     refused("both in train and in train", recipe(tiny_dataset, output, data={"root": tiny_dataset, "val": "train"}))
     refused(
-        "no split named 'vall'; there are: train, val",
+        "no split or list named 'vall'; choose one of train, val",
         recipe(tiny_dataset, output, data={"root": tiny_dataset, "val": "vall"}),
     )
     refused("batch_size: 5 cannot be split .* use 4", recipe(tiny_dataset, output, batch_size=5, accumulate=2))
