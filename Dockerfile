@@ -6,12 +6,13 @@
 # For NVIDIA GPUs; TensorRT's wheels come from NVIDIA's own index:
 #
 #   docker build -t semseg:gpu --build-arg EXTRA=gpu --build-arg INDEX=https://pypi.nvidia.com \
-#       --build-arg BASE=nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04 .
+#       --build-arg BASE=nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04@sha256:14d94b039cb94bbd5da559f303b46bc4b0d5d6c24ab1a9d7b186e566ed3400dc .
 #   docker run --rm --gpus all -p 7860:7860 -v "$PWD/runs/street/best:/model:ro" semseg:gpu
 #
 # Arguments after the image's name take the place of /model: models and options of `semseg serve`, Hub ids among them.
 
-ARG BASE=python:3.11-slim-bookworm
+# Base images by digest: a tag can be moved to other content. `docker buildx imagetools inspect NAME:TAG` shows the newest.
+ARG BASE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 FROM ${BASE} AS build
 ARG EXTRA=cpu
@@ -19,14 +20,21 @@ ARG INDEX=
 # Images with CUDA come without Python.
 RUN command -v python3 || (apt-get update && apt-get install -y --no-install-recommends python3 python3-venv)
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml constraints.txt ./
+RUN python3 -m venv /opt/semseg
+# What the extras need, each file by its sha256. The hashes are those of PyPI: with another index the versions alone hold.
+RUN python3 -c "import tomllib; table = tomllib.load(open('pyproject.toml', 'rb')); \
+    project, build = table['project'], table['build-system']; extras = project['optional-dependencies']; \
+    print(*build['requires'], *project['dependencies'], *extras['serve'], *extras['${EXTRA}'], sep='\n')" > needed.txt
+RUN if [ -n "$INDEX" ]; then sed -i 's/ *\\$//; /--hash=/d' constraints.txt; fi
+RUN /opt/semseg/bin/python -m pip install --no-cache-dir --constraint constraints.txt --requirement needed.txt \
+    $(if [ -n "$INDEX" ]; then echo "--extra-index-url $INDEX"; else echo --require-hashes; fi)
+COPY README.md LICENSE ./
 COPY semseg_app semseg_app
 COPY training training
 COPY export export
 COPY serve serve
-RUN python3 -m venv /opt/semseg
-RUN /opt/semseg/bin/python -m pip install --no-cache-dir --constraint constraints.txt \
-    ${INDEX:+--extra-index-url "$INDEX"} ".[serve,${EXTRA}]"
+RUN /opt/semseg/bin/python -m pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM ${BASE}
 RUN command -v python3 || (apt-get update && apt-get install -y --no-install-recommends python3 && rm -rf /var/lib/apt/lists/*)

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("training", "export", "serve")
@@ -49,6 +50,41 @@ def test_every_data_file_is_listed():
         if path.is_file() and path.suffix not in (".py", ".pyc")
     }
     assert beside == covered
+
+
+def locked() -> dict[str, list[str]]:
+    """constraints.txt: "name==version" -> hashes."""
+    packages: dict[str, list[str]] = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if match := re.match(r"([a-z0-9][a-z0-9-]*==\S+)( ; .*)? \\$", line):
+            packages[match[1]] = hashes = []
+        elif match := re.fullmatch(r" {4}--hash=sha256:([0-9a-f]{64})( \\)?", line):
+            hashes.append(match[1])
+        else:
+            assert line.startswith("#"), line
+    return packages
+
+
+def test_every_locked_package_has_hashes_and_no_download_address():
+    packages = locked()
+    assert all(packages.values())
+    assert "://" not in (ROOT / "constraints.txt").read_text()
+
+
+def test_every_requirement_is_locked():
+    """The extras that `make` and the Dockerfile install, and what builds the project."""
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = table["project"]["optional-dependencies"]
+    lines = [*table["build-system"]["requires"], *table["project"]["dependencies"]]
+    lines += [line for name in ("train", "export", "serve", "cpu", "large", "dev") for line in extras[name]]
+    required = {Requirement(line).name for line in lines} - {"semseg-app"}
+    normal = {re.sub(r"[-_.]+", "-", name).lower() for name in required}
+    versions = dict(package.split("==") for package in locked())
+    assert normal <= set(versions)
+    for line in lines:
+        requirement = Requirement(line)
+        if requirement.name != "semseg-app":
+            assert versions[re.sub(r"[-_.]+", "-", requirement.name).lower()] in requirement.specifier, line
 
 
 BUILD = """

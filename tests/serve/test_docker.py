@@ -78,14 +78,49 @@ def test_it_holds_every_package_that_is_installed():
         assert top.split(".")[-1] in copied(), package
 
 
+def needed(folder: Path, extra: str) -> list[str]:
+    """The requirements that the image installs, written by the build's own command."""
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (command,) = [rest for word, rest in instructions() if word == "RUN" and rest.endswith("> needed.txt")]
+    subprocess.run(["sh", "-c", command], cwd=folder, env=os.environ | {"EXTRA": extra}, check=True)
+    return (folder / "needed.txt").read_text().splitlines()
+
+
 @pytest.mark.parametrize("extra", ["cpu", "gpu"])
-def test_the_extras_that_it_installs_exist_and_bring_no_torch(extra):
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    install = next(rest for word, rest in instructions() if word == "RUN" and "pip install" in rest)
-    named = re.search(r'"\.\[([^\]]+)\]"', install)[1].replace("${EXTRA}", extra).split(",")
-    assert named == ["serve", extra]
-    required = [*project["dependencies"], *(line for name in named for line in project["optional-dependencies"][name])]
+def test_it_installs_the_base_the_server_and_one_extra_and_no_torch(extra, tmp_path):
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = table["project"]
+    extras = [line for name in ("serve", extra) for line in project["optional-dependencies"][name]]
+    required = needed(tmp_path, extra)
+    assert sorted(required) == sorted([*table["build-system"]["requires"], *project["dependencies"], *extras])
     assert not [line for line in required if re.match(r"(torch|timm|accelerate|semseg-app)\b", line)]
+
+
+def test_every_package_of_the_image_is_checked_by_its_hash():
+    """With another index, whose files the list does not know, versions alone hold."""
+    install, project = (rest for word, rest in instructions() if word == "RUN" and "pip install" in rest)
+    for index, expected in (("", "--require-hashes"), ("https://pypi.nvidia.com", "--extra-index-url")):
+        shown = install.replace("/opt/semseg/bin/python", "echo")
+        said = subprocess.run(["sh", "-c", shown], env={"INDEX": index}, capture_output=True, text=True, check=True)
+        assert expected in said.stdout
+        assert ("--require-hashes" in said.stdout) == (not index)
+    assert {"--no-deps", "--no-build-isolation"} <= set(project.split())
+
+
+def test_versions_stay_when_hashes_are_dropped(tmp_path):
+    shutil.copy(ROOT / "constraints.txt", tmp_path)
+    (command,) = [rest for word, rest in instructions() if word == "RUN" and "sed " in rest]
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, env={"INDEX": "https://x.example"} | os.environ, check=True)
+    kept = (tmp_path / "constraints.txt").read_text().splitlines()
+    pinned = [line.removesuffix(" \\") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    assert [line for line in kept if not line.startswith("#")] == [line for line in pinned if not line.startswith(" ")]
+
+
+def test_base_images_are_named_by_digest():
+    assert re.fullmatch(r"\S+:\S+@sha256:[0-9a-f]{64}", arguments()["BASE"])
+    shown = re.findall(r"--build-arg BASE=(\S+)", (ROOT / "Dockerfile").read_text())
+    assert shown
+    assert all(re.fullmatch(r"\S+:\S+@sha256:[0-9a-f]{64}", base) for base in shown)
 
 
 def test_two_stages_of_one_base_and_an_ordinary_user():
@@ -149,11 +184,11 @@ def test_what_is_copied_installs_and_serves(tmp_path, make_graph):
     source.mkdir()
     for name in copied():
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, source / name)
     for word, rest in instructions():
-        if word == "RUN" and "/opt/semseg" in rest:
+        if word == "RUN" and ("/opt/semseg" in rest or "needed.txt" in rest):
             command = rest.replace("/opt/semseg", str(prefix)).replace("python3 -m", f"{sys.executable} -m")
             subprocess.run(["sh", "-c", command], cwd=source, env=os.environ | arguments(), check=True)
     blocked = subprocess.run([prefix / "bin/python", "-c", "import torch"], capture_output=True, check=False)
