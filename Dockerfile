@@ -15,26 +15,27 @@
 ARG BASE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 FROM ${BASE} AS build
+# cpu, or gpu with INDEX.
 ARG EXTRA=cpu
 ARG INDEX=
 # Images with CUDA come without Python.
 RUN command -v python3 || (apt-get update && apt-get install -y --no-install-recommends python3 python3-venv)
 WORKDIR /src
-COPY pyproject.toml constraints.txt ./
-RUN python3 -m venv /opt/semseg
-# What the extras need, each file by its sha256. The hashes are those of PyPI: with another index the versions alone hold.
-RUN python3 -c "import tomllib; table = tomllib.load(open('pyproject.toml', 'rb')); \
-    project, build = table['project'], table['build-system']; extras = project['optional-dependencies']; \
-    print(*build['requires'], *project['dependencies'], *extras['serve'], *extras['${EXTRA}'], sep='\n')" > needed.txt
-RUN if [ -n "$INDEX" ]; then sed -i 's/ *\\$//; /--hash=/d' constraints.txt; fi
-RUN /opt/semseg/bin/python -m pip install --no-cache-dir --constraint constraints.txt --requirement needed.txt \
-    $(if [ -n "$INDEX" ]; then echo "--extra-index-url $INDEX"; else echo --require-hashes; fi)
-COPY README.md LICENSE ./
+COPY pyproject.toml constraints.txt requirements-docker.txt README.md LICENSE ./
 COPY semseg_app semseg_app
 COPY training training
 COPY export export
 COPY serve serve
-RUN /opt/semseg/bin/python -m pip install --no-cache-dir --no-deps --no-build-isolation .
+RUN python3 -m venv /opt/semseg
+# Each file is checked by its sha256. Those are PyPI's: of what comes from another index, the versions alone are held.
+RUN if [ -z "$INDEX" ]; then \
+        /opt/semseg/bin/python -m pip install --no-cache-dir --require-hashes --requirement requirements-docker.txt && \
+        /opt/semseg/bin/python -m pip install --no-cache-dir --no-deps --no-build-isolation .; \
+    else \
+        sed 's/ *\\$//; /--hash=/d' constraints.txt > versions.txt && \
+        /opt/semseg/bin/python -m pip install --no-cache-dir --constraint versions.txt --extra-index-url "$INDEX" \
+            ".[serve,${EXTRA}]"; \
+    fi
 
 FROM ${BASE}
 RUN command -v python3 || (apt-get update && apt-get install -y --no-install-recommends python3 && rm -rf /var/lib/apt/lists/*)

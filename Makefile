@@ -22,11 +22,15 @@ format: $(INSTALLED)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# Versions that are locked already stay; ARGS=--upgrade takes the newest. Needs uv.
+# Version and hashes of every package: all of them, and those of the Docker image among them. Versions that are locked
+# already stay; `make lock ARGS=--upgrade` takes the newest. Needs uv.
+COMPILE := uv pip compile --no-config --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--default-index https://pypi.org/simple --custom-compile-command 'make lock'
 lock:
-	uv pip compile pyproject.toml --no-config --universal --python-version 3.11 --generate-hashes --no-annotate \
-	    --extra export --extra serve --extra cpu --extra large --extra dev --default-index https://pypi.org/simple \
-	    --custom-compile-command 'make lock' --output-file constraints.txt $(ARGS)
+	$(COMPILE) pyproject.toml --extra export --extra serve --extra cpu --extra large --extra dev \
+	    --output-file constraints.txt $(ARGS)
+	echo setuptools | $(COMPILE) pyproject.toml - --extra serve --extra cpu --constraint constraints.txt \
+	    --output-file requirements-docker.txt
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("training", "export", "serve")
@@ -52,12 +53,13 @@ def test_every_data_file_is_listed():
     assert beside == covered
 
 
-def locked() -> dict[str, list[str]]:
-    """constraints.txt: "name==version" -> hashes."""
-    packages: dict[str, list[str]] = {}
-    for line in (ROOT / "constraints.txt").read_text().splitlines():
-        if match := re.match(r"([a-z0-9][a-z0-9-]*==\S+)( ; .*)? \\$", line):
-            packages[match[1]] = hashes = []
+def locked(name: str) -> dict[str, tuple[str, list[str]]]:
+    """A list of locked packages: name -> version and hashes."""
+    packages: dict[str, tuple[str, list[str]]] = {}
+    for line in (ROOT / name).read_text().splitlines():
+        if match := re.fullmatch(r"([a-z0-9-]+)==(\S+)( ; .*)? \\", line):
+            hashes: list[str] = []
+            packages[match[1]] = match[2], hashes
         elif match := re.fullmatch(r" {4}--hash=sha256:([0-9a-f]{64})( \\)?", line):
             hashes.append(match[1])
         else:
@@ -65,26 +67,30 @@ def locked() -> dict[str, list[str]]:
     return packages
 
 
-def test_every_locked_package_has_hashes_and_no_download_address():
-    packages = locked()
-    assert all(packages.values())
-    assert "://" not in (ROOT / "constraints.txt").read_text()
-
-
-def test_every_requirement_is_locked():
-    """The extras that `make` and the Dockerfile install, and what builds the project."""
+@pytest.mark.parametrize(
+    ("name", "extras"),
+    [
+        ("constraints.txt", ("train", "export", "serve", "cpu", "large", "dev")),
+        ("requirements-docker.txt", ("serve", "cpu")),
+    ],
+)
+def test_every_requirement_is_locked_with_hashes_and_no_download_address(name, extras):
+    """`make` and the Dockerfile install these lists and then the project alone, without build isolation."""
+    packages = locked(name)
+    assert all(hashes for _, hashes in packages.values())
+    assert "://" not in (ROOT / name).read_text()
     table = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    extras = table["project"]["optional-dependencies"]
     lines = [*table["build-system"]["requires"], *table["project"]["dependencies"]]
-    lines += [line for name in ("train", "export", "serve", "cpu", "large", "dev") for line in extras[name]]
-    required = {Requirement(line).name for line in lines} - {"semseg-app"}
-    normal = {re.sub(r"[-_.]+", "-", name).lower() for name in required}
-    versions = dict(package.split("==") for package in locked())
-    assert normal <= set(versions)
-    for line in lines:
-        requirement = Requirement(line)
+    lines += [line for extra in extras for line in table["project"]["optional-dependencies"][extra]]
+    for requirement in map(Requirement, lines):
         if requirement.name != "semseg-app":
-            assert versions[re.sub(r"[-_.]+", "-", requirement.name).lower()] in requirement.specifier, line
+            version, _ = packages[canonicalize_name(requirement.name)]
+            assert version in requirement.specifier, requirement
+
+
+def test_the_image_has_the_versions_that_are_tested():
+    tested = locked("constraints.txt")
+    assert {name: tested.get(name) for name in locked("requirements-docker.txt")} == locked("requirements-docker.txt")
 
 
 BUILD = """

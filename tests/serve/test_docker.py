@@ -78,42 +78,33 @@ def test_it_holds_every_package_that_is_installed():
         assert top.split(".")[-1] in copied(), package
 
 
-def needed(folder: Path, extra: str) -> list[str]:
-    """The requirements that the image installs, written by the build's own command."""
-    shutil.copy(ROOT / "pyproject.toml", folder)
-    (command,) = [rest for word, rest in instructions() if word == "RUN" and rest.endswith("> needed.txt")]
-    subprocess.run(["sh", "-c", command], cwd=folder, env=os.environ | {"EXTRA": extra}, check=True)
-    return (folder / "needed.txt").read_text().splitlines()
+def installation(index: str, extra: str, folder: Path) -> list[str]:
+    """The pip commands of the build, without running them; what else it runs is run in `folder`."""
+    (command,) = [rest for word, rest in instructions() if word == "RUN" and "pip install" in rest]
+    shutil.copy(ROOT / "constraints.txt", folder)
+    shown = command.replace("/opt/semseg/bin/python -m pip", "echo pip")
+    environment = os.environ | {"INDEX": index, "EXTRA": extra}
+    done = subprocess.run(["sh", "-c", shown], cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("extra", ["cpu", "gpu"])
-def test_it_installs_the_base_the_server_and_one_extra_and_no_torch(extra, tmp_path):
-    table = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    project = table["project"]
-    extras = [line for name in ("serve", extra) for line in project["optional-dependencies"][name]]
-    required = needed(tmp_path, extra)
-    assert sorted(required) == sorted([*table["build-system"]["requires"], *project["dependencies"], *extras])
-    assert not [line for line in required if re.match(r"(torch|timm|accelerate|semseg-app)\b", line)]
+def test_every_package_of_the_image_is_checked_by_its_hash(tmp_path):
+    packages, project = installation("", "cpu", tmp_path)
+    assert packages.split()[-3:] == ["--require-hashes", "--requirement", "requirements-docker.txt"]
+    assert project.split()[-3:] == ["--no-deps", "--no-build-isolation", "."]
+    assert not re.findall(r"^(torch|timm|accelerate)==", (ROOT / "requirements-docker.txt").read_text(), re.MULTILINE)
 
 
-def test_every_package_of_the_image_is_checked_by_its_hash():
-    """With another index, whose files the list does not know, versions alone hold."""
-    install, project = (rest for word, rest in instructions() if word == "RUN" and "pip install" in rest)
-    for index, expected in (("", "--require-hashes"), ("https://pypi.nvidia.com", "--extra-index-url")):
-        shown = install.replace("/opt/semseg/bin/python", "echo")
-        said = subprocess.run(["sh", "-c", shown], env={"INDEX": index}, capture_output=True, text=True, check=True)
-        assert expected in said.stdout
-        assert ("--require-hashes" in said.stdout) == (not index)
-    assert {"--no-deps", "--no-build-isolation"} <= set(project.split())
-
-
-def test_versions_stay_when_hashes_are_dropped(tmp_path):
-    shutil.copy(ROOT / "constraints.txt", tmp_path)
-    (command,) = [rest for word, rest in instructions() if word == "RUN" and "sed " in rest]
-    subprocess.run(["sh", "-c", command], cwd=tmp_path, env={"INDEX": "https://x.example"} | os.environ, check=True)
-    kept = (tmp_path / "constraints.txt").read_text().splitlines()
-    pinned = [line.removesuffix(" \\") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
-    assert [line for line in kept if not line.startswith("#")] == [line for line in pinned if not line.startswith(" ")]
+def test_another_index_keeps_the_versions(tmp_path):
+    """NVIDIA's, for TensorRT: its files are in no list of hashes."""
+    (packages,) = installation("https://pypi.nvidia.com", "gpu", tmp_path)
+    assert "--require-hashes" not in packages
+    assert packages.endswith("--constraint versions.txt --extra-index-url https://pypi.nvidia.com .[serve,gpu]")
+    kept = [line for line in (tmp_path / "versions.txt").read_text().splitlines() if not line.startswith("#")]
+    locked = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    assert kept == [line.removesuffix(" \\") for line in locked if not line.startswith(" ")]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert not [line for line in (*extras["serve"], *extras["gpu"]) if re.match(r"(torch|timm|semseg-app)\b", line)]
 
 
 def test_base_images_are_named_by_digest():
@@ -188,7 +179,7 @@ def test_what_is_copied_installs_and_serves(tmp_path, make_graph):
         else:
             shutil.copy(ROOT / name, source / name)
     for word, rest in instructions():
-        if word == "RUN" and ("/opt/semseg" in rest or "needed.txt" in rest):
+        if word == "RUN" and "/opt/semseg" in rest:
             command = rest.replace("/opt/semseg", str(prefix)).replace("python3 -m", f"{sys.executable} -m")
             subprocess.run(["sh", "-c", command], cwd=source, env=os.environ | arguments(), check=True)
     blocked = subprocess.run([prefix / "bin/python", "-c", "import torch"], capture_output=True, check=False)
