@@ -1,7 +1,7 @@
 """Photos to compare on and to calibrate with: of a dataset, or generated."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -12,9 +12,11 @@ from semseg_app.labels import LabelSpace
 
 GENERATED_SIZE = (360, 480)
 LONGEST_SIDE = 2048
-"""Larger photos are compared and timed at this size: whole, they would not fit into memory."""
+"""Longest side in pixels at which photos are compared and timed; larger ones would not fit into memory."""
 LONGEST_CALIBRATION_SIDE = 1024
-"""Likewise; calibration holds all activations of a photo at once."""
+"""Photos that calibrate are smaller still: all activations of a photo are in memory at once."""
+CalibrationMethod = Literal["minmax", "percentile", "entropy"]
+"""How the range of an activation is chosen; calibration.py has them."""
 
 T = TypeVar("T")
 
@@ -25,6 +27,25 @@ class VerificationSet(NamedTuple):
     data: SegmentationData
     split: str
     samples: list[Sample]
+
+
+class ExportData(NamedTuple):
+    """The dataset that verifies an export and calibrates its reduced precisions."""
+
+    data: SegmentationData
+    split: str = "val"
+    """Split or list that verifies, with labels; one that was not trained on."""
+    limit: int = 200
+    """Most labeled photos to score on, evenly spaced."""
+    calibration_split: str | None = None
+    """Split or list whose photos calibrate; None = "train", or `split` in a dataset that has no such split."""
+    calibration_images: int = 32
+    """Most photos to calibrate on, evenly spaced."""
+    calibration_method: CalibrationMethod = "minmax"
+
+    def verification(self, labels: LabelSpace) -> VerificationSet:
+        """The labeled samples that verify a model of these classes. UserError: see `gather_photos`."""
+        return gather_photos(labels, self.data, self.split, self.limit)
 
 
 def gather_photos(labels: LabelSpace, data: SegmentationData, split: str, limit: int) -> VerificationSet:
@@ -64,7 +85,7 @@ def generated_photos(count: int) -> list[np.ndarray]:
 
 def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
     """At most `count` of the items, spread over the whole sequence."""
-    return [items[round(place)] for place in np.linspace(0, len(items) - 1, min(count, len(items)))]
+    return [items[round(position)] for position in np.linspace(0, len(items) - 1, min(count, len(items)))]
 
 
 def bounded(photo: np.ndarray, longest_side: int = LONGEST_SIDE) -> tuple[int, int]:

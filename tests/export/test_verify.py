@@ -33,6 +33,7 @@ from semseg_app.export import onnx as export_module
 from semseg_app.export import pipeline as pipeline_module
 from semseg_app.export import verification_set as verification_set
 from semseg_app.export.acceptance import score
+from semseg_app.export.manifest import has_passed, record
 from semseg_app.export.verification_set import (
     VerificationSet,
     calibration_photos,
@@ -40,7 +41,7 @@ from semseg_app.export.verification_set import (
     gather_photos,
     generated_photos,
 )
-from semseg_app.export.verify import compare, has_passed, record, verify
+from semseg_app.export.verify import compare, verify
 from semseg_app.inference.engines.base import Prediction
 from semseg_app.inference.engines.open import open_engine
 from semseg_app.models import pyramid_pooling
