@@ -10,7 +10,6 @@ from typing import Any
 
 from semseg_app import machine
 from semseg_app.artifact import manifest_entry, read_config
-from semseg_app.errors import UserError
 from semseg_app.export.acceptance import GATES, reasons_of_scores, score
 from semseg_app.export.fp16 import export_fp16
 from semseg_app.export.int8 import Calibration, export_int8
@@ -20,7 +19,13 @@ from semseg_app.export.steps import step
 from semseg_app.export.tensorrt import export_tensorrt
 from semseg_app.export.tensorrt.buckets import Buckets
 from semseg_app.export.tensorrt.verify import verify_engine
-from semseg_app.export.verification_set import ExportData, VerificationSet, calibration_photos, generated_photos
+from semseg_app.export.verification_set import (
+    ExportData,
+    VerificationSet,
+    calibration_photos,
+    check_data,
+    generated_photos,
+)
 from semseg_app.export.verify import PHOTOS, verify
 from semseg_app.inference.engines.base import GRAPHS
 from semseg_app.inference.engines.open import open_engine
@@ -48,12 +53,7 @@ def export_verified(
 
     UserError for int8 without a dataset, and for a dataset of other classes.
     """
-    verification = dataset.verification(read_config(folder).labels) if dataset else None
-    if precision == "int8" and verification is None:
-        raise UserError(
-            f"{folder}: int8 is calibrated on photos of the kind that it will see and judged by their labels; "
-            "add --data DATASET"
-        )
+    verification = check_data(folder, precision, dataset)
     graph = folder / GRAPHS["fp32"]
     recorded = manifest_entry(graph).get("opset")
     if precision == "fp32" or not has_passed(folder, graph) or opset not in (None, recorded):
@@ -79,14 +79,6 @@ def export_verified(
 
     file = export_int8(folder, graph, _calibration(dataset), passes)
     yield file, _verified(folder, file, verification, before)
-
-
-def verified_graph(
-    folder: Path, precision: str, dataset: ExportData | None = None, opset: int | None = None
-) -> Iterator[tuple[Path, Entry]]:
-    """As `export_verified`, for what is made from the graph: nothing is done while a graph that has passed is there."""
-    if opset is not None or not has_passed(folder, folder / GRAPHS[precision]):
-        yield from export_verified(folder, precision, dataset, opset)
 
 
 def export_engine(

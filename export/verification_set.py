@@ -1,11 +1,13 @@
 """Photos to compare on and to calibrate with: of a dataset, or generated."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
 
+from semseg_app.artifact import read_config
 from semseg_app.data.dataset import Sample, SegmentationData
 from semseg_app.errors import UserError
 from semseg_app.labels import LabelSpace
@@ -46,6 +48,21 @@ class ExportData(NamedTuple):
     def verification(self, labels: LabelSpace) -> VerificationSet:
         """The labeled samples that verify a model of these classes. UserError: see `gather_photos`."""
         return gather_photos(labels, self.data, self.split, self.limit)
+
+
+def check_data(folder: Path, precision: str, dataset: ExportData | None) -> VerificationSet | None:
+    """The labeled samples that verify an export of a model folder; None without a dataset.
+
+    UserError for int8 without a dataset, and for a dataset of other classes or without labels.
+    """
+    if dataset is not None:
+        return dataset.verification(read_config(folder).labels)
+    if precision == "int8":
+        raise UserError(
+            f"{folder}: int8 is calibrated on photos of the kind that it will see and judged by their labels; "
+            "add --data DATASET"
+        )
+    return None
 
 
 def gather_photos(labels: LabelSpace, data: SegmentationData, split: str, limit: int) -> VerificationSet:

@@ -63,30 +63,33 @@ def export(
     from semseg_app.cli.export_web import WebOptions, make_web, refuse_web_options
     from semseg_app.cli.gate_report import print_entry, rejection
     from semseg_app.cli.progress import show_steps
-    from semseg_app.export.verification_set import ExportData
+    from semseg_app.export.manifest import has_passed
+    from semseg_app.export.verification_set import ExportData, check_data
+    from semseg_app.inference.engines.base import GRAPHS
 
     precision = precision or ("int8" if to == "web" else "fp32")
     refuse_web_options(to, out, runtime, examples)
     folder = writable_model(model, revision)
-    labels = read_config(folder).labels
+    read_config(folder)
     dataset = None
     if data:
         opened = open_aloud(data)
         dataset = ExportData(opened, split, limit, calibration_split, calibration_images, calibration)
-        dataset.verification(labels)  # of other classes or without labels: better known now than in minutes
     web = WebOptions.check(folder, out, runtime, examples) if to == "web" else None
     engine = None
     if to not in ("onnx", "web"):
         engine = EngineOptions.check(to, dataset, buckets, max_batch, compute_capability, backend)
+    reused = to != "onnx" and opset is None and has_passed(folder, folder / GRAPHS[precision])
+    if dataset or not reused:
+        check_data(folder, precision, dataset)
     show_steps("semseg_app.export")
     print(f"{folder}: exporting, {to} {precision}", file=sys.stderr)
     try:
-        from semseg_app.export.pipeline import export_verified, verified_graph
+        from semseg_app.export.pipeline import export_verified
     except ModuleNotFoundError as error:
         raise UserError(f"exporting needs the package {error.name}: pip install 'semseg-app[export,cpu]'") from error
-    graphs = export_verified if to == "onnx" else verified_graph
     entry: dict[str, Any] = {"verdict": "passed"}
-    for exported_file, entry in graphs(folder, precision, dataset, opset):
+    for exported_file, entry in () if reused else export_verified(folder, precision, dataset, opset):
         print_entry(exported_file, entry)
     if engine and entry["verdict"] == "passed":
         exported_file, entry = make_engine(folder, precision, engine, dataset)

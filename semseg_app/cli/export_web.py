@@ -51,5 +51,5 @@ def _photos(folder: Path) -> list[Path]:
         raise UserError(f"--examples {folder}: not a folder of photos")
     photos = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not photos:
-        raise UserError(f"--examples {folder}: holds no photos ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise UserError(f"--examples {folder}: holds no {', '.join(sorted(IMAGE_SUFFIXES))}")
     return photos

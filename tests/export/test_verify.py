@@ -219,7 +219,7 @@ def test_scores_of_the_export_are_gated_and_recorded(folder: Path, dataset: Path
     assert [reason.split(" changes by ")[0] for reason in reasons] == ["mIoU", "boundary IoU", "calibration error"]
 
 
-def test_evidence_must_fit_the_model(dataset: Path) -> None:
+def test_photos_to_verify_on_must_fit_the_model(dataset: Path) -> None:
     data = open_folder(dataset)
     labels = SimpleNamespace(classes=CLASSES)
     assert [sample.stem for sample in gather_photos(labels, data, "val", 1).samples] == ["0"]
