@@ -4,12 +4,12 @@ VENV ?= .venv
 ARGS ?=
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format lock clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/semseg demo $(ARGS)
 
-# One process a core, one thread each: threads that share a busy core wait for each other.
+# One process per core, one thread each: threads that share a busy core wait for each other.
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile $(ARGS)
 
@@ -22,11 +22,21 @@ format: $(INSTALLED)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+# Version and hashes of every package: all of them, and those of the Docker image among them. Versions that are locked
+# already stay; `make lock ARGS=--upgrade` takes the newest. Needs uv.
+COMPILE := uv pip compile --no-config --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--default-index https://pypi.org/simple --custom-compile-command 'make lock'
+lock:
+	$(COMPILE) pyproject.toml --extra export --extra serve --extra cpu --extra large --extra dev \
+	    --output-file constraints.txt $(ARGS)
+	echo setuptools | $(COMPILE) pyproject.toml - --extra serve --extra cpu --constraint constraints.txt \
+	    --output-file requirements-docker.txt
+
 clean:
 	rm -rf $(VENV) build *.egg-info
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[export,serve,cpu,large,dev]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement constraints.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(INSTALLED)

@@ -1,11 +1,11 @@
-"""Between which values the activations of a graph lie on given photos, with onnxruntime.quantization's calibrators."""
+"""Calibration: the range of every activation of a graph on given photos, by onnxruntime.quantization."""
 
 import contextlib
 import io
 import tempfile
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -17,8 +17,9 @@ from onnxruntime.quantization.calibrate import (
     TensorsData,
 )
 
-Method = Literal["minmax", "percentile", "entropy"]
-CALIBRATORS: dict[Method, tuple[type, dict[str, Any]]] = {
+from semseg_app.export.verification_set import CalibrationMethod
+
+CALIBRATORS: dict[CalibrationMethod, tuple[type, dict[str, Any]]] = {
     "minmax": (MinMaxCalibrater, {}),
     # As many bins as the tail needs: the range is cut at the edge of a bin.
     "percentile": (PercentileCalibrater, {"num_bins": 4096, "percentile": 99.99}),
@@ -41,7 +42,7 @@ class _OnePhoto:
 def activation_ranges(
     model: onnx_ir.Model,
     photos: Iterable[np.ndarray],
-    method: Method = "minmax",
+    method: CalibrationMethod = "minmax",
     operators: Collection[str] | None = None,
 ) -> TensorsData:
     """Lowest and highest value of the float activations of a deployed graph: name -> `.range_value`.
@@ -49,8 +50,9 @@ def activation_ranges(
     Args:
         model: the fp32 graph.
         photos: uint8 `[H, W, 3]` of any sizes, at least one.
-        method: "minmax" is what occurs; the others leave out rare large values, which would cost all others precision.
-        operators: only what these take and give; None = every activation.
+        method: "minmax" takes all values that occur; the others leave out rare large ones, which would cost the rest
+            their precision.
+        operators: only the inputs and outputs of these operators; None = every activation.
     """
     calibrator_class, options = CALIBRATORS[method]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # it prints statistics

@@ -23,9 +23,11 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from semseg_app.export.calibration import Method, activation_ranges
+from semseg_app.export.calibration import activation_ranges
 from semseg_app.export.graph import layer_precisions, layers, network_nodes, pixel_nodes
 from semseg_app.export.onnx import metadata_of, save_graph
+from semseg_app.export.steps import step
+from semseg_app.export.verification_set import CalibrationMethod
 from semseg_app.inference.engines.metadata import KEY
 
 QUANTIZED_LAYERS = ("Conv", "Gemm", "MatMul")
@@ -51,7 +53,7 @@ class Calibration(NamedTuple):
     """uint8 `[H, W, 3]`, of the kind that the model will see; no labels are needed."""
     source: str
     """What they are, for the metadata: "streets train"."""
-    method: Method = "minmax"
+    method: CalibrationMethod = "minmax"
 
 
 def export_int8(folder: Path, graph_file: Path, calibration: Calibration, passes: Callable[[Path], bool]) -> Path:
@@ -68,7 +70,8 @@ def export_int8(folder: Path, graph_file: Path, calibration: Calibration, passes
     """
     model = onnx_ir.load(graph_file)
     operators = {*QUANTIZED_LAYERS, *PASSED_THROUGH}
-    ranges = activation_ranges(model, calibration.photos, calibration.method, operators)
+    with step(f"int8: calibrating on {len(calibration.photos)} photos of {calibration.source}"):
+        ranges = activation_ranges(model, calibration.photos, calibration.method, operators)
     metadata = metadata_of(model)
     metadata |= {
         "precision": "int8",
@@ -95,7 +98,8 @@ def export_int8(folder: Path, graph_file: Path, calibration: Calibration, passes
 def _choices(model: onnx_ir.Model, ranges: TensorsData, photos: Sequence[np.ndarray]) -> Iterator[list[str]]:
     """Layers to leave in float: none, then the 1, 2, 4, ... whose quantization costs most."""
     yield []
-    costly = most_costly(model, ranges, photos)
+    with step("int8: the gate refuses all layers in 8 bits; measuring what each of them costs"):
+        costly = most_costly(model, ranges, photos)
     count = 1
     while count <= MOST_FLOAT * len(costly):
         yield costly[:count]

@@ -1,10 +1,12 @@
 """Photos to compare on and to calibrate with: of a dataset, or generated."""
 
-from typing import NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from semseg_app.artifact import read_config
 from semseg_app.data.dataset import Sample, SegmentationData
 from semseg_app.data.listing import evenly_spaced
 from semseg_app.errors import UserError
@@ -12,9 +14,11 @@ from semseg_app.labels import LabelSpace
 
 GENERATED_SIZE = (360, 480)
 LONGEST_SIDE = 2048
-"""Larger photos are compared and timed at this size: whole, they would not fit into memory."""
+"""Longest side in pixels at which photos are compared and timed; larger ones would not fit into memory."""
 LONGEST_CALIBRATION_SIDE = 1024
-"""Likewise; calibration holds all activations of a photo at once."""
+"""Photos that calibrate are smaller still: all activations of a photo are in memory at once."""
+CalibrationMethod = Literal["minmax", "percentile", "entropy"]
+"""How the range of an activation is chosen; calibration.py has them."""
 
 
 class VerificationSet(NamedTuple):
@@ -23,6 +27,40 @@ class VerificationSet(NamedTuple):
     data: SegmentationData
     split: str
     samples: list[Sample]
+
+
+class ExportData(NamedTuple):
+    """The dataset that verifies an export and calibrates its reduced precisions."""
+
+    data: SegmentationData
+    split: str = "val"
+    """Split or list that verifies, with labels; one that was not trained on."""
+    limit: int = 200
+    """Most labeled photos to score on, evenly spaced."""
+    calibration_split: str | None = None
+    """Split or list whose photos calibrate; None = "train", or `split` in a dataset that has no such split."""
+    calibration_images: int = 32
+    """Most photos to calibrate on, evenly spaced."""
+    calibration_method: CalibrationMethod = "minmax"
+
+    def verification(self, labels: LabelSpace) -> VerificationSet:
+        """The labeled samples that verify a model of these classes. UserError: see `gather_photos`."""
+        return gather_photos(labels, self.data, self.split, self.limit)
+
+
+def check_data(folder: Path, precision: str, dataset: ExportData | None) -> VerificationSet | None:
+    """The labeled samples that verify an export of a model folder; None without a dataset.
+
+    UserError for int8 without a dataset, and for a dataset of other classes or without labels.
+    """
+    if dataset is not None:
+        return dataset.verification(read_config(folder).labels)
+    if precision == "int8":
+        raise UserError(
+            f"{folder}: int8 is calibrated on photos of the kind that it will see and judged by their labels; "
+            "add --data DATASET"
+        )
+    return None
 
 
 def gather_photos(labels: LabelSpace, data: SegmentationData, split: str, limit: int) -> VerificationSet:

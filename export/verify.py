@@ -21,12 +21,11 @@ from semseg_app.errors import UserError
 from semseg_app.export.acceptance import GATES, Gate, reasons_of_layers, reasons_of_row, reasons_of_scores, score
 from semseg_app.export.graph import layer_precisions
 from semseg_app.export.onnx import metadata_of
-from semseg_app.export.verification_set import VerificationSet, bounded, gather_photos, generated_photos, resized
+from semseg_app.export.steps import LOG, step
+from semseg_app.export.verification_set import VerificationSet, bounded, generated_photos, resized
 from semseg_app.files import sha256
 from semseg_app.inference.engines.base import Engine
 from semseg_app.inference.engines.open import open_engine
-
-__all__ = ["compare", "gather_photos", "generated_photos", "has_passed", "measure_latency", "record", "verify"]
 
 SIZES = ((127, 131), (256, 192))
 """Height and width: two primes, and an upright one. The photos' own size is the third."""
@@ -92,7 +91,8 @@ def verify(
     if not any("error" in row for row in by_size):
         entry["latency_ms"] = measure_latency(exported, resized(photos[0], own_size), threads)
         if verification:
-            before, after = trained_scores or score(trained, verification), score(exported, verification)
+            with step(f"scoring {exported_file} and the trained network on {len(verification.samples)} photos"):
+                before, after = trained_scores or score(trained, verification), score(exported, verification)
             entry |= side_by_side(before, after)
             entry["miou"]["images"] = len(verification.samples)
             reasons += reasons_of_scores(before, after, gate)
@@ -106,24 +106,6 @@ def verify(
         "versions": {**machine.versions(), "onnx": version("onnx")},
         "hardware": machine.hardware(),
     }
-
-
-def record(folder: Path, exported_file: Path, entry: dict[str, Any]) -> None:
-    """Put what `verify` found into the model folder's manifest.json; entries of other files stay."""
-    manifest = {"format_version": 1, "exports": {}, **artifact.read_manifest(folder)}
-    manifest["exports"][exported_file.relative_to(folder).as_posix()] = entry
-    artifact.write_manifest(folder, manifest)
-
-
-def has_passed(folder: Path, exported_file: Path) -> bool:
-    """Whether the manifest says that this very file, made of these very weights, passed."""
-    entry = artifact.read_manifest(folder).get("exports", {}).get(exported_file.relative_to(folder).as_posix(), {})
-    return (
-        entry.get("verdict") == "passed"
-        and exported_file.is_file()
-        and entry["sha256"] == sha256(exported_file)
-        and entry["source_sha256"] == sha256(folder / artifact.WEIGHTS)
-    )
 
 
 def compare(
@@ -141,6 +123,7 @@ def compare(
     """
     rows: list[dict[str, Any]] = []
     for size in sizes:
+        LOG.info("comparing %s %s with the trained network at %dx%d", exported.kind, exported.precision, *size[::-1])
         images = np.stack([resized(photo, size) for photo in photos])
         expected = [trained.infer(image[None]) for image in images]
         classes = np.concatenate([prediction.classes for prediction in expected])

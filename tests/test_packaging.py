@@ -11,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("training", "export", "serve")
@@ -49,6 +51,46 @@ def test_every_data_file_is_listed():
         if path.is_file() and path.suffix not in (".py", ".pyc")
     }
     assert beside == covered
+
+
+def locked(name: str) -> dict[str, tuple[str, list[str]]]:
+    """A list of locked packages: name -> version and hashes."""
+    packages: dict[str, tuple[str, list[str]]] = {}
+    for line in (ROOT / name).read_text().splitlines():
+        if match := re.fullmatch(r"([a-z0-9-]+)==(\S+)( ; .*)? \\", line):
+            hashes: list[str] = []
+            packages[match[1]] = match[2], hashes
+        elif match := re.fullmatch(r" {4}--hash=sha256:([0-9a-f]{64})( \\)?", line):
+            hashes.append(match[1])
+        else:
+            assert line.startswith("#"), line
+    return packages
+
+
+@pytest.mark.parametrize(
+    ("name", "extras"),
+    [
+        ("constraints.txt", ("train", "export", "serve", "cpu", "large", "dev")),
+        ("requirements-docker.txt", ("serve", "cpu")),
+    ],
+)
+def test_every_requirement_is_locked_with_hashes_and_no_download_address(name, extras):
+    """`make` and the Dockerfile install these lists and then the project alone, without build isolation."""
+    packages = locked(name)
+    assert all(hashes for _, hashes in packages.values())
+    assert "://" not in (ROOT / name).read_text()
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    lines = [*table["build-system"]["requires"], *table["project"]["dependencies"]]
+    lines += [line for extra in extras for line in table["project"]["optional-dependencies"][extra]]
+    for requirement in map(Requirement, lines):
+        if requirement.name != "semseg-app":
+            version, _ = packages[canonicalize_name(requirement.name)]
+            assert version in requirement.specifier, requirement
+
+
+def test_the_image_has_the_versions_that_are_tested():
+    tested = locked("constraints.txt")
+    assert {name: tested.get(name) for name in locked("requirements-docker.txt")} == locked("requirements-docker.txt")
 
 
 BUILD = """

@@ -1,7 +1,7 @@
-"""An exported ONNX graph -> MODEL/tensorrt/*.engine, attested, with a JSON beside it that says what runs it.
+"""An exported ONNX graph -> MODEL/tensorrt/*.engine, with a JSON beside it that says which machine runs it.
 
-An engine is built once for each graph, GPU, TensorRT version and set of buckets; asked for again, it is taken as it
-lies.
+An engine is built once for each graph, GPU, TensorRT version and set of buckets. When the same one is requested again,
+the existing file is used. The precision of every layer is checked before anything is written.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from semseg_app.errors import UserError
 from semseg_app.export.tensorrt.buckets import Buckets, profiles
 from semseg_app.export.tensorrt.builder import build, keeps_timings, target_capabilities
 from semseg_app.export.tensorrt.graph import prepare
-from semseg_app.export.tensorrt.layer_precisions import attest
+from semseg_app.export.tensorrt.layer_precisions import precision_counts
 from semseg_app.files import atomic_file
 from semseg_app.inference.engines import metadata
 from semseg_app.inference.engines.cuda import first_gpu, load_runtime
@@ -40,9 +40,9 @@ def export_tensorrt(
 
     Args:
         folder: the model folder.
-        graph: one of its ONNX files; its metadata name the precision.
+        graph: one of its ONNX files; its metadata has the precision.
         buckets: the photo sizes to be fast at, and the largest one.
-        batch: the most photos a run.
+        batch: the most photos per run.
         binding: "tensorrt", or "tensorrt_rtx" for ahead of time.
         capabilities: compute capabilities to build for ahead of time; empty = the GPU of this machine.
 
@@ -83,8 +83,8 @@ def export_tensorrt(
         graph=graph.relative_to(folder).as_posix(),
         sha256=hashlib.sha256(built.engine).hexdigest(),
         key=key,
-        layers=attest(built.layers, prepared, described.precision, getattr(described, "float_layers", ())),
-        evidence=built.evidence,
+        layers=precision_counts(built.layers, prepared, described.precision, getattr(described, "float_layers", ())),
+        layers_read_from=built.layers_read_from,
         seconds=round(time.perf_counter() - start, 1),
         **wanted,
     )
@@ -107,11 +107,11 @@ def _own_gpu(binding: Binding) -> Gpu:
         if binding == "tensorrt":
             raise UserError(f"{error}. Without a GPU, --to tensorrt-rtx builds ahead of time") from error
         known = ", ".join(target_capabilities(importlib.import_module(binding)))
-        raise UserError(f"there is no GPU to build for; give --compute-capability, of {known}") from error
+        raise UserError(f"no GPU to build for; give --compute-capability, one or more of {known}") from error
 
 
 def _is_current(engine: Path) -> bool:
-    """Whether the engine lies there whole. All that decided about it is in its name."""
+    """Whether a complete engine exists. Its name encodes all build inputs."""
     if not (engine.is_file() and engine.with_suffix(".json").is_file()):
         return False
     return hashlib.sha256(engine.read_bytes()).hexdigest() == read_plan(engine).sha256

@@ -19,7 +19,7 @@ class Built(NamedTuple):
     engine: bytes
     layers: list[Layer]
     """Of all profiles."""
-    evidence: Literal["engine inspector", "builder log"]
+    layers_read_from: Literal["engine inspector", "builder log"]
     """Where `layers` was read."""
     timings: bytes
     """The timing cache, grown by this build; empty where the binding keeps none."""
@@ -68,8 +68,8 @@ def build(
     if engine is None:
         raise UserError(f"TensorRT cannot build the engine: {log.reason()}")
     content = bytes(engine)
-    layers, evidence = _layers(trt, log, content, profiles, can_load=not capabilities)
-    return Built(content, layers, evidence, bytes(cache.serialize()) if cache is not None else b"")
+    layers, layers_read_from = _layers(trt, log, content, profiles, can_load=not capabilities)
+    return Built(content, layers, layers_read_from, bytes(cache.serialize()) if cache is not None else b"")
 
 
 def keeps_timings(trt: Any) -> bool:

@@ -1,6 +1,6 @@
-"""Attestation: every convolution and matrix product of an engine runs in the precision that was asked for.
+"""Checks that every convolution and matrix product of an engine runs in the requested precision.
 
-What ran is read from what TensorRT says of the finished engine, layer by layer: from the engine inspector's JSON where
+What runs is read from what TensorRT says of the finished engine, layer by layer: from the engine inspector's JSON where
 the engine can be loaded, else (built ahead of time, no GPU) from the list of layers that the builder logs at the end.
 Both name, for each layer, the types of what it multiplies and the ONNX nodes that it came from.
 """
@@ -64,10 +64,10 @@ def layers_of_inspector(answer: str) -> list[Layer]:
     return _with_profiles([_inspected(entry) for entry in json.loads(answer)["Layers"] if isinstance(entry, dict)])
 
 
-def attest(
+def precision_counts(
     layers: Collection[Layer], graph: ModelProto, asked: str, float_layers: Collection[str] = ()
 ) -> dict[str, int]:
-    """Compare an engine with what was asked for.
+    """Compare an engine's layers with the requested precision.
 
     Args:
         layers: of the engine, of all its profiles.
@@ -102,7 +102,7 @@ def attest(
             f"make its graph again with `semseg export --to onnx --precision {asked}`"
         )
     if not counts:
-        raise UserError("the graph has no convolution or matrix product to attest")
+        raise UserError("the graph has no convolution or matrix product; export it again")
     return dict(counts)
 
 

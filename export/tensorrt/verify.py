@@ -43,7 +43,7 @@ def verify_engine(folder: Path, engine: Path, verification: VerificationSet | No
         "built_for": plan.target,
         "built_with": f"{plan.binding} {plan.version}",
         "layers": plan.layers,
-        "layers_read_from": plan.evidence,
+        "layers_read_from": plan.layers_read_from,
         "sha256": plan.sha256,
         "reasons": [f"its graph, in ONNX Runtime: {reason}" for reason in entry["reasons"]],
     }

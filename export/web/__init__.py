@@ -25,8 +25,8 @@ import semseg_app
 from semseg_app.artifact import read_config
 from semseg_app.data.dataset import read_image
 from semseg_app.errors import UserError
+from semseg_app.export.manifest import has_passed
 from semseg_app.export.verification_set import bounded, resized
-from semseg_app.export.verify import has_passed
 from semseg_app.export.web.runtime import VERSION
 from semseg_app.files import atomic_folder, remove_folder
 

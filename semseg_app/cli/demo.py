@@ -11,8 +11,8 @@ EXAMPLES = 8
 
 
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where everything goes; what is there already is used.")] = Path("demo"),
-    no_serve: Annotated[bool, typer.Option("--no-serve", help="End after the result table.")] = False,
+    folder: Annotated[Path, typer.Option(help="Where everything goes; what it holds already is used.")] = Path("demo"),
+    no_serve: Annotated[bool, typer.Option("--no-serve", help="Stop after the result table.")] = False,
     images: Annotated[int, typer.Option(min=8, help="Training streets; a quarter as many for validation.")] = 256,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps of each network, instead of the preset's.")
@@ -22,13 +22,16 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result table as JSON on stdout.")] = False,
 ) -> None:
     """Generate streets, train a teacher and a student, export and verify the student, then serve it."""
-    from semseg_app.cli.progress import progress_bar
+    from semseg_app.cli.progress import progress_bar, show_steps
+    from semseg_app.data.layouts import open_dataset
     from semseg_app.errors import UserError
+    from semseg_app.export.pipeline import export_verified
+    from semseg_app.export.verification_set import ExportData
     from semseg_app.inference.engines.open import open_engine
     from semseg_app.serve.server import claim_address, run_server
     from semseg_app.synthetic import generate
 
-    address = None if no_serve else claim_address(host, port)  # a port in use is better known now than in minutes
+    address = None if no_serve else claim_address(host, port)  # a port in use is an error now, not in minutes
     streets = folder / "streets"
     if not streets.exists():
         with progress_bar("drawing streets") as update:
@@ -38,7 +41,9 @@ def demo(
         chosen += [f"schedule.steps={steps}", "schedule.warmup=0"]
     teacher = _train("streets-teacher", folder / "teacher", chosen)
     student = _train("streets-student", folder / "student", [*chosen, f"method.teacher={teacher}"])
-    verdict = _export(student, streets)
+    show_steps("semseg_app.export")
+    dataset = ExportData(open_dataset(streets), "val", limit=64)
+    ((_, entry),) = export_verified(student, "fp32", dataset)
     rows = [
         _score("teacher", teacher, "torch", streets),
         _score("student", student, "torch", streets),
@@ -48,7 +53,7 @@ def demo(
         print(json.dumps(rows, indent=2))
     else:
         _print_scores(rows)
-    if verdict != "passed":
+    if entry["verdict"] != "passed":
         raise UserError(f"{student}: the exported graph was rejected; see {student / 'manifest.json'}")
     if address is not None:
         examples = sorted((streets / "images" / "val").iterdir())[:EXAMPLES]
@@ -63,18 +68,6 @@ def _train(preset: str, output: Path, overrides: list[str]) -> Path:
     if not (output / "report.json").exists():
         train(load_recipe(preset, [*overrides, f"output={output}"]), resume=(output / "checkpoints").exists())
     return output / "best"
-
-
-def _export(model: Path, streets: Path) -> str:
-    """Export and verify; the verdict."""
-    from semseg_app.artifact import read_config
-    from semseg_app.data.layouts import open_dataset
-    from semseg_app.export.pipeline import export_verified
-    from semseg_app.export.verification_set import gather_photos
-
-    photos = gather_photos(read_config(model).labels, open_dataset(streets), "val", limit=64)
-    ((_, entry),) = export_verified(model, "fp32", photos)
-    return str(entry["verdict"])
 
 
 def _score(name: str, model: Path, kind: str, streets: Path) -> dict[str, Any]:

@@ -2,28 +2,35 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from semseg_app.errors import UserError
 
 if TYPE_CHECKING:
-    from semseg_app.export.verification_set import VerificationSet
+    from semseg_app.export.tensorrt.buckets import Buckets
+    from semseg_app.export.verification_set import ExportData
 
 
-class Choices(NamedTuple):
-    """What the options say, checked."""
+class EngineOptions(NamedTuple):
+    """The checked options."""
 
     to: str
-    buckets: Any
-    """Of export/tensorrt/buckets.py; None where an engine brings its own."""
+    buckets: "Buckets | None"
+    """None for a Triton repository of an engine, which brings its own."""
     max_batch: int
     capabilities: tuple[str, ...]
     backend: str
 
     @classmethod
     def check(
-        cls, to: str, data: Path | None, buckets: str | None, max_batch: int, capability: str | None, backend: str
-    ) -> "Choices":
+        cls,
+        to: str,
+        dataset: "ExportData | None",
+        buckets: str | None,
+        max_batch: int,
+        capability: str | None,
+        backend: str,
+    ) -> "EngineOptions":
         """UserError for what would fail only after the graph was exported."""
         from semseg_app.inference.engines.tensorrt_probe import require
 
@@ -32,62 +39,56 @@ class Choices(NamedTuple):
         if to == "tensorrt-rtx":
             require("tensorrt_rtx")
         if capability and to != "tensorrt-rtx":
-            raise UserError("--compute-capability is for --to tensorrt-rtx: TensorRT builds for this machine's GPU")
+            raise UserError("--compute-capability: only for --to tensorrt-rtx; TensorRT builds for this machine's GPU")
         capabilities = tuple(part.strip() for part in capability.split(",")) if capability else ()
-        own = to == "triton" and backend == "tensorrt"
-        return cls(to, None if own else _buckets(data, buckets), max_batch, capabilities, backend)
+        brings_buckets = to == "triton" and backend == "tensorrt"
+        return cls(to, None if brings_buckets else _buckets(dataset, buckets), max_batch, capabilities, backend)
 
 
-def make(
-    model: Path, precision: str, choices: Choices, verification: "VerificationSet | None"
+def make_engine(
+    model: Path, precision: str, options: EngineOptions, dataset: "ExportData | None"
 ) -> tuple[Path, dict[str, Any]]:
-    """The engine or the repository, and its entry in the manifest or what is in it."""
-    if choices.to == "triton":
-        return _to_triton(model, precision, choices)
-    return _to_tensorrt(model, precision, choices, verification)
-
-
-def _buckets(data: Path | None, given: str | None) -> Any:
-    """The buckets that were given, else those of the dataset's photos."""
-    from semseg_app.data.layouts import open_dataset
-    from semseg_app.export.tensorrt.buckets import choose_buckets, count_sizes, parse_buckets
-
-    if given:
-        return parse_buckets(given)
-    if data is None:
-        raise UserError("which photo sizes? Give --buckets, as in 512x512,480x360, or --data to take a dataset's sizes")
-    return choose_buckets(count_sizes(open_dataset(data)))
-
-
-def _to_tensorrt(
-    model: Path, precision: str, choices: Choices, verification: "VerificationSet | None"
-) -> tuple[Path, dict[str, Any]]:
-    """Build, attest, verify as far as this machine can, record."""
+    """Make the engine or the Triton repository; its path, and its manifest entry or what the repository holds."""
+    if options.to == "triton":
+        return _to_triton(model, precision, options)
     from semseg_app.cli.gate_report import print_entry
-    from semseg_app.export.tensorrt import export_tensorrt
-    from semseg_app.export.tensorrt.verify import verify_engine
-    from semseg_app.export.verify import record
-    from semseg_app.inference.engines.base import GRAPHS
+    from semseg_app.export.pipeline import export_engine
 
-    binding: Literal["tensorrt", "tensorrt_rtx"] = "tensorrt_rtx" if choices.to == "tensorrt-rtx" else "tensorrt"
-    graph = model / GRAPHS[precision]
-    engine = export_tensorrt(model, graph, choices.buckets, choices.max_batch, binding, choices.capabilities)
-    entry = verify_engine(model, engine, verification)
-    record(model, engine, entry)
+    assert options.buckets is not None
+    engine, entry = export_engine(
+        model,
+        precision,
+        "tensorrt_rtx" if options.to == "tensorrt-rtx" else "tensorrt",
+        options.buckets,
+        options.max_batch,
+        options.capabilities,
+        dataset,
+    )
     print_entry(engine, entry)
     if entry["verdict"] == "unverified":
         print(f"{engine}: {entry['reasons'][0]}", file=sys.stderr)
     return engine, entry
 
 
-def _to_triton(model: Path, precision: str, choices: Choices) -> tuple[Path, dict[str, Any]]:
+def _buckets(dataset: "ExportData | None", given: str | None) -> "Buckets":
+    """The buckets that were given, else those of the dataset's photos."""
+    from semseg_app.export.tensorrt.buckets import choose_buckets, count_sizes, parse_buckets
+
+    if given:
+        return parse_buckets(given)
+    if dataset is None:
+        raise UserError("no photo sizes: give --buckets, e.g. 512x512,480x360, or --data to take a dataset's sizes")
+    return choose_buckets(count_sizes(dataset.data))
+
+
+def _to_triton(model: Path, precision: str, options: EngineOptions) -> tuple[Path, dict[str, Any]]:
     from semseg_app.export.triton import export_triton, serve_engine, serve_graph
     from semseg_app.inference.engines.base import GRAPHS
 
-    if choices.backend == "tensorrt":
+    if options.buckets is None:
         served = serve_engine(model, precision)
     else:
-        served = serve_graph(model / GRAPHS[precision], choices.buckets, choices.max_batch)
+        served = serve_graph(model / GRAPHS[precision], options.buckets, options.max_batch)
     repository = export_triton(model, served)
     models = sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
     print(f"{repository}: {', '.join(models)}; tritonserver --model-repository {repository}", file=sys.stderr)

@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 from semseg_app.errors import UserError
 
 
-class WebChoices(NamedTuple):
-    """What the options say, checked, and what the page is made of."""
+class WebOptions(NamedTuple):
+    """The checked options, and what the page is made of."""
 
     out: Path
     runtime: dict[str, bytes]
     examples: list[Path]
 
     @classmethod
-    def check(cls, folder: Path, out: Path | None, runtime: Path | None, examples: Path | None) -> "WebChoices":
+    def check(cls, folder: Path, out: Path | None, runtime: Path | None, examples: Path | None) -> "WebOptions":
         """Find everything that could be missing before the graph is exported, which takes minutes."""
         from semseg_app.export.web import check_out
         from semseg_app.export.web.runtime import runtime_files
@@ -29,19 +29,19 @@ def refuse_web_options(to: str, out: Path | None, runtime: Path | None, examples
     """UserError for an option of --to web beside another --to."""
     for option, value in (("--out", out), ("--runtime", runtime), ("--examples", examples)):
         if value is not None and to != "web":
-            raise UserError(f"{option} {value}: is for --to web; --to {to} writes into the model folder")
+            raise UserError(f"{option} {value}: only for --to web; --to {to} writes into the model folder")
 
 
-def make_web(folder: Path, precision: str, choices: WebChoices) -> tuple[Path, dict[str, Any]]:
-    """The page's folder, and what is in it."""
+def make_web(folder: Path, precision: str, options: WebOptions) -> tuple[Path, dict[str, Any]]:
+    """Write the page. Returns its folder and what its model.json says."""
     from semseg_app.export.web import export_web
     from semseg_app.inference.engines.base import GRAPHS
 
     graph = folder / GRAPHS[precision]
-    described = export_web(folder, graph, precision, choices.runtime, choices.out, choices.examples)
-    size = sum(file.stat().st_size for file in choices.out.rglob("*") if file.is_file()) / 1e6
-    print(f"{choices.out}: {size:.1f} MB; python -m http.server --directory {choices.out}", file=sys.stderr)
-    return choices.out, {"verdict": "passed", **described}
+    described = export_web(folder, graph, precision, options.runtime, options.out, options.examples)
+    size = sum(file.stat().st_size for file in options.out.rglob("*") if file.is_file()) / 1e6
+    print(f"{options.out}: {size:.1f} MB; python -m http.server --directory {options.out}", file=sys.stderr)
+    return options.out, {"verdict": "passed", **described}
 
 
 def _photos(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """`semseg verify`: exported files against the trained network that they were made of."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,19 +27,22 @@ def verify(
 ) -> None:
     """Compare exported files with the trained network and write the verdicts to manifest.json. Exits with 1 when one
     is rejected."""
-    try:
-        from semseg_app.export.verification_set import gather_photos
-        from semseg_app.export.verify import record
-        from semseg_app.export.verify import verify as run
-    except ModuleNotFoundError as error:
-        raise UserError(f"verifying needs the package {error.name}: pip install 'semseg-app[export,cpu]'") from error
     from semseg_app.artifact import read_config
     from semseg_app.cli.data_option import open_aloud
     from semseg_app.cli.gate_report import print_entry, rejection
+    from semseg_app.cli.progress import show_steps
+    from semseg_app.export.manifest import record
+    from semseg_app.export.verification_set import gather_photos
 
     folder, files = _files(writable_model(model, revision))
     labels = read_config(folder).labels
     verification = gather_photos(labels, open_aloud(data), split, limit) if data else None
+    show_steps("semseg_app.export")
+    print(f"{folder}: verifying {', '.join(file.name for file in files)}", file=sys.stderr)
+    try:
+        from semseg_app.export.verify import verify as run
+    except ModuleNotFoundError as error:
+        raise UserError(f"verifying needs the package {error.name}: pip install 'semseg-app[export,cpu]'") from error
     entries = {}
     for file in files:
         entries[file] = run(folder, file, verification, device=device, threads=threads)

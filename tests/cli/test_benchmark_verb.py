@@ -193,7 +193,7 @@ def test_tensorrt_engines_that_run_here(network_folder: Path, monkeypatch: pytes
         sha256="",
         key="",
         layers={"fp16": 1},
-        evidence="engine inspector",
+        layers_read_from="engine inspector",
         seconds=1,
     )
     built = {

@@ -12,7 +12,7 @@ from torch import nn
 from semseg_app import models
 from semseg_app.artifact import ModelConfig
 from semseg_app.export.onnx import export_onnx
-from semseg_app.export.verify import generated_photos
+from semseg_app.export.verification_set import generated_photos
 from semseg_app.labels import LabelSpace
 from semseg_app.model_spec import ModelSpec
 

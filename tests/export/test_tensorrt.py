@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from semseg_app import artifact
 from semseg_app.cli.export import export
-from semseg_app.cli.export_engines import Choices
+from semseg_app.cli.export_engines import EngineOptions
 from semseg_app.data.dataset import open_folder
 from semseg_app.errors import UserError
 from semseg_app.export import tensorrt as package
@@ -27,8 +27,9 @@ from semseg_app.export import verification_set as verification
 from semseg_app.export import verify as verify_module
 from semseg_app.export.fp16 import export_fp16
 from semseg_app.export.int8 import Calibration, export_int8
+from semseg_app.export.manifest import record
 from semseg_app.export.tensorrt import export_tensorrt
-from semseg_app.export.tensorrt import verify as proof
+from semseg_app.export.tensorrt import verify as engine_verification
 from semseg_app.export.tensorrt.buckets import (
     Buckets,
     Size,
@@ -39,10 +40,10 @@ from semseg_app.export.tensorrt.buckets import (
 )
 from semseg_app.export.tensorrt.builder import build, target_capabilities
 from semseg_app.export.tensorrt.graph import prepare
-from semseg_app.export.tensorrt.layer_precisions import Layer, attest, layers_of_inspector
+from semseg_app.export.tensorrt.layer_precisions import Layer, layers_of_inspector, precision_counts
 from semseg_app.export.tensorrt.verify import verify_engine
-from semseg_app.export.verification_set import generated_photos
-from semseg_app.export.verify import record, verify
+from semseg_app.export.verification_set import ExportData, generated_photos
+from semseg_app.export.verify import verify
 from semseg_app.inference.engines.base import GRAPHS, Prediction
 from semseg_app.inference.engines.open import open_engine
 from semseg_app.inference.engines.plans import Profile, Shape, read_plan
@@ -149,13 +150,13 @@ def test_int8_becomes_symmetric_and_signed_within_half_a_step() -> None:
     assert (signed == classes).mean() > 0.94 < (unsigned == classes).mean()
 
 
-# --- attestation -----------------------------------------------------------------------------------------------------
+# --- precisions of layers --------------------------------------------------------------------------------------------
 
 
 def built(model: ModelProto, shapes: Sequence[Profile] | None = None) -> list[Layer]:
     shapes = shapes or profiles(BUCKETS, batch=2)
     result = build(tensorrt_rtx, prepare(model).SerializeToString(), shapes, ADA)
-    assert result.evidence == "builder log"
+    assert result.layers_read_from == "builder log"
     assert len(result.engine) > 10_000
     return result.layers
 
@@ -164,7 +165,7 @@ def built(model: ModelProto, shapes: Sequence[Profile] | None = None) -> list[La
 def test_engine_runs_in_what_was_asked_for_in_every_profile(precision: str) -> None:
     model = deployed_graph(precision)
     layers = built(model)
-    assert attest(layers, prepare(model), precision) == {precision: 2}
+    assert precision_counts(layers, prepare(model), precision) == {precision: 2}
     assert {layer.profile for layer in layers if "first" in layer.nodes} == {0, 1, 2, 3}
 
 
@@ -173,19 +174,19 @@ def test_planted_fp32_layer_is_caught_and_named(precision: str) -> None:
     model = deployed_graph(precision, float_layers=("second",))
     layers, graph = built(model), prepare(model)
     with pytest.raises(UserError, match=rf"the engine is not {precision}: second \(fp32\) run in another precision"):
-        attest(layers, graph, precision)
-    assert attest(layers, graph, precision, float_layers=["second"]) == {precision: 1, "fp32": 1}
+        precision_counts(layers, graph, precision)
+    assert precision_counts(layers, graph, precision, float_layers=["second"]) == {precision: 1, "fp32": 1}
     with pytest.raises(UserError, match=r"not fp32: first \((fp16|int8)\)"):
-        attest(layers, graph, "fp32")
+        precision_counts(layers, graph, "fp32")
 
 
-def test_layer_that_the_engine_does_not_name_is_not_attested() -> None:
+def test_a_layer_that_the_engine_does_not_name_is_refused() -> None:
     model = deployed_graph("fp16")
     layers = built(model, profiles(BUCKETS, 1)[:2])
-    assert attest(layers, prepare(model), "fp16") == {"fp16": 2}
+    assert precision_counts(layers, prepare(model), "fp16") == {"fp16": 2}
     hidden = [layer for layer in layers if layer.profile == 0 or "second" not in layer.nodes]
     with pytest.raises(UserError, match=r"second \(fp16 and unknown\)"):
-        attest(hidden, prepare(model), "fp16")
+        precision_counts(hidden, prepare(model), "fp16")
 
 
 def inspected(kind: str, field: str, image: str, weights: dict[str, object]) -> str:
@@ -252,7 +253,7 @@ def test_engine_lies_beside_its_description(folder: Path) -> None:
     assert (plan.binding, plan.version, plan.gpu, plan.capabilities) == ("tensorrt_rtx", version, None, ["8.6", "8.9"])
     assert (plan.name, plan.precision, plan.graph) == ("Two Layers", "fp16", "onnx/model-fp16.onnx")
     assert plan.profiles == profiles(BUCKETS, 2)
-    assert (plan.layers, plan.evidence) == ({"fp16": 2}, "builder log")
+    assert (plan.layers, plan.layers_read_from) == ({"fp16": 2}, "builder log")
     assert plan.labels.classes == ["a", "b", "c"]
 
 
@@ -280,7 +281,7 @@ def test_new_graph_or_buckets_supersede_the_engine_and_its_verdict(folder: Path)
     assert artifact.read_manifest(folder)["exports"] == {"onnx/model.onnx": {}}
 
 
-def test_nothing_is_written_when_attestation_fails(folder: Path) -> None:
+def test_nothing_is_written_when_layers_run_in_another_precision(folder: Path) -> None:
     onnx.save(deployed_graph("fp16", float_layers=("first",)), folder / GRAPHS["fp16"])
     with pytest.raises(UserError, match=r"the engine is not fp16: first \(fp32\)"):
         make(folder)
@@ -321,7 +322,7 @@ class OnGpu:
         return Prediction(self._defect(classes), confidence)
 
 
-def test_command_builds_attests_verifies_and_records(
+def test_command_builds_checks_verifies_and_records(
     exported: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verification, "GENERATED_SIZE", (48, 64))
@@ -345,7 +346,7 @@ def test_command_builds_attests_verifies_and_records(
     assert (folder / GRAPHS["fp32"]).read_bytes() == graph, "what has passed is not exported again"
 
     # The same engine, where a GPU runs it.
-    monkeypatch.setattr(proof, "open_tensorrt", lambda path, device: OnGpu(folder / GRAPHS["fp32"]))
+    monkeypatch.setattr(engine_verification, "open_tensorrt", lambda path, device: OnGpu(folder / GRAPHS["fp32"]))
     entry = verify_engine(folder, engine)
     assert (entry["verdict"], entry["reasons"], entry["device"]) == ("passed", [], "cuda:0")
     shapes = {(row["height"], row["width"], row["batch"]) for row in entry["by_size"]}
@@ -355,7 +356,7 @@ def test_command_builds_attests_verifies_and_records(
     def swap(classes: np.ndarray) -> np.ndarray:
         return np.where(classes < 2, 1 - classes, classes)
 
-    monkeypatch.setattr(proof, "open_tensorrt", lambda path, device: OnGpu(folder / GRAPHS["fp32"], swap))
+    monkeypatch.setattr(engine_verification, "open_tensorrt", lambda path, device: OnGpu(folder / GRAPHS["fp32"], swap))
     entry = verify_engine(folder, engine)
     assert entry["verdict"] == "rejected"
     assert "of the pixels agree, below 99.99%" in entry["reasons"][0]
@@ -365,14 +366,19 @@ def test_command_says_what_it_needs_before_it_exports(exported: Callable[[str], 
     folder = str(exported("deeplabv3plus"))
     for arguments, line in (
         (["tensorrt", "--buckets", "64x48"], r"TensorRT is not installed: pip install 'semseg-app\[gpu\]'"),
-        (["tensorrt-rtx"], "which photo sizes? Give --buckets, as in 512x512,480x360, or --data to take a dataset's"),
+        (["tensorrt-rtx"], "no photo sizes: give --buckets, e.g. 512x512,480x360, or --data to take a dataset's sizes"),
         (["triton", "--buckets", "64"], "--buckets 64: '64' is no size"),
-        (["triton", "--buckets", "64x48", "--compute-capability", "8.9"], "--compute-capability is for --to tensorrt-"),
+        (
+            ["triton", "--buckets", "64x48", "--compute-capability", "8.9"],
+            "--compute-capability: only for --to tensorrt-",
+        ),
     ):
         result = CliRunner().invoke(app, [folder, "--to", *arguments])
         assert isinstance(result.exception, UserError)
         assert line.replace("\\", "") in str(result.exception)
-    assert Choices.check("triton", tiny_dataset, None, 4, None, "onnxruntime").buckets.sizes == (Size(48, 64),)
+    assert EngineOptions.check(
+        "triton", ExportData(open_folder(tiny_dataset)), None, 4, None, "onnxruntime"
+    ).buckets.sizes == (Size(48, 64),)
 
 
 # --- every architecture ----------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def add_engine(folder: Path, name: str, **changes: Any) -> Path:
         "sha256": "",
         "key": "",
         "layers": {},
-        "evidence": "engine inspector",
+        "layers_read_from": "engine inspector",
         "seconds": 1.0,
     }
     path = folder / "tensorrt" / name

@@ -34,8 +34,9 @@ from semseg_app.export import onnx as export_module
 from semseg_app.export import pipeline as pipeline_module
 from semseg_app.export import verification_set as verification_set
 from semseg_app.export.acceptance import score
+from semseg_app.export.manifest import has_passed, record
 from semseg_app.export.verification_set import VerificationSet, calibration_photos, gather_photos, generated_photos
-from semseg_app.export.verify import compare, has_passed, record, verify
+from semseg_app.export.verify import compare, verify
 from semseg_app.inference.engines.base import Prediction
 from semseg_app.inference.engines.open import open_engine
 from semseg_app.models import pyramid_pooling
@@ -213,7 +214,7 @@ def test_scores_of_the_export_are_gated_and_recorded(folder: Path, dataset: Path
     assert [reason.split(" changes by ")[0] for reason in reasons] == ["mIoU", "boundary IoU", "calibration error"]
 
 
-def test_evidence_must_fit_the_model(dataset: Path) -> None:
+def test_photos_to_verify_on_must_fit_the_model(dataset: Path) -> None:
     data = open_folder(dataset)
     labels = SimpleNamespace(classes=CLASSES)
     assert [sample.stem for sample in gather_photos(labels, data, "val", 1).samples] == ["0"]

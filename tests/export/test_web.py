@@ -202,7 +202,7 @@ def test_what_cannot_become_a_page_is_refused_before_anything_is_written(
     assert "holds no .bmp" in refused(model, "--examples", other)
     (other / "no.jpg").write_bytes(b"no photo")
     assert "no.jpg: unreadable image" in refused(model, "--examples", other)
-    assert "--out x: is for --to web; --to onnx writes" in refused(model, "--to", "onnx", "--out", "x")
+    assert "--out x: only for --to web; --to onnx writes" in refused(model, "--to", "onnx", "--out", "x")
     assert not (model / "web").exists()
 
     # A graph of other weights than it was verified against has not passed, and int8 is not made without labels.

@@ -20,8 +20,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from semseg_app import artifact
 from semseg_app.export.int8 import Calibration, export_int8
+from semseg_app.export.manifest import record
 from semseg_app.export.verification_set import generated_photos, resized
-from semseg_app.export.verify import record, verify
+from semseg_app.export.verify import verify
 from semseg_app.export.web import export_web
 from semseg_app.export.web.runtime import runtime_files
 from semseg_app.inference.engines.base import GRAPHS

@@ -78,14 +78,40 @@ def test_it_holds_every_package_that_is_installed():
         assert top.split(".")[-1] in copied(), package
 
 
-@pytest.mark.parametrize("extra", ["cpu", "gpu"])
-def test_the_extras_that_it_installs_exist_and_bring_no_torch(extra):
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    install = next(rest for word, rest in instructions() if word == "RUN" and "pip install" in rest)
-    named = re.search(r'"\.\[([^\]]+)\]"', install)[1].replace("${EXTRA}", extra).split(",")
-    assert named == ["serve", extra]
-    required = [*project["dependencies"], *(line for name in named for line in project["optional-dependencies"][name])]
-    assert not [line for line in required if re.match(r"(torch|timm|accelerate|semseg-app)\b", line)]
+def installation(index: str, extra: str, folder: Path) -> list[str]:
+    """The pip commands of the build, without running them; what else it runs is run in `folder`."""
+    (command,) = [rest for word, rest in instructions() if word == "RUN" and "pip install" in rest]
+    shutil.copy(ROOT / "constraints.txt", folder)
+    shown = command.replace("/opt/semseg/bin/python -m pip", "echo pip")
+    environment = os.environ | {"INDEX": index, "EXTRA": extra}
+    done = subprocess.run(["sh", "-c", shown], cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_every_package_of_the_image_is_checked_by_its_hash(tmp_path):
+    packages, project = installation("", "cpu", tmp_path)
+    assert packages.split()[-3:] == ["--require-hashes", "--requirement", "requirements-docker.txt"]
+    assert project.split()[-3:] == ["--no-deps", "--no-build-isolation", "."]
+    assert not re.findall(r"^(torch|timm|accelerate)==", (ROOT / "requirements-docker.txt").read_text(), re.MULTILINE)
+
+
+def test_another_index_keeps_the_versions(tmp_path):
+    """NVIDIA's, for TensorRT: its files are in no list of hashes."""
+    (packages,) = installation("https://pypi.nvidia.com", "gpu", tmp_path)
+    assert "--require-hashes" not in packages
+    assert packages.endswith("--constraint versions.txt --extra-index-url https://pypi.nvidia.com .[serve,gpu]")
+    kept = [line for line in (tmp_path / "versions.txt").read_text().splitlines() if not line.startswith("#")]
+    locked = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    assert kept == [line.removesuffix(" \\") for line in locked if not line.startswith(" ")]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert not [line for line in (*extras["serve"], *extras["gpu"]) if re.match(r"(torch|timm|semseg-app)\b", line)]
+
+
+def test_base_images_are_named_by_digest():
+    assert re.fullmatch(r"\S+:\S+@sha256:[0-9a-f]{64}", arguments()["BASE"])
+    shown = re.findall(r"--build-arg BASE=(\S+)", (ROOT / "Dockerfile").read_text())
+    assert shown
+    assert all(re.fullmatch(r"\S+:\S+@sha256:[0-9a-f]{64}", base) for base in shown)
 
 
 def test_two_stages_of_one_base_and_an_ordinary_user():
@@ -149,7 +175,7 @@ def test_what_is_copied_installs_and_serves(tmp_path, make_graph):
     source.mkdir()
     for name in copied():
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, source / name)
     for word, rest in instructions():

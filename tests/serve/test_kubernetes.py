@@ -9,6 +9,7 @@ import typer
 import yaml
 from support.color_engine import ColorEngine
 
+import semseg_app
 from semseg_app.cli.main import app
 from semseg_app.serve.app import create_app
 from semseg_app.serve.http.api_keys import Keys
@@ -43,6 +44,14 @@ def test_it_fits_the_image():
     written = [mount["mountPath"] for mount in CONTAINER["volumeMounts"]]
     assert re.findall(r"^VOLUME (\S+)", DOCKERFILE, re.MULTILINE) == ["/cache"]
     assert written == ["/cache", "/tmp"]  # the root is read-only: the Hub's files, and uploads of jobs
+
+
+def test_image_and_model_are_pinned():
+    """A pod that starts later runs the same image and the same model."""
+    tag = CONTAINER["image"].rpartition("/")[2].partition(":")[2]
+    assert tag == semseg_app.__version__
+    revision = CONTAINER["args"][CONTAINER["args"].index("--revision") + 1]
+    assert revision not in ("main", "latest", "HEAD")
 
 
 def test_it_fits_the_server():

@@ -83,7 +83,7 @@ class Plan(BaseModel):
     """Of all that decides what is built: an engine with an equal key need not be built again."""
     layers: dict[str, int]
     """Precision -> number of convolutions and matrix products that were found to run in it."""
-    evidence: Literal["engine inspector", "builder log"]
+    layers_read_from: Literal["engine inspector", "builder log"]
     seconds: float
     """What building took."""
 
