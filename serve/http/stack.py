@@ -1,18 +1,16 @@
 """Every request's way in: the whole middleware stack as one list."""
 
-from collections.abc import Mapping
-
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
-from semseg_app.serve.http.access import Access, RootPath, SecurityHeaders
-from semseg_app.serve.http.api_keys import RequireApiKey
+from semseg_app.serve.config import ServeConfig
+from semseg_app.serve.http.bodies import BodyLimit, BodyTimeout
 from semseg_app.serve.http.disconnect import CancelOnDisconnect, CloseWhenStopping
+from semseg_app.serve.http.headers import RequestId, RootPath, SecurityHeaders
 from semseg_app.serve.http.load_shedding import ShedLoad
 from semseg_app.serve.http.logs import AccessLog
-from semseg_app.serve.http.middleware import BodyLimit, RequestId
-from semseg_app.serve.http.uploads import BodyTimeout
+from semseg_app.serve.http.require_key import RequireApiKey
 from semseg_app.serve.metrics import Measure
 from semseg_app.serve.protocols.kserve_tensors import HEADER_LENGTH
 from semseg_app.serve.scheduling.registry import Models
@@ -21,42 +19,36 @@ _SENT = ["Authorization", "Content-Type", "Inference-Header-Content-Length", "X-
 _READ = [HEADER_LENGTH, "Location", "Retry-After", "X-Image-Height", "X-Image-Width", "X-Request-ID"]
 
 
-def middleware_stack(
-    models: Models, access: Access, segment_route: APIRoute, max_bytes: int, elsewhere: Mapping[str, int]
-) -> list[Middleware]:
+def middleware_stack(models: Models, segment_route: APIRoute) -> list[Middleware]:
     """Outermost first: a request passes them from top to bottom, its answer from bottom to top.
 
     Args:
-        models: what is served.
-        access: who may ask, and how.
+        models: the served models, and how they are served.
         segment_route: the route that load shedding watches.
-        max_bytes: largest body.
-        elsewhere: path -> its own largest body.
     """
+    config = models.config
     return [
         # Outermost: it makes a scope of its own, and Measure reads there which route answered.
-        *([Middleware(RootPath, path=access.root_path)] if access.root_path else []),
+        *([Middleware(RootPath, path=config.root_path)] if config.root_path else []),
         Middleware(Measure, metrics=models.metrics),
         Middleware(CloseWhenStopping, models=models),
         Middleware(AccessLog),
         Middleware(SecurityHeaders),
-        *(
-            [
-                Middleware(
-                    CORSMiddleware,
-                    allow_origins=access.cors_origins,
-                    allow_methods=["GET", "POST", "DELETE"],
-                    allow_headers=_SENT,
-                    expose_headers=_READ,
-                )
-            ]
-            if access.cors_origins
-            else []
-        ),
+        *([_cross_origin(config)] if config.cors_origins else []),
         Middleware(RequestId),
-        *([Middleware(RequireApiKey, keys=access.keys)] if access.keys is not None else []),
+        *([Middleware(RequireApiKey, keys=config.keys)] if config.keys is not None else []),
         Middleware(ShedLoad, models=models, route=segment_route),
-        Middleware(BodyLimit, max_bytes=max_bytes, elsewhere=elsewhere),
-        Middleware(BodyTimeout, seconds=access.body_timeout_s),
+        Middleware(BodyLimit, max_bytes=config.max_bytes, elsewhere={"/v1/jobs": config.max_job_bytes}),
+        Middleware(BodyTimeout, seconds=config.body_timeout_s),
         Middleware(CancelOnDisconnect),
     ]
+
+
+def _cross_origin(config: ServeConfig) -> Middleware:
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=config.cors_origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=_SENT,
+        expose_headers=_READ,
+    )
