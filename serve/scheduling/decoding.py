@@ -64,6 +64,4 @@ def decode(
 
 def _check(height: int, width: int, max_pixels: int) -> None:
     if height * width > max_pixels:
-        raise ImageTooLarge(
-            f"the image has {width} x {height} pixels, above the limit of {max_pixels / 1e6:g} million"
-        )
+        raise ImageTooLarge(f"the image has {width} x {height} pixels, above the limit of {max_pixels / 1e6:g} million")
