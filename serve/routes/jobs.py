@@ -69,8 +69,8 @@ def router(models: Models, jobs: Jobs) -> APIRouter:
             "requestBody": {"required": True, "content": {media: {"schema": BINARY} for media in MEDIA_TYPES}}
         },
         description=f"Hand in one image as the raw body: up to {config.max_job_bytes / 2**20:g} MiB "
-        f"and {config.max_job_pixels / 1e6:g} million pixels. `classes`, `threshold` and `model` are as for /v1/segment. The "
-        "answer's `Location` says how far it is, and with /result behind it gives the mask.",
+        f"and {config.max_job_pixels / 1e6:g} million pixels. `classes`, `threshold` and `model` are as for "
+        "/v1/segment. The answer's `Location` says how far it is, and with /result behind it gives the mask.",
     )
     async def submit(request: Request, response: Response, options: Annotated[Options, Query()]) -> JobStatus:
         """Hand in a large image."""

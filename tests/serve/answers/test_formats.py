@@ -12,14 +12,16 @@ from shapely.geometry import shape as read_geojson
 from starlette.testclient import TestClient
 
 from semseg_app.serve.app import create_app
-from semseg_app.serve.scheduling.registry import Limits, Models, ServedModel
+from semseg_app.serve.config import ServeConfig
+from semseg_app.serve.scheduling.registry import Models
+from semseg_app.serve.scheduling.served_model import ServedModel
 
 PALETTE = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200]], np.uint8)
 
 
 @pytest.fixture
 def client(engine):
-    with TestClient(create_app(engine, demo=False)) as client:
+    with TestClient(create_app(engine, ServeConfig(demo=False))) as client:
         yield client
 
 
@@ -233,10 +235,10 @@ def test_kinds_of_pixels_that_are_not_8_bit_rgb(ask, client, encoded, photo, mas
     assert "16-bit" in answer.json()["error"]
 
 
-@pytest.mark.parametrize("places", [1, 2, 64])
-def test_several_images_need_no_more_places_than_there_are(engine, encoded, photo, mask, places):
-    models = Models([ServedModel(engine)], Limits(places=places))
-    with TestClient(create_app(models, demo=False)) as client:
+@pytest.mark.parametrize("slots", [1, 2, 64])
+def test_several_images_need_no_more_slots_than_there_are(engine, encoded, photo, mask, slots):
+    models = Models([ServedModel(engine)], ServeConfig(max_requests=slots, demo=False))
+    with TestClient(create_app(models)) as client:
         files = [("image", (f"{number}.png", encoded(photo))) for number in range(5)]
         for broken in (False, True, False):
             last = ("image", ("5.png", b"text" if broken else encoded(photo)))

@@ -10,13 +10,22 @@ from PIL import Image
 from support.color_engine import ColorEngine
 
 from semseg_app.serve.app import create_app
-from semseg_app.serve.http.access import Access
+from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.http.api_keys import Keys
-from semseg_app.serve.jobs import JobLimits
 
 pytest.importorskip("pyvips")
 
-LIMITS = JobLimits(max_bytes=5_000_000, max_pixels=20_000_000, unfinished=2, finished=2, keep_s=60)
+LIMITS = ServeConfig(
+    demo=False,
+    max_bytes=100_000,
+    max_pixels=1_000_000,
+    max_job_bytes=5_000_000,
+    max_job_pixels=20_000_000,
+    max_jobs=2,
+    max_job_results=2,
+    keep_job_s=60,
+    client_share=1,
+)
 
 
 class HeldEngine(ColorEngine):
@@ -46,7 +55,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def client(engine, folder, running):
-    app = create_app(engine, demo=False, max_bytes=100_000, max_pixels=1_000_000, job_limits=LIMITS)
+    app = create_app(engine, LIMITS)
     with running(app) as url, httpx.Client(base_url=url, timeout=20) as client:
         yield client
     assert list(folder.iterdir()) == []  # nothing is left behind
@@ -142,7 +151,7 @@ def test_what_is_dropped_while_it_runs_stops(client, encoded, large, engine, fol
 
 
 def test_results_expire(engine, folder, running, encoded, large):
-    app = create_app(engine, demo=False, job_limits=LIMITS._replace(keep_s=0.3))
+    app = create_app(engine, LIMITS.model_copy(update={"keep_job_s": 0.3}))
     with running(app) as url, httpx.Client(base_url=url) as client:
         location = hand_in(client, encoded(large[:100, :100])).headers["location"]
         deadline = time.monotonic() + 10
@@ -172,7 +181,7 @@ def test_bad_jobs_get_one_clear_line_without_a_path(client, encoded, large, fold
         (413, "above the limit of 4.76", hand_in(client, bytes(5_000_001))),
         (422, "size: not for jobs", hand_in(client, good, "?size=10")),
         (422, "the model has no 'mauve'", hand_in(client, good, "?classes=mauve")),
-        (404, "not served", hand_in(client, good, "?model=other")),
+        (404, "unknown model 'other'; available: colors", hand_in(client, good, "?model=other")),
         (404, "no such job", client.get("/v1/jobs/nothing")),
     ):
         assert answer.status_code == status, answer.text
@@ -190,7 +199,7 @@ def test_bad_jobs_get_one_clear_line_without_a_path(client, encoded, large, fold
 
 def test_a_job_is_its_keys_own(engine, folder, running, encoded, large):
     keys = Keys.from_environment("first-key-of-alice second-key-of-bob-")
-    app = create_app(engine, demo=False, access=Access(keys=keys))
+    app = create_app(engine, ServeConfig(demo=False, keys=keys))
     with running(app) as url, httpx.Client(base_url=url) as client:
         alice, bob = {"X-API-Key": "first-key-of-alice"}, {"X-API-Key": "second-key-of-bob-"}
         headers = alice | {"Content-Type": "image/png"}
