@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from semseg_app.errors import UserError
+from semseg_app.errors import UserError, plain
 from semseg_app.inference.decode import ImageTooLarge, UnsupportedImage
 from semseg_app.serve.answers.options import BadOption
 from semseg_app.serve.scheduling.admission import DeadlineExceeded, Overloaded
@@ -56,7 +56,7 @@ async def _bad_parameter(request: Request, error: Exception) -> Response:
     name = ".".join(str(part) for part in first["loc"][1:])
     if first["type"] == "extra_forbidden":
         return problem(422, f"unknown parameter {name!r}; /docs lists the parameters")
-    return problem(422, f"{name}: {first['msg']}".replace("\n", " "))
+    return problem(422, f"{name}: {plain(first['msg'])}".replace("\n", " "))
 
 
 async def _overloaded(request: Request, error: Exception) -> Response:

@@ -181,7 +181,7 @@ def test_a_broken_one_among_several_is_named(client, encoded, photo):
     ("query", "words"),
     [
         ("format=tiff", "format: choose one of png, color, "),
-        ("threshold=2", "threshold: Input should be less than or equal to 1"),
+        ("threshold=2", "threshold: must be less than or equal to 1"),
         ("threshold=nan", "threshold: "),
         ("size=0", "size: "),
         ("size=12x", "size: "),
@@ -189,7 +189,7 @@ def test_a_broken_one_among_several_is_named(client, encoded, photo):
         ("classes=", "the model has no ''"),
         ("classes=3", "the model has no '3'"),
         ("format=geojson&transform=1,2", "transform '1,2': give six numbers"),
-        ("treshold=0.5", "there is no parameter 'treshold'; /docs lists them"),
+        ("treshold=0.5", "unknown parameter 'treshold'; /docs lists the parameters"),
         ("opacity=x", "opacity: "),
         ("classes=" + "9" * 5000, "the model has no '9999"),
         ("classes=" + "9" * 5000 + "&format=geojson", "the model has no '9999"),
