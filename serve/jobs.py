@@ -6,10 +6,10 @@ images of requests, so a large job slows them by one tile at most.
 """
 
 import asyncio
+import errno
 import logging
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -25,6 +25,7 @@ from semseg_app.serve.scheduling.admission import Admission, Requester, RequestS
 from semseg_app.serve.scheduling.decoding import decode
 from semseg_app.serve.scheduling.registry import Models
 from semseg_app.serve.scheduling.served_model import ServedModel
+from semseg_app.serve.storage import OwnedFolder, StorageFull, check_free
 
 log = logging.getLogger("semseg.serve")
 
@@ -82,12 +83,12 @@ class Jobs:
         )
         models.metrics.watch_jobs(lambda: self._admission.used)
         self._jobs: dict[str, Job] = {}
-        self._folder: Path | None = None
+        self._folder: OwnedFolder | None = None
         self._worker: ThreadPoolExecutor | None = None
 
     async def start(self) -> None:
-        """Make the folder and the thread."""
-        self._folder = Path(tempfile.mkdtemp(prefix="semseg-jobs-"))
+        """Make the folder and the thread; delete the folders of servers that were killed."""
+        self._folder = await asyncio.to_thread(OwnedFolder, "semseg-jobs-")
         self._worker = ThreadPoolExecutor(1, "semseg-jobs")
 
     async def stop(self) -> None:
@@ -98,7 +99,7 @@ class Jobs:
             job.work.cancel()
         self._jobs.clear()
         await asyncio.to_thread(self._worker.shutdown, cancel_futures=True)
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        await asyncio.to_thread(self._folder.delete)
 
     async def submit(
         self, served: ServedModel, options: Options, owner: str | None, who: Requester, body: AsyncIterator[bytes]
@@ -114,15 +115,20 @@ class Jobs:
 
         Raises:
             Overloaded: too many jobs are unfinished, or too many of `who`.
-            UnsupportedImage, ImageTooLarge: nothing of it is kept.
+            UnsupportedImage, ImageTooLarge, StorageFull: nothing of it is kept.
         """
         assert self._worker is not None
         assert self._folder is not None
-        job = Job(self._folder, owner, served, options, self._admission.admit(served.name, who))
+        job = Job(self._folder.path, owner, served, options, self._admission.admit(served.name, who))
         self._jobs[job.id] = job
         try:
-            await asyncio.to_thread(job.folder.mkdir)
-            await _store(body, job.image)
+            try:
+                await asyncio.to_thread(job.folder.mkdir)
+                await _store(body, job.image)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise StorageFull from None
+                raise
             job.height, job.width = await asyncio.to_thread(_size, job.image, self.config.max_job_pixels)
         except BaseException:
             self._forget(job)
@@ -187,14 +193,16 @@ def _run(job: Job) -> None:
 
 
 async def _store(body: AsyncIterator[bytes], path: Path) -> None:
-    """Write a body as it arrives."""
+    """Write a body as it arrives. StorageFull when that would fill the disk."""
     with path.open("wb") as file:
         waiting = bytearray()
         async for chunk in body:
             waiting += chunk
             if len(waiting) >= _PIECE:
+                check_free(path.parent, len(waiting))
                 await asyncio.to_thread(file.write, waiting)
                 waiting = bytearray()
+        check_free(path.parent, len(waiting))
         await asyncio.to_thread(file.write, waiting)
 
 

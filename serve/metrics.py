@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Literal
 
@@ -58,6 +58,9 @@ class Metrics:
         self._admitted = Counter(
             "semseg_admitted", "Request slots given, by interface.", ["model", "caller"], registry=self.registry
         )
+        self._sending = Gauge(
+            "semseg_answers_sending", "Large answers that their clients have not read yet.", registry=self.registry
+        )
         self._jobs = Gauge("semseg_jobs_unfinished", "Jobs handed in and not finished.", registry=self.registry)
         self._info = Gauge(
             "semseg_model",
@@ -85,6 +88,11 @@ class Metrics:
     def observe(self, model: str, stage: Stage, seconds: float) -> None:
         """One image took so long."""
         self._stage_seconds(model, stage).observe(seconds)
+
+    def sending(self) -> AbstractContextManager[None]:
+        """Count an answer while it is being sent."""
+        tracker: AbstractContextManager[None] = self._sending.track_inprogress()
+        return tracker
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """One request was, or its client went away (499)."""

@@ -15,12 +15,14 @@ from functools import partial
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from semseg_app.errors import UserError
 from semseg_app.inference.engines.base import Engine
 from semseg_app.serve.app import create_app, models_of
 from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.http.logs import write_logs
+from semseg_app.serve.http.protocol import Http
 from semseg_app.serve.scheduling.registry import Models
 
 log = logging.getLogger("semseg.serve")
@@ -30,6 +32,8 @@ SECONDS_TO_FINISH = 20
 SECONDS_TO_LEAVE = 1.0
 """After SIGTERM: how long the server still accepts, not ready any more and closing each connection after its answer.
 Clients that keep connections open, and balancers that look at /health/ready, go elsewhere without losing a request."""
+UNREAD_S = 60
+"""A connection ends when its client has taken nothing of an answer for so long."""
 SWITCH_INTERVAL_S = 0.0002
 """How long a thread that is busy in Python keeps the others out. With the default, 5 ms, small images wait longer for
 Python's lock than for the device."""
@@ -50,6 +54,8 @@ def claim_address(host: str, port: int) -> socket.socket:
         raise UserError(f"host {host!r}: {error.strerror}; use 127.0.0.1 or 0.0.0.0") from None
     claimed = socket.socket(family, kind, protocol)
     claimed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sys.platform == "linux":  # for its connections: one whose client reads nothing ends
+        claimed.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_S * 1000)
     try:
         claimed.bind(address)
         # While neither listens, a second process with this option could bind the same port.
@@ -93,8 +99,15 @@ def run_server(served: Models | Engine, address: socket.socket, config: ServeCon
         engine = models.get(name).engine
         say(f"{name}: {engine.kind} on {engine.device}, {engine.precision}")
     say(f"{'page: ' + url + '   ' if config.demo else ''}API: {url}/docs   (stop with Ctrl-C)")
-    uvicorn_config = uvicorn.Config(
+    _Server(uvicorn_config(app), models).run(sockets=[address])
+
+
+def uvicorn_config(app: FastAPI) -> uvicorn.Config:
+    """How uvicorn serves the application."""
+    return uvicorn.Config(
         app,
+        http=Http,
+        ws="none",  # `Http` ignores offers of websockets
         log_level="warning",
         access_log=False,
         # uvloop is quicker by a tenth, but takes one connection a turn of its loop: under a flood of new connections
@@ -103,7 +116,6 @@ def run_server(served: Models | Engine, address: socket.socket, config: ServeCon
         server_header=False,
         timeout_graceful_shutdown=SECONDS_TO_FINISH,
     )
-    _Server(uvicorn_config, models).run(sockets=[address])
 
 
 class _Server(uvicorn.Server):

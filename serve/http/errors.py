@@ -12,6 +12,7 @@ from semseg_app.inference.decode import ImageTooLarge, UnsupportedImage
 from semseg_app.serve.answers.options import BadOption
 from semseg_app.serve.scheduling.admission import DeadlineExceeded, Overloaded
 from semseg_app.serve.scheduling.registry import UnknownModel
+from semseg_app.serve.storage import StorageFull
 
 
 def problem(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -46,6 +47,8 @@ async def _user_error(request: Request, error: Exception) -> Response:
         return problem(413, str(error))
     if isinstance(error, BadOption):
         return problem(422, str(error))
+    if isinstance(error, StorageFull):
+        return problem(507, str(error))
     return problem(415 if isinstance(error, UnsupportedImage) else 400, str(error))
 
 

@@ -8,6 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from semseg_app.serve.http.bodies import AnswerNotRead
 from semseg_app.serve.http.errors import problem
 
 log = logging.getLogger("semseg.serve")
@@ -84,11 +85,39 @@ class RequestId:
 
         try:
             await self.app(scope, receive, send_with_id)
-        except ClientDisconnect:
-            log.info("request %s: the client went away", request_id)
+        except (ClientDisconnect, AnswerNotRead):
+            log.info("request %s: the client went away, or did not read the answer", request_id)
         except Exception:
             log.exception("request %s: %s %s failed", request_id, scope["method"], scope["path"])
             if started:
                 raise
             answer = problem(500, f"internal error; the server's log has the details under request {request_id}")
             await answer(scope, receive, send_with_id)
+
+
+class OneLineErrors:
+    """Answers `{"error": "one line"}` for unknown addresses that the page's framework would answer otherwise."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        held: Message | None = None
+
+        async def send_own(message: Message) -> None:
+            nonlocal held
+            if message["type"] == "http.response.start" and message["status"] in (404, 405):
+                held = message
+            elif held is None:
+                await send(message)
+            elif message["type"] == "http.response.body":
+                start, held = held, None
+                if message.get("body", b"").startswith(b'{"error":'):
+                    await send(start)
+                    await send(message)
+                else:
+                    await problem(404, "unknown address; /docs lists the addresses")(scope, receive, send)
+
+        return await self.app(scope, receive, send_own)

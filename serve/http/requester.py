@@ -14,10 +14,15 @@ IPV6_NETWORK = 64
 
 def requester(caller: Caller, scope: Scope) -> Requester:
     """Who sends the request of an ASGI scope."""
+    return Requester(caller, client_of(scope))
+
+
+def client_of(scope: Scope) -> str:
+    """Whose share a request counts in; empty where that is unknown."""
     if name := scope.get("api_key"):
-        return Requester(caller, f"key {name}")
+        return f"key {name}"
     client = scope.get("client")
-    return Requester(caller, _network(client[0]) if client else "")
+    return _network(client[0]) if client else ""
 
 
 @lru_cache(maxsize=1024)

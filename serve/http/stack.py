@@ -5,16 +5,22 @@ from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
 from semseg_app.serve.config import ServeConfig
-from semseg_app.serve.http.bodies import BodyLimit, BodyTimeout
+from semseg_app.serve.http.bodies import AnswerTimeout, BodyLimit, BodyTimeout
 from semseg_app.serve.http.disconnect import CancelOnDisconnect, CloseWhenStopping
-from semseg_app.serve.http.headers import RequestId, RootPath, SecurityHeaders
+from semseg_app.serve.http.headers import OneLineErrors, RequestId, RootPath, SecurityHeaders
 from semseg_app.serve.http.load_shedding import ShedLoad
 from semseg_app.serve.http.logs import AccessLog
 from semseg_app.serve.http.require_key import RequireApiKey
+from semseg_app.serve.http.upload_quota import UploadQuota
 from semseg_app.serve.metrics import Measure
 from semseg_app.serve.protocols.kserve_tensors import HEADER_LENGTH
 from semseg_app.serve.scheduling.registry import Models
 
+JOBS = "/v1/jobs"
+MOST_JOB_BODY_S = 3600.0
+"""Time for the body of a job, which goes to a file."""
+MOST_PHOTOS_KEPT = 32
+"""Largest photos that one visitor of the page may have on the server's disk."""
 _SENT = ["Authorization", "Content-Type", "Inference-Header-Content-Length", "X-API-Key", "X-Request-ID"]
 _READ = [HEADER_LENGTH, "Location", "Retry-After", "X-Image-Height", "X-Image-Width", "X-Request-ID"]
 
@@ -36,10 +42,19 @@ def middleware_stack(models: Models, segment_route: APIRoute) -> list[Middleware
         Middleware(SecurityHeaders),
         *([_cross_origin(config)] if config.cors_origins else []),
         Middleware(RequestId),
+        Middleware(AnswerTimeout, seconds=config.body_timeout_s, metrics=models.metrics),
+        *([Middleware(OneLineErrors)] if config.demo else []),
         *([Middleware(RequireApiKey, keys=config.keys)] if config.keys is not None else []),
+        *([Middleware(UploadQuota, max_bytes=config.max_bytes, photos=MOST_PHOTOS_KEPT)] if config.demo else []),
         Middleware(ShedLoad, models=models, route=segment_route),
-        Middleware(BodyLimit, max_bytes=config.max_bytes, elsewhere={"/v1/jobs": config.max_job_bytes}),
-        Middleware(BodyTimeout, seconds=config.body_timeout_s),
+        Middleware(
+            BodyLimit,
+            max_bytes=config.max_bytes,
+            together=config.max_bytes * config.max_requests,
+            client_share=config.client_share,
+            elsewhere={JOBS: config.max_job_bytes},
+        ),
+        Middleware(BodyTimeout, seconds=config.body_timeout_s, elsewhere={JOBS: MOST_JOB_BODY_S}),
         Middleware(CancelOnDisconnect),
     ]
 

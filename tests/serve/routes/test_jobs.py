@@ -1,4 +1,7 @@
+import errno
 import io
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,6 +15,7 @@ from support.color_engine import ColorEngine
 from semseg_app.serve.app import create_app
 from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.http.api_keys import Keys
+from semseg_app.serve.storage import OwnedFolder
 
 pytest.importorskip("pyvips")
 
@@ -207,3 +211,61 @@ def test_a_job_is_its_keys_own(engine, folder, running, encoded, large):
         assert client.get(location, headers=bob).status_code == 404
         assert client.delete(location, headers=bob).status_code == 404
         assert client.get(location, headers=alice).status_code == 200
+
+
+def test_one_key_leaves_job_slots_to_the_others(engine, folder, running, encoded, large):
+    keys = Keys.from_environment("first-key-of-alice second-key-of-bob-")
+    config = LIMITS.model_copy(update={"keys": keys, "max_jobs": 4, "client_share": 0.5})
+    with running(create_app(engine, config)) as url, httpx.Client(base_url=url) as client:
+        alice, bob = {"X-API-Key": "first-key-of-alice"}, {"X-API-Key": "second-key-of-bob-"}
+        engine.go.clear()
+
+        def ask(key: dict[str, str]) -> int:
+            headers = key | {"Content-Type": "image/png"}
+            return client.post("/v1/jobs", content=encoded(large[:9, :9]), headers=headers).status_code
+
+        assert [ask(alice) for _ in range(3)] == [202, 202, 429]
+        assert ask(bob) == 202
+        engine.go.set()
+
+
+@pytest.mark.parametrize("when", ["before", "while it is written"])
+def test_a_full_disk_is_507_and_leaves_nothing(client, encoded, large, folder, monkeypatch, when):
+    if when == "before":
+        monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    else:
+
+        def mkdir(path: Path) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(Path, "mkdir", mkdir)
+    answer = hand_in(client, encoded(large))
+    monkeypatch.undo()
+    assert answer.status_code == 507
+    assert answer.json() == {"error": "the server's disk is full; try again later, or ask its owner to make room"}
+    deadline = time.monotonic() + 10
+    while any(path.is_dir() for path in next(folder.iterdir()).iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert "semseg_jobs_unfinished 0.0" in client.get("/metrics").text
+    assert hand_in(client, encoded(large)).status_code == 202
+
+
+def test_folders_of_killed_servers_are_deleted_at_start(folder, engine, running):
+    """A process that dies without a word, one that lives, and a folder of somebody else's making."""
+    program = (
+        "import sys, tempfile, os; tempfile.tempdir = sys.argv[1]\n"
+        "from semseg_app.serve.storage import OwnedFolder\n"
+        "owned = OwnedFolder('semseg-jobs-'); (owned.path / 'image').write_bytes(b'x')\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    dead = subprocess.run([sys.executable, "-c", program, folder], check=False)
+    assert dead.returncode == -9
+    (killed,) = folder.iterdir()
+    alive = OwnedFolder("semseg-other-")
+    (folder / "semseg-jobs-foreign").mkdir()
+    with running(create_app(engine, LIMITS)):
+        assert not killed.exists()
+        assert OwnedFolder("semseg-other-").path.exists()
+        assert alive.path.exists()
+    assert (folder / "semseg-jobs-foreign").exists()
