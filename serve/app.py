@@ -1,72 +1,48 @@
 """The HTTP API: an image in, a class mask or a summary out. See docs/serve.md for the calls."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from semseg_app import __version__
-from semseg_app.errors import UserError
-from semseg_app.inference.decode import ImageTooLarge, UnsupportedImage
 from semseg_app.inference.engines.base import Engine
 from semseg_app.serve.answers import schemas as answers
-from semseg_app.serve.answers.options import BadOption
-from semseg_app.serve.http.access import OPEN, Access
-from semseg_app.serve.http.load_shedding import too_busy
-from semseg_app.serve.http.middleware import problem
+from semseg_app.serve.config import ServeConfig
+from semseg_app.serve.http.errors import answer_errors, problem
 from semseg_app.serve.http.stack import middleware_stack
-from semseg_app.serve.jobs import JOB_LIMITS, JobLimits, Jobs
+from semseg_app.serve.jobs import Jobs
 from semseg_app.serve.protocols import huggingface, kserve, label_studio
+from semseg_app.serve.protocols.label_studio_images import ImageSource
 from semseg_app.serve.routes import jobs as job_routes
 from semseg_app.serve.routes import segment
-from semseg_app.serve.scheduling.registry import (
-    MAX_PIXELS,
-    DeadlineExceeded,
-    Limits,
-    Models,
-    Overloaded,
-    ServedModel,
-    UnknownModel,
-)
-
-MAX_BYTES = 32 * 2**20
+from semseg_app.serve.scheduling.registry import Models
+from semseg_app.serve.scheduling.served_model import ServedModel
 
 
-def create_app(
-    models: Models | Engine,
-    examples: Sequence[Path] = (),
-    *,
-    demo: bool = True,
-    max_bytes: int = MAX_BYTES,
-    max_pixels: int = MAX_PIXELS,
-    access: Access = OPEN,
-    job_limits: JobLimits = JOB_LIMITS,
-    demo_urls: bool = False,
-    flag_to: Path | None = None,
-) -> FastAPI:
-    """The application around some models, or around one engine.
+def models_of(served: Models | Engine, config: ServeConfig | None) -> Models:
+    """`served` itself, or one engine as the only model. ValueError when `config` is given beside `Models`."""
+    if not isinstance(served, Models):
+        return Models([ServedModel(served)], config)
+    if config is not None:
+        raise ValueError("Models have a config; give it to them")
+    return served
+
+
+def create_app(served: Models | Engine, config: ServeConfig | None = None) -> FastAPI:
+    """The application around some models, which know their config, or around one engine.
 
     Args:
-        models: what segments; each engine is called by one thread at a time.
-        examples: photos that the web page offers.
-        demo: mount the web page at `/`; without it `/` leads to the API's docs.
-        max_bytes: largest request body.
-        max_pixels: of an engine: largest image, width x height, checked on its header before it is decoded.
-        access: who may ask, and from where; as it is, everyone who reaches the port.
-        job_limits: of /v1/jobs.
-        demo_urls: let the web page's visitors name the address of a photo, which the server fetches.
-        flag_to: a dataset folder that takes the photos which the page's visitors flag.
+        served: what segments; each engine is called by one thread at a time.
+        config: how one engine is served; None = the defaults.
     """
-    if not isinstance(models, Models):
-        models = Models([ServedModel(models)], Limits(max_pixels))
-
-    jobs = Jobs(models, job_limits)
+    models = models_of(served, config)
+    config = models.config
+    jobs = Jobs(models)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -78,26 +54,22 @@ def create_app(
 
     segment_routes = segment.router(models)
     (segment_route,) = (route for route in segment_routes.routes if isinstance(route, APIRoute))
-    elsewhere = {"/v1/jobs": job_limits.max_bytes}
     app = FastAPI(
         title="semseg",
         summary=f"Semantic segmentation with {', '.join(models.names())}",
         version=__version__,
         lifespan=lifespan,
         redoc_url=None,
-        middleware=middleware_stack(models, access, segment_route, max_bytes, elsewhere),
+        middleware=middleware_stack(models, segment_route),
     )
-    app.add_exception_handler(HTTPException, _http_problem)
-    app.add_exception_handler(UserError, _user_problem)
-    app.add_exception_handler(RequestValidationError, _bad_parameter)
-    app.add_exception_handler(Overloaded, _overloaded)
-    app.add_exception_handler(DeadlineExceeded, _too_late)
+    answer_errors(app)
+    source = ImageSource(config.label_studio_url, config.label_studio_token, config.max_bytes)
 
     app.include_router(segment_routes)
     app.include_router(job_routes.router(models, jobs))
     app.include_router(huggingface.router(models))
     app.include_router(kserve.router(models))
-    app.include_router(label_studio.router(models, access.label_studio._replace(max_bytes=max_bytes)))
+    app.include_router(label_studio.router(models, source))
 
     @app.get("/v1/models")
     def offered() -> answers.Models:
@@ -111,7 +83,7 @@ def create_app(
 
     @app.get("/health/ready", responses={503: {"model": answers.Problem}})
     async def ready() -> answers.Ready:
-        """Every size and batch went through every engine once, and came back right."""
+        """Every engine has answered right at every size and batch that it warms up with."""
         if reason := models.why_not_ready():
             raise HTTPException(503, reason)
         served = models.get()
@@ -119,7 +91,7 @@ def create_app(
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
-        """Requests, seconds a stage, queues and batches, in Prometheus' text format."""
+        """Requests, seconds per stage, queues and batches, in Prometheus' text format."""
         return models.metrics.exposition()
 
     # The page is mounted at "/" and would answer whatever the routes above do not, in HTML.
@@ -136,44 +108,10 @@ def create_app(
     for prefix in ("/v1", "/v2", "/hf", "/label-studio", "/health"):
         app.add_route(prefix + "/{rest:path}", not_here, methods=everything, include_in_schema=False)
 
-    if demo:
-        from semseg_app.serve.demo.page import DemoOptions, mount_page
+    if config.demo:
+        from semseg_app.serve.demo.page import mount_page
 
-        mount_page(app, models, DemoOptions(examples, demo_urls, flag_to), max_bytes)
+        mount_page(app, models)
     else:
         app.add_route("/", lambda request: RedirectResponse("docs"), include_in_schema=False)
     return app
-
-
-async def _http_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return problem(error.status_code, error.detail, dict(error.headers or {}))
-
-
-async def _user_problem(request: Request, error: Exception) -> Response:
-    if isinstance(error, UnknownModel):
-        return problem(404, str(error))
-    if isinstance(error, ImageTooLarge):
-        return problem(413, str(error))
-    if isinstance(error, BadOption):
-        return problem(422, str(error))
-    return problem(415 if isinstance(error, UnsupportedImage) else 400, str(error))
-
-
-async def _bad_parameter(request: Request, error: Exception) -> Response:
-    """What FastAPI found wrong with a query, as one line."""
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"][1:])
-    if first["type"] == "extra_forbidden":
-        return problem(422, f"there is no parameter {name!r}; /docs lists them")
-    return problem(422, f"{name}: {first['msg']}".replace("\n", " "))
-
-
-async def _overloaded(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Overloaded)
-    return too_busy(error.retry_after_s)
-
-
-async def _too_late(request: Request, error: Exception) -> Response:
-    return problem(504, str(error))

@@ -6,26 +6,26 @@ images of requests, so a large job slows them by one tile at most.
 """
 
 import asyncio
+import errno
 import logging
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-import numpy as np
+from typing import Literal
 
 from semseg_app.errors import UserError
 from semseg_app.inference.decode import ImageTooLarge, UnsupportedImage
-from semseg_app.inference.engines.base import Engine, Prediction
-from semseg_app.inference.large import LargeResult, segment_large
-from semseg_app.inference.strips import Strips
+from semseg_app.inference.engines.base import Engine
+from semseg_app.inference.large import LargeResult
 from semseg_app.serve.answers.options import Options
-from semseg_app.serve.scheduling.queue import Overloaded
-from semseg_app.serve.scheduling.registry import Models, ServedModel
+from semseg_app.serve.scheduling.admission import Admission, Requester, RequestSlot
+from semseg_app.serve.scheduling.decoding import decode
+from semseg_app.serve.scheduling.registry import Models
+from semseg_app.serve.scheduling.served_model import ServedModel
+from semseg_app.serve.storage import OwnedFolder, StorageFull, check_free
 
 log = logging.getLogger("semseg.serve")
 
@@ -36,26 +36,12 @@ _PIECE = 2**20
 State = Literal["waiting", "running", "done", "failed"]
 
 
-class JobLimits(NamedTuple):
-    """How much work a server takes on beside requests."""
-
-    max_bytes: int = 2**30
-    max_pixels: int = 1_000_000_000
-    unfinished: int = 8
-    """Jobs that are handed in or worked on; more are refused."""
-    finished: int = 32
-    """Jobs whose result is kept; of more, the oldest goes."""
-    keep_s: float = 900.0
-    """How long a result is kept."""
-
-
-JOB_LIMITS = JobLimits()
-
-
 class Job:
-    """One image on its way. `result` and `error` are set once it is done or has failed."""
+    """One image from upload to result. `result` or `error` is set once it is done or has failed."""
 
-    def __init__(self, folder: Path, owner: str | None, served: ServedModel, options: Options):
+    def __init__(self, folder: Path, owner: str | None, served: ServedModel, options: Options, slot: RequestSlot):
+        self.slot = slot
+        """Left when the job is finished or dropped."""
         self.id = secrets.token_urlsafe(16)
         self.owner = owner
         self.served = served
@@ -71,8 +57,8 @@ class Job:
         self.error = ""
         self.expires_at: float | None = None
         """On the monotonic clock."""
-        self.wanted: Future[None] = Future()
-        """Cancelled when nobody wants the result any more."""
+        self.work: Future[None] = Future()
+        """Cancelled when the job is dropped."""
 
     @property
     def image(self) -> Path:
@@ -90,50 +76,60 @@ class Job:
 class Jobs:
     """The jobs of one server. Its methods belong into the event loop."""
 
-    def __init__(self, models: Models, limits: JobLimits):
-        self.limits = limits
-        self._models = models
+    def __init__(self, models: Models):
+        self.config = models.config
+        self._admission = Admission(
+            models.metrics, self.config.max_jobs, self.config.client_share, timeout_s=None, retry_after_s=RETRY_AFTER_S
+        )
+        models.metrics.watch_jobs(lambda: self._admission.used)
         self._jobs: dict[str, Job] = {}
-        self._folder: Path | None = None
+        self._folder: OwnedFolder | None = None
         self._worker: ThreadPoolExecutor | None = None
 
     async def start(self) -> None:
-        """Make the folder and the thread."""
-        self._folder = Path(tempfile.mkdtemp(prefix="semseg-jobs-"))
+        """Make the folder and the thread; delete the folders of servers that were killed."""
+        self._folder = await asyncio.to_thread(OwnedFolder, "semseg-jobs-")
         self._worker = ThreadPoolExecutor(1, "semseg-jobs")
 
     async def stop(self) -> None:
-        """Break off what runs and delete everything."""
+        """Cancel what runs and delete everything."""
         assert self._worker is not None
         assert self._folder is not None
         for job in self._jobs.values():
-            job.wanted.cancel()
+            job.work.cancel()
         self._jobs.clear()
         await asyncio.to_thread(self._worker.shutdown, cancel_futures=True)
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        await asyncio.to_thread(self._folder.delete)
 
-    async def submit(self, served: ServedModel, options: Options, owner: str | None, body: AsyncIterator[bytes]) -> Job:
-        """Take an image in; it is segmented when those before it are.
+    async def submit(
+        self, served: ServedModel, options: Options, owner: str | None, who: Requester, body: AsyncIterator[bytes]
+    ) -> Job:
+        """Store an image; it is segmented when those before it are.
+
+        Args:
+            served: the model that segments.
+            options: `classes` and `threshold` are used here.
+            owner: the API key that may fetch the result; None = everyone who knows the job's id.
+            who: sends the request.
+            body: the image.
 
         Raises:
-            Overloaded: too many jobs are unfinished.
-            UnsupportedImage, ImageTooLarge: nothing of it is kept.
+            Overloaded: too many jobs are unfinished, or too many of `who`.
+            UnsupportedImage, ImageTooLarge, StorageFull: nothing of it is kept.
         """
         assert self._worker is not None
         assert self._folder is not None
-        if sum(not job.is_finished for job in self._jobs.values()) >= self.limits.unfinished:
-            raise Overloaded(RETRY_AFTER_S)
-        job = Job(self._folder, owner, served, options)
+        job = Job(self._folder.path, owner, served, options, self._admission.admit(served.name, who))
         self._jobs[job.id] = job
         try:
-            await asyncio.to_thread(job.folder.mkdir)
-            await _store(body, job.image)
-            job.height, job.width = await asyncio.to_thread(_size, job.image)
-            if job.height * job.width > self.limits.max_pixels:
-                raise ImageTooLarge(
-                    f"the image has {job.width} x {job.height} pixels, above the limit of "
-                    f"{self.limits.max_pixels / 1e6:g} million of a job"
-                )
+            try:
+                await asyncio.to_thread(job.folder.mkdir)
+                await _store(body, job.image)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise StorageFull from None
+                raise
+            job.height, job.width = await asyncio.to_thread(_size, job.image, self.config.max_job_pixels)
         except BaseException:
             self._forget(job)
             raise
@@ -142,12 +138,12 @@ class Jobs:
         return job
 
     def get(self, job_id: str, owner: str | None) -> Job | None:
-        """The job of that id; None when there is none, or it is another key's."""
+        """The job of that id; None for an unknown id and for another key's job."""
         job = self._jobs.get(job_id)
         return job if job is not None and job.owner == owner else None
 
     def drop(self, job: Job) -> None:
-        """Nobody wants it any more: it stops, and its files go."""
+        """Stop a job and delete its files."""
         self._forget(job)
 
     def _finish(self, job: Job, done: "asyncio.Future[None]") -> None:
@@ -157,49 +153,36 @@ class Jobs:
         if job.id not in self._jobs:
             shutil.rmtree(job.folder, ignore_errors=True)  # dropped while its thread still wrote
             return
-        job.expires_at = time.monotonic() + self.limits.keep_s
+        job.expires_at = time.monotonic() + self.config.keep_job_s
         job.state = job.outcome
-        asyncio.get_running_loop().call_later(self.limits.keep_s, self._forget, job)
+        job.slot.leave()
+        asyncio.get_running_loop().call_later(self.config.keep_job_s, self._forget, job)
         finished = [job for job in self._jobs.values() if job.is_finished]
-        for oldest in sorted(finished, key=lambda job: job.expires_at or 0)[: -self.limits.finished]:
+        for oldest in sorted(finished, key=lambda job: job.expires_at or 0)[: -self.config.max_job_results]:
             self._forget(oldest)
 
     def _forget(self, job: Job) -> None:
-        job.wanted.cancel()
+        job.work.cancel()
+        job.slot.leave()
         if self._jobs.pop(job.id, None) is not None:
             asyncio.get_running_loop().run_in_executor(None, lambda: shutil.rmtree(job.folder, ignore_errors=True))
 
 
-class _Filtered:
-    """An engine whose answers are what some options leave of them."""
-
-    def __init__(self, engine: Engine, options: Options):
-        self.name, self.kind, self.labels = engine.name, engine.kind, engine.labels
-        self.device, self.precision = engine.device, engine.precision
-        self._engine = engine
-        self._options = options
-
-    def infer(self, images: np.ndarray) -> Prediction:
-        return self._options.filtered(self._engine.infer(images), self.labels)
-
-
 def _run(job: Job) -> None:
     """In the jobs' thread. `outcome` and `error` say how it went."""
-    if job.wanted.cancelled():
+    if job.work.cancelled():
         return
     job.state = "running"
     try:
-        predictor = job.served.predictor(job.wanted)
-        job.engine = predictor.engine
-        predictor.engine = _Filtered(predictor.engine, job.options)
 
-        def progress(share: float) -> None:
-            job.progress = share
+        def progress(done: float) -> None:
+            job.progress = done
 
-        job.result = segment_large(job.image, predictor, job.mask, progress=progress)
+        keep = job.options.filtered
+        job.result, job.engine = job.served.segment_file(job.image, job.mask, keep, job.work, progress)
         job.outcome = "done"
     except CancelledError:
-        pass  # nobody asks any more
+        pass  # dropped
     except UserError as error:
         job.error = _without_path(error, job.folder)
     except Exception:
@@ -210,21 +193,25 @@ def _run(job: Job) -> None:
 
 
 async def _store(body: AsyncIterator[bytes], path: Path) -> None:
-    """Write a body as it arrives."""
+    """Write a body as it arrives. StorageFull when that would fill the disk."""
     with path.open("wb") as file:
         waiting = bytearray()
         async for chunk in body:
             waiting += chunk
             if len(waiting) >= _PIECE:
+                check_free(path.parent, len(waiting))
                 await asyncio.to_thread(file.write, waiting)
                 waiting = bytearray()
+        check_free(path.parent, len(waiting))
         await asyncio.to_thread(file.write, waiting)
 
 
-def _size(path: Path) -> tuple[int, int]:
-    """Height and width by the header. UnsupportedImage when it cannot be read."""
+def _size(path: Path, max_pixels: int) -> tuple[int, int]:
+    """Height and width by the header. UnsupportedImage when it cannot be read, ImageTooLarge above the limit."""
     try:
-        strips = Strips(path)
+        strips = decode(path, max_pixels)
+    except ImageTooLarge as error:
+        raise ImageTooLarge(f"{error} of a job") from None
     except UserError as error:
         raise UnsupportedImage(_without_path(error, path.parent)) from None
     return strips.height, strips.width

@@ -1,4 +1,4 @@
-"""The API on Ray Serve: replicas of the server on the machines of a cluster, as many as the load wants.
+"""The API on Ray Serve: replicas of the server on the machines of a cluster, as many as the load needs.
 
     serve run semseg_app.serve.ray_app:app model=/models/street max_replicas=4
 
@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
@@ -20,14 +20,13 @@ from semseg_app.hub.download import local_model
 from semseg_app.inference.engines.base import Engine
 from semseg_app.inference.engines.open import open_engine
 from semseg_app.serve.app import create_app
-from semseg_app.serve.scheduling.queue import MAX_WAITING
-from semseg_app.serve.scheduling.registry import MAX_PIXELS, TIMEOUT_S, Limits, Models, ServedModel
+from semseg_app.serve.config import ServeConfig
+from semseg_app.serve.scheduling.registry import Models
+from semseg_app.serve.scheduling.served_model import ServedModel
 
 
-class Arguments(BaseModel):
-    """What `serve run` and a config file may say; anything else is refused."""
-
-    model_config = ConfigDict(extra="forbid")
+class Arguments(ServeConfig):
+    """What `serve run` and a config file may say; anything else is refused. `ServeConfig` holds for each replica."""
 
     model: str
     """Model folders or .onnx files, as every machine sees them, or Hub ids; several separated by commas."""
@@ -41,14 +40,11 @@ class Arguments(BaseModel):
     """Requests that a replica should have; with more, Ray starts another one."""
     upscale_delay_s: float = Field(default=30, ge=0)
     downscale_delay_s: float = Field(default=600, ge=0)
-    places: int = Field(default=MAX_WAITING, ge=1)
-    """Requests that a replica takes in at once for one model; it answers more with 429."""
-    timeout_s: float = Field(default=TIMEOUT_S, gt=0)
-    max_batch: int | None = Field(default=None, ge=1)
-    max_pixels: int = Field(default=MAX_PIXELS, ge=1)
     num_cpus: int = Field(default=1, ge=1)
-    """Of a replica; its engine has as many threads."""
+    """CPUs of a replica; its engine has as many threads."""
     num_gpus: float = Field(default=0, ge=0)
+    demo: Literal[False] = False
+    """The page keeps its visitors' uploads in one replica, so it is not offered here."""
 
     @model_validator(mode="after")
     def _fit(self) -> "Arguments":
@@ -68,10 +64,10 @@ def app(arguments: Arguments) -> Application:
     served = len(arguments.model.split(","))
     deployment = serve.deployment(
         name="semseg",
-        # Refusing is the replica's business, which knows how long its requests take and says when to come back. Ray
+        # Each replica refuses by itself: it knows how long its requests take, and says when to come back. Ray
         # refuses beyond what all replicas could refuse by themselves.
-        max_ongoing_requests=2 * served * arguments.places,
-        max_queued_requests=2 * served * arguments.places,
+        max_ongoing_requests=2 * served * arguments.max_requests,
+        max_queued_requests=2 * served * arguments.max_requests,
         autoscaling_config=AutoscalingConfig(
             min_replicas=arguments.min_replicas,
             max_replicas=arguments.max_replicas,
@@ -93,9 +89,8 @@ def _replica(arguments: Arguments) -> FastAPI:
             return open_engine(model, arguments.engine, arguments.device, arguments.num_cpus, arguments.precision)
 
         served.append(ServedModel(reopen(), reopen=reopen))
-    limits = Limits(arguments.max_pixels, arguments.places, arguments.timeout_s, arguments.max_batch)
-    models = Models(served, limits)
-    application = create_app(models, demo=False)
+    models = Models(served, arguments)
+    application = create_app(models)
     start = application.router.lifespan_context
 
     @asynccontextmanager

@@ -1,27 +1,29 @@
 """Run the API and the web page in this process until it is told to stop."""
 
 import asyncio
+import contextlib
 import errno
 import gc
 import logging
 import signal
 import socket
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from semseg_app.errors import UserError
 from semseg_app.inference.engines.base import Engine
-from semseg_app.serve.app import MAX_BYTES, create_app
-from semseg_app.serve.http.access import OPEN, Access
+from semseg_app.serve.app import create_app, models_of
+from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.http.logs import write_logs
-from semseg_app.serve.jobs import JOB_LIMITS, JobLimits
-from semseg_app.serve.scheduling.registry import Models, ServedModel
+from semseg_app.serve.http.protocol import Http
+from semseg_app.serve.scheduling.registry import Models
 
 log = logging.getLogger("semseg.serve")
 
@@ -30,6 +32,8 @@ SECONDS_TO_FINISH = 20
 SECONDS_TO_LEAVE = 1.0
 """After SIGTERM: how long the server still accepts, not ready any more and closing each connection after its answer.
 Clients that keep connections open, and balancers that look at /health/ready, go elsewhere without losing a request."""
+UNREAD_S = 60
+"""A connection ends when its client has taken nothing of an answer for so long."""
 SWITCH_INTERVAL_S = 0.0002
 """How long a thread that is busy in Python keeps the others out. With the default, 5 ms, small images wait longer for
 Python's lock than for the device."""
@@ -50,8 +54,12 @@ def claim_address(host: str, port: int) -> socket.socket:
         raise UserError(f"host {host!r}: {error.strerror}; use 127.0.0.1 or 0.0.0.0") from None
     claimed = socket.socket(family, kind, protocol)
     claimed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sys.platform == "linux":  # for its connections: one whose client reads nothing ends
+        claimed.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_S * 1000)
     try:
         claimed.bind(address)
+        # While neither listens, a second process with this option could bind the same port.
+        claimed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except OSError as error:
         claimed.close()
         if error.errno == errno.EADDRINUSE:
@@ -64,47 +72,42 @@ def claim_address(host: str, port: int) -> socket.socket:
     return claimed
 
 
-def run_server(
-    models: Models | Engine,
-    address: socket.socket,
-    examples: Sequence[Path] = (),
-    *,
-    demo: bool = True,
-    max_bytes: int = MAX_BYTES,
-    access: Access = OPEN,
-    job_limits: JobLimits = JOB_LIMITS,
-    json_logs: bool = False,
-    demo_urls: bool = False,
-    flag_to: Path | None = None,
-) -> None:
+_reload_requested = threading.Event()
+
+
+def note_reload_signals() -> None:
+    """Until the server runs, remember SIGHUP instead of ending the process. Call it in the main thread."""
+    if sys.platform != "win32":
+        signal.signal(signal.SIGHUP, lambda number, frame: _reload_requested.set())
+
+
+def run_server(served: Models | Engine, address: socket.socket, config: ServeConfig | None = None) -> None:
     """Serve on a claimed address; returns after SIGTERM or Ctrl-C, once requests in flight are answered.
 
-    SIGHUP loads every model anew. Says on stderr what runs and where; with `json_logs` all that is said there is lines
-    of JSON, one a request among them. The other arguments are those of `create_app`.
+    SIGHUP loads every model anew. Says on stderr what runs and where. The arguments are those of `create_app`.
     """
-    if not isinstance(models, Models):
-        models = Models([ServedModel(models)])
-    app = create_app(
-        models,
-        examples,
-        demo=demo,
-        max_bytes=max_bytes,
-        access=access,
-        job_limits=job_limits,
-        demo_urls=demo_urls,
-        flag_to=flag_to,
-    )
-    write_logs(sys.stderr, json_logs)
+    models = models_of(served, config)
+    config = models.config
+    app = create_app(models)
+    address.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # for connections that an earlier server has closed
+    write_logs(sys.stderr, config.json_logs)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    say: Callable[[str], None] = log.info if json_logs else partial(print, file=sys.stderr, flush=True)
+    say: Callable[[str], None] = log.info if config.json_logs else partial(print, file=sys.stderr, flush=True)
     host, port = address.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     for name in models.names():
         engine = models.get(name).engine
         say(f"{name}: {engine.kind} on {engine.device}, {engine.precision}")
-    say(f"{'page: ' + url + '   ' if demo else ''}API: {url}/docs   (stop with Ctrl-C)")
-    config = uvicorn.Config(
+    say(f"{'page: ' + url + '   ' if config.demo else ''}API: {url}/docs   (stop with Ctrl-C)")
+    _Server(uvicorn_config(app), models).run(sockets=[address])
+
+
+def uvicorn_config(app: FastAPI) -> uvicorn.Config:
+    """How uvicorn serves the application."""
+    return uvicorn.Config(
         app,
+        http=Http,
+        ws="none",  # `Http` ignores offers of websockets
         log_level="warning",
         access_log=False,
         # uvloop is quicker by a tenth, but takes one connection a turn of its loop: under a flood of new connections
@@ -113,7 +116,6 @@ def run_server(
         server_header=False,
         timeout_graceful_shutdown=SECONDS_TO_FINISH,
     )
-    _Server(config, models).run(sockets=[address])
 
 
 class _Server(uvicorn.Server):
@@ -123,6 +125,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._models = models
         self._leaves_at = 0.0
+        self._reload_now = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -130,8 +133,11 @@ class _Server(uvicorn.Server):
         # What is there now stays. To look through all of it again and again would stop the server for 70 ms each time.
         gc.collect()
         gc.freeze()
-        if hasattr(signal, "SIGHUP"):  # not on Windows
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+        self._reloading = asyncio.create_task(self._reload())
+        if sys.platform != "win32":
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_now.set)
+        if _reload_requested.is_set():
+            self._reload_now.set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called for SIGTERM and SIGINT. A second signal does not wait."""
@@ -148,12 +154,19 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, answer what is on its way over those that there are, then end."""
+        if self._reloading is not None:
+            self._reloading.cancel()
         for server in self.servers:
             server.close()
         if self._leaves_at:
             await asyncio.sleep(SECONDS_ON_ITS_WAY)  # else it closes connections whose request it has not read yet
         await super().shutdown(sockets)
 
-    def _reload(self) -> None:
-        if self._reloading is None or self._reloading.done():
-            self._reloading = asyncio.create_task(self._models.reload_all())
+    async def _reload(self) -> None:
+        """Reload for each signal. One that comes during a reload leads to another: the models may be newer by now."""
+        with contextlib.suppress(Exception):  # the log has it
+            await self._models.warm()
+        while True:
+            await self._reload_now.wait()
+            self._reload_now.clear()
+            await self._models.reload_all()

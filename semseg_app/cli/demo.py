@@ -28,6 +28,7 @@ def demo(
     from semseg_app.export.pipeline import export_verified
     from semseg_app.export.verification_set import ExportData
     from semseg_app.inference.engines.open import open_engine
+    from semseg_app.serve.config import ServeConfig
     from semseg_app.serve.server import claim_address, run_server
     from semseg_app.synthetic import generate
 
@@ -56,8 +57,8 @@ def demo(
     if entry["verdict"] != "passed":
         raise UserError(f"{student}: the exported graph was rejected; see {student / 'manifest.json'}")
     if address is not None:
-        examples = sorted((streets / "images" / "val").iterdir())[:EXAMPLES]
-        run_server(open_engine(student, "onnxruntime"), address, examples)
+        examples = tuple(sorted((streets / "images" / "val").iterdir())[:EXAMPLES])
+        run_server(open_engine(student, "onnxruntime"), address, ServeConfig(examples=examples))
 
 
 def _train(preset: str, output: Path, overrides: list[str]) -> Path:

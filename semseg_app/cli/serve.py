@@ -1,5 +1,7 @@
 """`semseg serve`: the HTTP API and the web page for one model or several."""
 
+import os
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +9,8 @@ from typing import Annotated
 import typer
 
 from semseg_app.cli.model_option import MODEL, Revision
+
+MOST_EXAMPLES = 12
 
 
 class LogFormat(StrEnum):
@@ -17,8 +21,10 @@ class LogFormat(StrEnum):
 
 
 def serve(
-    model: Annotated[list[str], typer.Argument(help=f"{MODEL} The first answers when none is named.")],
-    name: Annotated[list[str] | None, typer.Option(help="Name of a model, in their order; else its own.")] = None,
+    model: Annotated[list[str], typer.Argument(help=f"{MODEL} The first model is the default.")],
+    name: Annotated[
+        list[str] | None, typer.Option(help="A name for each model, in their order; default: its own.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 7860,
     engine: Annotated[str, typer.Option(help="auto, torch, onnxruntime, openvino or tensorrt.")] = "auto",
@@ -36,33 +42,45 @@ def serve(
         Path | None, typer.Option(metavar="DATASET", help="Dataset folder for the photos that visitors flag.")
     ] = None,
     warm_up: Annotated[list[str] | None, typer.Option(metavar="WxH", help="Size of photos to warm up with.")] = None,
-    places: Annotated[int, typer.Option(min=1, help="Requests a model takes in at once; then 429.")] = 64,
+    max_requests: Annotated[int, typer.Option(min=1, help="Concurrent requests per model; more get 429.")] = 64,
+    client_share: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Fraction of the requests that one key or address may have.")
+    ] = 0.75,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds an image may take; then 504.")] = 30,
-    max_batch: Annotated[int | None, typer.Option(min=1, help="Photos a call of the engine; CPU 1, GPU 8.")] = None,
-    max_delay_ms: Annotated[float, typer.Option(min=0, help="Wait for photos on their way to share a call.")] = 5,
+    max_batch: Annotated[
+        int | None, typer.Option(min=1, help="Photos per call of the engine; default: 1 on a CPU, 8 on a GPU.")
+    ] = None,
+    max_delay_ms: Annotated[
+        float, typer.Option(min=0, help="How long a photo waits for others that are being decoded, to share a call.")
+    ] = 5,
     max_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest upload, MiB.")] = 32,
-    max_megapixels: Annotated[float, typer.Option(min=0.001, max=178, help="Largest image, before decoding.")] = 32,
+    max_megapixels: Annotated[float, typer.Option(min=0.001, max=178, help="Largest image, by its header.")] = 32,
     max_job_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest upload of a job, MiB.")] = 1024,
     max_job_megapixels: Annotated[float, typer.Option(min=0.001, help="Largest image of a job.")] = 1000,
     api_keys: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Who may ask: a line `SHA-256 NAME` a key; or SEMSEG_API_KEYS.")
+        Path | None, typer.Option(metavar="FILE", help="API keys, one line `SHA-256 NAME` per key; or SEMSEG_API_KEYS.")
     ] = None,
-    rate_limit: Annotated[int | None, typer.Option(min=1, help="Requests a minute for each API key.")] = None,
-    cors_origin: Annotated[list[str] | None, typer.Option(help="A site whose scripts may ask; * for any.")] = None,
+    rate_limit: Annotated[int | None, typer.Option(min=1, help="Requests per minute of each API key.")] = None,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(help="A site whose scripts may use the API; * for any.")
+    ] = None,
     root_path: Annotated[str, typer.Option(help="The path under which a proxy offers the server: /semseg.")] = "",
-    body_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for a slow upload; then 408.")] = 20,
-    label_studio_url: Annotated[str | None, typer.Option(help="Where the images of Label Studio's tasks are.")] = None,
-    log_format: Annotated[LogFormat, typer.Option(help="json: a line a request too.")] = LogFormat.TEXT,
+    body_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a slow upload may take; then 408.")] = 20,
+    label_studio_url: Annotated[
+        str | None, typer.Option(help="Address of the Label Studio whose images may be fetched.")
+    ] = None,
+    log_format: Annotated[LogFormat, typer.Option(help="json: also one line per request.")] = LogFormat.TEXT,
 ) -> None:
-    """Serve models: POST /v1/segment, /docs, /health/ready, and a web page at /. SIGHUP loads them anew."""
+    """Serve models: POST /v1/segment, /docs, /health/ready, and a web page at /. SIGHUP reloads the models."""
     from semseg_app.errors import UserError
 
     try:
-        from semseg_app.serve.http.access import access_from
-        from semseg_app.serve.jobs import JobLimits
-        from semseg_app.serve.scheduling.registry import Limits, Models, ServedModel
+        from semseg_app.serve.config import ServeConfig
+        from semseg_app.serve.http.api_keys import read_keys
+        from semseg_app.serve.scheduling.registry import Models
+        from semseg_app.serve.scheduling.served_model import ServedModel
         from semseg_app.serve.scheduling.warm_up import SIZES, parse_size
-        from semseg_app.serve.server import claim_address, run_server
+        from semseg_app.serve.server import claim_address, note_reload_signals, run_server
     except ImportError as error:
         raise UserError(f"serving needs the extra `serve` ({error}): pip install 'semseg-app[serve]'") from error
     from semseg_app.data.dataset import IMAGE_SUFFIXES
@@ -72,17 +90,32 @@ def serve(
 
     if name and len(name) != len(model):
         raise UserError(f"{len(model)} models and {len(name)} names; give one --name for each, in their order, or none")
-    access = access_from(api_keys, rate_limit, cors_origin or [], root_path, body_timeout, label_studio_url)
     sizes = [parse_size(size) for size in warm_up] if warm_up else SIZES
     if (demo_urls or flag_to) and not demo:
         raise UserError("--demo-urls and --flag-to belong to the web page; leave --no-demo out")
-    photos: list[Path] = []
-    if examples is not None:
-        if not examples.is_dir():
-            raise UserError(f"{examples}: no such folder; --examples takes a folder of photos")
-        photos = sorted(path for path in examples.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)[:12]
-        if not photos:
-            raise UserError(f"{examples}: holds no photos ({', '.join(IMAGE_SUFFIXES)})")
+    config = ServeConfig(
+        max_requests=max_requests,
+        client_share=client_share,
+        timeout_s=timeout,
+        max_batch=max_batch,
+        max_delay_s=max_delay_ms / 1000,
+        max_pixels=round(max_megapixels * 1e6),
+        max_bytes=round(max_megabytes * 2**20),
+        body_timeout_s=body_timeout,
+        max_job_bytes=round(max_job_megabytes * 2**20),
+        max_job_pixels=round(max_job_megapixels * 1e6),
+        keys=read_keys(api_keys, rate_limit),
+        cors_origins=tuple(cors_origin or ()),
+        root_path=root_path,
+        label_studio_url=label_studio_url,
+        label_studio_token=os.environ.get("LABEL_STUDIO_API_KEY"),
+        demo=demo,
+        examples=_photos(examples, IMAGE_SUFFIXES),
+        demo_urls=demo_urls,
+        flag_to=flag_to,
+        json_logs=log_format is LogFormat.JSON,
+    )
+    note_reload_signals()
     with claim_address(host, port) as address:  # before the model is loaded: a port in use is known at once
         served = []
         for index, source in enumerate(model):
@@ -91,16 +124,18 @@ def serve(
                 return open_engine(local_model(source, revision), engine, device, threads, precision, force)
 
             served.append(ServedModel(reopen(), name[index] if name else None, reopen, sizes))
-        limits = Limits(round(max_megapixels * 1e6), places, timeout, max_batch, max_delay_ms / 1000)
-        run_server(
-            Models(served, limits),
-            address,
-            photos,
-            demo=demo,
-            max_bytes=round(max_megabytes * 2**20),
-            access=access,
-            job_limits=JobLimits(round(max_job_megabytes * 2**20), round(max_job_megapixels * 1e6)),
-            json_logs=log_format is LogFormat.JSON,
-            demo_urls=demo_urls,
-            flag_to=flag_to,
-        )
+        run_server(Models(served, config), address)
+
+
+def _photos(folder: Path | None, suffixes: Sequence[str]) -> tuple[Path, ...]:
+    """The first photos of a folder. UserError when it holds none."""
+    from semseg_app.errors import UserError
+
+    if folder is None:
+        return ()
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; --examples takes a folder of photos")
+    photos = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)[:MOST_EXAMPLES]
+    if not photos:
+        raise UserError(f"{folder}: holds no photos ({', '.join(suffixes)})")
+    return tuple(photos)

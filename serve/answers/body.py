@@ -11,7 +11,7 @@ from semseg_app.errors import UserError
 from semseg_app.inference.engines.base import Engine
 from semseg_app.serve.answers.formats import FORMATS, ZIP, Answered, Rendering
 from semseg_app.serve.answers.options import BadOption, Options
-from semseg_app.serve.scheduling.segmenter import Segmentation
+from semseg_app.serve.scheduling.segmentation import Segmentation
 
 
 def render(form: str, segmentation: Segmentation, engine: Engine, model: str, options: Options) -> Any:

@@ -30,7 +30,7 @@ from semseg_app.serve.answers.schemas import (
     class_infos,
     summarize,
 )
-from semseg_app.serve.scheduling.segmenter import Segmentation
+from semseg_app.serve.scheduling.segmentation import Segmentation
 
 JPEG_QUALITY = 90
 PNG, JPEG, JSON, GEOJSON, RAW, ZIP = (

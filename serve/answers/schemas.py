@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from semseg_app.inference.engines.base import Engine
 from semseg_app.labels import LabelSpace, hex_color
 from semseg_app.masks.regions import regions
-from semseg_app.serve.scheduling.segmenter import Segmentation
+from semseg_app.serve.scheduling.segmentation import Segmentation
 
 
 class Problem(BaseModel):

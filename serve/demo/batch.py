@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import NamedTuple
 
 from semseg_app.data.listing import IMAGE_SUFFIXES
 from semseg_app.errors import UserError
-from semseg_app.inference.decode import decode_image
+from semseg_app.inference.engines.base import Prediction
 from semseg_app.inference.inputs import result_names
 from semseg_app.inference.results import ResultFolder
-from semseg_app.serve.scheduling.registry import ServedModel
+from semseg_app.serve.scheduling.admission import DeadlineExceeded, Overloaded, Requester
+from semseg_app.serve.scheduling.segmentation import Segmentation
+from semseg_app.serve.scheduling.served_model import ServedModel
 
 MOST_PHOTOS = 200
+MOST_WAITS = 5
 MOST_LARGEST_PHOTOS = 16
 """Limit on the bytes of all photos together, in photos of the largest size."""
 
@@ -36,7 +40,7 @@ def segment_many(
     archive: Path,
     *,
     max_bytes: int,
-    max_pixels: int,
+    who: Requester,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Batch:
     """Segment photos one after the other into a ZIP.
@@ -46,7 +50,7 @@ def segment_many(
         served: the model that segments.
         archive: the ZIP to write.
         max_bytes: largest photo, encoded, also after unpacking.
-        max_pixels: largest photo, width x height.
+        who: the visitor.
         progress: called with the number of photos done, and of all.
 
     UserError when the uploads hold no photo, more than MOST_PHOTOS, or too many bytes together.
@@ -65,9 +69,9 @@ def segment_many(
                 data = photo.read_bytes()
                 if len(data) > max_bytes:
                     raise UserError(f"more than {max_bytes / 2**20:g} MiB")
-                image = decode_image(data, max_pixels)
-                results.add(Path(names[photo]), result, image, served.run_blocking(image).prediction)
-            except UserError as error:
+                image, classes, confidence, *_ = _segment_patiently(served, data, who)
+                results.add(Path(names[photo]), result, image, Prediction(classes, confidence))
+            except (UserError, Overloaded, DeadlineExceeded) as error:
                 failed.append((names[photo], str(error)))
         if results.rows:
             results.write_shares()
@@ -76,6 +80,16 @@ def segment_many(
                 if file.is_file():
                     packed.write(file, file.relative_to(work / "out").as_posix())
         return Batch(archive, results.rows, failed)
+
+
+def _segment_patiently(served: ServedModel, data: bytes, who: Requester) -> Segmentation:
+    """Segment one photo; while the server is overloaded, wait as long as it says, MOST_WAITS times."""
+    for _ in range(MOST_WAITS):
+        try:
+            return served.segment_blocking(data, who)
+        except Overloaded as error:
+            time.sleep(error.retry_after_s)
+    return served.segment_blocking(data, who)
 
 
 def _photos(uploads: Sequence[tuple[str, Path]], folder: Path, max_bytes: int) -> Iterator[Path]:

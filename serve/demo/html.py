@@ -13,7 +13,7 @@ from semseg_app.labels import LabelSpace, hex_color
 from semseg_app.masks import gray_png, indexed_png
 from semseg_app.plots.overlays import overlay
 from semseg_app.serve.answers.schemas import EngineInfo, Summary
-from semseg_app.serve.scheduling.segmenter import Segmentation
+from semseg_app.serve.scheduling.segmentation import Segmentation
 
 DISPLAY_SIDE = 1600
 """Longest side of the pictures that the browser gets, pixels. The class map itself is computed at full size."""

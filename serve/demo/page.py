@@ -4,7 +4,6 @@ Layers are colored and blended by the browser (demo.js), so that moving the opac
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,24 +41,14 @@ class Built(NamedTuple):
     takes_files: list[Component]
 
 
-class DemoOptions(NamedTuple):
-    """What the server's owner lets visitors do."""
-
-    examples: Sequence[Path] = ()
-    """Photos that the page offers."""
-    urls: bool = False
-    """Let visitors name a photo's address, which the server fetches."""
-    flag_to: Path | None = None
-    """A dataset folder that takes photos which visitors flag."""
-
-
-def build_page(models: Models, options: DemoOptions, max_bytes: int) -> Built:
+def build_page(models: Models) -> Built:
     """The page. Its endpoints have the names of the methods of `Calls`; clients call /segment."""
     names = models.names()
     engine = models.get().engine
-    flags = FlagFolder(options.flag_to, engine.labels) if options.flag_to else None
-    calls = Calls(models, max_bytes, flags)
-    examples = [[str(path)] for path in options.examples]
+    config = models.config
+    flags = FlagFolder(config.flag_to, engine.labels) if config.flag_to else None
+    calls = Calls(models, config.max_bytes, flags)
+    examples = [[str(path)] for path in config.examples]
 
     with gr.Blocks(title=f"{engine.name} · semseg", analytics_enabled=False, delete_cache=KEEP_UPLOADS) as page:
         gr.HTML(html.heading(names, engine_info(engine), len(engine.labels.classes)), elem_id="heading")
@@ -77,7 +66,7 @@ def build_page(models: Models, options: DemoOptions, max_bytes: int) -> Built:
                     height=280,
                     elem_id="photo",
                 )
-                if options.urls:
+                if config.demo_urls:
                     with gr.Row(elem_id="url"):
                         url = gr.Textbox(label="Address of a photo", placeholder="https://", scale=4, min_width=160)
                         fetch = gr.Button("Fetch", scale=1, min_width=80, elem_id="fetch")
@@ -183,7 +172,7 @@ def build_page(models: Models, options: DemoOptions, max_bytes: int) -> Built:
             event(None, [model, form], [curl, python], js=snippet)
         ready = download.click(calls.download, [photo, model, form], file, preprocess=False, api_name="download")
         ready.success(None, js="() => window.semsegDemo.download()")
-        if options.urls:
+        if config.demo_urls:
             gr.on([fetch.click, url.submit], calls.fetch, url, photo, api_visibility="private")
         if flags:
             for changed in (brush.change, size.change):
@@ -205,15 +194,15 @@ def build_page(models: Models, options: DemoOptions, max_bytes: int) -> Built:
     return Built(page, [photo, uploads, folder])
 
 
-def mount_page(app: FastAPI, models: Models, options: DemoOptions, max_bytes: int) -> None:
+def mount_page(app: FastAPI, models: Models) -> None:
     """Mount the page at `/`. Call it last: routes that `app` already has keep working."""
-    page, takes_files = build_page(models, options, max_bytes)
+    page, takes_files = build_page(models)
     here = Path(__file__)
     gr.mount_gradio_app(
         app,
         page,
         path="/",
-        max_file_size=max_bytes,
+        max_file_size=models.config.max_bytes,
         show_error=False,  # messages that Gradio itself raises name paths of the server
         theme=theme(),
         css_paths=here.with_name("demo.css"),

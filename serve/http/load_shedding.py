@@ -1,6 +1,4 @@
-"""Refusing what there is no place for, at the least cost: under a flood that is nearly every request."""
-
-from functools import lru_cache
+"""Refusing requests that get no slot, at the least cost: under a flood that is nearly every request."""
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -8,19 +6,15 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from semseg_app.errors import UserError
-from semseg_app.serve.http.middleware import problem
+from semseg_app.serve.http.errors import too_busy
+from semseg_app.serve.http.requester import requester
 from semseg_app.serve.routes.direct import read_options
-from semseg_app.serve.scheduling.registry import Models, Overloaded
-
-
-@lru_cache(maxsize=64)
-def too_busy(retry_after_s: int) -> Response:
-    """429 with Retry-After. It may be sent any number of times."""
-    return problem(429, str(Overloaded(retry_after_s)), {"Retry-After": str(retry_after_s)})
+from semseg_app.serve.scheduling.admission import Overloaded
+from semseg_app.serve.scheduling.registry import Models
 
 
 class ShedLoad:
-    """Pure ASGI middleware: answers 429 before anything else is done for a request that would find no place.
+    """Pure ASGI middleware: answers 429 before anything else is done for a request that would get no slot now.
 
     The route would answer the same, after all that is done for a request that goes well. Each request waits for the
     event loop, so what a refusal takes is what the next one waits, and what those inside lack.
@@ -39,14 +33,14 @@ class ShedLoad:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
             path = scope["path"].removeprefix(scope.get("root_path", ""))
-            if path == self._route.path and (refusal := self._refusal(scope["query_string"])):
+            if path == self._route.path and (refusal := self._refusal(scope)):
                 scope["route"] = self._route  # as a router does
                 return await refusal(scope, receive, send)
         return await self.app(scope, receive, send)
 
-    def _refusal(self, query: bytes) -> Response | None:
+    def _refusal(self, scope: Scope) -> Response | None:
         try:
-            self._models.get(read_options(query).model).check_place()
+            self._models.get(read_options(scope["query_string"]).model).check(requester("api", scope))
         except Overloaded as error:
             return too_busy(error.retry_after_s)
         except (RequestValidationError, UserError):  # the route says what is wrong

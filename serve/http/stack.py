@@ -1,62 +1,69 @@
 """Every request's way in: the whole middleware stack as one list."""
 
-from collections.abc import Mapping
-
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
-from semseg_app.serve.http.access import Access, RootPath, SecurityHeaders
-from semseg_app.serve.http.api_keys import RequireApiKey
+from semseg_app.serve.config import ServeConfig
+from semseg_app.serve.http.bodies import AnswerTimeout, BodyLimit, BodyTimeout
 from semseg_app.serve.http.disconnect import CancelOnDisconnect, CloseWhenStopping
+from semseg_app.serve.http.headers import OneLineErrors, RequestId, RootPath, SecurityHeaders
 from semseg_app.serve.http.load_shedding import ShedLoad
 from semseg_app.serve.http.logs import AccessLog
-from semseg_app.serve.http.middleware import BodyLimit, RequestId
-from semseg_app.serve.http.uploads import BodyTimeout
+from semseg_app.serve.http.require_key import RequireApiKey
+from semseg_app.serve.http.upload_quota import UploadQuota
 from semseg_app.serve.metrics import Measure
 from semseg_app.serve.protocols.kserve_tensors import HEADER_LENGTH
 from semseg_app.serve.scheduling.registry import Models
 
+JOBS = "/v1/jobs"
+MOST_JOB_BODY_S = 3600.0
+"""Time for the body of a job, which goes to a file."""
+MOST_PHOTOS_KEPT = 32
+"""Largest photos that one visitor of the page may have on the server's disk."""
 _SENT = ["Authorization", "Content-Type", "Inference-Header-Content-Length", "X-API-Key", "X-Request-ID"]
 _READ = [HEADER_LENGTH, "Location", "Retry-After", "X-Image-Height", "X-Image-Width", "X-Request-ID"]
 
 
-def middleware_stack(
-    models: Models, access: Access, segment_route: APIRoute, max_bytes: int, elsewhere: Mapping[str, int]
-) -> list[Middleware]:
+def middleware_stack(models: Models, segment_route: APIRoute) -> list[Middleware]:
     """Outermost first: a request passes them from top to bottom, its answer from bottom to top.
 
     Args:
-        models: what is served.
-        access: who may ask, and how.
+        models: the served models, and how they are served.
         segment_route: the route that load shedding watches.
-        max_bytes: largest body.
-        elsewhere: path -> its own largest body.
     """
+    config = models.config
     return [
         # Outermost: it makes a scope of its own, and Measure reads there which route answered.
-        *([Middleware(RootPath, path=access.root_path)] if access.root_path else []),
+        *([Middleware(RootPath, path=config.root_path)] if config.root_path else []),
         Middleware(Measure, metrics=models.metrics),
         Middleware(CloseWhenStopping, models=models),
         Middleware(AccessLog),
         Middleware(SecurityHeaders),
-        *(
-            [
-                Middleware(
-                    CORSMiddleware,
-                    allow_origins=access.cors_origins,
-                    allow_methods=["GET", "POST", "DELETE"],
-                    allow_headers=_SENT,
-                    expose_headers=_READ,
-                )
-            ]
-            if access.cors_origins
-            else []
-        ),
+        *([_cross_origin(config)] if config.cors_origins else []),
         Middleware(RequestId),
-        *([Middleware(RequireApiKey, keys=access.keys)] if access.keys is not None else []),
+        Middleware(AnswerTimeout, seconds=config.body_timeout_s, metrics=models.metrics),
+        *([Middleware(OneLineErrors)] if config.demo else []),
+        *([Middleware(RequireApiKey, keys=config.keys)] if config.keys is not None else []),
+        *([Middleware(UploadQuota, max_bytes=config.max_bytes, photos=MOST_PHOTOS_KEPT)] if config.demo else []),
         Middleware(ShedLoad, models=models, route=segment_route),
-        Middleware(BodyLimit, max_bytes=max_bytes, elsewhere=elsewhere),
-        Middleware(BodyTimeout, seconds=access.body_timeout_s),
+        Middleware(
+            BodyLimit,
+            max_bytes=config.max_bytes,
+            together=config.max_bytes * config.max_requests,
+            client_share=config.client_share,
+            elsewhere={JOBS: config.max_job_bytes},
+        ),
+        Middleware(BodyTimeout, seconds=config.body_timeout_s, elsewhere={JOBS: MOST_JOB_BODY_S}),
         Middleware(CancelOnDisconnect),
     ]
+
+
+def _cross_origin(config: ServeConfig) -> Middleware:
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=config.cors_origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=_SENT,
+        expose_headers=_READ,
+    )

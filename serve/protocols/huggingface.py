@@ -17,13 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from semseg_app.inference.engines.base import Prediction
-from semseg_app.labels import LabelSpace
 from semseg_app.masks import gray_png
 from semseg_app.masks.regions import regions
 from semseg_app.serve.answers.segment_schema import BINARY, COMMON_PROBLEMS, IMAGE_TYPES, problems
+from semseg_app.serve.http.requester import requester
 from semseg_app.serve.protocols.json_body import json_body, parse_json
 from semseg_app.serve.scheduling.registry import Models
+from semseg_app.serve.scheduling.segmentation import Segmentation
 
 
 class Parameters(BaseModel):
@@ -85,10 +85,12 @@ def router(models: Models) -> APIRouter:
 
 async def _answer(models: Models, name: str | None, request: Request) -> JSONResponse:
     served = models.get(name)
-    with served.place() as place:
-        data, parameters = await _read(request)
-        run = await served.run(await place.decode(data))
-        return await place.encode(lambda: JSONResponse(_segments(run.prediction, run.engine.labels, parameters)))
+    data, parameters = await _read(request)
+
+    def answer(segmented: Segmentation) -> JSONResponse:
+        return JSONResponse(_segments(segmented, parameters))
+
+    return await served.segment(data, answer, requester("huggingface", request.scope))
 
 
 async def _read(request: Request) -> tuple[bytes, Parameters]:
@@ -103,9 +105,9 @@ async def _read(request: Request) -> tuple[bytes, Parameters]:
         raise HTTPException(422, "inputs: not valid base64; send the image's bytes in base64") from None
 
 
-def _segments(prediction: Prediction, labels: LabelSpace, parameters: Parameters) -> list[dict[str, Any]]:
+def _segments(segmented: Segmentation, parameters: Parameters) -> list[dict[str, Any]]:
     """The classes that occur, the largest first."""
-    classes, confidence = prediction
+    classes, confidence, labels = segmented.classes, segmented.confidence, segmented.engine.labels
     certain = confidence >= np.ceil(parameters.mask_threshold * 255)
     segments = []
     for region in sorted(regions(classes), key=lambda region: -region.area):

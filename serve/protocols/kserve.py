@@ -7,6 +7,7 @@ repository made by `semseg export` has, so a client moves to Triton by changing 
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from starlette.responses import JSONResponse, Response
 
 from semseg_app import __version__
 from semseg_app.serve.answers.segment_schema import COMMON_PROBLEMS, problems
+from semseg_app.serve.http.requester import requester
 from semseg_app.serve.http.uploads import MAX_IMAGES
 from semseg_app.serve.protocols.json_body import json_body
 from semseg_app.serve.protocols.kserve_tensors import HEADER_LENGTH, Body, InferRequest, read_request, written
 from semseg_app.serve.scheduling.registry import Models
+from semseg_app.serve.scheduling.segmentation import Segmentation
 
 VERSION = "1"
 """Version of every model: a reload replaces the model, and the version stays."""
@@ -94,32 +97,28 @@ async def _infer(models: Models, name: str, request: Request) -> Response:
     served = models.get(name)
     if request.headers.get("content-encoding", "identity") != "identity":
         raise HTTPException(415, "compressed bodies are not supported; send the body without Content-Encoding")
-    with served.place() as place:
-        length = request.headers.get(HEADER_LENGTH)
-        asked: InferRequest = await asyncio.to_thread(read_request, await request.body(), length)
-        count, height, width = asked.images.shape[:3]
-        if count > MAX_IMAGES:
-            raise HTTPException(413, f"{count} images in one batch, above the limit of {MAX_IMAGES}")
-        if count * height * width > models.limits.max_pixels:
-            limit = models.limits.max_pixels / 1e6
-            raise HTTPException(413, f"{count} x {height} x {width} pixels, above the limit of {limit:g} million")
-        try:
-            async with asyncio.TaskGroup() as group:
-                runs = [group.create_task(served.run(image)) for image in asked.images]
-        except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+    length = request.headers.get(HEADER_LENGTH)
+    asked: InferRequest = await asyncio.to_thread(read_request, await request.body(), length)
+    count, height, width = asked.images.shape[:3]
+    if count > MAX_IMAGES:
+        raise HTTPException(413, f"{count} images in one batch, above the limit of {MAX_IMAGES}")
+    if count * height * width > models.config.max_pixels:
+        limit = models.config.max_pixels / 1e6
+        raise HTTPException(413, f"{count} x {height} x {width} pixels, above the limit of {limit:g} million")
+    who = requester("kserve", request.scope)
+    segmented = await served.segment_all(list(asked.images), lambda index, image: image, who, quick=True)
+    return await asyncio.to_thread(_written, asked, served.name, segmented)
 
-        def encode() -> Response:
-            classes, confidence = zip(*(run.result().prediction for run in runs), strict=True)
-            tensors = {"classes": np.stack(classes), "confidence": np.stack(confidence)}
-            head, binary = written(asked, served.name, VERSION, tensors)
-            if not binary:
-                return JSONResponse(head)
-            text = json.dumps(head).encode()
-            return Response(
-                b"".join([text, *binary]),
-                media_type="application/octet-stream",
-                headers={HEADER_LENGTH: str(len(text))},
-            )
 
-        return await place.encode(encode)
+def _written(asked: InferRequest, name: str, segmented: Sequence[Segmentation]) -> Response:
+    """The answer about a batch."""
+    tensors = {
+        "classes": np.stack([image.classes for image in segmented]),
+        "confidence": np.stack([image.confidence for image in segmented]),
+    }
+    head, binary = written(asked, name, VERSION, tensors)
+    if not binary:
+        return JSONResponse(head)
+    text = json.dumps(head).encode()
+    headers = {HEADER_LENGTH: str(len(text))}
+    return Response(b"".join([text, *binary]), media_type="application/octet-stream", headers=headers)

@@ -7,6 +7,7 @@ of a class, as brush or bitmask regions (https://labelstud.io/guide/ml_create). 
 import base64
 import io
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from semseg_app.errors import UserError
-from semseg_app.inference.engines.base import Prediction
-from semseg_app.labels import LabelSpace
 from semseg_app.masks.brush import brush_rle
 from semseg_app.masks.regions import regions
 from semseg_app.serve.answers.segment_schema import COMMON_PROBLEMS, problems
+from semseg_app.serve.http.requester import requester
 from semseg_app.serve.protocols.json_body import json_body, parse_json
 from semseg_app.serve.protocols.label_studio_config import Control, parse_config
 from semseg_app.serve.protocols.label_studio_images import ImageSource, TaskImages
-from semseg_app.serve.scheduling.registry import Models, ServedModel
+from semseg_app.serve.scheduling.admission import Requester
+from semseg_app.serve.scheduling.registry import Models
+from semseg_app.serve.scheduling.segmentation import Segmentation
+from semseg_app.serve.scheduling.served_model import ServedModel
 
 MAX_TASKS = 100
 
@@ -105,7 +108,8 @@ def router(models: Models, source: ImageSource) -> APIRouter:
         served = models.get(name)
         body = await parse_json(await request.body(), PredictBody)
         controls = parse_config(body.label_config)
-        return Predictions(results=[await _predict(served, images, controls, task) for task in body.tasks])
+        who = requester("label-studio", request.scope)
+        return Predictions(results=[await _predict(served, images, controls, task, who) for task in body.tasks])
 
     for prefix in ("/label-studio", "/label-studio/{name}"):
         unknown = problems({404: "No model of that name is served."})
@@ -120,13 +124,16 @@ def router(models: Models, source: ImageSource) -> APIRouter:
     return routes
 
 
-async def _predict(served: ServedModel, images: TaskImages, controls: Sequence[Control], task: Task) -> Predicted:
+async def _predict(
+    served: ServedModel, images: TaskImages, controls: Sequence[Control], task: Task, who: Requester
+) -> Predicted:
     """Every image of a task that a control lies over, once, for all its controls."""
     predicted = []
     try:
         for key in dict.fromkeys(control.key for control in controls):
             over_image = [control for control in controls if control.key == key]
-            predicted.append(await _segment(served, await images.read(task.data.get(key)), over_image))
+            answer = partial(_answer, over_image, _version(served))
+            predicted.append(await served.segment(await images.read(task.data.get(key)), answer, who))
     except UserError as error:
         raise type(error)(f"task {task.id}: {error}") from error
     except HTTPException as error:
@@ -138,20 +145,14 @@ async def _predict(served: ServedModel, images: TaskImages, controls: Sequence[C
     )
 
 
-async def _segment(served: ServedModel, data: bytes, controls: Sequence[Control]) -> Predicted:
-    with served.place() as place:
-        run = await served.run(await place.decode(data))
-        return await place.encode(lambda: _answer(run.prediction, run.engine.labels, controls, _version(served)))
-
-
 def _version(served: ServedModel) -> str:
     """What Label Studio shows beside the predictions."""
     return f"{served.name}-{served.engine.precision}"
 
 
-def _answer(prediction: Prediction, labels: LabelSpace, controls: Sequence[Control], version: str) -> Predicted:
+def _answer(controls: Sequence[Control], version: str, segmented: Segmentation) -> Predicted:
     """A region for each class of one image and each control over it that has a label of the class's name."""
-    classes, confidence = prediction
+    classes, confidence, labels = segmented.classes, segmented.confidence, segmented.engine.labels
     height, width = classes.shape
     result = []
     for region in regions(classes):

@@ -14,6 +14,7 @@ from semseg_app.serve.answers.options import UNKNOWN, BadOption, Options
 from semseg_app.serve.answers.schemas import ClassInfo, EngineInfo, class_infos, engine_info
 from semseg_app.serve.answers.segment_schema import BINARY, COMMON_PROBLEMS, problems
 from semseg_app.serve.http.negotiation import choose
+from semseg_app.serve.http.requester import requester
 from semseg_app.serve.jobs import Job, Jobs, State
 from semseg_app.serve.scheduling.registry import Models
 
@@ -58,7 +59,7 @@ def router(models: Models, jobs: Jobs) -> APIRouter:
     """The routes."""
     routes = APIRouter(prefix="/v1/jobs", tags=["Large images"])
     gone = problems({404: "There is no such job: it was never there, has expired, or is another key's."})
-    limits = jobs.limits
+    config = jobs.config
 
     @routes.post(
         "",
@@ -67,9 +68,9 @@ def router(models: Models, jobs: Jobs) -> APIRouter:
         openapi_extra={
             "requestBody": {"required": True, "content": {media: {"schema": BINARY} for media in MEDIA_TYPES}}
         },
-        description=f"Hand in one image as the raw body: up to {limits.max_bytes / 2**20:g} MiB and "
-        f"{limits.max_pixels / 1e6:g} million pixels. `classes`, `threshold` and `model` are as for /v1/segment. The "
-        "answer's `Location` says how far it is, and with /result behind it gives the mask.",
+        description=f"Hand in one image as the raw body: up to {config.max_job_bytes / 2**20:g} MiB "
+        f"and {config.max_job_pixels / 1e6:g} million pixels. `classes`, `threshold` and `model` are as for "
+        "/v1/segment. The answer's `Location` says how far it is, and with /result behind it gives the mask.",
     )
     async def submit(request: Request, response: Response, options: Annotated[Options, Query()]) -> JobStatus:
         """Hand in a large image."""
@@ -82,14 +83,15 @@ def router(models: Models, jobs: Jobs) -> APIRouter:
             raise HTTPException(415, f"content type {content_type or 'missing'}: send {known} as the body")
         served = models.get(options.model)
         options.check(served.engine.labels)
-        job = await jobs.submit(served, options, request.scope.get("api_key"), request.stream())
+        who = requester("job", request.scope)
+        job = await jobs.submit(served, options, request.scope.get("api_key"), who, request.stream())
         response.headers["Location"] = f"{request.scope.get('root_path', '')}/v1/jobs/{job.id}"
         return _status(job)
 
     @routes.get("/{job_id}", responses=gone)
     async def status(request: Request, job_id: str) -> JobStatus:
         """How far it is."""
-        return _status(_found(jobs, job_id, request))
+        return _status(_job(jobs, job_id, request))
 
     @routes.get(
         "/{job_id}/result",
@@ -103,7 +105,7 @@ def router(models: Models, jobs: Jobs) -> APIRouter:
         media_type = choose(request.headers.get("accept"), (PNG, JSON))
         if media_type is None:
             raise HTTPException(406, f"this route answers {PNG} or {JSON}; ask for one of them in Accept")
-        job = _found(jobs, job_id, request)
+        job = _job(jobs, job_id, request)
         if not job.is_finished:
             raise HTTPException(409, f"the job is {job.state}; ask again later", {"Retry-After": "1"})
         if job.result is None:
@@ -115,7 +117,7 @@ def router(models: Models, jobs: Jobs) -> APIRouter:
     @routes.delete("/{job_id}", status_code=204, responses=gone)
     async def drop(request: Request, job_id: str) -> None:
         """Break it off, or delete its result."""
-        jobs.drop(_found(jobs, job_id, request))
+        jobs.drop(_job(jobs, job_id, request))
 
     return routes
 
@@ -127,7 +129,7 @@ def _check(options: Options) -> None:
             raise BadOption(f"{name}: not for jobs; their result is a PNG of the image's size, or a summary in JSON")
 
 
-def _found(jobs: Jobs, job_id: str, request: Request) -> Job:
+def _job(jobs: Jobs, job_id: str, request: Request) -> Job:
     job = jobs.get(job_id, request.scope.get("api_key"))
     if job is None:
         raise HTTPException(404, "there is no such job, or its result has expired")

@@ -1,130 +1,191 @@
-"""A request's stay in the house: its place, the memory of its decoded image, and the threads that work for it."""
+"""Admission: who gets a request slot (else 429), how long an answer may take (else 504), and that work ends when its
+client has gone.
+
+One model answers no more requests at once than `most`, and no more than it can answer in time at the speed that it has
+shown: a request that would wait in vain is refused at once. The forecast counts work, not requests: a small image is
+one unit, a large one many. No client alone gets all slots.
+"""
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from functools import partial
+from concurrent.futures import Future
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
-import numpy as np
+from semseg_app.serve.metrics import Caller, Metrics
 
-from semseg_app.inference.decode import Resize, decode_image, memory_needed
-from semseg_app.machine import cores
-from semseg_app.serve.metrics import Metrics, Stage
-from semseg_app.serve.scheduling.queue import Lane, Overloaded
+FORECAST_MARGIN = 0.75
+"""Fraction of the timeout that the forecast may fill: it is an average over images of mixed sizes."""
+WEIGHT_PER_UNIT, MOST_WEIGHT = 0.1, 0.5
+"""How much one answer moves the running average of seconds per unit."""
 
-BYTES_PER_PIXEL = 8
-"""Of a decoded image and its answer, in the budget of PIXELS_IN_MEMORY; some decoders take more while they work."""
-
-PIXELS_IN_MEMORY = 64_000_000
-"""How many pixels are decoded at any moment, of all requests, at about 8 bytes each. Others wait as they came."""
-
-IMAGES_IN_MEMORY = 16
-"""How many images, likewise, where no call of an engine takes more than half of them: enough to keep it busy."""
-
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Workshop:
-    """What all requests share: threads that decode, threads that encode, and the room for decoded images.
+class Overloaded(Exception):
+    """No request slot is free. The HTTP API answers 429 with Retry-After."""
+
+    def __init__(self, retry_after_s: int):
+        super().__init__(f"too many requests are waiting; try again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(Exception):
+    """The answer was not ready in time. The HTTP API answers 504."""
+
+
+class Requester(NamedTuple):
+    """Who sends a request."""
+
+    caller: Caller = "api"
+    """By which interface, for the metrics."""
+    client: str = ""
+    """Whose share of the slots it counts in: an API key or an address. Empty = no share is counted."""
+
+
+class _Work:
+    """Slots and units of work: of all requests, of one client, or of one request."""
+
+    def __init__(self, slots: int = 0, units: float = 0.0):
+        self.slots = slots
+        self.units = units
+
+    def add(self, other: "_Work", sign: int) -> None:
+        self.slots += sign * other.slots
+        self.units += sign * other.units
+
+
+class Admission:
+    """The request slots of one model, or the job slots of a server.
+
+    `admit` belongs into the event loop.
 
     Args:
-        max_pixels: largest image, width x height.
-        metrics: where the stages are timed.
-        images: how many of them are decoded at any moment.
+        metrics: where admitted and refused requests are counted.
+        most: slots.
+        client_share: fraction of the slots, and of the forecast, that one client may have, 0 to 1.
+        timeout_s: seconds until an answer is late; None = no forecast and no deadline.
+        retry_after_s: what a refused client is told where there is no forecast.
     """
 
-    def __init__(self, max_pixels: int, metrics: Metrics, images: int = IMAGES_IN_MEMORY):
-        self.max_pixels = max_pixels
+    def __init__(
+        self, metrics: Metrics, most: int, client_share: float, timeout_s: float | None, retry_after_s: int = 1
+    ):
         self.metrics = metrics
-        self._limit = max(PIXELS_IN_MEMORY, max_pixels)
-        self._used = 0
-        self._most_images = images
-        self._images = 0
-        self._changed = threading.Condition()
-        # Two pools: decoders may wait for memory that only a request which still has to encode gives back.
-        threads = cores()
-        self.decoders = ThreadPoolExecutor(threads, "semseg-decode")
-        self.encoders = ThreadPoolExecutor(threads, "semseg-encode")
-        self.tilers = ThreadPoolExecutor(4, "semseg-tiles")
-        """They do little but wait; so many large images are in work at once."""
-        self.loop_is_behind: Callable[[], bool] = lambda: False
-        """Whether the event loop has yet to render what it was left last. Of the device's threads."""
-
-    def take(self, pixels: int, wait: bool = True) -> None:
-        """Block until one more image of so many pixels fits; or take it all the same."""
-        with self._changed:
-            if wait:
-                self._changed.wait_for(lambda: self._has_room(pixels))
-            self._used += pixels
-            self._images += 1
-
-    def _has_room(self, pixels: int) -> bool:
-        """An image that is larger than the whole budget is decoded alone."""
-        return not self._used or (self._images < self._most_images and self._used + pixels <= self._limit)
-
-    def give_back(self, pixels: int) -> None:
-        """It was let go of."""
-        with self._changed:
-            self._used -= pixels
-            self._images -= 1
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """End the threads."""
-        for threads in (self.decoders, self.encoders, self.tilers):
-            threads.shutdown(cancel_futures=True)
-
-
-class TooMuchAtOnce(Exception):
-    """The image has more pixels than the thread that was to decode it has time for."""
-
-
-class Places:
-    """How many requests one model has in the house at once, from before their body is read until they are answered.
-
-    No more than `most`, and no more than it can answer within `timeout_s` at the speed that it has shown: whoever would
-    wait in vain is told so at once.
-    """
-
-    def __init__(self, lane: Lane, workshop: Workshop, model: str, most: int, timeout_s: float):
-        self._lane = lane
-        self._workshop = workshop
-        self._metrics = workshop.metrics
-        self._model = model
+        self.timeout_s = timeout_s
+        self._seconds_per_unit = 0.0
+        """Seconds that one unit of work takes under load, as a running average; 0 = unknown."""
+        self._pixels_per_unit = 640.0 * 480.0
+        """An image of so many pixels, or fewer, is one unit of work."""
         self._most = most
-        self._timeout_s = timeout_s
-        self.taken = 0
-
-    def check(self) -> None:
-        """Overloaded when none is left. In the event loop alone."""
-        in_vain = self.taken > 0 and self._lane.seconds_for(self.taken + 1) > self._timeout_s
-        if self.taken >= self._most or in_vain:
-            raise Overloaded(self._lane.retry_after_s(self.taken))
-
-    def take(self) -> "Place":
-        """One of them. Overloaded when none is left. In the event loop alone."""
-        self.check()
-        return Place(self, self._lane, self._workshop, self._model)
-
-
-class Place:
-    """One request about one image, as a context manager in the event loop. Leaving it frees place and memory."""
-
-    def __init__(self, places: Places, lane: Lane, workshop: Workshop, model: str):
-        self._places = places
-        self._lane = lane
-        self.workshop = workshop
-        self._model = model
-        self._pixels = 0
-        self._left = False
+        self._client_share = client_share
+        self._most_of_client = max(1, math.floor(most * client_share))
+        self._retry_after_s = retry_after_s
+        self._usual_units = 1.0
+        """Running average of the units that an image turned out to be."""
+        self._inside = _Work()
+        self._of_client: dict[str, _Work] = {}
+        self._last_answer = 0.0
         self._lock = threading.Lock()
-        places.taken += 1
+
+    @property
+    def used(self) -> int:
+        """Slots that are taken."""
+        return self._inside.slots
+
+    def expect_speed(self, seconds: float, pixels: int) -> None:
+        """Start the forecast: an image of so many pixels, which counts as one unit, took so many seconds."""
+        with self._lock:
+            self._seconds_per_unit = seconds
+            self._pixels_per_unit = float(pixels)
+
+    def would_refuse(self, who: Requester) -> bool:
+        """Whether `who` would get no slot now."""
+        with self._lock:
+            if self._inside.slots >= self._most or self._is_share_used(who.client):
+                return True
+            return self._inside.slots > 0 and self._is_late(self._usual_units, who.client)
+
+    def check(self, model: str, who: Requester) -> None:
+        """Overloaded, and counted as refused, when `who` would get no slot now."""
+        if self.would_refuse(who):
+            raise self._refusal(model)
+
+    def admit(self, model: str, who: Requester) -> "RequestSlot":
+        """A slot, to be used as a context manager. Overloaded, and counted as refused, when `who` gets none."""
+        self.check(model, who)
+        self.metrics.admitted(model, who.caller)
+        work = _Work(1, self._usual_units)
+        self._count(who.client, work, 1)
+        return RequestSlot(self, model, who.client, work)
+
+    def expect(self, model: str, client: str, work: _Work, pixels: float) -> None:
+        """An admitted image turns out to have so many pixels. Overloaded when it cannot be answered in time."""
+        units = max(1.0, pixels / self._pixels_per_unit)
+        with self._lock:
+            more = units - work.units
+            is_late = self._inside.slots > 1 and more > 0 and self._is_late(more, client)
+        if is_late:
+            raise self._refusal(model)
+        if work.slots:  # else its client has gone meanwhile
+            self._count(client, _Work(0, more), 1)
+            work.units = units
+
+    def leave(self, client: str, work: _Work) -> None:
+        """A request is answered, or its client has gone."""
+        self._count(client, work, -1)
+        work.slots = 0
+
+    def learn(self, work: _Work, began: float) -> None:
+        """One image was answered. Between two answers under load lies the time of one, whatever it was spent on."""
+        now = time.perf_counter()
+        with self._lock:
+            seconds = (now - max(self._last_answer, began)) / work.units
+            self._last_answer = now
+            weight = min(MOST_WEIGHT, WEIGHT_PER_UNIT * work.units) if self._seconds_per_unit else 1.0
+            self._seconds_per_unit += (seconds - self._seconds_per_unit) * weight
+            self._usual_units += (work.units - self._usual_units) * WEIGHT_PER_UNIT
+
+    def _is_share_used(self, client: str) -> bool:
+        return client in self._of_client and self._of_client[client].slots >= self._most_of_client
+
+    def _is_late(self, units: float, client: str) -> bool:
+        """Whether so much more work would be answered too late, or would be more than the client's share."""
+        if self.timeout_s is None:
+            return False
+        allowed = self.timeout_s * FORECAST_MARGIN
+        if (self._inside.units + units) * self._seconds_per_unit > allowed:
+            return True
+        share = self._of_client.get(client)
+        return share is not None and (share.units + units) * self._seconds_per_unit > allowed * self._client_share
+
+    def _refusal(self, model: str) -> Overloaded:
+        self.metrics.rejected(model, "overloaded")
+        if self.timeout_s is None:
+            return Overloaded(self._retry_after_s)
+        return Overloaded(max(1, math.ceil(self._inside.units * self._seconds_per_unit)))
+
+    def _count(self, client: str, work: _Work, sign: int) -> None:
+        with self._lock:
+            self._inside.add(work, sign)
+            if client:
+                share = self._of_client.setdefault(client, _Work())
+                share.add(work, sign)
+                if not share.slots:
+                    del self._of_client[client]
+
+
+class RequestSlot:
+    """One admitted request, as a context manager in the event loop. It may answer several images, one by one."""
+
+    def __init__(self, admission: Admission, model: str, client: str, work: _Work):
+        self._admission = admission
+        self._model = model
+        self._client = client
+        self._work = work
 
     def __enter__(self) -> Self:
         return self
@@ -132,64 +193,59 @@ class Place:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._places.taken -= 1
-        with self._lock:
-            self._left = True
-            if self._pixels:
-                self.workshop.give_back(self._pixels)
+        self.leave()
 
-    async def decode(self, data: bytes, resize: Resize | None = None) -> np.ndarray:
-        """Encoded image -> uint8 RGB `[H, W, 3]`, in a thread; once a place. As `decode_image`, which see.
+    def leave(self) -> None:
+        """Give the slot back; the first call counts."""
+        if self._work.slots:
+            self._admission.leave(self._client, self._work)
 
-        The image counts as on its way to the queue until this returns: hand it to `run` without awaiting anything.
+    def expect(self, pixels: float) -> None:
+        """The size of the image is known. Any thread. Overloaded when that much cannot be answered in time."""
+        self._admission.expect(self._model, self._client, self._work, pixels)
+
+    async def answer_of(self, work: "Future[T]", began: float) -> T:
+        """Wait for `work`, which began at that time of `perf_counter`; it is cancelled when the client goes.
+
+        DeadlineExceeded, and `work` is cancelled, when it is not done in time. Both ends are counted.
         """
-        loop = asyncio.get_running_loop()
-        self._lane.expect(1)
+        admission = self._admission
         try:
-            return (await loop.run_in_executor(self.workshop.decoders, self.decode_here, data, resize))[0]
+            async with asyncio.timeout(admission.timeout_s):
+                answer = await asyncio.wrap_future(work)
+        except TimeoutError:
+            admission.metrics.rejected(self._model, "deadline")
+            raise DeadlineExceeded(f"no answer within {admission.timeout_s:g} s; try again later") from None
+        except asyncio.CancelledError:
+            admission.metrics.rejected(self._model, "disconnected")
+            raise
         finally:
-            # Once the caller has gone on, to put the image into the queue.
-            loop.call_soon(self._lane.expect, -1)
+            del work  # it holds the error, whose traceback holds this frame
+        admission.learn(self._work, began)
+        return answer
 
-    async def encode(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Make the answer, in a thread."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.workshop.encoders, partial(self._encode, work, *args, **kwargs))
 
-    def decode_here(
-        self, data: bytes, resize: Resize | None = None, most: int | None = None
-    ) -> tuple[np.ndarray, float]:
-        """Like `decode`, in this thread: the image and the milliseconds. With `most` it does not wait for memory.
+class RateLimit:
+    """Requests per minute of each API key: a full minute's allowance may come at once, then it refills evenly.
 
-        TooMuchAtOnce when the image has more than `most` pixels.
-        """
+    Args:
+        per_minute: requests.
+        clock: seconds.
+    """
 
-        def admit(pixels: int) -> None:
-            if most is not None and pixels > most:
-                raise TooMuchAtOnce
-            if pixels > 1_000_000:  # the header is read once more, which costs small images too much
-                pixels = max(pixels, memory_needed(data, self.workshop.max_pixels) // BYTES_PER_PIXEL)
-            self._admit(pixels, wait=most is None)
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic):
+        self._per_minute = per_minute
+        self._clock = clock
+        self._left: dict[str, tuple[float, float]] = {}
+        """Name -> requests left, and when that was."""
 
-        start = time.perf_counter()
-        with self.timed("decode"):
-            image = decode_image(data, self.workshop.max_pixels, admit, resize)
-        return image, (time.perf_counter() - start) * 1000
-
-    def timed(self, stage: Stage) -> AbstractContextManager[None]:
-        """Time a block as that stage of this place's model."""
-        return self.workshop.metrics.stage(self._model, stage)
-
-    def _encode(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        with self.timed("encode"):
-            return work(*args, **kwargs)
-
-    def _admit(self, pixels: int, wait: bool) -> None:
-        """Called by the decoder that has read the header."""
-        assert not self._pixels, "one image a place"
-        self.workshop.take(pixels, wait)
-        with self._lock:
-            if self._left:  # its client went away meanwhile
-                self.workshop.give_back(pixels)
-            else:
-                self._pixels = pixels
+    def take(self, name: str) -> int:
+        """Count one request: 0 if it is allowed, else the seconds to wait."""
+        now = self._clock()
+        left, when = self._left.get(name, (float(self._per_minute), now))
+        left = min(float(self._per_minute), left + (now - when) * self._per_minute / 60)
+        if left < 1:
+            self._left[name] = left, now
+            return math.ceil((1 - left) * 60 / self._per_minute)
+        self._left[name] = left - 1, now
+        return 0

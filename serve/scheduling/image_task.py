@@ -1,4 +1,4 @@
-"""One image's way from bytes to its answer: decode, wait, infer, render, with as few changes of thread as it can.
+"""One image from its bytes to its answer: decode, wait, infer, render, with as few changes of thread as possible.
 
 Each change costs: another thread has to wake, and to get Python's lock. So no stage goes through the event loop: the
 decoder's thread puts the image into the queue, and what the device's thread has done goes straight on to rendering. A
@@ -7,7 +7,9 @@ few cores every small image does, but that the event loop renders where it keeps
 to do.
 """
 
+import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -15,33 +17,39 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from semseg_app.errors import UserError
 from semseg_app.inference.decode import Resize
-from semseg_app.serve.scheduling.admission import Place, TooMuchAtOnce
-from semseg_app.serve.scheduling.queue import Lane, Run
+from semseg_app.serve.scheduling.admission import Overloaded, RequestSlot
+from semseg_app.serve.scheduling.decoding import Source, decode
+from semseg_app.serve.scheduling.queue import Run
+from semseg_app.serve.scheduling.runtime import ModelRuntime
+from semseg_app.serve.scheduling.segmentation import Segmentation
 
 T = TypeVar("T")
-Render = Callable[[np.ndarray, Run, float], T]
-"""The image as decoded, what the engine said of it, and the milliseconds that decoding took -> the answer."""
+Render = Callable[[Segmentation], T]
+"""Makes the answer, in whichever thread has the image."""
 
 SMALL_PIXELS = 1_000_000
 SMALL_BYTES = 500_000
 """What may be decoded by the device's thread: a few milliseconds of work."""
 PIXELS_IN_LOOP = 300_000
-"""What the event loop may render: it answers nobody else meanwhile."""
+"""What the event loop may render: it answers no other request meanwhile."""
 
 
-class Pipeline(Generic[T]):
+class _TooLargeHere(Exception):
+    """The image has more pixels than the thread that was to decode it has time for."""
+
+
+class ImageTask(Generic[T]):
     """The work for one image. Once `done` is, `answer` has the answer; once `stop` was called no further stage begins.
 
-    Nothing here refers back to itself when it is done: else decoded images would live until the garbage collector comes
-    by, which counts objects and not their megabytes.
+    When it is done nothing here refers back to itself: decoded images would live until the garbage collector comes by,
+    which counts objects and not their megabytes.
 
     Args:
-        place: of its request.
-        lane: of its model.
-        submit: puts a decoded image of any size into the queue.
-        note: is told of a run, for what it took.
-        data: the encoded image.
+        runtime: of the model.
+        slot: of the request; it is told the size of the image.
+        source: the image.
         render: makes the answer.
         resize: what size the image gets.
         quick: whether `render` takes no longer than it takes to hand it to another thread.
@@ -49,76 +57,114 @@ class Pipeline(Generic[T]):
 
     def __init__(
         self,
-        place: Place,
-        lane: Lane,
-        submit: Callable[[np.ndarray], "Future[Run]"],
-        note: Callable[[Run], None],
-        data: bytes,
+        runtime: ModelRuntime,
+        slot: RequestSlot,
+        source: Source,
         render: Render[T],
         resize: Resize | None,
         quick: bool,
     ):
         self.done: Future[None] = Future()
-        self._place = place
-        self._lane = lane
-        self._submit = submit
-        self._note = note
-        self._data = data
+        self.began = time.perf_counter()
+        self._runtime = runtime
+        self._slot = slot
+        self._source = source
         self._render = render
         self._resize = resize
         self._quick = quick
         self._answer: Callable[[], T] | None = None
-        self._started = 0.0
+        self._loop_renders = False
         self._whole: Future[Run] | None = None
         self._running: Future[Run] | None = None
+        self._reserved = 0
+        self._stopped = False
+        self._lock = threading.Lock()
 
     def start(self) -> None:
-        """In the event loop; returns at once."""
-        self._started = time.perf_counter()
-        if self._quick and len(self._data) <= SMALL_BYTES:
-            self._whole = self._lane.submit_whole(self._do_whole)
+        """Begin, in the event loop; returns at once."""
+        if isinstance(self._source, np.ndarray):
+            self._decode()  # it is decoded already
+            return
+        if self._quick and len(self._source) <= SMALL_BYTES:
+            self._whole = self._runtime.queue.submit_whole(self._do_whole)
         if self._whole is None:
             self._start_decoder()
 
     def _start_decoder(self) -> None:
-        self._lane.expect(1)
-        self._place.workshop.decoders.submit(self._decode)
+        self._runtime.queue.expect(1)
+        self._runtime.workers.decoders.submit(self._decode_expected)
 
     def _do_whole(self) -> None:
         """In the device's thread."""
-        waited_s = time.perf_counter() - self._started
+        waited_s = time.perf_counter() - self.began
+        runtime = self._runtime
         try:
             if self.done.cancelled():
                 return
-            image, decode_ms = self._place.decode_here(self._data, self._resize, SMALL_PIXELS)
+            image, decode_ms = self._decoded(SMALL_PIXELS)
             if image.shape[0] * image.shape[1] > SMALL_PIXELS:  # resized to more
-                self._follow(image, decode_ms, self._submit(image))
+                self._follow(image, decode_ms, runtime.submit(image))
             else:
-                run = self._lane.run_now(image, waited_s)
-                self._note(run)
-                workshop = self._place.workshop
+                run = runtime.queue.run_now(image, waited_s)
                 small = run.prediction.classes.size <= PIXELS_IN_LOOP
-                if self._lane.few_cores and small and not workshop.loop_is_behind():
+                if runtime.queue.few_cores and small and runtime.workers.loop_renders.acquire(blocking=False):
+                    self._loop_renders = True
                     self._deliver(partial(self._rendered, image, decode_ms, run))
-                    workshop.loop_is_behind = self._waits
                 else:
                     self._finish(image, decode_ms, run)
-        except TooMuchAtOnce:
+        except _TooLargeHere:
             self._start_decoder()
         except BaseException as error:
             self._fail(error)
 
-    def _decode(self) -> None:
+    def _decode_expected(self) -> None:
         """In a decoder's thread."""
+        try:
+            self._decode()
+        finally:
+            self._runtime.queue.expect(-1)
+
+    def _decode(self) -> None:
         try:
             if self.done.cancelled():
                 return
-            image, decode_ms = self._place.decode_here(self._data, self._resize)
-            self._follow(image, decode_ms, self._submit(image))
+            image, decode_ms = self._decoded()
+            self._follow(image, decode_ms, self._runtime.submit(image))
         except BaseException as error:
             self._fail(error)
-        finally:
-            self._lane.expect(-1)
+
+    def _decoded(self, most: int | None = None) -> tuple[np.ndarray, float]:
+        """The image and the milliseconds of decoding. With `most`, _TooLargeHere above so many pixels."""
+
+        def reserve(pixels: int, memory: int) -> None:
+            if most is not None and pixels > most:
+                raise _TooLargeHere
+            self._slot.expect(self._answered_pixels(pixels))
+            # An array is in memory already, and the device's thread must not wait.
+            self._reserve(memory, wait=most is None and not isinstance(self._source, np.ndarray))
+
+        runtime = self._runtime
+        start = time.perf_counter()
+        with runtime.metrics.stage(runtime.name, "decode"):
+            image = decode(self._source, runtime.workers.max_pixels, reserve, self._resize)
+        return image, (time.perf_counter() - start) * 1000
+
+    def _answered_pixels(self, pixels: int) -> float:
+        """How many of an image's pixels the engine gets, by the size that it would have as a square."""
+        if self._resize is None:
+            return pixels
+        side = max(1, round(pixels**0.5))
+        height, width = self._resize(side, side)
+        return height * width
+
+    def _reserve(self, pixels: int, wait: bool) -> None:
+        memory = self._runtime.workers.memory
+        memory.reserve(pixels, wait)
+        with self._lock:
+            if self._stopped:  # its client went away meanwhile
+                memory.release(pixels)
+            else:
+                self._reserved = pixels
 
     def _follow(self, image: np.ndarray, decode_ms: float, running: "Future[Run]") -> None:
         self._running = running
@@ -133,10 +179,10 @@ class Pipeline(Generic[T]):
             return
         try:
             run = ran.result()
-            if self._quick and run.batch == 1 and self._lane.nobody_waits():
+            if self._quick and run.batch == 1 and self._runtime.queue.nothing_waits():
                 self._finish(image, decode_ms, run)
             else:
-                self._place.workshop.encoders.submit(self._finish, image, decode_ms, run)
+                self._runtime.workers.encoders.submit(self._finish, image, decode_ms, run)
         except BaseException as error:
             self._fail(error)
 
@@ -151,8 +197,10 @@ class Pipeline(Generic[T]):
             self._deliver(lambda: answer)
 
     def _rendered(self, image: np.ndarray, decode_ms: float, run: Run) -> T:
-        with self._place.timed("encode"):
-            return self._render(image, run, decode_ms)
+        runtime = self._runtime
+        runtime.count(run)
+        with runtime.metrics.stage(runtime.name, "encode"):
+            return self._render(Segmentation(image, *run.prediction, decode_ms, run.infer_ms, run.engine))
 
     def _deliver(self, answer: Callable[[], T]) -> None:
         self._answer = answer
@@ -160,24 +208,42 @@ class Pipeline(Generic[T]):
             self.done.set_result(None)
         else:
             self._answer = None
+            self._leave_loop()
 
     def _fail(self, error: BaseException) -> None:
+        """A traceback holds the frames, a frame this task, and the task the error: the image in them would stay."""
+        if isinstance(error, UserError | Overloaded):
+            error.__traceback__ = error.__context__ = error.__cause__ = None  # its message says all
+        else:
+            traceback.clear_frames(error.__traceback__)
         if self.done.set_running_or_notify_cancel():
             self.done.set_exception(error)
 
-    def _waits(self) -> bool:
-        """Whether its answer, with the image that it is made of, has not been fetched yet."""
-        return self._answer is not None
-
     def answer(self) -> T:
-        """In the event loop, once: what came out, rendered here where that was left to be done."""
+        """What came out, rendered here where that was left to the event loop. Call it once, in the event loop."""
         assert self._answer is not None
         return self._answer()
 
     def stop(self) -> None:
-        """Nobody waits for `done` any more, or `answer` was called."""
-        self.done.cancel()
+        """End: `answer` was called, or the request has ended without it. Call it in the event loop."""
+        if not self.done.cancel() and self.done.exception() is not None:
+            # The error has the frame that waited for it, and that frame this task.
+            self.done = Future()
+            self.done.cancel()
         self._answer = None
+        self._leave_loop()
         for future in (self._whole, self._running):
             if future is not None:
                 future.cancel()
+        with self._lock:
+            self._stopped = True
+            reserved, self._reserved = self._reserved, 0
+        if reserved:
+            self._runtime.workers.memory.release(reserved)
+
+    def _leave_loop(self) -> None:
+        """Let the event loop render for another task."""
+        with self._lock:
+            if self._loop_renders:
+                self._loop_renders = False
+                self._runtime.workers.loop_renders.release()

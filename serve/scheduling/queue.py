@@ -1,15 +1,14 @@
-"""A bounded queue before one device: images of one model and one size go through its engine together.
+"""A queue before one device: images of one model and one size go through its engine together.
 
 One thread works for one device, so an engine never sees two calls at once. It takes the next batch the moment the
 device is free: an image that comes alone runs alone, at once, and batches form by themselves while the device is busy.
 Only when more images of the same model are known to be on their way does it wait for them, `max_delay_s` at most.
 
 Models share a device by time: of those with images waiting, the one that had the least time comes next. So a slow or a
-flooded model does not keep a fast one waiting, whoever has more in the queue.
+flooded model does not keep a fast one waiting, whichever has more in the queue.
 """
 
 import contextlib
-import math
 import threading
 import time
 from collections import deque
@@ -24,26 +23,17 @@ import numpy as np
 from semseg_app.inference.engines.base import Engine, Prediction
 
 MAX_DELAY_S = 0.005
-MAX_WAITING = 64
-
-
-class Overloaded(Exception):
-    """The queue is full. The HTTP API answers 429 with Retry-After."""
-
-    def __init__(self, retry_after_s: int):
-        super().__init__(f"too many requests are waiting; try again in {retry_after_s} s")
-        self.retry_after_s = retry_after_s
 
 
 class Run(NamedTuple):
-    """One image's way through an engine."""
+    """What an engine answered about one image, and how long it took."""
 
     prediction: Prediction
     engine: Engine
-    """Which one answered: its labels are those of the class map, also when the model was reloaded meanwhile."""
+    """The engine that answered: its labels are those of the class map, also when the model was reloaded meanwhile."""
     wait_ms: float
     infer_ms: float
-    """Of the call that the image was in."""
+    """Time of the call that the image was in."""
     batch: int
     """How many images were in that call."""
 
@@ -73,10 +63,10 @@ class _Whole(NamedTuple):
         return False
 
 
-class Lane:
-    """The queue of one model. Made by `Batcher.lane`.
+class ModelQueue:
+    """The queue of one model. Made by `Batcher.queue`.
 
-    `engine` may be replaced at any time: what waits by then still goes through the one that it was meant for.
+    `engine` may be replaced at any time: what waits by then still goes through the engine that it was meant for.
     """
 
     def __init__(self, batcher: "Batcher", engine: Engine, name: str):
@@ -84,49 +74,35 @@ class Lane:
         self.engine = engine
         self.coming = 0
         """Images that will be in the queue in a moment: they are being decoded."""
-        self._batcher = batcher
-        self._waiting: deque[_Item | _Whole] = deque()
-        self._used_s = 0.0
+        self.waiting: deque[_Item | _Whole] = deque()
+        """Oldest first."""
+        self.used_s = 0.0
         """Time on the device, as far as it counts for whose turn it is."""
-        self.seconds_per_image = 0.0
-        """What the device took of late; 0 while nothing is known."""
+        self._batcher = batcher
 
     def __len__(self) -> int:
         """How many images wait."""
-        return len(self._waiting)
-
-    def seconds_for(self, images: int) -> float:
-        """How long the device takes for so many, by what it took of late."""
-        return images * self.seconds_per_image
-
-    def retry_after_s(self, waiting: int) -> int:
-        """When a queue of `waiting` images will be gone, in whole seconds, at least 1."""
-        return max(1, math.ceil(self.seconds_for(waiting)))
+        return len(self.waiting)
 
     def expect(self, change: int) -> None:
-        """One more image is on its way (1), or it is here or will not come (-1)."""
+        """One more image is on its way (+1), or it is here or will not come (-1)."""
         with self._batcher.lock:
             self.coming += change
         if change < 0:
             self._batcher.wake()
 
-    def submit(self, image: np.ndarray, engine: Engine | None = None) -> "Future[Run]":
+    def submit(self, image: np.ndarray, engine: Engine | None = None, asked: float | None = None) -> "Future[Run]":
         """Put uint8 RGB `[H, W, 3]` into the queue. A future that is cancelled in time never reaches the engine.
 
         Args:
             image: at most as large as the engine takes.
-            engine: for a part of an image that was let in before: the engine that had its other parts. It is let in
-                even when the queue is full.
-
-        Raises:
-            Overloaded: the queue is full.
+            engine: for a part of an image: the engine that had the other parts.
+            asked: since when it waits, on `perf_counter`; None = now. Earlier ones go first.
         """
         future: Future[Run] = Future()
-        item = _Item(image, engine or self.engine, future, time.perf_counter())
+        item = _Item(image, engine or self.engine, future, time.perf_counter() if asked is None else asked)
         with self._batcher.lock:
-            if engine is None:
-                self.refuse_when_full()
-            self._append(item)
+            self._insert(item)
         self._batcher.wake()
         future.add_done_callback(self._forget_cancelled)
         return future
@@ -135,24 +111,23 @@ class Lane:
         """Have the worker do all of `work` when its turn comes, and call `run_now` in it. `work` raises nothing.
 
         Returns a future to cancel it with while it waits, which gets no result; or None when others had better prepare
-        the image: the worker is busy, and they have cores to do it on. Overloaded when the queue is full.
+        the image: the worker is busy, and they have cores to do it on.
         """
         future: Future[Run] = Future()
         with self._batcher.lock:
             if not (self._batcher.few_cores or self._batcher.has_nothing_to_do()):
                 return None
-            self.refuse_when_full()
-            self._append(_Whole(work, future, time.perf_counter()))
+            self._insert(_Whole(work, future, time.perf_counter()))
         self._batcher.wake()
         future.add_done_callback(self._forget_cancelled)
         return future
 
     @property
     def few_cores(self) -> bool:
-        """As of the batcher."""
+        """See `Batcher`."""
         return self._batcher.few_cores
 
-    def nobody_waits(self) -> bool:
+    def nothing_waits(self) -> bool:
         """Whether the worker would have nothing to do now."""
         return not self._batcher.anything_waits()
 
@@ -161,55 +136,56 @@ class Lane:
         once, in this thread."""
         return self._batcher.call(self, self.engine, [image], [time.perf_counter() - waited_s])[0]
 
-    def _append(self, item: _Item | _Whole) -> None:
-        """With the lock held."""
+    def take(self, most: int) -> list[_Item | _Whole]:
+        """The item that waits longest and those that go with it, out of the queue. Cancelled ones are dropped.
+
+        With the batcher's lock held.
+        """
+        batch: list[_Item | _Whole] = []
+        rest: deque[_Item | _Whole] = deque()
+        for item in self.waiting:
+            fits = len(batch) < most and (not batch or item.goes_with(batch[0]))
+            if not fits:
+                rest.append(item)
+            elif item.future.set_running_or_notify_cancel():
+                batch.append(item)
+        self.waiting = rest
+        return batch
+
+    def _insert(self, item: _Item | _Whole) -> None:
+        """With the lock held. RuntimeError when the server is stopping."""
         if self._batcher.closed:
             raise RuntimeError("the server is stopping")
-        if not self._waiting:
+        if not self.waiting:
             # Time that it did not ask for is not saved up.
-            self._used_s = max(self._used_s, self._batcher.clock_s)
-        self._waiting.append(item)
-
-    def refuse_when_full(self) -> None:
-        """Overloaded when nothing more may wait."""
-        if len(self._waiting) >= self._batcher.max_waiting:
-            raise Overloaded(self.retry_after_s(len(self._waiting)))
+            self.used_s = max(self.used_s, self._batcher.clock_s)
+        behind: list[_Item | _Whole] = []
+        while self.waiting and self.waiting[-1].asked > item.asked:
+            behind.append(self.waiting.pop())
+        self.waiting.append(item)
+        self.waiting.extend(reversed(behind))
 
     def _forget_cancelled(self, future: "Future[Run]") -> None:
-        """Let go of an image that nobody waits for any more.
+        """Drop an image whose request has ended.
 
         A future keeps its callbacks, so this one holds no item: the image would live on until the garbage collector
         comes by, which counts objects and not their megabytes.
         """
         if future.cancelled():
             with self._batcher.lock:
-                self._waiting = deque(item for item in self._waiting if item.future is not future)
-
-    def _take(self, most: int) -> list[_Item | _Whole]:
-        """The one that waits longest and those that go with it, out of the queue. Those cancelled are dropped."""
-        batch: list[_Item | _Whole] = []
-        rest: deque[_Item | _Whole] = deque()
-        for item in self._waiting:
-            fits = len(batch) < most and (not batch or item.goes_with(batch[0]))
-            if not fits:
-                rest.append(item)
-            elif item.future.set_running_or_notify_cancel():
-                batch.append(item)
-        self._waiting = rest
-        return batch
+                self.waiting = deque(item for item in self.waiting if item.future is not future)
 
 
 class Batcher:
-    """The worker of one device, and its lanes.
+    """The worker of one device, and the queues of its models.
 
     Args:
         name: of the thread.
-        max_batch: images a call of an engine.
+        max_batch: most images per call of an engine.
         max_delay_s: how long the first of a batch waits for others that are on their way.
-        max_waiting: images that wait in one lane; more are refused.
         few_cores: the engine has all of them: small images are decoded by the worker even while others wait. Other
             threads would only take turns with it.
-        observe: called after each call of an engine with the lane's name and the number of images.
+        observe: called after each call of an engine with the model's name and the number of images.
     """
 
     def __init__(
@@ -217,34 +193,32 @@ class Batcher:
         name: str = "semseg-device",
         max_batch: int = 1,
         max_delay_s: float = MAX_DELAY_S,
-        max_waiting: int = MAX_WAITING,
         few_cores: bool = False,
-        observe: Callable[[str, int], None] = lambda lane, images: None,
+        observe: Callable[[str, int], None] = lambda model, images: None,
     ):
         self.max_batch = max_batch
-        self.max_waiting = max_waiting
         self.few_cores = few_cores
         self.lock = threading.Lock()
-        """Of all that follows, and of the lanes."""
+        """Guards all that follows, and the queues."""
         self.closed = False
         self._max_delay_s = max_delay_s
         self._observe = observe
-        self._lanes: list[Lane] = []
-        self._errands: deque[Callable[[], object]] = deque()
+        self._queues: list[ModelQueue] = []
+        self._exclusive: deque[Callable[[], object]] = deque()
         self._idle = False
         self._alarm: SimpleQueue[None] = SimpleQueue()  # a Condition is Python code, and takes longer
         self.clock_s = 0.0
-        """What the lane that has the device had used when it got it."""
+        """The time that the model which has the device had used when it got it."""
         # A daemon: a process that dies for another reason does not hang on an engine.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def lane(self, engine: Engine, name: str) -> Lane:
+    def queue(self, engine: Engine, name: str) -> ModelQueue:
         """A queue for one more model."""
-        lane = Lane(self, engine, name)
+        queue = ModelQueue(self, engine, name)
         with self.lock:
-            self._lanes.append(lane)
-        return lane
+            self._queues.append(queue)
+        return queue
 
     def close(self) -> None:
         """Finish what waits, then end. Blocks until it is done."""
@@ -253,11 +227,11 @@ class Batcher:
         self.wake()
         self._thread.join()
 
-    def errand(self, work: Callable[[], None]) -> "Future[None]":
-        """Have the worker do something else with the device, such as a warm-up, before the next batch."""
+    def run_exclusive(self, work: Callable[[], None]) -> "Future[None]":
+        """Have the worker use the device for something else, such as a warm-up, before the next batch."""
         future: Future[None] = Future()
         with self.lock:
-            self._errands.append(partial(_do, work, future))
+            self._exclusive.append(partial(_do, work, future))
         self.wake()
         return future
 
@@ -272,7 +246,7 @@ class Batcher:
 
     def anything_waits(self) -> bool:
         """Whether there is more to do than what is being done."""
-        return bool(self._errands) or any(lane._waiting or lane.coming > 0 for lane in self._lanes)
+        return bool(self._exclusive) or any(queue.waiting or queue.coming > 0 for queue in self._queues)
 
     def _work(self) -> None:
         while True:
@@ -289,26 +263,26 @@ class Batcher:
             del turn  # it holds on to the images
 
     def _next_turn(self) -> tuple[Callable[[], object] | None, float | None]:
-        """What to do now; or how long to wait unless something changes, None = for ever."""
-        if self._errands:
-            return self._errands.popleft(), None
+        """What to do now; or how long to wait for a change, None = for ever."""
+        if self._exclusive:
+            return self._exclusive.popleft(), None
         patience = None
-        for lane in sorted(filter(len, self._lanes), key=lambda lane: lane._used_s):
-            left = lane._waiting[0].asked + self._max_delay_s - time.perf_counter()
-            if len(lane) < self.max_batch and lane.coming > 0 and left > 0 and not self.closed:
+        for queue in sorted(filter(len, self._queues), key=lambda queue: queue.used_s):
+            left = queue.waiting[0].asked + self._max_delay_s - time.perf_counter()
+            if len(queue) < self.max_batch and queue.coming > 0 and left > 0 and not self.closed:
                 patience = left if patience is None else min(patience, left)
-            elif batch := lane._take(self.max_batch):
-                self.clock_s = lane._used_s
+            elif batch := queue.take(self.max_batch):
+                self.clock_s = queue.used_s
                 first = batch[0]
                 if isinstance(first, _Whole):  # it goes alone
                     return first.work, None
-                return partial(self._run, lane, [item for item in batch if isinstance(item, _Item)]), None
+                return partial(self._run, queue, [item for item in batch if isinstance(item, _Item)]), None
         return None, patience
 
-    def _run(self, lane: Lane, batch: list[_Item]) -> None:
+    def _run(self, queue: ModelQueue, batch: list[_Item]) -> None:
         """What waited, through its engine. The outcome is in the futures."""
         try:
-            runs = self.call(lane, batch[0].engine, [item.image for item in batch], [item.asked for item in batch])
+            runs = self.call(queue, batch[0].engine, [item.image for item in batch], [item.asked for item in batch])
         except BaseException as error:
             for item in batch:
                 item.future.set_exception(error)
@@ -316,16 +290,14 @@ class Batcher:
             for item, run in zip(batch, runs, strict=True):
                 item.future.set_result(run)
 
-    def call(self, lane: Lane, engine: Engine, images: list[np.ndarray], asked: list[float]) -> list[Run]:
-        """One call of an engine, in the worker's thread. `asked` is since when each image waits."""
+    def call(self, queue: ModelQueue, engine: Engine, images: list[np.ndarray], asked: list[float]) -> list[Run]:
+        """One call of an engine, in the worker's thread. `asked`: since when each image waits."""
         start = time.perf_counter()
         answer = engine.infer(images[0][None] if len(images) == 1 else np.stack(images))
         seconds = time.perf_counter() - start
-        self._observe(lane.name, len(images))
+        self._observe(queue.name, len(images))
         with self.lock:
-            lane._used_s += seconds
-            each = seconds / len(images)
-            lane.seconds_per_image += (each - lane.seconds_per_image) * (0.1 if lane.seconds_per_image else 1)
+            queue.used_s += seconds
         return [
             Run(Prediction(classes, confidence), engine, (start - since) * 1000, seconds * 1000, len(images))
             for classes, confidence, since in zip(answer.classes, answer.confidence, asked, strict=True)

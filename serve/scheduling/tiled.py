@@ -7,20 +7,20 @@ import numpy as np
 
 from semseg_app.inference.engines.base import Prediction
 from semseg_app.inference.predictor import Predictor
-from semseg_app.serve.scheduling.queue import Lane, Run
+from semseg_app.serve.scheduling.queue import ModelQueue, Run
 
 
 def submit_tiled(
-    image: np.ndarray, lane: Lane, tile: int, batch_size: int, threads: ThreadPoolExecutor
+    image: np.ndarray, queue: ModelQueue, tile: int, batch_size: int, threads: ThreadPoolExecutor, pace_s: float
 ) -> "Future[Run]":
-    """Like `Lane.submit`, for uint8 RGB `[H, W, 3]` of any size; one of `threads` cuts it and puts it together again.
+    """Like `ModelQueue.submit`, for uint8 RGB `[H, W, 3]` of any size; one of `threads` cuts it and joins the answers.
 
-    No more than `batch_size` of its tiles are in the queue, so others get their turn. Cancelling the future works at
-    any time: no further tile begins.
+    No more than `batch_size` of its tiles are in the queue, so others get their turn. A tile behind an even pace of
+    `pace_s` seconds for the whole image goes before images that came after its turn: otherwise small images that keep
+    coming would make a large one late. Cancelling the future works at any time: no further tile begins.
     """
-    lane.refuse_when_full()
     future: Future[Run] = Future()
-    queued = QueuedEngine(lane, future)
+    queued = QueuedEngine(queue, future, pace_s / (image.shape[0] * image.shape[1]))
     asked = time.perf_counter()
 
     def work() -> None:
@@ -39,25 +39,36 @@ def submit_tiled(
 
 
 class QueuedEngine:
-    """An engine in the eyes of a Predictor; its calls wait for their turn in a lane."""
+    """An engine in the eyes of a Predictor; its calls wait for their turn in a queue.
 
-    def __init__(self, lane: Lane, asked_by: "Future[Run]"):
-        self.engine = lane.engine
+    Args:
+        queue: of the model.
+        work: once it is cancelled, the next call raises CancelledError.
+        pace: seconds per pixel at which the work is to go on, see `submit_tiled`; None = always behind what waits.
+    """
+
+    def __init__(self, queue: ModelQueue, work: "Future[Run] | Future[None]", pace: float | None = None):
+        self.engine = queue.engine
         self.name, self.kind, self.labels = self.engine.name, self.engine.kind, self.engine.labels
         self.device, self.precision = self.engine.device, self.engine.precision
         self.began = 0.0
         """When its first tile entered the real engine."""
         self.infer_ms = 0.0
-        self._lane = lane
-        self._asked_by = asked_by
+        self._queue = queue
+        self._work = work
+        self._pace = pace
+        self._start = time.perf_counter()
+        self._pixels = 0
 
     def infer(self, images: np.ndarray) -> Prediction:
-        """CancelledError when nobody waits for the image any more."""
-        if self._asked_by.cancelled():
+        """CancelledError once the work is cancelled."""
+        if self._work.cancelled():
             raise CancelledError
-        asked = time.perf_counter()
-        runs = [future.result() for future in [self._lane.submit(image, self.engine) for image in images]]
-        self.began = self.began or asked + runs[0].wait_ms / 1000
+        now = time.perf_counter()
+        turn = now if self._pace is None else min(now, self._start + self._pixels * self._pace)
+        runs = [future.result() for future in [self._queue.submit(image, self.engine, turn) for image in images]]
+        self._pixels += images.shape[0] * images.shape[1] * images.shape[2]
+        self.began = self.began or turn + runs[0].wait_ms / 1000
         self.infer_ms += sum(run.infer_ms / run.batch for run in runs)
         classes, confidence = zip(*(run.prediction for run in runs), strict=True)
         return Prediction(np.stack(classes), np.stack(confidence))

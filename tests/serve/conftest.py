@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from PIL import Image
 from support.color_engine import ColorEngine
 
-from semseg_app.serve.server import claim_address
+from semseg_app.serve.server import claim_address, uvicorn_config
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def encoded_fixture():
 def running(app: FastAPI) -> Iterator[str]:
     """`app` behind a real uvicorn in a thread. Yields its address."""
     address = claim_address("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    server = uvicorn.Server(uvicorn_config(app))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [address]})
     thread.start()
     try:

@@ -16,6 +16,7 @@ from support.color_engine import ColorEngine
 
 from semseg_app.inference.engines.base import Prediction
 from semseg_app.serve.app import create_app
+from semseg_app.serve.config import ServeConfig
 
 JSON = {"Accept": "application/json"}
 RED = {"index": 0, "name": "red", "color": "#c81e1e"}
@@ -25,7 +26,7 @@ BLUE = {"index": 2, "name": "<blue>", "color": "#1e1ec8"}
 
 @pytest.fixture
 def client(engine):
-    with TestClient(create_app(engine, demo=False, max_bytes=200_000, max_pixels=1_000_000)) as client:
+    with TestClient(create_app(engine, ServeConfig(demo=False, max_bytes=200_000, max_pixels=1_000_000))) as client:
         yield client
 
 
@@ -180,7 +181,7 @@ def test_ready_waits_for_the_warm_up_and_live_does_not(engine, monkeypatch):
     go = threading.Event()
     infer = engine.infer
     monkeypatch.setattr(engine, "infer", lambda images: (go.wait(10), infer(images))[1])
-    with TestClient(create_app(engine, demo=False)) as client:
+    with TestClient(create_app(engine, ServeConfig(demo=False))) as client:
         assert client.get("/health/live").json() == {"status": "live"}
         early = client.get("/health/ready")
         assert (early.status_code, early.json()) == (503, {"error": "warming up"})
@@ -201,7 +202,7 @@ def test_ready_waits_for_the_warm_up_and_live_does_not(engine, monkeypatch):
 )
 def test_never_ready_after_a_failed_warm_up(engine, monkeypatch, caplog, wrong):
     monkeypatch.setattr(engine, "infer", wrong)
-    with TestClient(create_app(engine, demo=False)) as client:
+    with TestClient(create_app(engine, ServeConfig(demo=False))) as client:
         while (answer := client.get("/health/ready")).json() == {"error": "warming up"}:
             time.sleep(0.005)
         assert answer.status_code == 503
@@ -243,7 +244,7 @@ def test_parallel_requests_each_get_their_own_answer_and_the_loop_stays_free(run
 
     # The engine raises when two calls meet.
     with (
-        running(create_app(ColorEngine(seconds=0.05), demo=False)) as url,
+        running(create_app(ColorEngine(seconds=0.05), ServeConfig(demo=False))) as url,
         httpx.Client(base_url=url, timeout=60) as http,
         ThreadPoolExecutor(16) as pool,
     ):

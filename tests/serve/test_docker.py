@@ -16,6 +16,7 @@ from support.color_engine import ColorEngine
 from support.tiny_models import make_graph as make_graph
 
 from semseg_app.serve.app import create_app
+from semseg_app.serve.config import ServeConfig
 
 ROOT = Path(__file__).parents[2]
 Instruction = tuple[str, str]
@@ -150,7 +151,7 @@ def test_the_health_check_is_right_about_a_server_and_about_none(running):
     exposed = next(rest for word, rest in instructions() if word == "EXPOSE")
     assert exposed == "7860" == exec_form("ENTRYPOINT")[-1]
     assert code[:2] == ["python3", "-c"]
-    with running(create_app(ColorEngine(), demo=False)) as url:
+    with running(create_app(ColorEngine(), ServeConfig(demo=False))) as url:
         healthy = code[2].replace("http://127.0.0.1:7860", url)
         assert healthy != code[2]
         subprocess.run([sys.executable, "-c", healthy], check=True)

@@ -12,6 +12,7 @@ from support.color_engine import ColorEngine
 import semseg_app
 from semseg_app.cli.main import app
 from semseg_app.serve.app import create_app
+from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.http.api_keys import Keys
 from semseg_app.serve.server import SECONDS_TO_FINISH, SECONDS_TO_LEAVE
 
@@ -55,7 +56,7 @@ def test_image_and_model_are_pinned():
 
 
 def test_it_fits_the_server():
-    paths = create_app(ColorEngine(), demo=False).openapi()["paths"]
+    paths = create_app(ColorEngine(), ServeConfig(demo=False)).openapi()["paths"]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert "get" in paths[CONTAINER[probe]["httpGet"]["path"]]
     assert POD["terminationGracePeriodSeconds"] > SECONDS_TO_LEAVE + SECONDS_TO_FINISH

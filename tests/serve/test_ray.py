@@ -112,7 +112,7 @@ def test_what_cannot_be_in_a_bucket(tmp_path):
 
 
 def test_a_replica_is_ready_when_it_has_started(make_graph):
-    replica = _replica(Arguments(model=str(make_graph()), places=3))
+    replica = _replica(Arguments(model=str(make_graph()), max_requests=3))
     with TestClient(replica) as client:
         assert client.get("/health/ready").status_code == 200
         assert client.get("/v1/models").json()["models"][0]["name"] == "rgb"
@@ -152,7 +152,12 @@ def cluster(monkeypatch):
 @pytest.mark.slow
 def test_ray_serve_answers_refuses_and_grows(cluster, make_graph, photos):
     arguments = Arguments(
-        model=str(make_graph()), max_replicas=2, target_requests=1, places=2, upscale_delay_s=1, max_pixels=10_000_000
+        model=str(make_graph()),
+        max_replicas=2,
+        target_requests=1,
+        max_requests=2,
+        upscale_delay_s=1,
+        max_pixels=10_000_000,
     )
     serve.run(app(arguments), route_prefix="/")
     photo = (photos / "p4.png").read_bytes()

@@ -11,7 +11,7 @@ import semseg_app.inference.engines
 import semseg_app.serve.server
 from semseg_app.cli.serve import serve
 from semseg_app.errors import UserError
-from semseg_app.serve.http.access import OPEN
+from semseg_app.serve.config import ServeConfig
 
 
 def run(*arguments: str) -> None:
@@ -30,8 +30,8 @@ def test_options_reach_the_server(tmp_path, monkeypatch):
         opened.append(arguments)
         return ColorEngine()
 
-    def run_server(models, address, examples, **options):
-        served.append((models, address.getsockname()[0], [path.name for path in examples], options))
+    def run_server(models, address):
+        served.append((models, address.getsockname()[0]))
         address.close()
 
     monkeypatch.setattr("semseg_app.inference.engines.open.open_engine", open_engine)
@@ -46,7 +46,7 @@ def test_options_reach_the_server(tmp_path, monkeypatch):
     run(
         *(model, other, "--name", "big", "--name", "small", "--port", "0", "--host", "0.0.0.0", "--engine", "torch"),
         *("--device", "cpu", "--threads", "2", "--no-demo", "--max-megabytes", "0.5", "--max-megapixels", "1.5"),
-        *("--precision", "int8", "--force", "--places", "3", "--timeout", "2.5", "--max-batch", "4"),
+        *("--precision", "int8", "--force", "--max-requests", "3", "--timeout", "2.5", "--max-batch", "4"),
         *("--max-delay-ms", "7", "--warm-up", "640x480", "--warm-up", "64x32"),
     )
     assert opened == [
@@ -54,21 +54,21 @@ def test_options_reach_the_server(tmp_path, monkeypatch):
         (model, "torch", "cpu", 2, "int8", True),
         (other, "torch", "cpu", 2, "int8", True),
     ]
-    (first, *rest), (second, *more) = served
-    assert rest[:2] == ["127.0.0.1", ["a.png", "b.JPG"]]
-    assert rest[2].items() >= {"demo": True, "max_bytes": 32 * 2**20, "json_logs": False, "access": OPEN}.items()
-    assert more[:2] == ["0.0.0.0", []]
-    assert more[2].items() >= {"demo": False, "max_bytes": 2**19}.items()
+    (first, host), (second, other_host) = served
+    assert (host, other_host) == ("127.0.0.1", "0.0.0.0")
     assert (first.names(), second.names()) == (["colors"], ["big", "small"])
-    assert first.limits == (32_000_000, 64, 30, None, 0.005)
-    assert second.limits == (1_500_000, 3, 2.5, 4, 0.007)
+    # Without options the command line serves as Python does.
+    assert first.config == ServeConfig(examples=[tmp_path / "a.png", tmp_path / "b.JPG"])
+    assert second.config == ServeConfig(
+        demo=False, max_bytes=2**19, max_pixels=1_500_000, max_requests=3, timeout_s=2.5, max_batch=4, max_delay_s=0.007
+    )
 
 
 def test_access_options_reach_the_server(tmp_path, monkeypatch):
     served = []
 
-    def run_server(models, address, examples, **options):
-        served.append(options)
+    def run_server(models, address):
+        served.append(models.config)
         address.close()
 
     monkeypatch.setattr("semseg_app.inference.engines.open.open_engine", lambda *arguments: ColorEngine())
@@ -84,13 +84,14 @@ def test_access_options_reach_the_server(tmp_path, monkeypatch):
     )
     monkeypatch.setenv("SEMSEG_API_KEYS", "a-key-of-sixteen-characters")
     run(tmp_path / "model", "--port", "0")
-    access = served[0]["access"]
-    assert access.keys.name_of("the-key-of-alice") == "alice"
-    assert [access.keys.take("alice") for _ in range(2)] == [0, 60]
-    assert access[1:4] == (("https://a.example", "https://b.example"), "/semseg", 5.0)
-    assert access.label_studio[:2] == ("http://labels:8080", "token")
-    assert (served[0]["json_logs"], served[0]["job_limits"][:2]) == (True, (2 * 2**20, 3_000_000))
-    assert served[1]["access"].keys.name_of("a-key-of-sixteen-characters") == "key-1"
+    config = served[0]
+    assert config.keys.name_of("the-key-of-alice") == "alice"
+    assert [config.keys.take("alice") for _ in range(2)] == [0, 60]
+    assert config.cors_origins == ("https://a.example", "https://b.example")
+    assert (config.root_path, config.body_timeout_s) == ("/semseg", 5)
+    assert (config.label_studio_url, config.label_studio_token) == ("http://labels:8080", "token")
+    assert (config.json_logs, config.max_job_bytes, config.max_job_pixels) == (True, 2 * 2**20, 3_000_000)
+    assert served[1].keys.name_of("a-key-of-sixteen-characters") == "key-1"
 
 
 @pytest.mark.parametrize(

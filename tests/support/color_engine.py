@@ -32,9 +32,10 @@ class ColorEngine:
 
 
 if __name__ == "__main__":
+    from semseg_app.serve.config import ServeConfig
     from semseg_app.serve.server import claim_address, run_server
 
     engine = ColorEngine(seconds=float(sys.argv[1]))
     infer = engine.infer
     engine.infer = lambda images: (print(images.shape, flush=True), infer(images))[1]
-    run_server(engine, claim_address("127.0.0.1", 0), demo=False)
+    run_server(engine, claim_address("127.0.0.1", 0), ServeConfig(demo=False))

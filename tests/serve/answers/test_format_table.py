@@ -12,8 +12,10 @@ from starlette.testclient import TestClient
 
 from semseg_app.serve.answers.formats import FORMATS, Format, Rendering, by_media_type
 from semseg_app.serve.app import create_app
-from semseg_app.serve.demo.page import Built, DemoOptions, build_page
-from semseg_app.serve.scheduling.registry import Models, ServedModel
+from semseg_app.serve.config import ServeConfig
+from semseg_app.serve.demo.page import Built, build_page
+from semseg_app.serve.scheduling.registry import Models
+from semseg_app.serve.scheduling.served_model import ServedModel
 
 API_PAGE = Path(__file__).parents[3] / "docs" / "api.md"
 
@@ -47,7 +49,7 @@ def npz(monkeypatch) -> Format:
 
 
 def test_a_new_row_is_in_the_api_and_in_openapi(npz, engine, encoded, photo, mask):
-    with TestClient(create_app(engine, demo=False)) as client:
+    with TestClient(create_app(engine, ServeConfig(demo=False))) as client:
         for query, accept in (("?format=npz", "*/*"), ("", npz.media_type)):
             answer = client.post(
                 f"/v1/segment{query}", content=encoded(photo), headers={"Content-Type": "image/png", "Accept": accept}
@@ -69,7 +71,7 @@ def test_a_new_row_is_in_the_api_and_in_openapi(npz, engine, encoded, photo, mas
 def test_a_new_row_is_on_the_page(npz, engine):
     # Inside a loop, because Gradio makes (and never closes) one of its own for each lock that it creates outside.
     async def build() -> Built:
-        return build_page(Models([ServedModel(engine)]), DemoOptions(), 1_000_000)
+        return build_page(Models([ServedModel(engine)]))
 
     config = asyncio.run(build()).blocks.get_config_file()
     (dropdown,) = (part for part in config["components"] if part["props"].get("elem_id") == "format")

@@ -12,14 +12,16 @@ from shapely.geometry import shape as read_geojson
 from starlette.testclient import TestClient
 
 from semseg_app.serve.app import create_app
-from semseg_app.serve.scheduling.registry import Limits, Models, ServedModel
+from semseg_app.serve.config import ServeConfig
+from semseg_app.serve.scheduling.registry import Models
+from semseg_app.serve.scheduling.served_model import ServedModel
 
 PALETTE = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200]], np.uint8)
 
 
 @pytest.fixture
 def client(engine):
-    with TestClient(create_app(engine, demo=False)) as client:
+    with TestClient(create_app(engine, ServeConfig(demo=False))) as client:
         yield client
 
 
@@ -179,7 +181,7 @@ def test_a_broken_one_among_several_is_named(client, encoded, photo):
     ("query", "words"),
     [
         ("format=tiff", "format: choose one of png, color, "),
-        ("threshold=2", "threshold: Input should be less than or equal to 1"),
+        ("threshold=2", "threshold: must be less than or equal to 1"),
         ("threshold=nan", "threshold: "),
         ("size=0", "size: "),
         ("size=12x", "size: "),
@@ -187,7 +189,7 @@ def test_a_broken_one_among_several_is_named(client, encoded, photo):
         ("classes=", "the model has no ''"),
         ("classes=3", "the model has no '3'"),
         ("format=geojson&transform=1,2", "transform '1,2': give six numbers"),
-        ("treshold=0.5", "there is no parameter 'treshold'; /docs lists them"),
+        ("treshold=0.5", "unknown parameter 'treshold'; /docs lists the parameters"),
         ("opacity=x", "opacity: "),
         ("classes=" + "9" * 5000, "the model has no '9999"),
         ("classes=" + "9" * 5000 + "&format=geojson", "the model has no '9999"),
@@ -233,10 +235,10 @@ def test_kinds_of_pixels_that_are_not_8_bit_rgb(ask, client, encoded, photo, mas
     assert "16-bit" in answer.json()["error"]
 
 
-@pytest.mark.parametrize("places", [1, 2, 64])
-def test_several_images_need_no_more_places_than_there_are(engine, encoded, photo, mask, places):
-    models = Models([ServedModel(engine)], Limits(places=places))
-    with TestClient(create_app(models, demo=False)) as client:
+@pytest.mark.parametrize("slots", [1, 2, 64])
+def test_several_images_need_no_more_slots_than_there_are(engine, encoded, photo, mask, slots):
+    models = Models([ServedModel(engine)], ServeConfig(max_requests=slots, demo=False))
+    with TestClient(create_app(models)) as client:
         files = [("image", (f"{number}.png", encoded(photo))) for number in range(5)]
         for broken in (False, True, False):
             last = ("image", ("5.png", b"text" if broken else encoded(photo)))

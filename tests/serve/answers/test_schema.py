@@ -12,13 +12,14 @@ from schemathesis.specs.openapi.checks import content_type_conformance, status_c
 from support.color_engine import ColorEngine
 
 from semseg_app.serve.app import create_app
+from semseg_app.serve.config import ServeConfig
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance]
 
 
 @pytest.fixture(scope="module")
 def schema(running):
-    with running(create_app(ColorEngine(), demo=False, max_bytes=200_000, max_pixels=500_000)) as url:
+    with running(create_app(ColorEngine(), ServeConfig(demo=False, max_bytes=200_000, max_pixels=500_000))) as url:
         yield schemathesis.openapi.from_url(f"{url}/openapi.json")
 
 

@@ -23,7 +23,9 @@ from support.color_engine import ColorEngine
 from semseg_app.data.dataset import open_folder
 from semseg_app.inference.engines.base import Prediction
 from semseg_app.serve.app import create_app
-from semseg_app.serve.scheduling.registry import Models, ServedModel
+from semseg_app.serve.config import ServeConfig
+from semseg_app.serve.scheduling.registry import Models
+from semseg_app.serve.scheduling.served_model import ServedModel
 
 pytestmark = pytest.mark.browser
 
@@ -74,8 +76,9 @@ def url(running, encoded, tmp_path_factory, dataset):
     (folder / "2.png").write_bytes(encoded(image[..., ::-1]))
 
     async def build() -> FastAPI:
-        models = Models([ServedModel(ColorEngine()), ServedModel(Unsure())])
-        return create_app(models, sorted(folder.iterdir()), flag_to=dataset, demo_urls=True)
+        config = ServeConfig(examples=sorted(folder.iterdir()), flag_to=dataset, demo_urls=True)
+        models = Models([ServedModel(ColorEngine()), ServedModel(Unsure())], config)
+        return create_app(models)
 
     with running(asyncio.run(build())) as url:
         yield url

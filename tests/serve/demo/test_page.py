@@ -27,8 +27,10 @@ from semseg_app.inference.engines.base import Prediction
 from semseg_app.labels import LabelSpace
 from semseg_app.serve.answers.formats import FORMATS
 from semseg_app.serve.app import create_app
+from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.demo.flags import FlagFolder
-from semseg_app.serve.scheduling.registry import Limits, Models, ServedModel
+from semseg_app.serve.scheduling.registry import Models
+from semseg_app.serve.scheduling.served_model import ServedModel
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +67,9 @@ def dataset(tmp_path_factory) -> Path:
 def url(running, example, dataset):
     # Inside a loop, because Gradio makes (and never closes) one of its own for each lock that it creates outside.
     async def build() -> FastAPI:
-        models = Models([ServedModel(ColorEngine()), ServedModel(Contrary())], Limits(max_pixels=1_000_000))
-        return create_app(models, [example], max_bytes=300_000, flag_to=dataset)
+        config = ServeConfig(examples=[example], max_pixels=1_000_000, max_bytes=300_000, flag_to=dataset)
+        models = Models([ServedModel(ColorEngine()), ServedModel(Contrary())], config)
+        return create_app(models)
 
     with running(asyncio.run(build())) as url:
         yield url
@@ -338,7 +341,7 @@ def test_uploads_are_deleted_and_examples_stay(running, example, monkeypatch):
     monkeypatch.setattr("semseg_app.serve.demo.page.KEEP_UPLOADS", (1, 1))
 
     async def build() -> FastAPI:
-        return create_app(ColorEngine(), [example])
+        return create_app(ColorEngine(), ServeConfig(examples=[example]))
 
     with running(asyncio.run(build())) as url, httpx.Client(base_url=url, timeout=120) as http:
         page = http.get("/config").json()

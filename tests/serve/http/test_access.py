@@ -14,7 +14,7 @@ from support.color_engine import ColorEngine
 
 from semseg_app.errors import UserError
 from semseg_app.serve.app import create_app
-from semseg_app.serve.http.access import Access, check_origin, check_root_path
+from semseg_app.serve.config import ServeConfig, check_origin, check_root_path
 from semseg_app.serve.http.api_keys import Keys
 from semseg_app.serve.http.logs import JsonLines
 
@@ -23,7 +23,7 @@ OTHER = "another-key-of-some-length"
 
 
 def app(**options):
-    return create_app(ColorEngine(), demo=False, access=Access(**options))
+    return create_app(ColorEngine(), ServeConfig(demo=False, **options))
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_a_slow_body_is_408_and_frees_its_place(running, encoded, photo):
 
 
 def test_a_slow_answer_is_not_a_slow_body(running, encoded, photo):
-    slow = create_app(ColorEngine(seconds=0.25), demo=False, access=Access(body_timeout_s=0.1))
+    slow = create_app(ColorEngine(seconds=0.25), ServeConfig(demo=False, body_timeout_s=0.1))
     with running(slow) as url:
         assert httpx.post(f"{url}/v1/segment", files={"image": encoded(photo)}).status_code == 200
 

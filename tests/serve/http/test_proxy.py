@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from support.color_engine import ColorEngine
 
 from semseg_app.serve.app import create_app
-from semseg_app.serve.http.access import Access
+from semseg_app.serve.config import ServeConfig
 
 
 class Prefix:
@@ -54,7 +54,7 @@ def use_every_kind_of_route(client: httpx.Client, data: bytes, path: str) -> Non
 
 @pytest.mark.parametrize("strip", [True, False], ids=["taken off", "left on"])
 def test_under_a_path(encoded, photo, strip):
-    app = create_app(ColorEngine(), demo=False, access=Access(root_path="/vision/semseg"))
+    app = create_app(ColorEngine(), ServeConfig(demo=False, root_path="/vision/semseg"))
     with TestClient(Prefix(app, "/vision/semseg", strip)) as client:
         use_every_kind_of_route(client, encoded(photo), "/vision/semseg")
         root = client.get("/vision/semseg/", follow_redirects=False)
@@ -104,7 +104,7 @@ def nginx_before(url: str, folder: Path):
 def test_behind_a_real_nginx(running, encoded, photo, tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (1200, 1200, 3), np.uint8)
     with (
-        running(create_app(ColorEngine(), demo=False, access=Access(root_path="/semseg"))) as url,
+        running(create_app(ColorEngine(), ServeConfig(demo=False, root_path="/semseg"))) as url,
         nginx_before(url, tmp_path) as front,
         httpx.Client(base_url=front, timeout=20) as client,
     ):
@@ -117,8 +117,9 @@ PROGRAM = """
 import sys
 sys.path.insert(0, {folder!r})
 from support.color_engine import ColorEngine
+from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.server import claim_address, run_server
-run_server(ColorEngine(), claim_address("127.0.0.1", 0), demo=False, json_logs=True)
+run_server(ColorEngine(), claim_address("127.0.0.1", 0), ServeConfig(demo=False, json_logs=True))
 """
 
 

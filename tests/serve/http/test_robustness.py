@@ -19,6 +19,7 @@ from support import mutations
 from support.color_engine import ColorEngine
 
 from semseg_app.serve.app import create_app
+from semseg_app.serve.config import ServeConfig
 
 REFUSALS = {400, 404, 406, 413, 415, 422}
 PLACES = [str(Path(__file__).parents[3]), "site-packages", "/tmp", "/usr/", "Traceback", "BytesIO"]
@@ -27,7 +28,7 @@ PLACES = [str(Path(__file__).parents[3]), "site-packages", "/tmp", "/usr/", "Tra
 
 @pytest.fixture
 def client():
-    app = create_app(ColorEngine(), demo=False, max_bytes=300_000, max_pixels=300_000)
+    app = create_app(ColorEngine(), ServeConfig(demo=False, max_bytes=300_000, max_pixels=300_000))
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 

@@ -7,13 +7,14 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
 from semseg_app.serve.app import create_app
+from semseg_app.serve.config import ServeConfig
 
 
 @pytest.fixture(scope="module")
 def url(running):
     from support.color_engine import ColorEngine
 
-    with running(create_app(ColorEngine(), demo=False)) as url:
+    with running(create_app(ColorEngine(), ServeConfig(demo=False))) as url:
         yield url
 
 

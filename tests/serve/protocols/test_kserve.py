@@ -10,13 +10,14 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from semseg_app.serve.app import create_app
+from semseg_app.serve.config import ServeConfig
 
 
 @pytest.fixture(scope="module")
 def url(running):
     from support.color_engine import ColorEngine
 
-    with running(create_app(ColorEngine(), demo=False, max_pixels=100_000)) as url:
+    with running(create_app(ColorEngine(), ServeConfig(demo=False, max_pixels=100_000))) as url:
         deadline = time.monotonic() + 30
         while httpx.get(f"{url}/health/ready").status_code == 503 and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -69,7 +70,7 @@ def test_all_outputs_by_default(client, images):
 
 
 def test_tritonclient_reads_our_refusals(client, images):
-    with pytest.raises(InferenceServerException, match="not served"):
+    with pytest.raises(InferenceServerException, match="unknown model"):
         client.infer("other", [asked(images, True)])
     with pytest.raises(InferenceServerException, match="unknown output 'logits'; choose"):
         client.infer("colors", [asked(images, True)], outputs=[triton.InferRequestedOutput("logits")])

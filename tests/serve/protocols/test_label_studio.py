@@ -14,8 +14,7 @@ from PIL import Image
 from support.brush_bits import unpacked
 
 from semseg_app.serve.app import create_app
-from semseg_app.serve.http.access import Access
-from semseg_app.serve.protocols.label_studio_images import ImageSource
+from semseg_app.serve.config import ServeConfig
 
 PERSONAL = "eyJhbGciOiJIUzI1NiJ9.eyJ0b2tlbl90eXBlIjoicmVmcmVzaCJ9.c2ln"
 CONFIG = """<View>
@@ -74,8 +73,8 @@ def label_studio(encoded):
 def url(running, label_studio):
     from support.color_engine import ColorEngine
 
-    source = ImageSource(label_studio, "abc")
-    with running(create_app(ColorEngine(), demo=False, access=Access(label_studio=source))) as url:
+    config = ServeConfig(demo=False, label_studio_url=label_studio, label_studio_token="abc")
+    with running(create_app(ColorEngine(), config)) as url:
         yield url + "/label-studio"
 
 
@@ -119,8 +118,8 @@ def serving(running, label_studio):
     with contextlib.ExitStack() as stack:
 
         def start(token: str | None) -> str:
-            app = create_app(ColorEngine(), demo=False, access=Access(label_studio=ImageSource(label_studio, token)))
-            return stack.enter_context(running(app)) + "/label-studio"
+            config = ServeConfig(demo=False, label_studio_url=label_studio, label_studio_token=token)
+            return stack.enter_context(running(create_app(ColorEngine(), config))) + "/label-studio"
 
         yield start
 

@@ -1,4 +1,7 @@
+import errno
 import io
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -10,13 +13,23 @@ from PIL import Image
 from support.color_engine import ColorEngine
 
 from semseg_app.serve.app import create_app
-from semseg_app.serve.http.access import Access
+from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.http.api_keys import Keys
-from semseg_app.serve.jobs import JobLimits
+from semseg_app.serve.storage import OwnedFolder
 
 pytest.importorskip("pyvips")
 
-LIMITS = JobLimits(max_bytes=5_000_000, max_pixels=20_000_000, unfinished=2, finished=2, keep_s=60)
+LIMITS = ServeConfig(
+    demo=False,
+    max_bytes=100_000,
+    max_pixels=1_000_000,
+    max_job_bytes=5_000_000,
+    max_job_pixels=20_000_000,
+    max_jobs=2,
+    max_job_results=2,
+    keep_job_s=60,
+    client_share=1,
+)
 
 
 class HeldEngine(ColorEngine):
@@ -46,7 +59,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def client(engine, folder, running):
-    app = create_app(engine, demo=False, max_bytes=100_000, max_pixels=1_000_000, job_limits=LIMITS)
+    app = create_app(engine, LIMITS)
     with running(app) as url, httpx.Client(base_url=url, timeout=20) as client:
         yield client
     assert list(folder.iterdir()) == []  # nothing is left behind
@@ -142,7 +155,7 @@ def test_what_is_dropped_while_it_runs_stops(client, encoded, large, engine, fol
 
 
 def test_results_expire(engine, folder, running, encoded, large):
-    app = create_app(engine, demo=False, job_limits=LIMITS._replace(keep_s=0.3))
+    app = create_app(engine, LIMITS.model_copy(update={"keep_job_s": 0.3}))
     with running(app) as url, httpx.Client(base_url=url) as client:
         location = hand_in(client, encoded(large[:100, :100])).headers["location"]
         deadline = time.monotonic() + 10
@@ -172,7 +185,7 @@ def test_bad_jobs_get_one_clear_line_without_a_path(client, encoded, large, fold
         (413, "above the limit of 4.76", hand_in(client, bytes(5_000_001))),
         (422, "size: not for jobs", hand_in(client, good, "?size=10")),
         (422, "the model has no 'mauve'", hand_in(client, good, "?classes=mauve")),
-        (404, "not served", hand_in(client, good, "?model=other")),
+        (404, "unknown model 'other'; available: colors", hand_in(client, good, "?model=other")),
         (404, "no such job", client.get("/v1/jobs/nothing")),
     ):
         assert answer.status_code == status, answer.text
@@ -190,7 +203,7 @@ def test_bad_jobs_get_one_clear_line_without_a_path(client, encoded, large, fold
 
 def test_a_job_is_its_keys_own(engine, folder, running, encoded, large):
     keys = Keys.from_environment("first-key-of-alice second-key-of-bob-")
-    app = create_app(engine, demo=False, access=Access(keys=keys))
+    app = create_app(engine, ServeConfig(demo=False, keys=keys))
     with running(app) as url, httpx.Client(base_url=url) as client:
         alice, bob = {"X-API-Key": "first-key-of-alice"}, {"X-API-Key": "second-key-of-bob-"}
         headers = alice | {"Content-Type": "image/png"}
@@ -198,3 +211,61 @@ def test_a_job_is_its_keys_own(engine, folder, running, encoded, large):
         assert client.get(location, headers=bob).status_code == 404
         assert client.delete(location, headers=bob).status_code == 404
         assert client.get(location, headers=alice).status_code == 200
+
+
+def test_one_key_leaves_job_slots_to_the_others(engine, folder, running, encoded, large):
+    keys = Keys.from_environment("first-key-of-alice second-key-of-bob-")
+    config = LIMITS.model_copy(update={"keys": keys, "max_jobs": 4, "client_share": 0.5})
+    with running(create_app(engine, config)) as url, httpx.Client(base_url=url) as client:
+        alice, bob = {"X-API-Key": "first-key-of-alice"}, {"X-API-Key": "second-key-of-bob-"}
+        engine.go.clear()
+
+        def ask(key: dict[str, str]) -> int:
+            headers = key | {"Content-Type": "image/png"}
+            return client.post("/v1/jobs", content=encoded(large[:9, :9]), headers=headers).status_code
+
+        assert [ask(alice) for _ in range(3)] == [202, 202, 429]
+        assert ask(bob) == 202
+        engine.go.set()
+
+
+@pytest.mark.parametrize("when", ["before", "while it is written"])
+def test_a_full_disk_is_507_and_leaves_nothing(client, encoded, large, folder, monkeypatch, when):
+    if when == "before":
+        monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    else:
+
+        def mkdir(path: Path) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(Path, "mkdir", mkdir)
+    answer = hand_in(client, encoded(large))
+    monkeypatch.undo()
+    assert answer.status_code == 507
+    assert answer.json() == {"error": "the server's disk is full; try again later, or ask its owner to make room"}
+    deadline = time.monotonic() + 10
+    while any(path.is_dir() for path in next(folder.iterdir()).iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert "semseg_jobs_unfinished 0.0" in client.get("/metrics").text
+    assert hand_in(client, encoded(large)).status_code == 202
+
+
+def test_folders_of_killed_servers_are_deleted_at_start(folder, engine, running):
+    """A process that dies without a word, one that lives, and a folder of somebody else's making."""
+    program = (
+        "import sys, tempfile, os; tempfile.tempdir = sys.argv[1]\n"
+        "from semseg_app.serve.storage import OwnedFolder\n"
+        "owned = OwnedFolder('semseg-jobs-'); (owned.path / 'image').write_bytes(b'x')\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    dead = subprocess.run([sys.executable, "-c", program, folder], check=False)
+    assert dead.returncode == -9
+    (killed,) = folder.iterdir()
+    alive = OwnedFolder("semseg-other-")
+    (folder / "semseg-jobs-foreign").mkdir()
+    with running(create_app(engine, LIMITS)):
+        assert not killed.exists()
+        assert OwnedFolder("semseg-other-").path.exists()
+        assert alive.path.exists()
+    assert (folder / "semseg-jobs-foreign").exists()

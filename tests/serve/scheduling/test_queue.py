@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.color_engine import ColorEngine
 
-from semseg_app.serve.scheduling.queue import Batcher, Overloaded
+from semseg_app.serve.scheduling.queue import Batcher
 
 
 class Gated(ColorEngine):
@@ -44,20 +44,20 @@ def make():
 
 
 def occupied(make, **options):
-    """A batcher, a lane and an engine that is busy with image 0 until `gate` opens."""
+    """A batcher, a queue and an engine that is busy with image 0 until `gate` opens."""
     gate = threading.Event()
     engine = Gated(gate)
     batcher = make(**options)
-    lane = batcher.lane(engine, "one")
-    first = lane.submit(image(0))
+    queue = batcher.queue(engine, "one")
+    first = queue.submit(image(0))
     assert engine.entered.wait(10)
-    return batcher, lane, engine, gate, first
+    return batcher, queue, engine, gate, first
 
 
 def test_what_waits_goes_together_by_size_oldest_first(make):
     sizes = []
-    _, lane, engine, gate, first = occupied(make, max_batch=3, observe=lambda name, images: sizes.append(images))
-    futures = [lane.submit(image(value, height)) for value, height in enumerate([4, 8, 4, 4, 4, 8], start=1)]
+    _, queue, engine, gate, first = occupied(make, max_batch=3, observe=lambda name, images: sizes.append(images))
+    futures = [queue.submit(image(value, height)) for value, height in enumerate([4, 8, 4, 4, 4, 8], start=1)]
     gate.set()
     runs = [future.result(10) for future in futures]
     assert first.result(10).batch == 1
@@ -71,24 +71,24 @@ def test_what_waits_goes_together_by_size_oldest_first(make):
 
 def test_one_that_comes_alone_does_not_wait_and_one_of_several_does(make):
     engine = Gated()
-    lane = make(max_batch=4, max_delay_s=5).lane(engine, "one")
+    queue = make(max_batch=4, max_delay_s=5).queue(engine, "one")
     start = time.perf_counter()
-    lane.submit(image(1)).result(10)
+    queue.submit(image(1)).result(10)
     assert time.perf_counter() - start < 1
 
-    lane.expect(1)
-    lane.expect(1)
-    early = lane.submit(image(2))
-    lane.expect(-1)
+    queue.expect(1)
+    queue.expect(1)
+    early = queue.submit(image(2))
+    queue.expect(-1)
     time.sleep(0.05)
     assert not early.done()  # another one is on its way
-    lane.submit(image(3))
-    lane.expect(-1)
+    queue.submit(image(3))
+    queue.expect(-1)
     early.result(10)
     # On its way, and then it does not come.
-    lane.expect(1)
-    lone = lane.submit(image(4))
-    lane.expect(-1)
+    queue.expect(1)
+    lone = queue.submit(image(4))
+    queue.expect(-1)
     lone.result(10)
     assert engine.calls == [[1], [2, 3], [4]]
     assert time.perf_counter() - start < 2
@@ -96,39 +96,32 @@ def test_one_that_comes_alone_does_not_wait_and_one_of_several_does(make):
 
 def test_nobody_waits_longer_than_the_delay(make):
     engine = Gated()
-    lane = make(max_batch=4, max_delay_s=0.05).lane(engine, "one")
-    lane.expect(1)  # stuck
+    queue = make(max_batch=4, max_delay_s=0.05).queue(engine, "one")
+    queue.expect(1)  # stuck
     start = time.perf_counter()
-    lane.submit(image(1)).result(10)
+    queue.submit(image(1)).result(10)
     assert 0.045 < time.perf_counter() - start < 1
 
 
-def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(make):
-    engine = ColorEngine(seconds=0.3)
-    lane = make(max_waiting=8).lane(engine, "one")
-    lane.submit(image(0)).result(10)  # from now on it knows that an image takes 0.3 s
-    running = lane.submit(image(1))
-    while len(lane):
-        time.sleep(0.001)
-    waiting = [lane.submit(image(2)) for _ in range(8)]
-    start = time.perf_counter()
-    with pytest.raises(Overloaded, match="try again in 3 s") as refused:
-        lane.submit(image(3))
-    assert time.perf_counter() - start < 0.05
-    assert refused.value.retry_after_s == 3  # 8 images at 0.3 s
-    # Parts of what was let in before are let in.
-    part = lane.submit(image(4), engine)
-    for future in [*waiting, part]:
-        future.cancel()
-    running.result(10)
+def test_earlier_images_go_first_whenever_they_are_handed_in(make):
+    """A tile of a large image that is behind its pace overtakes."""
+    _, queue, engine, gate, first = occupied(make)
+    now = time.perf_counter()
+    futures = [queue.submit(image(1)), queue.submit(image(2)), queue.submit(image(3), asked=now - 5)]
+    futures += [queue.submit(image(4), asked=now - 9), queue.submit(image(5))]
+    gate.set()
+    for future in [first, *futures]:
+        future.result(10)
+    assert engine.calls == [[0], [4], [3], [1], [2], [5]]
+    assert 9000 < futures[3].result().wait_ms < 11_000
 
 
 def test_cancelled_in_time_never_enters_the_engine_and_makes_room(make):
-    _, lane, engine, gate, first = occupied(make, max_waiting=2)
-    waiting = [lane.submit(image(value)) for value in (1, 2)]
+    _, queue, engine, gate, first = occupied(make)
+    waiting = [queue.submit(image(value)) for value in (1, 2)]
     assert waiting[0].cancel()
-    assert len(lane) == 1
-    third = lane.submit(image(3))
+    assert len(queue) == 1
+    third = queue.submit(image(3))
     assert not first.cancel()  # it has begun
     gate.set()
     third.result(10)
@@ -138,10 +131,10 @@ def test_cancelled_in_time_never_enters_the_engine_and_makes_room(make):
 
 
 def test_a_failure_reaches_all_of_its_batch_and_nobody_else(make):
-    _, lane, engine, gate, _ = occupied(make, max_batch=2)
+    _, queue, engine, gate, _ = occupied(make, max_batch=2)
     infer = engine.infer
     engine.infer = lambda images: 1 / 0 if images[0, 0, 0, 0] == 1 else infer(images)
-    futures = [lane.submit(image(value)) for value in (1, 2, 3)]
+    futures = [queue.submit(image(value)) for value in (1, 2, 3)]
     gate.set()
     for future in futures[:2]:
         with pytest.raises(ZeroDivisionError):
@@ -150,28 +143,28 @@ def test_a_failure_reaches_all_of_its_batch_and_nobody_else(make):
 
 
 def test_a_replaced_engine_still_answers_what_was_meant_for_it(make):
-    _, lane, old, gate, first = occupied(make, max_batch=4)
-    before = lane.submit(image(1))
-    lane.engine = new = Gated()
-    after = lane.submit(image(2))
+    _, queue, old, gate, first = occupied(make, max_batch=4)
+    before = queue.submit(image(1))
+    queue.engine = new = Gated()
+    after = queue.submit(image(2))
     gate.set()
     assert [first.result(10).engine, before.result(10).engine, after.result(10).engine] == [old, old, new]
     assert (old.calls, new.calls) == ([[0], [1]], [[2]])
 
 
 def test_models_share_the_device_by_time_not_by_requests(make):
-    batcher = make(max_waiting=100)
+    batcher = make()
     slow, fast = ColorEngine(seconds=0.04), ColorEngine(seconds=0.01)
-    lanes = [batcher.lane(slow, "slow"), batcher.lane(fast, "fast")]
+    queues = [batcher.queue(slow, "slow"), batcher.queue(fast, "fast")]
     # The slow one has had the device for a while, which must not count against it later, nor for the newcomer.
     for _ in range(5):
-        lanes[0].submit(image(0)).result(10)
+        queues[0].submit(image(0)).result(10)
     order: list[str] = []
     futures = []
-    for lane in lanes:
+    for queue in queues:
         for _ in range(40):
-            futures.append(lane.submit(image(1)))
-            futures[-1].add_done_callback(lambda _, name=lane.name: order.append(name))
+            futures.append(queue.submit(image(1)))
+            futures[-1].add_done_callback(lambda _, name=queue.name: order.append(name))
     while order.count("fast") < 24:
         time.sleep(0.005)
     # Equal time: four fast ones for each slow one, although all the slow ones came first.
@@ -184,43 +177,41 @@ def test_closing_finishes_what_waits_and_takes_nothing_more():
     gate = threading.Event()
     engine = Gated(gate)
     batcher = Batcher(max_delay_s=60, max_batch=4)
-    lane = batcher.lane(engine, "one")
-    futures = [lane.submit(image(1))]
+    queue = batcher.queue(engine, "one")
+    futures = [queue.submit(image(1))]
     assert engine.entered.wait(10)
-    lane.expect(1)
-    futures += [lane.submit(image(2)), lane.submit(image(3))]
+    queue.expect(1)
+    futures += [queue.submit(image(2)), queue.submit(image(3))]
     closing = threading.Thread(target=batcher.close)
     closing.start()
     gate.set()
     closing.join(10)
     assert all(future.done() for future in futures)
     with pytest.raises(RuntimeError, match="stopping"):
-        lane.submit(image(4))
+        queue.submit(image(4))
 
 
 def test_whole_work_is_for_a_worker_that_is_idle_or_has_few_cores(make):
-    _, lane, _, gate, first = occupied(make)
-    assert not lane.submit_whole(lambda: None)
+    _, queue, _, gate, first = occupied(make)
+    assert not queue.submit_whole(lambda: None)
     gate.set()
     first.result(10)
     done = threading.Event()
     deadline = time.perf_counter() + 10
-    while not lane.submit_whole(done.set):  # it says that the image is done a little before it is idle
+    while not queue.submit_whole(done.set):  # it says that the image is done a little before it is idle
         assert time.perf_counter() < deadline
     assert done.wait(10)
 
 
-def test_whole_work_waits_its_turn_and_can_be_refused(make):
-    _, lane, engine, gate, _ = occupied(make, few_cores=True, max_waiting=2)
+def test_whole_work_waits_its_turn(make):
+    _, queue, engine, gate, _ = occupied(make, few_cores=True)
     runs = []
-    assert lane.submit_whole(lambda: runs.append(lane.run_now(image(1), waited_s=0.5)))
-    second = lane.submit_whole(lambda: runs.append(lane.run_now(image(9), waited_s=0)))
-    with pytest.raises(Overloaded):
-        lane.submit_whole(lambda: None)
+    assert queue.submit_whole(lambda: runs.append(queue.run_now(image(1), waited_s=0.5)))
+    second = queue.submit_whole(lambda: runs.append(queue.run_now(image(9), waited_s=0)))
     assert second.cancel()
-    assert lane.submit_whole(lambda: runs.append(lane.run_now(image(2), waited_s=0.25)))
+    assert queue.submit_whole(lambda: runs.append(queue.run_now(image(2), waited_s=0.25)))
     gate.set()
-    last = lane.submit(image(3), engine)  # let in before: not refused
+    last = queue.submit(image(3))
     assert last.result(10).batch == 1
     assert engine.calls == [[0], [1], [2], [3]]
     assert [run.prediction.confidence[0, 0] for run in runs] == [1, 2]
@@ -228,15 +219,15 @@ def test_whole_work_waits_its_turn_and_can_be_refused(make):
     assert 250 <= runs[1].wait_ms < 450
 
 
-def test_an_errand_has_the_device_to_itself(make):
+def test_exclusive_work_has_the_device_to_itself(make):
     batcher, _, engine, gate, first = occupied(make)
     done: list[int] = []
-    errand = batcher.errand(lambda: done.append(len(engine.calls)))
-    failing = batcher.errand(lambda: 1 / 0)
+    exclusive = batcher.run_exclusive(lambda: done.append(len(engine.calls)))
+    failing = batcher.run_exclusive(lambda: 1 / 0)
     time.sleep(0.02)
     assert not done
     gate.set()
-    errand.result(10)
+    exclusive.result(10)
     with pytest.raises(ZeroDivisionError):
         failing.result(10)
     first.result(10)

@@ -1,6 +1,5 @@
-"""Several models, tiles, places, deadlines and hot reload, through HTTP where a client can see them."""
+"""Several models, tiles, request slots, deadlines and hot reload, through HTTP where a client can see them."""
 
-import asyncio
 import contextlib
 import gc
 import http.client as http_client
@@ -23,9 +22,13 @@ from support.color_engine import ColorEngine
 from semseg_app.errors import UserError
 from semseg_app.inference.engines.base import Prediction
 from semseg_app.serve.app import create_app
-from semseg_app.serve.scheduling.registry import Limits, Models, Overloaded, ServedModel
+from semseg_app.serve.config import ServeConfig
+from semseg_app.serve.scheduling.registry import Models
+from semseg_app.serve.scheduling.served_model import ServedModel
 
 PNG = {"Content-Type": "image/png"}
+ONE_CLIENT = ServeConfig(demo=False, client_share=1)
+"""The clients of these tests have one address."""
 
 
 @pytest.fixture(autouse=True, params=[2, 8], ids=["two cores", "eight cores"])
@@ -71,8 +74,8 @@ def wait_until(true, seconds: float = 10) -> None:
 
 
 def test_each_model_answers_under_its_name(encoded, photo):
-    models = Models([ServedModel(constant(2)), ServedModel(constant(1), "second")])
-    with TestClient(create_app(models, demo=False)) as client:
+    models = Models([ServedModel(constant(2)), ServedModel(constant(1), "second")], ServeConfig(demo=False))
+    with TestClient(create_app(models)) as client:
 
         def ask(query: str) -> httpx.Response:
             return client.post(f"/v1/segment{query}", content=encoded(photo), headers=PNG)
@@ -81,7 +84,7 @@ def test_each_model_answers_under_its_name(encoded, photo):
         unknown = ask("?model=third")
         assert (unknown.status_code, unknown.json()) == (
             404,
-            {"error": "model 'third' is not served; there is colors, second"},
+            {"error": "unknown model 'third'; available: colors, second"},
         )
         assert [model["name"] for model in client.get("/v1/models").json()["models"]] == ["colors", "second"]
     with pytest.raises(UserError, match="two models have one name; give each its own with --name"):
@@ -89,7 +92,7 @@ def test_each_model_answers_under_its_name(encoded, photo):
 
 
 def test_what_is_counted(encoded, photo):
-    with TestClient(create_app(ColorEngine(), demo=False)) as client:
+    with TestClient(create_app(ColorEngine(), ServeConfig(demo=False))) as client:
         for _ in range(3):
             client.post("/v1/segment", content=encoded(photo), headers=PNG)
         client.post("/v1/segment", content=b"no image", headers=PNG)
@@ -116,7 +119,7 @@ def test_large_images_go_in_tiles_and_let_others_through(encoded, photo, mask, m
     infer = engine.infer
     engine.infer = lambda images: (order.append(images.shape), infer(images))[1]
     large = np.random.default_rng(0).integers(0, 255, (1500, 3000, 3), np.uint8)
-    with TestClient(create_app(engine, demo=False)) as client, ThreadPoolExecutor(1) as pool:
+    with TestClient(create_app(engine, ServeConfig(demo=False))) as client, ThreadPoolExecutor(1) as pool:
         wait_until(lambda: client.get("/health/ready").status_code == 200)
         order.clear()
         asked = pool.submit(client.post, "/v1/segment", content=encoded(large, compress_level=0), headers=PNG)
@@ -130,11 +133,13 @@ def test_large_images_go_in_tiles_and_let_others_through(encoded, photo, mask, m
     assert all(max(shape[1:3]) <= 1024 for shape in order)
 
 
-def test_beyond_its_places_a_model_refuses_before_it_reads(running, encoded, photo):
+def test_beyond_its_slots_a_model_refuses_before_it_reads(running, encoded, photo):
     engine, gate = ColorEngine(), threading.Event()
     infer = engine.infer
-    models = Models([ServedModel(engine), ServedModel(ColorEngine(), "free")], Limits(places=4))
-    with running(create_app(models, demo=False)) as url, httpx.Client(base_url=url, timeout=60) as http:
+    models = Models(
+        [ServedModel(engine), ServedModel(ColorEngine(), "free")], ONE_CLIENT.model_copy(update={"max_requests": 4})
+    )
+    with running(create_app(models)) as url, httpx.Client(base_url=url, timeout=60) as http:
         data = encoded(photo)
         wait_until(lambda: http.get("/health/ready").status_code == 200)
         engine.infer = lambda images: (gate.wait(20), infer(images))[1]
@@ -164,8 +169,8 @@ def test_beyond_its_places_a_model_refuses_before_it_reads(running, encoded, pho
 
 def test_who_would_wait_in_vain_is_refused_at_once(running, encoded, photo):
     """An image takes 0.2 s and may take 0.9: of twelve at once four can be answered in time, and none is late."""
-    models = Models([ServedModel(ColorEngine(seconds=0.2))], Limits(timeout_s=0.9))
-    with running(create_app(models, demo=False)) as url, httpx.Client(base_url=url, timeout=60) as http:
+    models = Models([ServedModel(ColorEngine(seconds=0.2))], ONE_CLIENT.model_copy(update={"timeout_s": 0.9}))
+    with running(create_app(models)) as url, httpx.Client(base_url=url, timeout=60) as http:
         wait_until(lambda: http.get("/health/ready").status_code == 200)
         with ThreadPoolExecutor(12) as pool:
             post = partial(http.post, "/v1/segment", content=encoded(photo), headers=PNG)
@@ -180,7 +185,7 @@ def test_too_late_is_504_and_is_not_worked_for(encoded, photo):
     engine = ColorEngine()
     calls = []
     infer = engine.infer
-    with TestClient(create_app(Models([ServedModel(engine)], Limits(timeout_s=1)), demo=False)) as client:
+    with TestClient(create_app(engine, ServeConfig(timeout_s=1, demo=False))) as client:
         wait_until(lambda: client.get("/health/ready").status_code == 200)
         engine.infer = lambda images: (calls.append(1), gate.wait(10), infer(images))[2]
         with ThreadPoolExecutor(3) as pool:
@@ -199,7 +204,7 @@ def test_nobody_works_for_a_client_that_went_away(running, encoded, photo, caplo
     engine = ColorEngine()
     calls = []
     infer = engine.infer
-    with running(create_app(engine, demo=False)) as url, httpx.Client(base_url=url, timeout=60) as http:
+    with running(create_app(engine, ServeConfig(demo=False))) as url, httpx.Client(base_url=url, timeout=60) as http:
         wait_until(lambda: http.get("/health/ready").status_code == 200)
         engine.infer = lambda images: (calls.append(1), gate.wait(10), infer(images))[2]
         with ThreadPoolExecutor(1) as pool:
@@ -225,7 +230,7 @@ def test_a_large_image_whose_client_went_away_stops(running, encoded):
     calls = []
     infer = engine.infer
     large = encoded(Image.new("1", (8000, 2000)))  # 24 tiles
-    with running(create_app(engine, demo=False)) as url, httpx.Client(base_url=url, timeout=60) as http:
+    with running(create_app(engine, ServeConfig(demo=False))) as url, httpx.Client(base_url=url, timeout=60) as http:
         wait_until(lambda: http.get("/health/ready").status_code == 200)
         engine.infer = lambda images: (calls.append(1), len(calls) < 3 or gate.wait(20), infer(images))[2]
         leaving = http_client.HTTPConnection(url.removeprefix("http://"))
@@ -242,8 +247,8 @@ def test_a_large_image_whose_client_went_away_stops(running, encoded):
 def test_reload_loses_no_request_and_each_answer_is_of_one_engine(running, encoded, caplog):
     engines = [constant(number % 3, seconds=0.002) for number in range(8)]
     left = iter(engines[1:])
-    models = Models([ServedModel(engines[0], reopen=lambda: next(left))])
-    app = create_app(models, demo=False)
+    models = Models([ServedModel(engines[0], reopen=lambda: next(left))], ServeConfig(demo=False))
+    app = create_app(models)
     app.post("/reload")(models.reload_all)
     data = encoded(Image.new("RGB", (2100, 40)))  # three tiles
     stop = threading.Event()
@@ -279,26 +284,26 @@ def test_reload_loses_no_request_and_each_answer_is_of_one_engine(running, encod
 def test_decoded_images_stay_within_memory(running, encoded):
     """Twelve images of which three fit into memory: never more are decoded at once, and all are answered."""
     inside = most = 0
-    models = Models([ServedModel(ColorEngine(seconds=0.01))], Limits(max_pixels=1_000_000))
-    app = create_app(models, demo=False)
+    models = Models([ServedModel(ColorEngine(seconds=0.01))], ServeConfig(max_pixels=1_000_000, demo=False))
+    app = create_app(models)
     data = encoded(Image.new("RGB", (1000, 1000)))
     with running(app) as url, httpx.Client(base_url=url, timeout=60) as http:
-        workshop = models.get()._workshop
-        workshop._limit = 3_000_000
-        take, give_back = workshop.take, workshop.give_back
+        memory = models._workers.memory
+        memory.pixels = 3_000_000
+        reserve, release = memory.reserve, memory.release
 
-        def count_take(pixels: int, wait: bool) -> None:
+        def count_reserve(pixels: int, wait: bool) -> None:
             nonlocal inside, most
-            take(pixels, wait)
+            reserve(pixels, wait)
             inside += pixels
             most = max(most, inside)
 
-        def count_give_back(pixels: int) -> None:
+        def count_release(pixels: int) -> None:
             nonlocal inside
             inside -= pixels
-            give_back(pixels)
+            release(pixels)
 
-        workshop.take, workshop.give_back = count_take, count_give_back
+        memory.reserve, memory.release = count_reserve, count_release
         with ThreadPoolExecutor(12) as pool:
             asked = [pool.submit(http.post, "/v1/segment", content=data, headers=PNG) for _ in range(12)]
             assert [only_class(request.result()) for request in asked] == [0] * 12
@@ -311,7 +316,7 @@ def test_a_decoded_image_is_let_go_of_at_once(running, encoded):
     engine = ColorEngine(seconds=0.002)
     seen = []
     infer = engine.infer
-    with running(create_app(engine, demo=False)) as url, httpx.Client(base_url=url, timeout=60) as http:
+    with running(create_app(engine, ServeConfig(demo=False))) as url, httpx.Client(base_url=url, timeout=60) as http:
         wait_until(lambda: http.get("/health/ready").status_code == 200)
         engine.infer = lambda images: (seen.append(weakref.ref(images.base)), infer(images))[1]
         gc.collect()
@@ -328,29 +333,3 @@ def test_a_decoded_image_is_let_go_of_at_once(running, encoded):
             wait_until(lambda: sum(image() is not None for image in seen) <= 1)
         finally:
             gc.enable()
-
-
-def test_without_a_place_the_queue_is_bounded_all_the_same(encoded):
-    """What the page's threads and routes with several images a request meet."""
-    gate = threading.Event()
-    engine = ColorEngine()
-    infer = engine.infer
-    engine.infer = lambda images: (gate.wait(10), infer(images))[1]
-    models = Models([ServedModel(engine)], Limits(places=2))
-
-    async def scenario() -> None:
-        await models.start()
-        served = models.get()
-        image = np.zeros((4, 4, 3), np.uint8)
-        runs = [asyncio.create_task(served.run(image)) for _ in range(2)]
-        await asyncio.sleep(0.05)
-        with pytest.raises(Overloaded):
-            await served.segment(image)
-        with pytest.raises(Overloaded):
-            await served.segment(np.zeros((4, 2000, 3), np.uint8))
-        gate.set()
-        await asyncio.gather(*runs)
-        assert (await served.segment(image)).classes.shape == (4, 4)
-        await models.stop()
-
-    asyncio.run(scenario())
