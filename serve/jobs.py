@@ -186,6 +186,8 @@ def _run(job: Job) -> None:
     except UserError as error:
         job.error = _without_path(error, job.folder)
     except Exception:
+        if job.work.cancelled():  # its files are gone
+            return
         job.error = "internal error; the server's log has the details under this job's id"
         raise
     finally:

@@ -50,13 +50,16 @@ class Predictor:
 
         Yields each tile, in rows from the top, with the answer over its window; `tile.kept(answer)` is the part to use.
         """
-        grid = GRID if self.on_grid else 1
-        covering = tiles(height, width, self._side(height), self._side(width), self.overlap, grid)
-        for _, equal in groupby(covering, key=lambda tile: (tile.window.height, tile.window.width)):
+        for _, equal in groupby(self.tiles(height, width), key=lambda tile: (tile.window.height, tile.window.width)):
             for group in batches(equal, self.batch_size):
                 answer = self.engine.infer(np.stack([read(tile.window) for tile in group]))
                 for index, tile in enumerate(group):
                     yield tile, Prediction(answer.classes[index], answer.confidence[index])
+
+    def tiles(self, height: int, width: int) -> Iterator[Tile]:
+        """The tiles in which an image of this size is segmented, in rows from the top."""
+        grid = GRID if self.on_grid else 1
+        return tiles(height, width, self._side(height), self._side(width), self.overlap, grid)
 
     def predict_many(self, images: Iterable[np.ndarray]) -> Iterator[Prediction]:
         """Segment images in order, neighbors of equal size together. Reads no more than a batch ahead."""

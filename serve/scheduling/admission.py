@@ -17,10 +17,13 @@ from typing import NamedTuple, Self, TypeVar
 
 from semseg_app.serve.metrics import Caller, Metrics
 
-FORECAST_MARGIN = 0.75
+FORECAST_MARGIN = 0.65
 """Fraction of the timeout that the forecast may fill: it is an average over images of mixed sizes."""
-WEIGHT_PER_UNIT, MOST_WEIGHT = 0.1, 0.5
-"""How much one answer moves the running average of seconds per unit."""
+REMEMBERED_UNITS = 50.0
+"""The speed is that of the last answers: those before so many units count a third, a single unit being an image of the
+warm-up's size."""
+USUAL_WEIGHT = 0.1
+"""How much one image moves the running average of their sizes."""
 
 T = TypeVar("T")
 
@@ -58,6 +61,27 @@ class _Work:
         self.units += sign * other.units
 
 
+class _Answered:
+    """What was answered lately, and the seconds that it took: sums in which the past fades.
+
+    Not an average of each image's own speed: beside small images a large one seems to take no time when it is done.
+    """
+
+    def __init__(self, units: float = 0.0, seconds: float = 0.0):
+        self._units = units
+        self._seconds = seconds
+
+    @property
+    def seconds_per_unit(self) -> float:
+        """Seconds that one unit of work takes under load; 0 = unknown."""
+        return self._seconds / self._units if self._units else 0.0
+
+    def add(self, units: float, seconds: float) -> None:
+        fades = math.exp(-units / REMEMBERED_UNITS)
+        self._units = self._units * fades + units
+        self._seconds = self._seconds * fades + seconds
+
+
 class Admission:
     """The request slots of one model, or the job slots of a server.
 
@@ -76,8 +100,7 @@ class Admission:
     ):
         self.metrics = metrics
         self.timeout_s = timeout_s
-        self._seconds_per_unit = 0.0
-        """Seconds that one unit of work takes under load, as a running average; 0 = unknown."""
+        self._answered = _Answered()
         self._pixels_per_unit = 640.0 * 480.0
         """An image of so many pixels, or fewer, is one unit of work."""
         self._most = most
@@ -99,7 +122,7 @@ class Admission:
     def expect_speed(self, seconds: float, pixels: int) -> None:
         """Start the forecast: an image of so many pixels, which counts as one unit, took so many seconds."""
         with self._lock:
-            self._seconds_per_unit = seconds
+            self._answered = _Answered(1.0, seconds)
             self._pixels_per_unit = float(pixels)
 
     def would_refuse(self, who: Requester) -> bool:
@@ -122,12 +145,13 @@ class Admission:
         self._count(who.client, work, 1)
         return RequestSlot(self, model, who.client, work)
 
-    def expect(self, model: str, client: str, work: _Work, pixels: float) -> None:
+    def expect(self, model: str, client: str, work: _Work, pixels: float, in_tiles: bool) -> None:
         """An admitted image turns out to have so many pixels. Overloaded when it cannot be answered in time."""
         units = max(1.0, pixels / self._pixels_per_unit)
         with self._lock:
             more = units - work.units
-            is_late = self._inside.slots > 1 and more > 0 and self._is_late(more, client)
+            others = units if in_tiles else 0.0  # after each of its tiles another image has its turn
+            is_late = self._inside.slots > 1 and more + others > 0 and self._is_late(more + others, client)
         if is_late:
             raise self._refusal(model)
         if work.slots:  # else its client has gone meanwhile
@@ -143,11 +167,9 @@ class Admission:
         """One image was answered. Between two answers under load lies the time of one, whatever it was spent on."""
         now = time.perf_counter()
         with self._lock:
-            seconds = (now - max(self._last_answer, began)) / work.units
+            self._answered.add(work.units, now - max(self._last_answer, began))
             self._last_answer = now
-            weight = min(MOST_WEIGHT, WEIGHT_PER_UNIT * work.units) if self._seconds_per_unit else 1.0
-            self._seconds_per_unit += (seconds - self._seconds_per_unit) * weight
-            self._usual_units += (work.units - self._usual_units) * WEIGHT_PER_UNIT
+            self._usual_units += (work.units - self._usual_units) * USUAL_WEIGHT
 
     def _is_share_used(self, client: str) -> bool:
         return client in self._of_client and self._of_client[client].slots >= self._most_of_client
@@ -157,16 +179,19 @@ class Admission:
         if self.timeout_s is None:
             return False
         allowed = self.timeout_s * FORECAST_MARGIN
-        if (self._inside.units + units) * self._seconds_per_unit > allowed:
+        seconds_per_unit = self._answered.seconds_per_unit
+        if (self._inside.units + units) * seconds_per_unit > allowed:
             return True
         share = self._of_client.get(client)
-        return share is not None and (share.units + units) * self._seconds_per_unit > allowed * self._client_share
+        return (
+            share is not None and (share.units + units) * self._answered.seconds_per_unit > allowed * self._client_share
+        )
 
     def _refusal(self, model: str) -> Overloaded:
         self.metrics.rejected(model, "overloaded")
         if self.timeout_s is None:
             return Overloaded(self._retry_after_s)
-        return Overloaded(max(1, math.ceil(self._inside.units * self._seconds_per_unit)))
+        return Overloaded(max(1, math.ceil(self._inside.units * self._answered.seconds_per_unit)))
 
     def _count(self, client: str, work: _Work, sign: int) -> None:
         with self._lock:
@@ -200,9 +225,12 @@ class RequestSlot:
         if self._work.slots:
             self._admission.leave(self._client, self._work)
 
-    def expect(self, pixels: float) -> None:
-        """The size of the image is known. Any thread. Overloaded when that much cannot be answered in time."""
-        self._admission.expect(self._model, self._client, self._work, pixels)
+    def expect(self, pixels: float, in_tiles: bool) -> None:
+        """The size of the image is known, and whether it is done in tiles. Any thread.
+
+        Overloaded when that much cannot be answered in time.
+        """
+        self._admission.expect(self._model, self._client, self._work, pixels, in_tiles)
 
     async def answer_of(self, work: "Future[T]", began: float) -> T:
         """Wait for `work`, which began at that time of `perf_counter`; it is cancelled when the client goes.

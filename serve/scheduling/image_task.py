@@ -139,7 +139,7 @@ class ImageTask(Generic[T]):
         def reserve(pixels: int, memory: int) -> None:
             if most is not None and pixels > most:
                 raise _TooLargeHere
-            self._slot.expect(self._answered_pixels(pixels))
+            self._slot.expect(*self._runtime.pixels_to_run(self._answered_pixels(pixels)))
             # An array is in memory already, and the device's thread must not wait.
             self._reserve(memory, wait=most is None and not isinstance(self._source, np.ndarray))
 
@@ -149,7 +149,7 @@ class ImageTask(Generic[T]):
             image = decode(self._source, runtime.workers.max_pixels, reserve, self._resize)
         return image, (time.perf_counter() - start) * 1000
 
-    def _answered_pixels(self, pixels: int) -> float:
+    def _answered_pixels(self, pixels: int) -> int:
         """How many of an image's pixels the engine gets, by the size that it would have as a square."""
         if self._resize is None:
             return pixels

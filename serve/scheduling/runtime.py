@@ -1,5 +1,6 @@
 """What works for one model while the server runs: its queue, the shared workers, and where its time is counted."""
 
+import math
 from concurrent.futures import Future
 
 import numpy as np
@@ -42,19 +43,29 @@ class ModelRuntime:
             self._height, self._width = engine.largest.height, engine.largest.width
         self.queue.engine = engine
 
+    def pixels_to_run(self, pixels: int) -> tuple[int, bool]:
+        """What the engine gets of an image of so many pixels, and whether in tiles: these overlap, so it is more."""
+        if pixels <= self._height * self._width:
+            return pixels, False
+        side = math.isqrt(pixels)
+        windows = [tile.window for tile in self._predictor(self.queue.engine).tiles(side, side)]
+        return sum(window.height * window.width for window in windows), True
+
     def submit(self, image: np.ndarray) -> "Future[Run]":
         """Put uint8 RGB `[H, W, 3]` of any size into the queue; large ones in tiles."""
         if image.shape[0] <= self._height and image.shape[1] <= self._width:
             return self.queue.submit(image)
-        tile = min(self._height, self._width)
-        return submit_tiled(image, self.queue, tile, self.max_batch, self.workers.tilers, self._pace_s)
+        return submit_tiled(image, self.queue, self._predictor, self.workers.tilers, self._pace_s)
 
     def predictor(self, work: "Future[None]") -> Predictor:
         """For a file that is read in strips: its tiles wait in the queue between the images of requests.
 
         Once `work` is cancelled, the next tile raises CancelledError.
         """
-        return Predictor(QueuedEngine(self.queue, work), min(self._height, self._width), batch_size=self.max_batch)
+        return self._predictor(QueuedEngine(self.queue, work))
+
+    def _predictor(self, engine: Engine) -> Predictor:
+        return Predictor(engine, min(self._height, self._width), batch_size=self.max_batch)
 
     def count(self, run: Run) -> None:
         """Count the time that a run took."""

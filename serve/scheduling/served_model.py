@@ -27,8 +27,9 @@ from semseg_app.serve.scheduling.workers import Workers
 
 AT_ONCE = 8
 """Images of one request that are worked on together, as far as there are request slots."""
-PACE = 0.5
-"""Fraction of the timeout within which a large image is to be answered while small ones keep coming."""
+PACE = 0.15
+"""Fraction of the timeout over which the tiles of a large image are spread while small ones keep coming. The last tile
+waits like an image that comes then, so this and FORECAST_MARGIN together must stay below 1."""
 DIRECT = Requester()
 T = TypeVar("T")
 Filter = Callable[[Prediction, LabelSpace], Prediction]

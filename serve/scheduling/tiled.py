@@ -1,31 +1,38 @@
 """Images larger than an engine takes at once: their tiles go through the queue, between the images of others."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import numpy as np
 
-from semseg_app.inference.engines.base import Prediction
+from semseg_app.inference.engines.base import Engine, Prediction
 from semseg_app.inference.predictor import Predictor
 from semseg_app.serve.scheduling.queue import ModelQueue, Run
 
 
 def submit_tiled(
-    image: np.ndarray, queue: ModelQueue, tile: int, batch_size: int, threads: ThreadPoolExecutor, pace_s: float
+    image: np.ndarray,
+    queue: ModelQueue,
+    predictor_of: Callable[[Engine], Predictor],
+    threads: ThreadPoolExecutor,
+    pace_s: float,
 ) -> "Future[Run]":
     """Like `ModelQueue.submit`, for uint8 RGB `[H, W, 3]` of any size; one of `threads` cuts it and joins the answers.
 
-    No more than `batch_size` of its tiles are in the queue, so others get their turn. A tile behind an even pace of
+    No more than one batch of its tiles is in the queue, so others get their turn. A tile behind an even pace of
     `pace_s` seconds for the whole image goes before images that came after its turn: otherwise small images that keep
     coming would make a large one late. Cancelling the future works at any time: no further tile begins.
     """
     future: Future[Run] = Future()
-    queued = QueuedEngine(queue, future, pace_s / (image.shape[0] * image.shape[1]))
+    queued = QueuedEngine(queue, future)
+    predictor = predictor_of(queued)
+    queued.pace = pace_s / sum(tile.window.height * tile.window.width for tile in predictor.tiles(*image.shape[:2]))
     asked = time.perf_counter()
 
     def work() -> None:
         try:
-            prediction = Predictor(queued, tile, batch_size=batch_size).predict(image)
+            prediction = predictor.predict(image)
         except BaseException as error:
             # Only from here on it is "running", which cannot be cancelled any more.
             if future.set_running_or_notify_cancel():
@@ -44,10 +51,12 @@ class QueuedEngine:
     Args:
         queue: of the model.
         work: once it is cancelled, the next call raises CancelledError.
-        pace: seconds per pixel at which the work is to go on, see `submit_tiled`; None = always behind what waits.
     """
 
-    def __init__(self, queue: ModelQueue, work: "Future[Run] | Future[None]", pace: float | None = None):
+    pace: float | None = None
+    """Seconds per pixel at which the work is to go on, see `submit_tiled`; None = always behind what waits."""
+
+    def __init__(self, queue: ModelQueue, work: "Future[Run] | Future[None]"):
         self.engine = queue.engine
         self.name, self.kind, self.labels = self.engine.name, self.engine.kind, self.engine.labels
         self.device, self.precision = self.engine.device, self.engine.precision
@@ -56,7 +65,6 @@ class QueuedEngine:
         self.infer_ms = 0.0
         self._queue = queue
         self._work = work
-        self._pace = pace
         self._start = time.perf_counter()
         self._pixels = 0
 
@@ -65,7 +73,7 @@ class QueuedEngine:
         if self._work.cancelled():
             raise CancelledError
         now = time.perf_counter()
-        turn = now if self._pace is None else min(now, self._start + self._pixels * self._pace)
+        turn = now if self.pace is None else min(now, self._start + self._pixels * self.pace)
         runs = [future.result() for future in [self._queue.submit(image, self.engine, turn) for image in images]]
         self._pixels += images.shape[0] * images.shape[1] * images.shape[2]
         self.began = self.began or turn + runs[0].wait_ms / 1000

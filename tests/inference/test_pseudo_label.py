@@ -205,7 +205,7 @@ def test_the_verb(
     assert semseg(monkeypatch, *arguments, "--engine", "torch", "--json") == 0
     said = capsys.readouterr()
     assert json.loads(said.out) == {"folder": str(out), **read_manifest(out).model_dump()}
-    assert said.err == ""
+    assert said.err == f"{colors}: dataset folder, 3 classes (red, green, blue); splits and lists: unlabeled\n"
     assert read_manifest(out).teacher == "tiny"
 
     assert semseg(monkeypatch, *arguments) == 0

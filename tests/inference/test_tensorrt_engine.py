@@ -223,7 +223,7 @@ def plan(**changes: Any) -> Plan:
         "sha256": hashlib.sha256(b"engine").hexdigest(),
         "key": "0123",
         "layers": {"fp16": 2},
-        "evidence": "engine inspector",
+        "layers_read_from": "engine inspector",
         "seconds": 1.0,
     }
     return Plan.model_validate(values | changes)
