@@ -205,14 +205,15 @@ def test_the_verb(
     assert semseg(monkeypatch, *arguments, "--engine", "torch", "--json") == 0
     said = capsys.readouterr()
     assert json.loads(said.out) == {"folder": str(out), **read_manifest(out).model_dump()}
-    assert said.err == f"{colors}: dataset folder, 3 classes (red, green, blue); splits and lists: unlabeled\n"
+    source = f"{colors}: dataset folder, 3 classes (red, green, blue); splits and lists: unlabeled"
+    assert said.err == f"{source}\n"
     assert read_manifest(out).teacher == "tiny"
 
     assert semseg(monkeypatch, *arguments) == 0
     said = capsys.readouterr()
     overall = read_manifest(out).coverage.overall
     assert said.out.splitlines()[-1].split() == ["all", "pixels", f"{100 * overall:.1f}"]
-    assert said.err.strip() == f"4 masks in {out} (tiny, torch, cpu)"
+    assert said.err.splitlines() == [source, f"4 masks in {out} (tiny, torch, cpu)"]
 
     weights = network_folder / "model.safetensors"
     content = bytearray(weights.read_bytes())
