@@ -72,7 +72,7 @@ class Sender:
         if self._connection is None:
             self._connection = http.client.HTTPConnection(self._url.hostname or "", self._url.port, timeout=120)
         try:
-            self._connection.request("POST", self._url.path, data, {"Content-Type": "application/octet-stream"})
+            self._connection.request("POST", self._url.path, data, {"Content-Type": "image/jpeg"})
             answer = self._connection.getresponse()
             answer.read()
             status = answer.status

@@ -146,3 +146,9 @@ def test_links_and_pictures_exist():
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_files_of_the_project_that_pages_name_exist():
+    for page in PAGES:
+        for name in re.findall(r"`((?:tests|benchmarks)/[^` ]+)`", page.read_text()):
+            assert (ROOT / name).exists(), f"{page.name}: {name}"

@@ -1,5 +1,6 @@
 import contextlib
 import io
+import os
 import signal
 import socket
 import subprocess
@@ -155,6 +156,61 @@ def test_ready_again_within_ten_seconds_of_a_kill_and_sighup_loads_what_is_there
         while classes() == METADATA["labels"]["classes"]:
             time.sleep(0.02)
         assert classes() == ["rot", "grün", "blau"]
+
+
+SLOW_TO_LOAD = """
+import sys, time
+from pathlib import Path
+from support.color_engine import ColorEngine
+from semseg_app.serve.config import ServeConfig
+from semseg_app.serve.scheduling.registry import Models
+from semseg_app.serve.scheduling.served_model import ServedModel
+from semseg_app.serve.server import claim_address, note_reload_signals, run_server
+
+def load():
+    engine = ColorEngine()
+    first = Path(sys.argv[1]).read_text()
+    time.sleep(0.6)
+    engine.labels = engine.labels.model_copy(update={"classes": [first, "green", "blue"]})
+    return engine
+
+note_reload_signals()
+print("loading", file=sys.stderr, flush=True)
+models = Models([ServedModel(load(), reopen=load)], ServeConfig(demo=False))
+run_server(models, claim_address("127.0.0.1", 0))
+"""
+
+
+def test_signals_to_reload_are_not_lost_while_a_model_loads(tmp_path):
+    model = tmp_path / "model"
+    model.write_text("one")
+    command = [sys.executable, "-c", SLOW_TO_LOAD, model]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
+        try:
+            while server.stderr.readline() != "loading\n":
+                assert server.poll() is None
+            time.sleep(0.2)
+            model.write_text("two")
+            server.send_signal(signal.SIGHUP)  # the first load has read the old file
+            while "API: " not in (line := server.stderr.readline()):
+                assert server.poll() is None
+            url = line.split("API: ")[1].split("/docs")[0]
+
+            def wait_for(name: str) -> None:
+                deadline = time.monotonic() + 10
+                while httpx.get(f"{url}/v1/models").json()["models"][0]["classes"][0]["name"] != name:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.02)
+
+            wait_for("two")
+            server.send_signal(signal.SIGHUP)
+            time.sleep(0.2)
+            model.write_text("three")
+            server.send_signal(signal.SIGHUP)  # during the reload, which has read the old file
+            wait_for("three")
+        finally:
+            server.kill()
 
 
 def test_an_address_that_cannot_be_had_is_one_line():
