@@ -149,7 +149,7 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: whether to stop now."""
+        """Called ten times per second: whether to stop now."""
         return await super().on_tick(counter) and time.monotonic() >= self._leaves_at
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Pure ASGI middleware: nobody works for a client that went away, and no client stays with a server that goes."""
+"""Pure ASGI middleware: ends the work for clients that have gone, and closes connections while the server stops."""
 
 import asyncio
 import logging
