@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from semseg_app.errors import UserError
+from semseg_app.inference.engines.base import Prediction
+from semseg_app.labels import LabelSpace
 from semseg_app.masks.brush import brush_rle
 from semseg_app.masks.regions import regions
 from semseg_app.serve.answers.segment_schema import COMMON_PROBLEMS, problems
@@ -132,8 +134,8 @@ async def _predict(
     try:
         for key in dict.fromkeys(control.key for control in controls):
             over_image = [control for control in controls if control.key == key]
-            answer = partial(_answer, over_image, _version(served))
-            predicted.append(await served.segment(await images.read(task.data.get(key)), answer, who))
+            render = partial(_render, over_image, _version(served))
+            predicted.append(await served.segment(await images.read(task.data.get(key)), render, who))
     except UserError as error:
         raise type(error)(f"task {task.id}: {error}") from error
     except HTTPException as error:
@@ -150,9 +152,14 @@ def _version(served: ServedModel) -> str:
     return f"{served.name}-{served.engine.precision}"
 
 
-def _answer(controls: Sequence[Control], version: str, segmented: Segmentation) -> Predicted:
+def _render(controls: Sequence[Control], version: str, segmented: Segmentation) -> Predicted:
+    prediction = Prediction(segmented.classes, segmented.confidence)
+    return _answer(prediction, segmented.engine.labels, controls, version)
+
+
+def _answer(prediction: Prediction, labels: LabelSpace, controls: Sequence[Control], version: str) -> Predicted:
     """A region for each class of one image and each control over it that has a label of the class's name."""
-    classes, confidence, labels = segmented.classes, segmented.confidence, segmented.engine.labels
+    classes, confidence = prediction
     height, width = classes.shape
     result = []
     for region in regions(classes):
