@@ -17,7 +17,7 @@ from torch._library.custom_ops import CustomOpDef
 def carry_gradients(operator: CustomOpDef, inputs: int) -> None:
     """Teach autograd that outputs 1, 2, ... of `operator` are the gradients of output 0 for its first `inputs` inputs.
 
-    An empty gradient means that nobody asked for it. The compiler learns the shapes of the outputs.
+    An empty gradient means that it was not requested. The compiler learns the shapes of the outputs.
     """
 
     def shapes(*arguments: Any) -> tuple[Tensor, ...]:
