@@ -4,8 +4,8 @@
     python benchmarks/load.py URL FILE --seconds 5 --rate 40 [--poisson]   # 40 a second, whatever comes back
     python benchmarks/load.py URL FILE --seconds 5 --rate 40 --concurrency 64   # no more than 64 at a time
 
-Prints one line of JSON: answers per second, statuses, and the percentiles of milliseconds to the last byte of what is 200
-and of what is not; from sending, or with --rate alone from when the request should have been sent.
+Prints one line of JSON: answers per second, statuses, and the percentiles of milliseconds to the last byte of what is
+200 and of what is not; from sending, or with --rate alone from when the request should have been sent.
 
 It shares the machine with what it measures, so it is one thread that waits for all its sockets at once: asyncio takes
 twice as long for the same.
