@@ -2,8 +2,8 @@
 
 A contrast over millions of pairs need not store its pair matrix for the backward pass: the loss is one number, so while
 a chunk of pairs is at hand its share of the gradient can be added up at once. Such a loss is a custom operator that
-returns (loss, gradient of input 0, gradient of input 1, ...), and whose last arguments say, one flag per gradient, which
-of them to compute. torch.compile takes it as one opaque node of fixed shapes, whatever loops it holds. There are first
+returns (loss, gradient of input 0, gradient of input 1, ...), and whose last arguments say, one flag per gradient,
+which to compute. torch.compile takes it as one opaque node of fixed shapes, whatever loops it holds. There are first
 derivatives only.
 """
 
