@@ -4,8 +4,8 @@
     python benchmarks/load.py URL FILE --seconds 5 --rate 40 [--poisson]   # 40 a second, whatever comes back
     python benchmarks/load.py URL FILE --seconds 5 --rate 40 --concurrency 64   # no more than 64 at a time
 
-Prints one line of JSON: answers a second, statuses, and the percentiles of milliseconds to the last byte of what is 200
-and of what is not; from sending, or with --rate alone from when the request should have been sent.
+Prints one line of JSON: answers per second, statuses, and the percentiles of milliseconds to the last byte of what is
+200 and of what is not; from sending, or with --rate alone from when the request should have been sent.
 
 It shares the machine with what it measures, so it is one thread that waits for all its sockets at once: asyncio takes
 twice as long for the same.
@@ -163,7 +163,7 @@ def closed_loop(client: Client, concurrency: int, seconds: float) -> None:
 
 
 def open_loop(client: Client, rate: float, seconds: float, poisson: bool, most: int | None) -> None:
-    """`rate` requests a second, evenly or as they come in life, whatever the server does."""
+    """Send `rate` requests per second, evenly or as a Poisson process, whatever the server does."""
     due = time.perf_counter()
     end = due + seconds
     while due < end:
@@ -179,7 +179,7 @@ def open_loop(client: Client, rate: float, seconds: float, poisson: bool, most: 
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
-    """Of milliseconds."""
+    """Percentiles in milliseconds."""
     ordered = sorted(seconds)
     return {
         name: round(1000 * ordered[min(len(ordered) - 1, int(part * len(ordered)))], 2) if ordered else 0.0

@@ -1,4 +1,4 @@
-"""Requests a second and latencies of `semseg serve`, LitServe, plain FastAPI and the bare loop: one run, one graph.
+"""Requests per second and latencies of `semseg serve`, LitServe, plain FastAPI and the bare loop: one run, one graph.
 
     python benchmarks/serving.py [--graph GRAPH.onnx] [--seconds 2] [--rounds 3] [--json RESULT.json]
     python benchmarks/serving.py --graph MODEL/onnx/model.onnx --ours MODEL/onnx/model-int8.onnx --engine openvino
@@ -176,12 +176,12 @@ def p99(each_ms: list[float]) -> float:
 
 
 def ratios(loaded: list[list[float]], unloaded: list[list[float]]) -> list[float]:
-    """Of the p99 of each round."""
+    """The p99 under load divided by the unloaded p99, for each round."""
     return [round(p99(one) / p99(other), 2) for one, other in zip(loaded, unloaded, strict=True)]
 
 
 def under_pressure(graph: Path, photo: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Of `semseg serve`: latencies at 80 % of what it takes, and what becomes of five times as much.
+    """Measure `semseg serve`: latencies at 80 % of what it takes, and what becomes of five times as much.
 
     The machine's speed moves, and now and then it stands still, so in each round every kind of load has its turn.
     """
@@ -214,7 +214,7 @@ def under_pressure(graph: Path, photo: Path, arguments: argparse.Namespace) -> d
 
 def compare(graph: Path, ours: Path, photo: Path, rivals: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
     """In each round every server in turn, at every concurrency, and the bare loop. The others are held meanwhile:
-    LitServe's processes ask their queues for work all the time, which takes 7 % of two cores when there is none."""
+    LitServe's processes ask their queues for work all the time, which takes 7 % of two cores even when idle."""
     result: dict[str, Any] = {"bare": [], **{rival: {count: [] for count in CONCURRENCY} for rival in rivals}}
     with ExitStack() as stack:
         graphs = {rival: ours if rival == "ours" else graph for rival in rivals}
@@ -240,7 +240,7 @@ def compare(graph: Path, ours: Path, photo: Path, rivals: list[str], arguments: 
 
 def show(name: str, result: dict[str, Any], rivals: list[str]) -> None:
     """Medians over the rounds; ratios are medians of each round's."""
-    print(f"\n{name}: bare loop {median(result['bare'])} images a second")
+    print(f"\n{name}: bare loop {median(result['bare'])} images per second")
     for count in CONCURRENCY:
         for rival in rivals:
             rows = result[rival][count]

@@ -64,7 +64,7 @@ class Codec:
 
 
 def bare(session: Session, way: Codec, photo: Path, seconds: float) -> None:
-    """Prints images a second of decode, session, encode, one after the other in one process."""
+    """Prints images per second of decode, session, encode, one after the other in one process."""
     data = photo.read_bytes()
 
     def once() -> None:
@@ -80,7 +80,7 @@ def bare(session: Session, way: Codec, photo: Path, seconds: float) -> None:
 
 
 def steady(graph: Path, engine: str, photo: Path, seconds: float, rate: float | None) -> None:
-    """Prints the milliseconds of each image that is due `rate` times a second, or when the last one is done.
+    """Prints the milliseconds of each image that is due `rate` times per second, or when the last one is done.
 
     The same work with the same engine as in `semseg serve`, in one thread and without a server: what is late here is
     late because of the machine.

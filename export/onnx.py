@@ -2,7 +2,7 @@
 
 The graph takes photos as they are decoded and gives what a client shows: uint8 RGB `[N, H, W, 3]` in, uint8 class map
 and uint8 confidence `[N, H, W]` out. Normalization, padding to the stride, upsampling and argmax are inside, so no
-client re-implements them, and two bytes a pixel leave the device instead of four for every class. N, H, W are free.
+client re-implements them, and two bytes per pixel leave the device instead of four for every class. N, H, W are free.
 """
 
 import json

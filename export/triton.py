@@ -46,7 +46,7 @@ class Served(NamedTuple):
     sizes: tuple[Size, ...]
     """The buckets."""
     batch: int
-    """Most photos a run."""
+    """Most photos per run."""
     description: str
     """JSON: name, labels (classes, palette), precision."""
 

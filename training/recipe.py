@@ -21,7 +21,7 @@ PRESETS = Path(__file__).parent / "recipes"
 
 
 class Section(BaseModel):
-    """Common to all sections: no key that nobody reads."""
+    """Common to all sections: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -119,7 +119,7 @@ class Recipe(Section):
     output: Path | None = None
     """Run folder; default runs/<name>."""
     license: str | None = None
-    """Of the trained model, e.g. apache-2.0; for its card on the Hub."""
+    """License of the trained model, e.g. apache-2.0; for its card on the Hub."""
     push_to: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
     """user/repo on the Hub: every best model becomes a commit there, private, in the background."""
     seed: int = Field(default=0, ge=0)
@@ -130,9 +130,9 @@ class Recipe(Section):
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
     batch_size: int = Field(default=8, ge=1)
-    """Labeled images a step, over all processes."""
+    """Labeled images per step, over all processes."""
     unlabeled_batch_size: int | None = Field(default=None, ge=1)
-    """Unlabeled images a step; null = batch_size."""
+    """Unlabeled images per step; null = batch_size."""
     accumulate: int = Field(default=1, ge=1)
     """Split every step into this many passes, to save memory."""
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
@@ -143,9 +143,9 @@ class Recipe(Section):
     log_every: int = Field(default=20, ge=1)
     log_gradient_norms: bool = False
     """Log the norm of each loss's own gradient over the network too: for the last micro-batch of a logged step, on the
-    first process. A backward pass more for each loss, in logged steps only."""
+    first process. One more backward pass for each loss, in logged steps only."""
     evaluate_every: int | None = Field(default=None, ge=1)
-    """Steps between evaluations on data.val; null = ten times a run."""
+    """Steps between evaluations on data.val; null = ten times per run."""
     val_window: int | None = Field(default=None, ge=64, multiple_of=32)
     """Longest side of what the network sees at once in an evaluation, in pixels: larger photos are shown in overlapping
     windows. Lower it when validation runs out of memory. null = photos of up to 4 megapixels (4,194,304 pixels) whole,

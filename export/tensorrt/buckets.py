@@ -27,7 +27,7 @@ TRANSPOSED = (5, 6, 7, 8)
 
 
 class Size(NamedTuple):
-    """Of a photo, in pixels."""
+    """Size of a photo in pixels."""
 
     height: int
     width: int
@@ -74,7 +74,7 @@ def choose_buckets(sizes: Counter[Size]) -> Buckets:
 
 
 def count_sizes(data: SegmentationData) -> Counter[Size]:
-    """The size of every photo of a dataset, each file once, from the files' headers. UserError when there is none."""
+    """The size of every photo of a dataset, each file once, from the files' headers. UserError without photos."""
     photos = {sample.image for name in data.folders for sample in data.samples(name)}
     if not photos:
         raise UserError(f"{data.root}: no photos to choose buckets by; give --buckets, as in 512x512,480x360")

@@ -18,7 +18,7 @@ class Built(NamedTuple):
 
     engine: bytes
     layers: list[Layer]
-    """Of all profiles."""
+    """The layers of all profiles."""
     layers_read_from: Literal["engine inspector", "builder log"]
     """Where `layers` was read."""
     timings: bytes
@@ -49,7 +49,7 @@ def build(
         reason = " ".join(error.desc().split("\n[")[0].split())
         raise UserError(f"TensorRT cannot parse {error.node_operator()} {error.node_name()!r} of the graph: {reason}")
     config = builder.create_builder_config()
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or nobody could say what runs in which precision
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else the layers' precisions are unknown
     config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is asked for with 24 bits, not with 11
     if capabilities:
         config.num_compute_capabilities = len(capabilities)

@@ -17,7 +17,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 IMAGES = "images"
 HIGHEST = 127
-"""Of int8; the scale is symmetric."""
+"""Largest int8 value; the scale is symmetric."""
 
 Constants = dict[str, np.ndarray]
 

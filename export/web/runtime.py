@@ -19,10 +19,10 @@ from semseg_app.files import atomic_file
 
 VERSION = "1.30.0"
 INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-"""Of the package, as the registry publishes it."""
+"""Hash of the package, as the registry publishes it."""
 PACKAGE = f"onnxruntime-web-{VERSION}.tgz"
 FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-"""Of its dist/: the interface, the loader and the runtime itself, for the CPU, with SIMD."""
+"""Files of its dist/: the interface, the loader and the runtime itself, for the CPU, with SIMD."""
 REGISTRY = "https://registry.npmjs.org"
 BY_HAND = f"run `npm pack onnxruntime-web@{VERSION}` and give the folder of its file with --runtime"
 SECONDS = 60

@@ -36,7 +36,7 @@ class Teacher(BaseModel):
     architecture: str | None
     encoder: str | None
     sha256: str
-    """Of its model.safetensors, or of the graph that was run."""
+    """Hash of its model.safetensors, or of the graph that was run."""
     repo: str | None
     """Its id on the Hub, where it came from there."""
 
@@ -47,7 +47,7 @@ class Lineage(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     license: str | None = None
-    """Of the model itself, as the recipe says."""
+    """License of the model itself, as the recipe says."""
     weights: list[Weights] = []
     teachers: list[Teacher] = []
 

@@ -35,16 +35,16 @@ class BenchmarkRow:
     batch: int
     concurrency: int
     threads: int
-    """Of each engine."""
+    """CPU threads of each engine."""
     miou: float | None
     """From 0 to 1, at the images' own size."""
     calls: int = 0
     p50_ms: float | None = None
-    """Of one call, that is of `batch` images; likewise the other percentiles."""
+    """Median of one call, that is of `batch` images; likewise the other percentiles."""
     p95_ms: float | None = None
     p99_ms: float | None = None
     images_per_second: float | None = None
-    """Of all clients together, median over the rounds."""
+    """Throughput of all clients together, median over the rounds."""
     speedup: float | None = None
     """images_per_second over those of the first variant, median over the rounds of the ratio within a round."""
     peak_memory_mb: float | None = None
@@ -52,7 +52,7 @@ class BenchmarkRow:
     gpu_memory_mb: float | None = None
     """1e6 bytes that the process took of the GPU's memory; None on a CPU."""
     rounds: list[dict[str, float]] = field(default_factory=list)
-    """Of each round: median_ms, images_per_second."""
+    """Results of each round: median_ms, images_per_second."""
     error: str | None = None
 
 

@@ -26,7 +26,7 @@ class Variant(NamedTuple):
     precision: str | None
     """What the file's name promises; None where it promises nothing."""
     verdict: str | None
-    """Of the export's verification: "passed", "rejected", or None where it has not been verified."""
+    """Result of the export's verification: "passed", "rejected", or None where it has not been verified."""
     open: Callable[..., Engine]
     """open(threads=...) -> the engine. It travels to another process: a module's function, or a `partial` of one."""
 

@@ -16,9 +16,9 @@ def benchmark(
     out: Annotated[Path, typer.Option(help="Folder for results.json, results.md and pareto.png.")],
     engine: Annotated[
         str,
-        typer.Option(help="Of torch,onnxruntime,openvino,tensorrt (default: all that run)."),
+        typer.Option(help="Some of torch,onnxruntime,openvino,tensorrt (default: all that run)."),
     ] = "",
-    precision: Annotated[str, typer.Option(help="Of fp32,fp16,int8 (default: all in the folder).")] = "",
+    precision: Annotated[str, typer.Option(help="Some of fp32,fp16,int8 (default: all in the folder).")] = "",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the models run.")] = "auto",
     sizes: Annotated[str, typer.Option(help="Widths and heights, e.g. 512x512,480x360.")] = "512x512",
     batch_sizes: Annotated[str, typer.Option(help="Images per call, e.g. 1,4.")] = "1",

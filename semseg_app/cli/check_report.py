@@ -10,7 +10,7 @@ from semseg_app.data.check import CheckReport, SplitReport
 from semseg_app.data.findings import TITLES, Finding
 
 MOST_FILES = 8
-"""Of one kind of finding; --json has them all."""
+"""Most findings of one kind that are printed; --json has them all."""
 
 MOST_CLASSES = 40
 """With more classes, the table shows the rarest."""

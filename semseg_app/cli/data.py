@@ -38,7 +38,7 @@ def split_labels(
     data: Data,
     sizes: Annotated[str, typer.Option(help="Fractions or counts of labeled images, e.g. 1/16,1/8,1/4 or 92,183.")],
     split: Annotated[str, typer.Option(help="Which split to draw from.")] = "train",
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw; other seeds than 0 go into the names.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw; if not 0, it goes into the names.")] = 0,
     force: Annotated[bool, typer.Option(help="Overwrite lists of other content.")] = False,
     layout: LayoutName = "auto",
     as_json: AsJson = False,

@@ -36,7 +36,9 @@ def print_entry(exported_file: Path, entry: dict[str, Any]) -> None:
     if "latency_ms" in entry:
         latency = entry["latency_ms"]
         size = f"{latency['width']}x{latency['height']}"
-        console.print(f"{latency['median']:.1f} ms a photo of {size}, {latency['threads']} threads, {entry['device']}")
+        console.print(
+            f"{latency['median']:.1f} ms per photo of {size}, {latency['threads']} threads, {entry['device']}"
+        )
     console.print(f"verdict: {entry['verdict']}")
 
 

@@ -43,7 +43,7 @@ def pull(
 def push(
     folder: Annotated[Path, typer.Argument(help="A dataset folder, or a published dataset.")],
     repo: Annotated[str, typer.Argument(help="Where on the Hub: user/dataset.")],
-    license: Annotated[str | None, typer.Option(help="Of the data; else what dataset.yaml says.")] = None,
+    license: Annotated[str | None, typer.Option(help="License of the data (default: dataset.yaml's).")] = None,
     public: Annotated[bool, typer.Option("--public", help="Make it public (default: private).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The answer as JSON on stdout.")] = False,
 ) -> None:

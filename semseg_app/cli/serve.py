@@ -46,7 +46,7 @@ def serve(
     client_share: Annotated[
         float, typer.Option(min=0.01, max=1, help="Fraction of the requests that one key or address may have.")
     ] = 0.75,
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds an image may take; then 504.")] = 30,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds per image; then 504.")] = 30,
     max_batch: Annotated[
         int | None, typer.Option(min=1, help="Photos per call of the engine; default: 1 on a CPU, 8 on a GPU.")
     ] = None,

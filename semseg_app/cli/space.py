@@ -14,7 +14,7 @@ def space(
     repo: Annotated[str | None, typer.Argument(help="Where on the Hub: user/space.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Write the files here too, or only here.")] = None,
     precision: Annotated[str, typer.Option(help="Which exported graph: fp32, fp16 or int8.")] = "fp32",
-    license: Annotated[str | None, typer.Option(help="Of the model, where its folder does not say.")] = None,
+    license: Annotated[str | None, typer.Option(help="The model's license, if its folder has none.")] = None,
     public: Annotated[bool, typer.Option("--public", help="Make it public (default: private).")] = False,
     revision: Revision = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was published as JSON on stdout.")] = False,
@@ -26,7 +26,7 @@ def space(
     from semseg_app.hub.space import space_files, write_space
 
     if repo is None and out is None:
-        raise UserError("where to? Give user/space, or --out FOLDER")
+        raise UserError("no target given; add user/space, or --out FOLDER")
     files = space_files(local_model(model, revision), model, precision, license)
     if out is not None:
         write_space(files, out)

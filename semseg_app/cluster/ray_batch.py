@@ -32,7 +32,7 @@ from semseg_app.labels import LabelSpace
 AT_ONCE = 8
 """Photos that a worker is given at a time."""
 OBJECT_STORE_BYTES = 100 * 2**20
-"""Of a Ray that is started here. Names and figures are small; left to itself, Ray takes a third of the memory."""
+"""Store of a Ray that is started here. Names and figures are small; Ray's default is a third of the memory."""
 
 
 class Job(NamedTuple):

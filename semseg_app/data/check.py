@@ -45,7 +45,7 @@ class SplitReport:
 
     @property
     def mean(self) -> list[float]:
-        """Of the photos' RGB in [0, 1]; zeros where none could be read."""
+        """Mean of the photos' RGB in [0, 1]; zeros where none could be read."""
         return [float(value) for value in self.sums / max(self.pixels, 1) / 255]
 
     @property

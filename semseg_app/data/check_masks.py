@@ -56,7 +56,7 @@ class MaskStudy:
         found = []
         if facts.lossy:
             found.append(
-                Finding("lossy-mask", "a JPEG: its edges hold values that nobody drew; export it as PNG", file)
+                Finding("lossy-mask", "a JPEG: its edges hold values that no annotator drew; export it as PNG", file)
             )
         if self.info.color_map is not None:
             counts, more = self._look_at_colors(file, facts)
@@ -203,7 +203,7 @@ class MaskStudy:
         """
         palette = self.info.palette
         if self.info.label_map is not None or palette == default_palette(len(palette)):
-            return False  # a default palette, that nobody wrote into dataset.yaml, proves nothing
+            return False  # a default palette, not written in dataset.yaml, proves nothing
         drawn = {value: color for value, color in facts.palette.items() if value != self.info.ignore_index}
         classes = {value: color for value, color in drawn.items() if color in palette}
         in_order = all(value < len(palette) and palette[value] == color for value, color in classes.items())

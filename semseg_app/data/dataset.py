@@ -57,7 +57,7 @@ class DatasetInfo(BaseModel):
     color_map: dict[str, int] | None = Field(default=None, min_length=1)
     """ "#rrggbb" -> class index (or ignore_index), for masks that are pictures. Other colors are errors."""
     license: str | None = None
-    """Of the photos and masks: an identifier (cc-by-4.0) or a few words. It travels into the card of a model."""
+    """License of the data: an identifier (cc-by-4.0) or a few words. It travels into the card of a model."""
     source: str | None = None
     """Where the data comes from: an address, or its id on the Hub (user/dataset)."""
     splits: dict[str, int] | None = None
@@ -315,7 +315,7 @@ class SegmentationData:
         return near.removeprefix("; ") if near else "write one stem (the file name without suffix) per line"
 
     def list_entries(self, name: str) -> list[tuple[int, str]]:
-        """(line number, entry) of a list in splits/. UserError when there is none of that name."""
+        """(line number, entry) of a list in splits/. UserError when no list has that name."""
         listing = self.list_path(name)
         if not listing.is_file():
             raise UserError(

@@ -18,7 +18,7 @@ UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".gif", ".
 
 
 class Sample(NamedTuple):
-    """One image of a dataset; `label` is None where there is none."""
+    """One image of a dataset; `label` is None for an unlabeled one."""
 
     stem: str
     """File name without suffix; below a nested split the sub-folders are part of it ("aachen/aachen_000000_000019")."""
@@ -63,7 +63,7 @@ class SplitFiles:
         return [path for _, path in list_files(self.images, UNREAD_SUFFIXES, self.nested)]
 
     def samples(self) -> list[Sample]:
-        """The split. A photo that a published list names but nobody has is still there, under its expected path."""
+        """The split. A photo that a published list names but the folder lacks is included, under its expected path."""
         photos = self.photos()
         if self.stems is not None:
             by_stem = dict(photos)

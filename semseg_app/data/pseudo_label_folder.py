@@ -29,11 +29,11 @@ class Coverage(BaseModel):
 
     overall: float
     by_class: dict[str, float | None]
-    """Of the pixels predicted as each class; None where it was never predicted."""
+    """Fraction kept of the pixels predicted as each class; None where it was never predicted."""
     near_edges: float | None
-    """Of the pixels within `EDGE_DISTANCE` of another predicted class: what a student will not learn about outlines."""
+    """Fraction kept within `EDGE_DISTANCE` of another predicted class: low means that outlines are not learned."""
     inside: float | None
-    """Of all others."""
+    """Fraction kept of all other pixels."""
 
 
 class Manifest(BaseModel):
@@ -50,11 +50,11 @@ class Manifest(BaseModel):
     split: str
     """The split or list that was predicted."""
     fingerprint: str
-    """Of its images (`semseg data list`)."""
+    """Hash of its images (`semseg data list`)."""
     images: int
     classes: list[str]
     lineage: Lineage | None = None
-    """Of the teacher, where it is a model folder; its licenses bind the student."""
+    """Lineage of the teacher, where it is a model folder; its licenses bind the student."""
     coverage: Coverage | None = None
     """None until every image has its mask."""
 
@@ -101,7 +101,7 @@ def mask_path(folder: Path, data: SegmentationData, sample: Sample) -> Path:
 
 
 def read_if_any(folder: Path) -> Manifest | None:
-    """The manifest of a folder, finished or not; None where there is none."""
+    """The manifest of a folder, finished or not; None without a manifest."""
     path = folder / MANIFEST
     try:
         return Manifest.model_validate_json(path.read_bytes())

@@ -31,7 +31,7 @@ GROUPS: tuple[Group, ...] = (
 def examine(model: Path | None = None) -> Iterator[Check]:
     """Check everything, and then a model folder or .onnx file with every engine that it has. Takes seconds.
 
-    Never raises: a check that fails in a way that nobody foresaw is a finding too.
+    Never raises: a check that fails in an unforeseen way is a finding too.
     """
     groups = list(GROUPS)
     if model is not None:

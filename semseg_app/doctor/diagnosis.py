@@ -8,7 +8,7 @@ class Check(NamedTuple):
 
     name: str
     status: Literal["ok", "warning", "error"]
-    """A warning leaves something slower or unavailable that not everybody needs; an error does not."""
+    """A warning leaves something slower or unavailable that only some uses need; an error does not."""
     message: str
     fix: str | None = None
     """What to do; None where there is nothing to do, or the message says it."""

@@ -34,7 +34,7 @@ class Choices(NamedTuple):
 
     license: str | None = None
     weights_license: str | None = None
-    """Of weights whose license is not known here."""
+    """License of pretrained weights whose license is not known here."""
     data_license: str | None = None
     dataset: str | None = None
     """The validation data on the Hub: user/dataset."""

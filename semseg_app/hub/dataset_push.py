@@ -1,6 +1,6 @@
 """A dataset folder -> a dataset of the Hub: Parquet files with an image and a mask column, and a card.
 
-data/<split>-00000-of-00002.parquet   columns image, label (null where there is none), stem
+data/<split>-00000-of-00002.parquet   columns image, label (null for unlabeled images), stem
 dataset.yaml, splits/*.txt            as in the folder, so that `semseg data pull` gives the same folder again
 README.md                             what it is, its classes and its license
 """
@@ -24,7 +24,7 @@ from semseg_app.hub.push import Pushed, publish
 from semseg_app.labels import hex_color
 
 SHARD = 400_000_000
-"""Bytes of photos and masks a file."""
+"""Bytes of photos and masks per file."""
 SPLIT_NAMES = {"val": "validation"}
 """Ours -> the Hub's, where they differ."""
 
@@ -53,14 +53,14 @@ def push_dataset(
         data: what to publish.
         repo: user/dataset.
         license: None = what dataset.yaml says.
-        public: for everybody.
+        public: make it public.
         token: as huggingface_hub takes it.
         progress: called with (photos done, photos in all).
     """
     require_datasets()
     chosen = license or data.info.license
     if not chosen:
-        raise UserError(f"{data.root}: which license has it? Add --license, or license: to dataset.yaml")
+        raise UserError(f"{data.root}: no license given; add --license, or license: to dataset.yaml")
     parts = {name: data.samples(name) for name in data.folders}
     info = data.info.model_copy(update={"license": chosen, "source": repo})
     with tempfile.TemporaryDirectory(prefix="semseg-dataset-") as place:

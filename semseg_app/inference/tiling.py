@@ -16,7 +16,7 @@ import numpy as np
 GRID = 32
 """Tile sides are multiples of the largest stride of a network: tiles and the whole image share one grid of cells."""
 TILE, OVERLAP = 1024, 128
-"""Longest side of what an engine gets at once, and what neighboring tiles share, where nobody says otherwise."""
+"""Longest side of what an engine gets at once, and what neighboring tiles share, by default."""
 
 Item = TypeVar("Item")
 

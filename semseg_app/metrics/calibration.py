@@ -43,7 +43,7 @@ class CalibrationError:
         self.counts += np.stack([np.bincount(values, minlength=256), np.bincount(right, minlength=256)])
 
     def result(self) -> float:
-        """Of 1; NaN when no pixel was counted."""
+        """The error as a fraction of 1; NaN when no pixel was counted."""
         total = self.counts[0].sum()
         if not total:
             return float("nan")

@@ -123,7 +123,7 @@ class Scores:
     confusion: np.ndarray
     """int64 `[C, C]`, rows labels, columns predictions."""
     reliability: list[Bin]
-    """Of a reliability diagram, by rising confidence; empty without the calibration error."""
+    """Bins of a reliability diagram, by rising confidence; empty without the calibration error."""
 
     @property
     def pixels(self) -> int:

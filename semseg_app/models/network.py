@@ -124,7 +124,7 @@ class SegmentationNetwork(nn.Module):
         return self.head(self.encode(images))
 
     def head(self, maps: list[Tensor]) -> Tensor:
-        """The second half of `forward`: what `encode` gave, as it is or changed on the way, to logits."""
+        """The second half of `forward`: the output of `encode`, unchanged or modified, to logits."""
         logits: Tensor = self.classifier(self.decoder(maps))
         return logits
 
@@ -133,7 +133,7 @@ class SegmentationNetwork(nn.Module):
         return self.decode(self.encode(images))
 
     def decode(self, maps: list[Tensor]) -> Features:
-        """The second half of `features`: what `encode` gave, as it is or changed on the way."""
+        """The second half of `features`: the output of `encode`, unchanged or modified."""
         stages = [stage for stage in maps[1:] if stage.shape[1] > 0]  # transformers carry an empty map at stride 2
         decoded = self._decoded(self.decoder, maps)
         heads = [head(stages[index]) for index, head in zip(self.auxiliary_stages, self.auxiliary, strict=True)]
@@ -170,7 +170,7 @@ class SegmentationNetwork(nn.Module):
 
         `attention_bias`, `[B, 1 + N, 1 + N]`, is added to `Q K^T / sqrt(d)`: in all layers of a vision transformer, in
         the last stage of a MiT. N = squares of side `attention_patch` of the padded image, row by row; entry 0 is the
-        class token's, and unread where there is none. ValueError where the encoder takes no bias or the shape is wrong.
+        class token's, and unread without one. ValueError where the encoder takes no bias or the shape is wrong.
         """
         normalized = (images - self.mean) / self.std
         # Padding after normalizing: the border is then the mean color, not black.

@@ -37,11 +37,11 @@ class Parts(NamedTuple):
 
     spec: ModelSpec
     channels: list[int]
-    """Of the encoder's maps, the image first."""
+    """Channels of the encoder's maps, the image first."""
     width: int
     """Channels that the decoder shall give."""
     stride: int
-    """Of the deepest map."""
+    """Stride of the deepest map."""
     training_heads: bool
     """With the heads that the architecture itself has for training only."""
 
@@ -55,7 +55,7 @@ class Architecture:
     decoder: Callable[[Parts], nn.Module]
     """Takes the encoder's list of maps and gives `[B, width, h, w]`."""
     width: int | Callable[[list[int]], int]
-    """Of the decoder where a recipe names none, or how it follows from the encoder's channels."""
+    """Width of the decoder where a recipe names none, or how it follows from the encoder's channels."""
     features: Callable[[Any, list[Any]], Any] = plain_features
     """(decoder, maps) -> `Decoded`: the decoder's map, with what training reads beside it."""
     auxiliary_head: Callable[[int, int], nn.Module] = AuxiliaryHead

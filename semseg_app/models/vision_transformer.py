@@ -2,7 +2,7 @@
 
 Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021. The position table keeps its pretrained size as a parameter
 and is resized bilinearly to the image's grid in every pass (timm's own resizing, bicubic and antialiased, does not
-export); at its native size that leaves it as it is. Attention takes an additive bias, for S4Former's PASA.
+export); at its native size that leaves it unchanged. Attention takes an additive bias, for S4Former's PASA.
 """
 
 from typing import Any, NamedTuple

@@ -34,7 +34,7 @@ def class_shares(classes: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def legend(names: Sequence[str], palette: Palette, shares: np.ndarray | None = None, line: int = 24) -> np.ndarray:
-    """Colors and names, one a line, with the share of each class where given: uint8 RGB `[lines * line, W, 3]`."""
+    """Colors and names, one per line, with the share of each class where given: uint8 RGB `[lines * line, W, 3]`."""
     font = ImageFont.load_default(size=line * 0.6)
     texts = (
         list(names) if shares is None else [f"{name}  {share:.1%}" for name, share in zip(names, shares, strict=True)]

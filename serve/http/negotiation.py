@@ -5,7 +5,7 @@ from functools import lru_cache
 
 @lru_cache(maxsize=64)
 def choose(accept: str | None, offers: tuple[str, ...]) -> str | None:
-    """The offer that `accept` likes best, the earlier one among equals; None when it takes none of them.
+    """Best offer for an Accept header; ties go to the earlier one. None when it accepts no offer.
 
     No header, or an empty one, takes anything.
     """

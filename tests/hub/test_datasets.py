@@ -27,7 +27,7 @@ def png(values: np.ndarray, kind: str = "PNG") -> bytes:
 def test_there_and_back_is_the_same_folder(hub: StandIn, machine: Callable[..., Machine], tiny_dataset: Path) -> None:
     here = machine()
     (line,) = here.mistakes(("data", "push", tiny_dataset, "ann/tiny"))
-    assert "which license has it? Add --license" in line
+    assert "no license given; add --license" in line
     done = here.full("data", "push", tiny_dataset, "ann/tiny", "--license", "cc-by-4.0", "--json")
     assert done.returncode == 0, done.stderr
     repo = hub.repo("ann/tiny", "dataset")

@@ -421,7 +421,7 @@ def test_what_is_missing_is_said_in_one_line(folder: Path, monkeypatch: pytest.M
     with pytest.raises(UserError, match=r"needs an NVIDIA GPU, and none can be used here: CUDA driver version is ins"):
         open_engine(engine)
     monkeypatch.setattr(true_cuda, "cudaGetDeviceCount", lambda: (true_cuda.cudaError_t.cudaSuccess, 0))
-    with pytest.raises(UserError, match="needs an NVIDIA GPU, and there is none"):
+    with pytest.raises(UserError, match="needs an NVIDIA GPU, and this machine has none"):
         open_engine(engine)
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     with pytest.raises(UserError, match=r"TensorRT's engines need cuda-bindings .*pip install 'semseg-app\[gpu\]'"):

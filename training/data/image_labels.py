@@ -1,4 +1,4 @@
-"""Which classes each image holds, where nobody drew masks: a table of two columns, usually `image_labels.csv`.
+"""Which classes each image holds, without masks: a table of two columns, usually `image_labels.csv`.
 
     image,classes
     street_0001,car;person

@@ -189,7 +189,7 @@ def batches(stream: Stream, positions: StepPositions, workers: int, pin_memory: 
     the work (0.7 against 50 ms a sample). So samples are made on one thread, as in a worker process.
 
     Worker processes come from a fork server: a fork of this process, which holds threads, may inherit a lock that
-    nobody is left to release, and then waits for ever.
+    no thread is left to release, and then wait forever.
     """
     context = None
     if workers:

@@ -34,7 +34,7 @@ class WeakView(BaseModel):
     @model_validator(mode="after")
     def _positive(self) -> "WeakView":
         if min(self.crop) < 16:
-            raise ValueError(f"crop {self.crop} is too small; use at least 16 pixels a side")
+            raise ValueError(f"crop {self.crop} is too small; use at least 16 pixels per side")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale {self.scale} is not a range; write it as [smallest, largest], both above 0")
         return self

@@ -20,7 +20,7 @@ class CIRKDConfig(PartConfig):
     """Defaults of the released Cityscapes recipe. On VOC its author advises 0.01 for both memory weights."""
 
     weight: float = Field(default=1.0, ge=0)
-    """Of the mini-batch term."""
+    """Weight of the mini-batch term."""
     pixel_weight: float = Field(default=0.1, ge=0)
     region_weight: float = Field(default=0.1, ge=0)
     temperature: float = Field(default=0.1, gt=0)
@@ -29,7 +29,7 @@ class CIRKDConfig(PartConfig):
     region_queue: int = Field(default=2000, ge=1)
     """Class means kept per class."""
     pixel_samples: int = Field(default=4096, ge=1)
-    """Queued pixels that are compared with in a step, over all classes (plus one a class)."""
+    """Queued pixels that are compared with in a step, over all classes (plus one per class)."""
     region_samples: int = Field(default=1024, ge=1)
     pixels_per_image: int = Field(default=16, ge=1)
     """Pixels of a class that an image adds to the queue, at most."""

@@ -16,7 +16,7 @@ class CWDConfig(PartConfig):
 
     logit_weight: float = Field(default=3.0, ge=0)
     feature_weight: float = Field(default=50.0, ge=0)
-    """Of the same loss on `features`."""
+    """Weight of the same loss on `features`."""
     temperature: float = Field(default=4.0, gt=0)
     features: MapName = "decoder"
 

@@ -61,9 +61,9 @@ def on_grid(feature: Tensor, covers: tuple[int, int], grid: tuple[int, int], ext
     left, and past its end a map is continued with its border.
 
     Args:
-        feature: `[B, C, h, w]`; returned as it is where nothing changes.
+        feature: `[B, C, h, w]`; returned unchanged where nothing changes.
         covers: height and width in pixels that it covers.
-        grid: rows and columns that are wanted.
+        grid: rows and columns of the result.
         extent: height and width in pixels that they shall cover.
     """
     if feature.shape[2:] == grid and covers == extent:

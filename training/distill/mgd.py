@@ -19,7 +19,7 @@ class MGDConfig(PartConfig):
     feature_loss: FeatureLoss = "mean"
     drop_ratio: float = Field(default=0.75, ge=0, le=1)
     logit_weight: float = Field(default=3.0, ge=0)
-    """Of CWD on the logits; 0 = the paper's loss alone."""
+    """Weight of CWD on the logits; 0 = the paper's loss alone."""
     logit_temperature: float = Field(default=4.0, gt=0)
     features: MapName = -1
 

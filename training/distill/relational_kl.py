@@ -46,7 +46,7 @@ def _relational_kl(
     row_gradient: bool,
     key_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """-> loss, gradient for the rows, gradient for the keys; each gradient empty unless it is wanted."""
+    """-> loss, gradient for the rows, gradient for the keys; each gradient empty unless requested."""
     groups, length, _ = keys.shape
     loss = rows.new_zeros(())
     gradient, other_gradient = zeros_if(row_gradient, rows), zeros_if(key_gradient, keys)

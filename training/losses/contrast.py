@@ -28,11 +28,11 @@ class ContrastConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     weight: float = Field(default=0.1, ge=0)
-    """Of the sum over scales."""
+    """Weight of the sum over scales."""
     scale_weights: tuple[float, ...] = (1.0, 0.7, 0.4, 0.1)
     """From the finest scale to the deepest; three scales use the first three."""
     cross_weight: float = Field(default=0.1, ge=0)
-    """Of the sum over pairs of scales."""
+    """Weight of the sum over pairs of scales."""
     cross_pairs: tuple[tuple[int, int], ...] = ((0, -1), (0, -2))
     """Anchors' scale, candidates' scale."""
     detach_candidates: bool = False

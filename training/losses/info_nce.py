@@ -24,7 +24,7 @@ PAIRS_PER_CHUNK = 1 << 22
 def class_contrast(
     anchors: Tensor, anchor_labels: Tensor, candidates: Tensor, candidate_labels: Tensor, temperature: float
 ) -> Tensor:
-    """Mean of loss_i over the filled anchors; 0, attached to the graph, when there are none.
+    """Mean of loss_i over the filled anchors; 0, attached to the graph, when no anchor is filled.
 
     An anchor without positives contributes 0 and stays in the mean. When `candidates` is `anchors`, no anchor is its
     own positive.
@@ -60,7 +60,7 @@ def _class_contrast(
     anchor_gradient: bool,
     candidate_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """-> loss, gradient for the anchors, gradient for the candidates; each gradient empty unless it is wanted.
+    """-> loss, gradient for the anchors, gradient for the candidates; each gradient empty unless requested.
 
     `same`: anchors and candidates are the same pixels, and no pixel is its own positive.
     """

@@ -16,7 +16,7 @@ NegativeSampling = Literal["uniform", "cross-image", "debiased", "cross-image-de
 
 @torch.no_grad()
 def negative_weights(strategy: NegativeSampling, probabilities: Tensor, image_index: Tensor) -> Tensor:
-    """How much pixel j is wanted as a negative of pixel i, float `[N, N]`.
+    """Weight of pixel j as a negative of pixel i, float `[N, N]`.
 
     uniform: 1. cross-image: 1 where i and j come from different images. debiased: 1 - <y_i, y_j>, the probability that
     their classes differ. cross-image-debiased: the product (our choice of default; the paper names none).

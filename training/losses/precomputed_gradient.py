@@ -2,8 +2,8 @@
 
 A contrast over millions of pairs need not store its pair matrix for the backward pass: the loss is one number, so while
 a chunk of pairs is at hand its share of the gradient can be added up at once. Such a loss is a custom operator that
-returns (loss, gradient of input 0, gradient of input 1, ...), and whose last arguments say, one flag a gradient, which
-of them are wanted. torch.compile takes it as one opaque node of fixed shapes, whatever loops it holds. There are first
+returns (loss, gradient of input 0, gradient of input 1, ...), and whose last arguments say, one flag per gradient,
+which to compute. torch.compile takes it as one opaque node of fixed shapes, whatever loops it holds. There are first
 derivatives only.
 """
 
@@ -17,7 +17,7 @@ from torch._library.custom_ops import CustomOpDef
 def carry_gradients(operator: CustomOpDef, inputs: int) -> None:
     """Teach autograd that outputs 1, 2, ... of `operator` are the gradients of output 0 for its first `inputs` inputs.
 
-    An empty gradient means that nobody asked for it. The compiler learns the shapes of the outputs.
+    An empty gradient means that it was not requested. The compiler learns the shapes of the outputs.
     """
 
     def shapes(*arguments: Any) -> tuple[Tensor, ...]:

@@ -1,9 +1,9 @@
 """Whether pseudo labels are worth following, watched while a method trains.
 
-Three numbers a log interval: coverage (the share of unlabeled pixels that are confident enough to be learned from),
+Three numbers per log interval: coverage (the share of unlabeled pixels that are confident enough to be learned from),
 the same per class, and drift (how far the classes that the teacher predicts are from those of the labeled images).
 At evaluations the teacher's confident labels are also compared with the held-out ones (training/evaluation.py).
-Coverage that stays near zero and drift that stays high are said; predictions that have collapsed to one class end the
+Coverage that stays near zero and drift that stays high give warnings; predictions collapsed to one class end the
 run.
 """
 

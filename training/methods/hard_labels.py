@@ -64,7 +64,7 @@ class HardLabelLoss(nn.Module):
 
 
 class PseudoLabels(NamedTuple):
-    """Predictions as labels, without gradient, one a pixel of the crop."""
+    """Predictions as labels, without gradient, one per pixel of the crop."""
 
     labels: Tensor
     """int64 `[B, H, W]`; every pixel has a class, whatever its confidence."""

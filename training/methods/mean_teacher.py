@@ -31,7 +31,7 @@ class MeanTeacherConfig(HardLabelConfig):
     strong: StrongViewName = "photometric"
     mix: Mix = "half"
     mix_probability: float = Field(default=0.5, ge=0, le=1)
-    """`half` tosses one coin a batch, `unimatch` and `class` one an image; `french` always mixes."""
+    """`half` tosses one coin per batch, `unimatch` and `class` one per image; `french` always mixes."""
     loss: Literal["cross-entropy", "squared"] = "cross-entropy"
     """To hard labels, pixel by pixel above the threshold; or squared distance of probabilities, over all pixels, times
     the share of pixels above the threshold (French et al., section 3.2)."""

@@ -51,7 +51,7 @@ class PseudoSegConfig(SemiSupervisedConfig):
     """The pseudo label is sharpened to the power 1 / temperature."""
     classifier_weight: float = Field(default=1.0, ge=0)
     attention_weight: float = Field(default=1.0, ge=0)
-    """Of the loss that trains SGC on labeled images."""
+    """Weight of the loss that trains SGC on labeled images."""
     key_channels: int = Field(default=128, ge=1)
     """Width of the attention's queries and keys."""
     image_labels: Path | None = None
@@ -165,7 +165,7 @@ def calibrated_fusion(decoder_logits: Tensor, sgc_logits: Tensor, gamma: float, 
         decoder_logits: `[B, C, h, w]`, the decoder on the weak view.
         sgc_logits: `[B, C, h, w]` on the same grid.
         gamma: share of the decoder, 0 to 1.
-        temperature: above 0; 1 leaves the mixture as it is.
+        temperature: above 0; 1 leaves the mixture unchanged.
 
     Returns:
         `[B, C, h, w]`, at least float32, sums to 1 over the classes of every pixel.

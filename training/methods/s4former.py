@@ -45,7 +45,7 @@ class S4FormerConfig(HardLabelConfig):
     boxes, and the PASA stream in place of feature dropout. augseg: EMA teacher, its views, its adaptive CutMix."""
     ema: EmaConfig = EmaConfig(warm_up=False)
     mix_probability: float = Field(default=0.5, ge=0, le=1)
-    """Of CutMix, for the hosts base (one coin a batch) and unimatch (one an image)."""
+    """Probability of CutMix, for the hosts base (one coin per batch) and unimatch (one per image)."""
     reduction: Reduction = "all"
 
     shuffle: bool = True
@@ -204,7 +204,7 @@ def _refuse_network(config: S4FormerConfig, network: SegmentationNetwork) -> Non
     if network.attention_patch is None:
         if config.pasa:
             raise UserError(
-                f"method.pasa: {encoder} has no attention to lead; set method.pasa=false, or use a transformer "
+                f"method.pasa: {encoder} has no self-attention to bias; set method.pasa=false, or use a transformer "
                 "(architecture setr or segformer with a mit_b0 to mit_b5 encoder)"
             )
         harmful = [name for name in ("shuffle", "ncr") if getattr(config, name)]

@@ -27,7 +27,7 @@ class UniMatchConfig(HardLabelConfig):
 
     name: Literal["unimatch"] = "unimatch"
     mix_probability: float = Field(default=0.5, ge=0, le=1)
-    """Of a CutMix box, for each image of each strong view by itself."""
+    """Probability of a CutMix box, for each image of each strong view by itself."""
     dropout: float = Field(default=0.5, ge=0, lt=1)
     """Share of the channels that the feature stream loses, at every encoder stage."""
 

@@ -33,7 +33,7 @@ class UniMatchV2Config(HardLabelConfig):
     name: Literal["unimatch-v2"] = "unimatch-v2"
     ema: UniMatchV2Ema = UniMatchV2Ema()
     mix_probability: float = Field(default=0.5, ge=0, le=1)
-    """Of a CutMix box, for each image of each strong view by itself."""
+    """Probability of a CutMix box, for each image of each strong view by itself."""
     intact: float = Field(default=0.5, ge=0, le=1)
     """Share of the images, drawn anew every step, whose channels are not dropped."""
 

@@ -1,6 +1,6 @@
 """Best models to the Hub while training goes on: one after the other, in a process of their own.
 
-Nothing of it can stop or fail a run: a push that cannot be made is a warning, and what waits at the end waits not long.
+It cannot stop or fail a run: a push that fails is a warning, and the wait at the end is short.
 """
 
 import os

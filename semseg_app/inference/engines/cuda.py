@@ -30,7 +30,7 @@ def load_runtime(binding: str) -> ModuleType:
 
 
 def first_gpu(runtime: Any) -> Gpu:
-    """The GPU that engines run on. UserError with the driver's reason where there is none."""
+    """The GPU that engines run on. UserError with the driver's reason if no GPU works."""
     try:
         count = call(runtime, runtime.cudaGetDeviceCount)
         properties = call(runtime, runtime.cudaGetDeviceProperties, 0) if count else None
@@ -40,7 +40,7 @@ def first_gpu(runtime: Any) -> Gpu:
             "or newer"
         ) from error
     if properties is None:
-        raise UserError("TensorRT needs an NVIDIA GPU, and there is none")
+        raise UserError("TensorRT needs an NVIDIA GPU, and this machine has none")
     return Gpu(properties.name.split(b"\0")[0].decode(), f"{properties.major}.{properties.minor}")
 
 

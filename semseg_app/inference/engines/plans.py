@@ -69,7 +69,7 @@ class Plan(BaseModel):
     precision: Precision
     binding: Binding
     version: str
-    """Of the binding. An engine runs with this one only."""
+    """Version of the binding. An engine runs with this one only."""
     gpu: str | None
     """The GPU that it was built on and for; None = built ahead of time, for every GPU of `capabilities`."""
     capabilities: list[str]
@@ -78,9 +78,9 @@ class Plan(BaseModel):
     """The ONNX file in the model folder that it was built from."""
     graph_sha256: str
     sha256: str
-    """Of the engine."""
+    """Hash of the engine."""
     key: str
-    """Of all that decides what is built: an engine with an equal key need not be built again."""
+    """Hash of all that decides what is built: an engine with an equal key need not be built again."""
     layers: dict[str, int]
     """Precision -> number of convolutions and matrix products that were found to run in it."""
     layers_read_from: Literal["engine inspector", "builder log"]
@@ -98,7 +98,7 @@ class Plan(BaseModel):
 
 
 def read_plan(engine: Path) -> Plan:
-    """The JSON beside an engine file. UserError when there is none, or it is not one."""
+    """The JSON beside an engine file. UserError when it is missing or invalid."""
     path = engine.with_suffix(".json")
     try:
         plan = Plan.model_validate_json(path.read_bytes())
@@ -126,7 +126,7 @@ def choose_plan(plans: dict[Path, Plan], gpu: Gpu, versions: dict[Binding, str])
         versions: of the bindings that are installed.
 
     Raises:
-        UserError: there is none; the line says for what there are engines, and how to build one.
+        UserError: no engine fits; the line names the targets of the existing ones and how to build one.
     """
     fitting = [path for path, plan in plans.items() if plan.runs_on(gpu) and versions.get(plan.binding) == plan.version]
     if not fitting:

@@ -174,7 +174,7 @@ def open_tensorrt(model: Path, device: str = "auto", precision: str = "auto", fo
         precision: of the engine in a folder; "auto" = fp16 where there is one.
         force: run an engine that verification rejected all the same.
 
-    UserError with one line when there is none, TensorRT or a driver is missing, or the file is not what its JSON says.
+    UserError with one line when no engine fits, TensorRT or a driver is missing, or the file is not what its JSON says.
     """
     if device == "cpu":
         raise UserError(f"{model}: TensorRT runs on GPUs only; use --engine onnxruntime with --device cpu")

@@ -152,7 +152,7 @@ def test_pad_teaches_nothing(pool):
 def test_networks_that_do_not_fit(pool):
     cnn = build(ModelSpec(architecture="segformer", encoder="tu-test_efficientnet", decoder_channels=16, num_classes=3))
     with pytest.raises(
-        UserError, match=r"method\.pasa: tu-test_efficientnet has no attention to lead; set method\.pasa"
+        UserError, match=r"method\.pasa: tu-test_efficientnet has no self-attention to bias; set method\.pasa"
     ):
         S4Former(S4FormerConfig(), cnn, pool)
     with pytest.warns(UserWarning, match=r"method\.shuffle and method\.ncr on the CNN .* NCR with -3\.8"):
