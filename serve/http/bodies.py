@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -49,13 +48,12 @@ class BodyLimit:
         self._all = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not has_body(scope):
+        if scope["type"] != "http" or (declared := declared_body(scope)) == 0:
             return await self.app(scope, receive, send)
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         max_bytes = self._elsewhere.get(path, self._max_bytes)
         message = f"the upload is above the limit of {max_bytes / 2**20:g} MiB"
-        declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal() and int(declared) > max_bytes:
+        if declared is not None and declared > max_bytes:
             return await problem(413, message)(scope, receive, send)
         client = client_of(scope)
         arrived = 0
@@ -98,7 +96,7 @@ class BodyTimeout:
         self._elsewhere = elsewhere
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not has_body(scope):
+        if scope["type"] != "http" or declared_body(scope) == 0:
             return await self.app(scope, receive, send)
         start = asyncio.get_running_loop().time()
         path = scope["path"].removeprefix(scope.get("root_path", ""))
@@ -178,7 +176,12 @@ class AnswerNotRead(Exception):
     """The client did not read the answer; its connection is broken off."""
 
 
-def has_body(scope: Scope) -> bool:
-    """Whether a request announces a body."""
-    headers = Headers(scope=scope)
-    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+def declared_body(scope: Scope) -> int | None:
+    """Bytes of the body that a request announces: 0 for none, None for a body of unknown length."""
+    length: int | None = 0
+    for name, value in scope["headers"]:  # names are lower case; `Headers` takes several times as long
+        if name == b"transfer-encoding":
+            return None
+        if name == b"content-length":
+            length = int(value) if value.isdigit() else None
+    return length
