@@ -50,8 +50,10 @@ from semseg_app.training.run.stop_signal import StopSignal
 Say = Callable[[str], None]
 LESS_MEMORY = "lower batch_size, view.crop or model.decoder_channels, or raise accumulate"
 LESS_MEMORY_FOR_SCORES = (
-    "lower val_window, e.g. val_window=512, and go on with --resume, or lower model.decoder_channels"
+    "lower val_window, e.g. val_window=512, and continue with --resume, or lower model.decoder_channels"
 )
+LESS_MEMORY_FOR_REFERENCES = "lower val_window, e.g. val_window=512"
+"""The trained networks that a method brings along have a fixed size: no key of the recipe makes them smaller."""
 
 
 def train(recipe: Recipe, resume: bool = False, say: Say | None = None) -> dict[str, Any]:
@@ -357,7 +359,8 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
     publisher = Publisher(recipe, facts, folder, say) if main and recipe.push_to else None
     for role, reference in (method.references() if val else {}).items():
         assert val is not None
-        facts[role] = evaluate_network(reference, val, accelerator, None, recipe.val_window).scores.values
+        with memory_advice(f"validation of the {role} before the first step", LESS_MEMORY_FOR_REFERENCES):
+            facts[role] = evaluate_network(reference, val, accelerator, None, recipe.val_window).scores.values
         say(f"  before the first step: {role} val mIoU {100 * facts[role]['miou']:.2f} %")
     batches = load_batches(recipe, accelerator, labeled, unlabeled, method, first_step, workers)
     prepared.train()
@@ -416,7 +419,7 @@ def _refuse_other_run(state: dict[str, Any], recipe: Recipe, facts: dict[str, An
         before = Recipe.model_validate(state["recipe"])
     except ValidationError as error:
         raise explain(error, f"{folder.path}: --resume: its recipe is of another version of semseg") from None
-    refuse_changed_recipe(before.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    refuse_changed_recipe(before, recipe)
     lists = ("labeled", "unlabeled", "val")
     was, now = ({name: data[name] for name in lists if name in data} for data in (state["data"], facts["data"]))
     refuse_changed_data(was, now, recipe.data.root)

@@ -11,6 +11,7 @@ from semseg_app.data.layouts import open_dataset
 from semseg_app.errors import UserError
 from semseg_app.models import ModelSpec, SegmentationNetwork, build
 from semseg_app.training.data.streams import Batch, LabeledBatch, Pool, UnlabeledBatch
+from semseg_app.training.methods import s4former
 from semseg_app.training.methods.s4former import S4Former, S4FormerConfig, negative_class_ranking
 from semseg_app.training.recipe import Recipe
 
@@ -101,6 +102,22 @@ def test_unimatch_host_has_two_streams_and_biases_the_weak_view(pool):
     assert list(method.networks()) == ["student"]
 
 
+def test_training_calls_the_operators(pool, monkeypatch):
+    calls = dict.fromkeys(("patch_shuffle", "restore_tokens", "attention_bias", "negative_class_ranking"), 0)
+    for name in calls:
+        operator = getattr(s4former, name)
+
+        def counted(*arguments, name=name, operator=operator):
+            calls[name] += 1
+            return operator(*arguments)
+
+        monkeypatch.setattr(s4former, name, counted)
+    net, batch = transformer(), crops()
+    S4Former(S4FormerConfig(**PLAIN), net, pool)(batch, 0)
+    stages = sum(1 for stage in net.encode(batch.labeled.images) if stage.shape[1])
+    assert calls == {"patch_shuffle": 1, "restore_tokens": stages, "attention_bias": 1, "negative_class_ranking": 1}
+
+
 def test_shuffled_images_come_back_to_their_places(pool):
     """Where every 8 x 8 pixels are a world of their own, shuffling changes nothing but the encoder's view."""
     net = patch_network()
@@ -152,7 +169,7 @@ def test_pad_teaches_nothing(pool):
 def test_networks_that_do_not_fit(pool):
     cnn = build(ModelSpec(architecture="segformer", encoder="tu-test_efficientnet", decoder_channels=16, num_classes=3))
     with pytest.raises(
-        UserError, match=r"method\.pasa: tu-test_efficientnet has no attention to lead; set method\.pasa"
+        UserError, match=r"method\.pasa: tu-test_efficientnet has no self-attention to bias; set method\.pasa"
     ):
         S4Former(S4FormerConfig(), cnn, pool)
     with pytest.warns(UserWarning, match=r"method\.shuffle and method\.ncr on the CNN .* NCR with -3\.8"):
