@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
-from semseg_app.training.data.streams import Batch, Pool
+from semseg_app.training.data.streams import Batch, ImageDataset
 from semseg_app.training.data.strong_augmentation import pseudoseg_view
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.losses.negative_sampling import NegativeSampling, negative_weights, sample_negatives
@@ -53,7 +53,7 @@ class PC2Seg(Method):
     uses_unlabeled = True
     monitor: PseudoLabelMonitor
 
-    def __init__(self, config: PC2SegConfig, network: SegmentationNetwork, labeled: Pool):
+    def __init__(self, config: PC2SegConfig, network: SegmentationNetwork, labeled: ImageDataset):
         super().__init__()
         self.config = config
         self.network = network

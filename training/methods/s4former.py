@@ -17,7 +17,7 @@ from semseg_app.labels import IGNORE
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
 from semseg_app.training.data.mixing import Mix, MixBatch, adaptive_cutmix, certainty, mix
-from semseg_app.training.data.streams import Batch, Pool
+from semseg_app.training.data.streams import Batch, ImageDataset
 from semseg_app.training.data.strong_augmentation import STRONG_VIEWS
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.losses.pseudo_label import Reduction
@@ -90,7 +90,7 @@ class S4Former(Method):
     uses_unlabeled = True
     monitor: PseudoLabelMonitor
 
-    def __init__(self, config: S4FormerConfig, network: SegmentationNetwork, labeled: Pool):
+    def __init__(self, config: S4FormerConfig, network: SegmentationNetwork, labeled: ImageDataset):
         super().__init__()
         _refuse_network(config, network)
         self.config = config
@@ -203,7 +203,7 @@ def _restored(stage: Tensor, permutation: Tensor, block: int) -> Tensor:
         return stage
     grid = (stage.shape[2], stage.shape[3])
     tokens = restore_tokens(stage.flatten(2).transpose(1, 2), permutation, grid, block)
-    return tokens.transpose(1, 2).unflatten(2, grid).contiguous()
+    return tokens.transpose(1, 2).reshape(stage.shape)
 
 
 def _refuse_network(config: S4FormerConfig, network: SegmentationNetwork) -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from semseg_app.data.layouts import open_dataset
 from semseg_app.models import ModelSpec, build
-from semseg_app.training.data.streams import Pool
+from semseg_app.training.data.streams import ImageDataset
 from semseg_app.training.methods import pc2seg
 from semseg_app.training.methods.pc2seg import PC2Seg, PC2SegConfig, pixel_contrast
 
@@ -18,17 +18,17 @@ VARIANTS = {"full": {}, "stopped": {"contrast_sg": True}, "consistency-only": {"
 
 
 @pytest.fixture(scope="module")
-def labeled(tiny_dataset) -> Pool:
+def labeled(tiny_dataset) -> ImageDataset:
     data = open_dataset(tiny_dataset)
-    return Pool(data, data.samples("train"), with_labels=True)
+    return ImageDataset(data, data.samples("train"), with_labels=True)
 
 
-def small(labeled: Pool, **config) -> PC2Seg:
+def small(labeled: ImageDataset, **config) -> PC2Seg:
     torch.manual_seed(0)
     return PC2Seg(PC2SegConfig(**config), patch_network(), labeled).train()
 
 
-def real(labeled: Pool, **config) -> PC2Seg:
+def real(labeled: ImageDataset, **config) -> PC2Seg:
     """With batch norms and real receptive fields."""
     torch.manual_seed(0)
     spec = ModelSpec(architecture="segformer", encoder="tu-test_efficientnet", num_classes=3, decoder_channels=16)
