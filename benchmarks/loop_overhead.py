@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from semseg_app.data.layouts import open_dataset
 from semseg_app.models import ModelSpec, build
-from semseg_app.training.data.streams import Pool, StepPositions, Stream, batches
+from semseg_app.training.data.streams import AugmentedDataset, ImageDataset, StepBatchSampler, batches
 from semseg_app.training.loop import train
 from semseg_app.training.recipe import Recipe
 
@@ -35,14 +35,14 @@ def product(recipe: Recipe) -> list[float]:
 def bare(recipe: Recipe) -> list[float]:
     """The loop that anybody would write: no schedule, no log, no checkpoint, no check."""
     data = open_dataset(recipe.data.root)
-    pool = Pool(data, data.samples(recipe.data.labeled), with_labels=True)
-    stream = Stream(pool, "labeled", recipe.seed, recipe.view)
-    positions = StepPositions(recipe.batch_size, 1, 0, 1, 0, recipe.schedule.steps)
+    dataset = ImageDataset(data, data.samples(recipe.data.labeled), with_labels=True)
+    augmented = AugmentedDataset(dataset, "labeled", recipe.seed, recipe.view)
+    positions = StepBatchSampler(recipe.batch_size, 1, 0, 1, 0, recipe.schedule.steps)
     spec = ModelSpec(**recipe.model.model_dump(exclude={"pretrained", "auxiliary"}), num_classes=data.num_classes)
     network = build(spec).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     seconds, before = [], time.perf_counter()
-    for batch in batches(stream, positions, workers=0, pin_memory=False):
+    for batch in batches(augmented, positions, workers=0, pin_memory=False):
         images, labels = batch["image"].float() / 255, batch["label"].long()
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(images)

@@ -22,7 +22,7 @@ from torch.nn import functional
 from semseg_app.data.layouts import open_dataset
 from semseg_app.models import ModelSpec, SegmentationNetwork, build
 from semseg_app.synthetic import generate
-from semseg_app.training.data.streams import Batch, LabeledBatch, Pool, UnlabeledBatch
+from semseg_app.training.data.streams import Batch, ImageDataset, LabeledBatch, UnlabeledBatch
 from semseg_app.training.methods import build_method
 from semseg_app.training.methods.hard_labels import pseudo_labels
 from semseg_app.training.recipe import Recipe
@@ -151,22 +151,22 @@ def main() -> None:
         root = Path(folder) / "streets"
         generate(root, train=2, val=2, labeled_counts=[])
         data = open_dataset(root)
-        pool = Pool(data, data.samples("train"), with_labels=True)
+        dataset = ImageDataset(data, data.samples("train"), with_labels=True)
     print("| method | passes, ms | step, ms | ratio |\n|---|---|---|---|")
     for name in arguments.only.split(",") if arguments.only else METHODS:
-        passes, steps = measure(name, pool, arguments.rounds, arguments.crop, arguments.batch)
+        passes, steps = measure(name, dataset, arguments.rounds, arguments.crop, arguments.batch)
         ratio = statistics.median(step / needed for step, needed in zip(steps, passes, strict=True))
         cells = [name, f"{1000 * statistics.median(passes):.0f}", f"{1000 * statistics.median(steps):.0f}"]
         print(f"| {' | '.join(cells)} | {ratio:.2f} |", flush=True)
 
 
-def measure(name: str, pool: Pool, rounds: int, crop: int, batch: int) -> tuple[list[float], list[float]]:
+def measure(name: str, dataset: ImageDataset, rounds: int, crop: int, batch: int) -> tuple[list[float], list[float]]:
     """Seconds of the passes together and of the step, a pair a round; a first round warms up."""
     section, choice, passes = METHODS[name]
     content = {"name": "cost", "data": {"root": "nowhere"}, "method": section, "view": {"crop": [crop, crop]}}
-    classes = pool.data.num_classes
+    classes = dataset.data.num_classes
     network = build(ModelSpec(**choice, num_classes=classes)).to(memory_format=torch.channels_last).train()
-    method = build_method(Recipe.model_validate(content).method, network, pool).train()
+    method = build_method(Recipe.model_validate(content).method, network, dataset).train()
     images, labels = torch.rand(batch, 3, crop, crop), torch.randint(0, classes, (batch, crop, crop))
     nothing = torch.zeros(batch, crop, crop, dtype=torch.bool)
     labeled = LabeledBatch(images, labels, nothing, torch.tensor(float(labels.numel())))

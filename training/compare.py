@@ -27,8 +27,10 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from semseg_app.data.dataset import read_yaml
+from semseg_app.data.layouts import open_dataset
 from semseg_app.errors import UserError, explain
 from semseg_app.training.recipe import Recipe, checked_recipe, recipe_file, set_key
+from semseg_app.training.run.folder import RunFolder, changed_key
 
 Report = dict[str, Any]
 
@@ -98,11 +100,14 @@ def run_comparison(
     """Train what is not in `out` yet, continue what was interrupted, and return the reports of every row.
 
     Runs lie in <out>/<row>-<seed>. Several processes may share the work by taking different seeds. UserError names the
-    comparison file and the row whose changes are wrong.
+    comparison file and the row whose changes are wrong, or the run folder whose run was made by another recipe.
     """
-    # All recipes are read before the first run: a wrong key must not show after an hour.
-    for row in comparison.rows:
-        _recipe(comparison, row, comparison.seeds[0], out)
+    # All recipes and run folders are read before the first run: a wrong key must not show after an hour.
+    for row, changes in comparison.rows.items():
+        for seed in comparison.seeds:
+            recipe = _recipe(comparison, row, seed, out)
+            if "same_time_as" not in changes:  # the length of the others follows from runs that have yet to end
+                _refuse_other_run(recipe)
     # Rows whose length depends on another row's time come last.
     ordered = sorted(comparison.rows, key=lambda row: "same_time_as" in comparison.rows[row])
     reports: dict[str, list[Report]] = {row: [] for row in comparison.rows}
@@ -240,6 +245,8 @@ def _told_of(comparison: Comparison, where: str | None, fault: str, path: Path) 
 
 
 def _report(recipe: Recipe, say: Callable[[str], None] | None) -> Report:
+    """The report of a run, which is trained first where it has none. UserError for a run of another recipe."""
+    _refuse_other_run(recipe)
     path = recipe.run_folder / "report.json"
     if not path.exists():
         from semseg_app.training.loop import train
@@ -247,3 +254,40 @@ def _report(recipe: Recipe, say: Callable[[str], None] | None) -> Report:
         train(recipe, resume=True, say=say)
     report: Report = json.loads(path.read_text(encoding="utf-8"))
     return report
+
+
+def _refuse_other_run(recipe: Recipe) -> None:
+    """UserError where the run folder holds a run, finished or interrupted, of another recipe or of other images."""
+    folder = RunFolder(recipe.run_folder)
+    fix = "remove that folder and it is run again, put the change back, or choose another --out"
+    report = folder.report()
+    made_by = folder.recipe() if report is not None or folder.has_run() else None
+    if made_by is None:
+        return
+    change = changed_key(made_by, recipe)
+    if change:
+        key, was, is_now = change
+        raise UserError(f"{folder.path}: {key} is {is_now} now, but {was} in the run there; {fix}")
+    if report is None:
+        return
+    if made_by.val_window != recipe.val_window:  # free to change in an interrupted run, but it changes the scores
+        window, now = made_by.val_window, recipe.val_window
+        raise UserError(f"{folder.path}: val_window is {now} now, but the scores there were made with {window}; {fix}")
+    if made_by.data.root != recipe.data.root and not _same_images(recipe, report):
+        raise UserError(
+            f"{folder.path}: data.root is {recipe.data.root} now, whose images are not those of {made_by.data.root}, "
+            f"which the run there read; {fix}"
+        )
+
+
+def _same_images(recipe: Recipe, report: Report) -> bool:
+    """Whether the recipe's lists name the images and masks that the report's run read."""
+    data = open_dataset(recipe.data.root, recipe.data.layout)
+    lists = {"labeled": recipe.data.labeled, "val": recipe.data.val}
+    if recipe.method.pseudo_label_folder() is None:  # pseudo labels have a folder of their own, whatever the root
+        lists["unlabeled"] = recipe.data.unlabeled
+    return all(
+        report["data"][name]["hash"] == data.fingerprint(data.samples(entry))
+        for name, entry in lists.items()
+        if entry and name in report["data"]
+    )

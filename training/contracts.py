@@ -60,7 +60,7 @@ class Method(nn.Module, ABC):
     """
 
     uses_unlabeled: bool = False
-    """Whether the unlabeled stream is read."""
+    """Whether the method reads unlabeled images."""
     strong_views: tuple[StrongView, ...] = ()
     """The strong views of each unlabeled image that its batches shall hold."""
     monitor: PseudoLabelMonitor | None = None

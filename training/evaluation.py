@@ -21,7 +21,7 @@ from semseg_app.inference.tiling import GRID, OVERLAP, TILE, tile_side, tiles
 from semseg_app.labels import IGNORE
 from semseg_app.metrics.scores import WHILE_TRAINING, Scorer, Scores
 from semseg_app.models import SegmentationNetwork
-from semseg_app.training.data.streams import Pool
+from semseg_app.training.data.streams import ImageDataset
 
 BATCH = 4
 """Most photos that the network sees at once."""
@@ -43,16 +43,16 @@ class Evaluation(NamedTuple):
 
 def evaluate_network(
     network: SegmentationNetwork,
-    pool: Pool,
+    dataset: ImageDataset,
     accelerator: Accelerator,
     threshold: float | None = None,
     window: int | None = None,
 ) -> Evaluation:
-    """Scores over a labeled pool; the same on every process.
+    """Scores over a labeled dataset; the same on every process.
 
     Args:
         network: its mode, training or evaluation, is restored afterwards.
-        pool: images with labels.
+        dataset: images with labels.
         accelerator: its processes share the images.
         threshold: confidence of a pseudo label; None = pseudo labels are not judged.
         window: longest side of what the network sees at once, a multiple of GRID; None = photos of up to WHOLE_PIXELS
@@ -62,9 +62,9 @@ def evaluate_network(
     confident = torch.zeros(3, dtype=torch.int64)  # labeled pixels, confident ones of them, right ones of those
     was_training = network.training
     network.eval()
-    mine = range(accelerator.process_index, len(pool), accelerator.num_processes)
+    mine = range(accelerator.process_index, len(dataset), accelerator.num_processes)
     with torch.inference_mode():
-        for images, labels in _equal_sized(pool, mine, window):
+        for images, labels in _equal_sized(dataset, mine, window):
             predicted, sure = _segmented(network, images.to(accelerator.device), threshold, window)
             scorer.add(predicted.numpy(), labels.numpy())
             if threshold is not None:
@@ -110,12 +110,12 @@ def _side(height: int, width: int, window: int | None) -> int:
     return whole if height * width <= WHOLE_PIXELS else TILE
 
 
-def _equal_sized(pool: Pool, indices: range, window: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+def _equal_sized(dataset: ImageDataset, indices: range, window: int | None) -> Iterator[tuple[Tensor, Tensor]]:
     """Consecutive images of one size, a few at a time: uint8 `[n, 3, H, W]` and `[n, H, W]`."""
     group: list[tuple[Tensor, Tensor]] = []
     most = 1
     for index in indices:
-        image, label = pool[index]
+        image, label = dataset[index]
         assert label is not None
         if group and (group[0][0].shape != image.shape or len(group) == most):
             yield _stack(group)

@@ -11,12 +11,24 @@ from semseg_app.data.pseudo_label_folder import as_labeled
 from semseg_app.errors import UserError
 from semseg_app.labels import IGNORE
 from semseg_app.training.contracts import Method
-from semseg_app.training.data.streams import Batch, Pool, StepPositions, Stream, batches, to_labeled, to_unlabeled
+from semseg_app.training.data.streams import (
+    AugmentedDataset,
+    Batch,
+    ImageDataset,
+    StepBatchSampler,
+    StrongView,
+    batches,
+    to_labeled,
+    to_unlabeled,
+)
 from semseg_app.training.recipe import Recipe
 
 
-def unlabeled_pool(recipe: Recipe, data: SegmentationData, method: Method, cache: bool | None) -> Pool | None:
-    """The unlabeled images, with what the method knows of them; None where it takes none. UserError for none given."""
+def unlabeled_images(recipe: Recipe, data: SegmentationData, method: Method, cache: bool | None) -> ImageDataset | None:
+    """The unlabeled images, with the image labels or pseudo labels that the method reads; None where it reads none.
+
+    UserError where the method needs unlabeled images and the recipe names no list of them.
+    """
     if not method.uses_unlabeled:
         return None
     if recipe.data.unlabeled is None:
@@ -29,30 +41,34 @@ def unlabeled_pool(recipe: Recipe, data: SegmentationData, method: Method, cache
     folder = recipe.method.pseudo_label_folder()
     if folder:
         data, samples = as_labeled(folder, data, samples)
-    return Pool(data, samples, bool(folder), cache, image_labels)
+    return ImageDataset(data, samples, bool(folder), cache, image_labels)
 
 
 def load_batches(
     recipe: Recipe,
     accelerator: Accelerator,
-    labeled: Pool,
-    unlabeled: Pool | None,
+    labeled: ImageDataset,
+    unlabeled: ImageDataset | None,
     method: Method,
     first_step: int,
     workers: int,
 ) -> Iterator[Iterator[Batch]]:
-    """For every step, its micro-batches on the device."""
+    """Yields, for every step from `first_step`, an iterator over its micro-batches, on the accelerator's device."""
     device = accelerator.device
     cuda = device.type == "cuda"
     rank, world = accelerator.process_index, accelerator.num_processes
 
-    def stream(pool: Pool, name: str, batch_size: int, strong: Any = ()) -> Iterator[dict[str, Any]]:
-        positions = StepPositions(batch_size, recipe.accumulate, rank, world, first_step, recipe.schedule.steps)
-        return batches(Stream(pool, name, recipe.seed, recipe.view, strong), positions, workers, pin_memory=cuda)
+    def load(
+        dataset: ImageDataset, name: str, batch_size: int, strong: tuple[StrongView, ...] = ()
+    ) -> Iterator[dict[str, Any]]:
+        positions = StepBatchSampler(batch_size, recipe.accumulate, rank, world, first_step, recipe.schedule.steps)
+        return batches(
+            AugmentedDataset(dataset, name, recipe.seed, recipe.view, strong), positions, workers, pin_memory=cuda
+        )
 
-    labeled_batches = stream(labeled, "labeled", recipe.batch_size)
+    labeled_batches = load(labeled, "labeled", recipe.batch_size)
     unlabeled_size = recipe.unlabeled_batch_size or recipe.batch_size
-    unlabeled_batches = stream(unlabeled, "unlabeled", unlabeled_size, method.strong_views) if unlabeled else None
+    unlabeled_batches = load(unlabeled, "unlabeled", unlabeled_size, method.strong_views) if unlabeled else None
     for _ in range(first_step, recipe.schedule.steps):
         raw = [next(labeled_batches) for _ in range(recipe.accumulate)]
         count = torch.stack([(part["label"] != IGNORE).sum() for part in raw]).sum().to(device)

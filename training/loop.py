@@ -24,9 +24,9 @@ from semseg_app.labels import LabelSpace
 from semseg_app.models import ModelSpec, SegmentationNetwork, build
 from semseg_app.training.contracts import Method
 from semseg_app.training.data.randomness import derive
-from semseg_app.training.data.streams import Batch, Pool
+from semseg_app.training.data.streams import Batch, ImageDataset
 from semseg_app.training.evaluation import evaluate_network
-from semseg_app.training.loader import load_batches, unlabeled_pool
+from semseg_app.training.loader import load_batches, unlabeled_images
 from semseg_app.training.methods import build_method
 from semseg_app.training.recipe import Recipe
 from semseg_app.training.run.checkpoint import load_checkpoint, save_checkpoint
@@ -50,8 +50,10 @@ from semseg_app.training.run.stop_signal import StopSignal
 Say = Callable[[str], None]
 LESS_MEMORY = "lower batch_size, view.crop or model.decoder_channels, or raise accumulate"
 LESS_MEMORY_FOR_SCORES = (
-    "lower val_window, e.g. val_window=512, and go on with --resume, or lower model.decoder_channels"
+    "lower val_window, e.g. val_window=512, and continue with --resume, or lower model.decoder_channels"
 )
+LESS_MEMORY_FOR_REFERENCES = "lower val_window, e.g. val_window=512"
+"""The trained networks that a method brings along have a fixed size: no key of the recipe makes them smaller."""
 
 
 def train(recipe: Recipe, resume: bool = False, say: Say | None = None) -> dict[str, Any]:
@@ -94,7 +96,7 @@ class _Run:
     folder: RunFolder
     say: Say
     data: SegmentationData
-    val: Pool | None
+    val: ImageDataset | None
     spec: ModelSpec
     network: SegmentationNetwork
     method: Method
@@ -297,8 +299,8 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
     data = open_dataset(recipe.data.root, recipe.data.layout)
     workers, cache = recipe.data.loading(cuda)
     say(data.describe())
-    labeled = Pool(data, data.samples(recipe.data.labeled), with_labels=True, cache=cache)
-    val = Pool(data, data.samples(recipe.data.val), True, recipe.data.cache) if recipe.data.val else None
+    labeled = ImageDataset(data, data.samples(recipe.data.labeled), with_labels=True, cache=cache)
+    val = ImageDataset(data, data.samples(recipe.data.val), True, recipe.data.cache) if recipe.data.val else None
     refuse_or_warn(data, labeled.samples, say, val.samples if val else ())
     if val:
         _refuse_overlap(labeled, val, recipe)
@@ -309,7 +311,7 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
     spec = ModelSpec(**choice, num_classes=data.num_classes)
     network = build(spec, recipe.model.pretrained, recipe.model.auxiliary)
     method = build_method(recipe.method, network, labeled)
-    unlabeled = unlabeled_pool(recipe, data, method, cache)
+    unlabeled = unlabeled_images(recipe, data, method, cache)
     if cuda and accelerator.num_processes > 1:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]
     if recipe.channels_last:
@@ -357,7 +359,8 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
     publisher = Publisher(recipe, facts, folder, say) if main and recipe.push_to else None
     for role, reference in (method.references() if val else {}).items():
         assert val is not None
-        facts[role] = evaluate_network(reference, val, accelerator, None, recipe.val_window).scores.values
+        with memory_advice(f"validation of the {role} before the first step", LESS_MEMORY_FOR_REFERENCES):
+            facts[role] = evaluate_network(reference, val, accelerator, None, recipe.val_window).scores.values
         say(f"  before the first step: {role} val mIoU {100 * facts[role]['miou']:.2f} %")
     batches = load_batches(recipe, accelerator, labeled, unlabeled, method, first_step, workers)
     prepared.train()
@@ -388,7 +391,7 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
     )
 
 
-def _refuse_overlap(labeled: Pool, val: Pool, recipe: Recipe) -> None:
+def _refuse_overlap(labeled: ImageDataset, val: ImageDataset, recipe: Recipe) -> None:
     shared = {sample.image for sample in labeled.samples} & {sample.image for sample in val.samples}
     if shared:
         raise UserError(
@@ -398,11 +401,17 @@ def _refuse_overlap(labeled: Pool, val: Pool, recipe: Recipe) -> None:
 
 
 def _fingerprints(
-    recipe: Recipe, data: SegmentationData, labeled: Pool, unlabeled: Pool | None, val: Pool | None
+    recipe: Recipe,
+    data: SegmentationData,
+    labeled: ImageDataset,
+    unlabeled: ImageDataset | None,
+    val: ImageDataset | None,
 ) -> dict[str, Any]:
-    pools = {"labeled": labeled, "unlabeled": unlabeled, "val": val}
+    datasets = {"labeled": labeled, "unlabeled": unlabeled, "val": val}
     lists = {
-        name: {"images": len(pool), "hash": data.fingerprint(pool.samples)} for name, pool in pools.items() if pool
+        name: {"images": len(dataset), "hash": data.fingerprint(dataset.samples)}
+        for name, dataset in datasets.items()
+        if dataset
     }
     folder = recipe.method.pseudo_label_folder()
     written = {"pseudo_labels": read_manifest(folder).model_dump()} if folder else {}
@@ -416,7 +425,7 @@ def _refuse_other_run(state: dict[str, Any], recipe: Recipe, facts: dict[str, An
         before = Recipe.model_validate(state["recipe"])
     except ValidationError as error:
         raise explain(error, f"{folder.path}: --resume: its recipe is of another version of semseg") from None
-    refuse_changed_recipe(before.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    refuse_changed_recipe(before, recipe)
     lists = ("labeled", "unlabeled", "val")
     was, now = ({name: data[name] for name in lists if name in data} for data in (state["data"], facts["data"]))
     refuse_changed_data(was, now, recipe.data.root)

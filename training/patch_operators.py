@@ -31,7 +31,7 @@ def unconfidence(confident: Tensor, patch_size: int) -> Tensor:
 
 
 def attention_bias(confident: Tensor, patch_size: int, weight: float) -> Tensor:
-    """PASA (specification E4): what is added to `Q K^T / sqrt(d)` in every layer and head of the student.
+    """PASA: what is added to `Q K^T / sqrt(d)` in every layer and head of the student.
 
     An unsure patch looks at other unsure patches: `bias[i, j] = weight * u_j` for the queries i of the less confident
     half, 0 for the floor(N / 2) patches of lowest u (ties: the lower index is zeroed first). The median rule of the
@@ -66,7 +66,7 @@ def negative_class_ranking(
     ignore_index: int = 255,
     distance: Literal["l2", "squared", "kl"] = "l2",
 ) -> Tensor:
-    """NCR (specification E5): student and teacher agree on the classes that a pixel is *not*.
+    """NCR: student and teacher agree on the classes that a pixel is *not*.
 
     The pseudo label's class is taken out of both logits, the rest renormalized by softmax and compared. Despite the
     name it is no ranking loss: it is 0 only where the two distributions are equal.
@@ -112,7 +112,7 @@ def draw_permutation(batch: int, blocks: int, random: Generator, probability: fl
 
 
 def patch_shuffle(images: Tensor, permutation: Tensor, block: int) -> Tensor:
-    """PatchShuffle (specification E3): block k of the output is block `permutation[b, k]` of the input.
+    """PatchShuffle: block k of the output is block `permutation[b, k]` of the input.
 
     Args:
         images: `[B, C, H, W]`, any type.

@@ -1,6 +1,7 @@
 """`semseg compare`: what is run, what is counted, what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,54 @@ def test_what_is_refused(tiny_dataset, tmp_path):
         tabulate(runs, None)
     with pytest.raises(UserError, match=r"a: its run had no data\.val"):
         tabulate({"a": [report("1") | {"last": {}}]}, None)
+
+
+def test_a_run_of_another_recipe_is_not_reused(tiny_dataset, tmp_path):
+    """Neither a finished nor an interrupted one, and the refusal comes before anything is trained."""
+    out, rows = tmp_path / "out", {"alone": {}, "fast": {"optimizer.lr": 0.02}}
+
+    def compare(**changes) -> None:
+        path = write(tmp_path, tiny_dataset, **{"rows": rows, "seeds": [0], "set": {"schedule.steps": 2}} | changes)
+        run_comparison(load_comparison(path), out, say=lambda line: None)
+
+    def refused(message: str, **changes) -> None:
+        with pytest.raises(UserError, match=message) as caught:
+            compare(**changes)
+        assert "\n" not in str(caught.value)
+
+    compare()
+    before = (out / "fast-0" / "report.json").read_bytes()
+    changed = rows | {"fast": {"optimizer.lr": 0.03}}
+    fix = "remove that folder and it is run again, put the change back, or choose another --out"
+    refused(rf"/out/fast-0: optimizer\.lr is 0\.03 now, but 0\.02 in the run there; {fix}", rows=changed)
+    both = {"rows": changed | {"new": {}}, "seeds": [1, 0]}
+    refused("/out/fast-0: ", **both)
+    assert sorted(path.name for path in out.iterdir()) == ["alone-0", "fast-0"]
+    refused(r"/out/alone-0: schedule\.steps is 3 now, but 2", set={"schedule.steps": 3})
+    refused(
+        r"/out/alone-0: val_window is 64 now, but the scores there were made with None",
+        set={"schedule.steps": 2, "val_window": 64},
+    )
+
+    # What changes no number is free: how often a line is logged, and where the same images lie.
+    moved = tmp_path / "moved"
+    shutil.copytree(tiny_dataset, moved)
+    compare(set={"schedule.steps": 2, "data.root": str(moved), "log_every": 1})
+    assert (out / "fast-0" / "report.json").read_bytes() == before
+    mask = moved / "labels" / "val" / "val00.png"
+    mask.write_bytes((moved / "labels" / "val" / "val01.png").read_bytes())
+    refused(
+        r"/out/alone-0: data\.root is .*moved now, whose images are not those",
+        set={"schedule.steps": 2, "data.root": str(moved)},
+    )
+
+    (out / "fast-0" / "report.json").unlink()  # as if it had been interrupted
+    refused("/out/fast-0: optimizer", rows=changed)
+    shutil.rmtree(out / "fast-0")
+    compare(rows=changed)
+    assert json.loads((out / "fast-0" / "report.json").read_text())["recipe"]["optimizer"]["lr"] == 0.03
+    (out / "fast-0" / "report.json").write_text("{")
+    refused("report.json: not a report of semseg train; remove", rows=changed)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from semseg_app.data.dataset import open_folder
 from semseg_app.training import evaluation
-from semseg_app.training.data.streams import Pool
+from semseg_app.training.data.streams import ImageDataset
 from semseg_app.training.evaluation import evaluate_network
 
 SIZES = [(200, 330), (200, 330), (200, 330), (90, 64), (500, 70)]
@@ -39,7 +39,7 @@ def network() -> SmallField:
 
 
 @pytest.fixture
-def pool(tmp_path: Path) -> Pool:
+def dataset(tmp_path: Path) -> ImageDataset:
     generator = np.random.default_rng(0)
     for kind in ("images", "labels"):
         (tmp_path / kind / "val").mkdir(parents=True)
@@ -51,14 +51,14 @@ def pool(tmp_path: Path) -> Pool:
         Image.fromarray(photo).save(tmp_path / "images" / "val" / f"{index}.png")
     (tmp_path / "dataset.yaml").write_text("name: noise\nclasses: [a, b, c]\n")
     data = open_folder(tmp_path)
-    return Pool(data, data.samples("val"), with_labels=True)
+    return ImageDataset(data, data.samples("val"), with_labels=True)
 
 
-def reference(network: SmallField, pool: Pool, threshold: float) -> tuple[np.ndarray, float]:
+def reference(network: SmallField, dataset: ImageDataset, threshold: float) -> tuple[np.ndarray, float]:
     """Confusion matrix and coverage, photo by photo."""
     counts, labeled, sure = np.zeros((3, 3), np.int64), 0, 0
-    for index in range(len(pool)):
-        image, label = pool[index]
+    for index in range(len(dataset)):
+        image, label = dataset[index]
         with torch.no_grad():
             probabilities = network.full_logits(image[None] / 255).softmax(1)[0]
         valid = label != 255
@@ -69,10 +69,10 @@ def reference(network: SmallField, pool: Pool, threshold: float) -> tuple[np.nda
 
 
 @pytest.mark.parametrize("window", [None, 64, 128, 320, 512])
-def test_windows_score_what_whole_photos_score(network: SmallField, pool: Pool, window: int | None) -> None:
-    counts, coverage = reference(network, pool, 0.6)
+def test_windows_score_what_whole_photos_score(network: SmallField, dataset: ImageDataset, window: int | None) -> None:
+    counts, coverage = reference(network, dataset, 0.6)
     network.shown.clear()
-    found = evaluate_network(network, pool, Accelerator(cpu=True), 0.6, window)  # type: ignore[arg-type]
+    found = evaluate_network(network, dataset, Accelerator(cpu=True), 0.6, window)  # type: ignore[arg-type]
     # A pixel may tip over on a rounding error: convolutions of other sizes add in another order.
     assert np.abs(found.scores.confusion - counts).sum() <= 4
     assert found.pseudo_labels["coverage"] == pytest.approx(coverage, abs=1e-4)
@@ -85,20 +85,22 @@ def test_windows_score_what_whole_photos_score(network: SmallField, pool: Pool, 
 
 
 def test_photos_beyond_the_stated_size_come_in_windows_by_themselves(
-    network: SmallField, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    network: SmallField, dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counts, _ = reference(network, pool, 0.6)
+    counts, _ = reference(network, dataset, 0.6)
     network.shown.clear()
     monkeypatch.setattr(evaluation, "WHOLE_PIXELS", 90 * 64)
     monkeypatch.setattr(evaluation, "TILE", 128)
-    found = evaluate_network(network, pool, Accelerator(cpu=True))  # type: ignore[arg-type]
+    found = evaluate_network(network, dataset, Accelerator(cpu=True))  # type: ignore[arg-type]
     assert np.abs(found.scores.confusion - counts).sum() <= 4
     assert (1, 3, 90, 64) in network.shown
     assert max(max(shape[2:]) for shape in network.shown) <= 128
     assert {shape[0] for shape in network.shown} == {1}
 
 
-def test_large_photos_are_not_shown_together(network: SmallField, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_photos_are_not_shown_together(
+    network: SmallField, dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(evaluation, "PIXELS_AT_ONCE", 2 * 200 * 330)
-    evaluate_network(network, pool, Accelerator(cpu=True))  # type: ignore[arg-type]
+    evaluate_network(network, dataset, Accelerator(cpu=True))  # type: ignore[arg-type]
     assert [shape[0] for shape in network.shown] == [2, 1, 1, 1]

@@ -1,6 +1,7 @@
 """The loop through its public surface: resume, kills, processes, errors."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -208,6 +209,36 @@ def test_out_of_memory_is_one_line_and_keeps_the_checkpoint(tiny_dataset, tmp_pa
     refused("step 1: out of memory; lower batch_size", recipe(tiny_dataset, tmp_path / "other"))
 
 
+def test_out_of_memory_before_the_first_step_names_what_ran_out(tiny_dataset, finished, tmp_path, monkeypatch):
+    """The teacher's validation has a size of its own, which no setting of the student lowers."""
+
+    def too_large(*arguments: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+
+    monkeypatch.setattr(loop, "evaluate_network", too_large)
+    method = {"name": "distillation", "teacher": str(finished / "best")}
+    refused(
+        "^validation of the teacher before the first step: out of memory; lower val_window, e.g. val_window=512$",
+        recipe(tiny_dataset, tmp_path / "run", method=method),
+    )
+
+
+def test_a_run_folder_that_cannot_be_written_to_is_one_line(tiny_dataset, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    output.write_text("a file in the folder's place")
+    refused(
+        r"/run: the run folder cannot be written to \(File exists\); choose another output=$",
+        recipe(tiny_dataset, output),
+    )
+    refused(r"/run/x: .* \(Not a directory\); choose another output=$", recipe(tiny_dataset, output / "x"))
+
+    def read_only(path: str, *arguments: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+
+    monkeypatch.setattr(os, "open", read_only)
+    refused(r"\(Read-only file system\); choose another output=$", recipe(tiny_dataset, tmp_path / "other"))
+
+
 def session(leader: int) -> list[int]:
     """The processes of a session that still run."""
     members = []
@@ -315,7 +346,9 @@ def test_errors_name_the_fix(tiny_dataset, finished, tmp_path):
     output = tmp_path / "run"
     refused("already holds a run; add --resume", recipe(tiny_dataset, finished))
     refused(
-        "--resume: optimizer was .* put it back", recipe(tiny_dataset, finished, optimizer={"lr": 0.1}), resume=True
+        r"--resume: optimizer\.lr was 0\.05 .* put it back",
+        recipe(tiny_dataset, finished, optimizer={"lr": 0.1}),
+        resume=True,
     )
     refused("both in train and in train", recipe(tiny_dataset, output, data={"root": tiny_dataset, "val": "train"}))
     refused(

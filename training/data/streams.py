@@ -1,7 +1,7 @@
-"""Endless, reproducible streams of training batches.
+"""Endless, reproducible training batches: image dataset -> augmented dataset -> batch sampler -> batches.
 
-Position p of a stream (p = step * batch size + slot) always names the same sample in the same views, whatever the
-number of workers, ranks or accumulation steps, and wherever a run was interrupted.
+Position p of an augmented dataset (p = step * batch size + slot) always names the same sample in the same views,
+whatever the number of workers, ranks or accumulation steps, and wherever a run was interrupted.
 """
 
 import multiprocessing
@@ -41,39 +41,41 @@ class LabeledBatch(NamedTuple):
     pad: Tensor
     """bool `[B, h, w]`, True where the crop lies outside the photo."""
     label_count: Tensor
-    """Scalar: labeled pixels of the whole step, over all ranks and accumulation steps, divided by their number. A sum
-    over this batch divided by it makes gradients independent of how the step was cut into batches."""
+    """Scalar: labeled pixels of the whole step, over all ranks and accumulation steps, divided by the number of
+    micro-batches. A sum over this batch, divided by it, makes gradients independent of how the step was cut."""
 
 
 class UnlabeledBatch(NamedTuple):
     """Unlabeled crops on the device: a weak view and as many strong views of it as the method asked for."""
 
     weak: Tensor
-    """float `[B, 3, h, w]`."""
+    """float `[B, 3, h, w]`, RGB in [0, 1]."""
     strong: list[Tensor]
-    """Each float `[B, 3, h, w]`, pixel for pixel the same place as `weak`."""
+    """Each float `[B, 3, h, w]`; every pixel shows the same point of the photo as in `weak`."""
     pad: Tensor
-    """bool `[B, h, w]`."""
+    """bool `[B, h, w]`, True where the crop lies outside the photo."""
     cut: list[Tensor]
     """For each strong view bool `[B, h, w]`, True where CutOut removed the image."""
     labels: Tensor | None = None
     """int64 `[B, h, w]`, 255 = ignore: what an earlier teacher wrote to files (self-training only)."""
     image_classes: Tensor | None = None
-    """bool `[B, C]`: the classes of the whole photo, where the pool has a table of them."""
+    """bool `[B, C]`: the classes of the whole photo, where the dataset has a table of them."""
 
 
 class Batch(NamedTuple):
-    """What a method sees of one (micro) step."""
+    """One micro-batch, as a method sees it."""
 
     labeled: LabeledBatch
     unlabeled: UnlabeledBatch | None
 
 
-class Pool:
+class ImageDataset:
     """The images of a list, decoded once where they fit into memory.
 
+    UserError for an empty list, and for a mask whose size is not that of its image.
+
     Args:
-        data: the dataset.
+        data: the dataset folder.
         samples: which of its images.
         with_labels: decode masks too.
         cache: True, False, or None = when the decoded images stay under 4 GiB.
@@ -132,11 +134,24 @@ class Pool:
         return self.data.read_image(self.samples[0]).nbytes // 3 * 4 * len(self.samples)
 
 
-class Stream(Dataset[dict[str, Any]]):
-    """Position -> one sample in its views. The order of an epoch is a permutation drawn from (seed, name, epoch)."""
+class AugmentedDataset(Dataset[dict[str, Any]]):
+    """Position -> one sample in its weak and strong views, as a dict of tensors that the data loader collates.
 
-    def __init__(self, pool: Pool, name: str, seed: int, weak: WeakView, strong: tuple[StrongView, ...] = ()):
-        self.pool = pool
+    The order of an epoch is a permutation drawn from (seed, name, epoch); the views are drawn from (seed, name,
+    position).
+
+    Args:
+        dataset: the images.
+        name: "labeled" or "unlabeled": two datasets of one run draw different numbers.
+        seed: the recipe's.
+        weak: how the weak view is drawn.
+        strong: the strong views to add to each sample.
+    """
+
+    def __init__(
+        self, dataset: ImageDataset, name: str, seed: int, weak: WeakView, strong: tuple[StrongView, ...] = ()
+    ):
+        self.dataset = dataset
         self.name = name
         self.seed = seed
         self.weak = weak
@@ -144,11 +159,11 @@ class Stream(Dataset[dict[str, Any]]):
         self._order: tuple[int, Any] = (-1, None)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        epoch, place = divmod(position, len(self.pool))
+        epoch, rank = divmod(position, len(self.dataset))
         if self._order[0] != epoch:
-            self._order = (epoch, permutation(self.seed, f"order/{self.name}", len(self.pool), epoch))
-        index = int(self._order[1][place])
-        image, label = self.pool[index]
+            self._order = (epoch, permutation(self.seed, f"order/{self.name}", len(self.dataset), epoch))
+        index = int(self._order[1][rank])
+        image, label = self.dataset[index]
         random = generator(self.seed, f"views/{self.name}", position)
         view = weak_view(image, label, self.weak, random)
         strong = [make(view.image, random) for make in self.strong]
@@ -159,13 +174,16 @@ class Stream(Dataset[dict[str, Any]]):
         if strong:
             sample["strong"] = [image for image, _ in strong]
             sample["cut"] = [cut for _, cut in strong]
-        if self.pool.image_classes is not None:
-            sample["image_classes"] = self.pool.image_classes[index]
+        if self.dataset.image_classes is not None:
+            sample["image_classes"] = self.dataset.image_classes[index]
         return sample
 
 
-class StepPositions:
-    """The positions that one rank reads, one list a micro-batch, from `first_step` to `steps`."""
+class StepBatchSampler:
+    """The positions that one process reads, one list per micro-batch, from `first_step` to the last of `steps`.
+
+    A step's batch is cut into `accumulate` micro-batches for each of `world` processes, of which this one is `rank`.
+    """
 
     def __init__(self, batch_size: int, accumulate: int, rank: int, world: int, first_step: int, steps: int):
         self.micro = batch_size // (accumulate * world)
@@ -182,25 +200,27 @@ class StepPositions:
         return (self.steps - self.first_step) * self.accumulate
 
 
-def batches(stream: Stream, positions: StepPositions, workers: int, pin_memory: bool) -> Iterator[dict[str, Any]]:
+def batches(
+    dataset: AugmentedDataset, positions: StepBatchSampler, workers: int, pin_memory: bool
+) -> Iterator[dict[str, Any]]:
     """Collated samples, micro-batch by micro-batch.
 
-    Crops are too small to share between threads: on a busy machine the threads' waiting for each other costs ten times
-    the work (0.7 against 50 ms a sample). So samples are made on one thread, as in a worker process.
+    Crops are too small to share between threads: on a busy machine the threads' waiting for each other costs far more
+    than the work (50 against 0.7 ms per sample). So samples are made on one thread, as in a worker process.
 
-    Worker processes come from a fork server: a fork of this process, which holds threads, may inherit a lock that
-    no thread is left to release, and then wait forever.
+    Worker processes come from a fork server: a fork of this process, which holds threads, may inherit a lock whose
+    owner does not exist in the child, and then waits forever.
     """
     context = None
     if workers:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
     loader = DataLoader(
-        stream,
+        dataset,
         batch_sampler=positions,
         num_workers=workers,
         multiprocessing_context=context,
-        worker_init_fn=_live_as_long_as_the_run if workers else None,
+        worker_init_fn=_end_with_the_run if workers else None,
         pin_memory=pin_memory,
         persistent_workers=False,
         prefetch_factor=4 if workers else None,
@@ -216,29 +236,32 @@ def batches(stream: Stream, positions: StepPositions, workers: int, pin_memory: 
         except StopIteration:
             return
         except UserError as error:
-            raise UserError(_as_said(error)) from None
+            raise UserError(_message_of(error)) from None
         finally:
             torch.set_num_threads(threads)
         yield batch
 
 
-def _as_said(error: UserError) -> str:
-    """The line itself: from a worker process it arrives as the end of a traceback."""
+def _message_of(error: UserError) -> str:
+    """The message alone: from a worker process it arrives as the last line of a traceback."""
     return str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.UserError: ")
 
 
-def _live_as_long_as_the_run(worker: int) -> None:
-    """Not shorter: a terminal sends Ctrl-C to every process, but the run finishes its step first and needs its workers
-    for that. Not longer: PyTorch's worker watches its parent, which is the fork server here, and not the run."""
+def _end_with_the_run(worker: int) -> None:
+    """Let a worker process end with the run, neither earlier nor later.
+
+    Not earlier: a terminal sends Ctrl-C to every process, but the run finishes its step first and needs its workers for
+    that. Not later: PyTorch's worker watches its parent, which is the fork server here, and not the run.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     run = multiprocessing.parent_process()
     assert run is not None
 
-    def end_with_the_run() -> None:
+    def exit_after_the_run() -> None:
         run.join()
         os._exit(1)
 
-    Thread(target=end_with_the_run, daemon=True).start()
+    Thread(target=exit_after_the_run, daemon=True).start()
 
 
 def to_labeled(raw: dict[str, Any], device: torch.device, label_count: Tensor) -> LabeledBatch:

@@ -1,7 +1,7 @@
 """The weak view: resize, crop, flip. All geometry is here, shared by image, label and every strong view.
 
-Strong views only change colors or mix images afterwards, so no label is ever warped
-(specification of every method under methods/).
+Strong views only change colors or mix images afterwards, as in the papers of all methods under methods/, so no label is
+ever warped.
 """
 
 from typing import NamedTuple

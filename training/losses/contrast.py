@@ -1,4 +1,4 @@
-"""Multi- and cross-scale contrast: an add-on for any method that has labels and an encoder with several scales.
+"""Multi-scale and cross-scale contrast: an add-on for any method that has labels and an encoder with several scales.
 
 Pissas et al., "Multi-scale and Cross-scale Contrastive Learning for Semantic Segmentation", ECCV 2022. Each scale has a
 projection head into one common space; pixels are drawn evenly from every (image, class); anchors are contrasted within
@@ -69,11 +69,11 @@ class ProjectionHead(nn.Sequential):
 
 
 class ContrastAddOn(nn.Module):
-    """Projection heads and both losses.
+    """Projection heads, and both losses between pixels that are sampled anew in every step.
 
     Args:
         config: see `ContrastConfig`.
-        network: whose maps are contrasted; nothing of it is kept.
+        network: the network whose maps are contrasted; the module keeps no reference to it.
     """
 
     def __init__(self, config: ContrastConfig, network: SegmentationNetwork):
@@ -100,22 +100,23 @@ class ContrastAddOn(nn.Module):
             )
         self.num_classes, self.stride = network.spec.num_classes, network.stride
         self.heads = nn.ModuleList(ProjectionHead(widths[stage], config.dimension) for stage in self.stages)
-        fitting = [pair for pair in config.cross_pairs if all(-len(scales) <= one < len(scales) for one in pair)]
+        fitting = [pair for pair in config.cross_pairs if all(-len(scales) <= scale < len(scales) for scale in pair)]
         pairs = [(scales[fine], scales[deep]) for fine, deep in fitting]
         self.cross_pairs = [(fine, deep) for fine, deep in pairs if fine != deep]
 
     def forward(self, features: Features, labels: Tensor) -> dict[str, Tensor]:
-        """Weighted terms, `scale_contrast` and `cross_scale_contrast`; graph-attached zeros when no class qualifies.
+        """Weighted scalar terms, `scale_contrast` and `cross_scale_contrast`; zero when no class qualifies.
 
         Args:
-            features: their maps cover the image as the network pads it.
-            labels: int `[B, H, W]` of the image itself; what is not a class is ignored.
+            features: the network's maps, which cover the image as the network pads it.
+            labels: int `[B, H, W]` of the image before padding; values that are no class are ignored.
         """
         config = self.config
         border = (0, -labels.shape[2] % self.stride, 0, -labels.shape[1] % self.stride)
         labels = functional.pad(labels, border, value=IGNORE)
         maps = features.pyramid if config.attach == "fpn" else features.stages
-        vectors, places = [], []
+        views: list[Tensor] = []  # of each scale `[N, D, 1]`: one view of each of N sampled pixels
+        classes: list[Tensor] = []
         for head, feature in zip(self.heads, [maps[stage] for stage in self.stages], strict=True):
             anchors = sample_anchors(
                 resize_labels(labels, *feature.shape[2:]),
@@ -125,21 +126,21 @@ class ContrastAddOn(nn.Module):
                 config.max_views,
                 config.min_views,
             )
-            vectors.append(functional.normalize(_gather(head(feature), anchors), dim=1))
-            places.append(anchors.label)
+            views.append(_gather(head(feature), anchors).unsqueeze(2))
+            classes.append(anchors.label)
         # Also at weight 0: every head must take part in every step, or several processes wait for its gradient.
         within = [
-            weight * class_contrast(anchors, label, anchors, label, config.temperature)
-            for weight, anchors, label in zip(config.scale_weights, vectors, places, strict=False)
+            weight * intra_scale_contrast(vectors, labels, config.temperature)
+            for weight, vectors, labels in zip(config.scale_weights, views, classes, strict=False)
         ]
         terms = {"scale_contrast": config.weight * torch.stack(within).sum()}
         if config.cross_weight and self.cross_pairs:
             across = [
-                class_contrast(
-                    vectors[fine],
-                    places[fine],
-                    vectors[deep].detach() if config.detach_candidates else vectors[deep],
-                    places[deep],
+                cross_scale_contrast(
+                    views[fine],
+                    classes[fine],
+                    views[deep].detach() if config.detach_candidates else views[deep],
+                    classes[deep],
                     config.cross_temperature,
                 )
                 for fine, deep in self.cross_pairs
@@ -153,11 +154,11 @@ def intra_scale_contrast(features: Tensor, labels: Tensor, temperature: float) -
 
     Args:
         features: `[T, C, K]` before normalization: K views of each of T (image, class) pairs.
-        labels: int `[T]`, the classes; -1 = an empty pair, which counts nowhere.
+        labels: int `[T]`, the class of each pair; -1 = an empty pair, which is left out.
         temperature: tau.
     """
-    anchors, places = _flatten(features, labels)
-    return class_contrast(anchors, places, anchors, places, temperature)
+    anchors, classes = _flatten(features, labels)
+    return class_contrast(anchors, classes, anchors, classes, temperature)
 
 
 def cross_scale_contrast(
@@ -178,9 +179,9 @@ def cross_scale_contrast(
 
 
 def _flatten(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """`[T, C, K], [T]` -> unit vectors `[T * K, C]`, labels `[T * K]`."""
-    unit = functional.normalize(at_least_float32(features), dim=1).transpose(1, 2).flatten(0, 1)
-    return unit, labels.long().repeat_interleave(features.shape[2])
+    """`[T, C, K], [T]` -> vectors `[T * K, C]`, at least float32, and their labels `[T * K]`."""
+    vectors = at_least_float32(features).transpose(1, 2).flatten(0, 1)
+    return vectors, labels.long().repeat_interleave(features.shape[2])
 
 
 def _gather(feature: Tensor, anchors: Anchors) -> Tensor:

@@ -12,7 +12,7 @@ from semseg_app.errors import UserError
 from semseg_app.labels import IGNORE
 from semseg_app.models import Features, SegmentationNetwork
 from semseg_app.training.contracts import MethodSettings
-from semseg_app.training.data.streams import LabeledBatch, Pool
+from semseg_app.training.data.streams import ImageDataset, LabeledBatch
 from semseg_app.training.losses.boundary import boundary_aware_cross_entropy, boundary_cross_entropy
 from semseg_app.training.losses.contrast import ContrastAddOn, ContrastConfig
 
@@ -50,7 +50,7 @@ class LabeledLoss(nn.Module):
 
     class_weights: Tensor | None
 
-    def __init__(self, config: LabeledLossConfig, labeled: Pool, network: SegmentationNetwork | None = None):
+    def __init__(self, config: LabeledLossConfig, labeled: ImageDataset, network: SegmentationNetwork | None = None):
         super().__init__()
         self.config = config
         self.register_buffer("class_weights", class_weights(labeled, config.class_balance), persistent=False)
@@ -121,7 +121,7 @@ def hard_cross_entropy(
     return torch.where(hard, pixel_loss, pixel_loss.new_zeros(())).sum() / hard.sum().clamp(min=1)
 
 
-def class_weights(labeled: Pool, balance: float) -> Tensor | None:
+def class_weights(labeled: ImageDataset, balance: float) -> Tensor | None:
     """float `[C]`: share^-balance, scaled so that the mean over labeled pixels is 1; None for balance 0."""
     if balance == 0:
         return None

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method, MethodSettings
-from semseg_app.training.data.streams import Pool
+from semseg_app.training.data.streams import ImageDataset
 from semseg_app.training.methods.augseg import AugSeg, AugSegConfig
 from semseg_app.training.methods.distillation import Distillation, DistillationConfig
 from semseg_app.training.methods.fixmatch import FixMatch, FixMatchConfig
@@ -56,6 +56,6 @@ else:  # one of the configs above, told apart by its name
     MethodConfig = Annotated[functools.reduce(operator.or_, (row.config for row in ROWS)), Field(discriminator="name")]
 
 
-def build_method(config: MethodConfig, network: SegmentationNetwork, labeled: Pool) -> Method:
+def build_method(config: MethodConfig, network: SegmentationNetwork, labeled: ImageDataset) -> Method:
     """The method that a recipe names, around a fresh network; `labeled` is what it will learn from."""
     return METHODS[config.name].method(config, network, labeled)

@@ -12,7 +12,7 @@ from torch import Tensor
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
 from semseg_app.training.data.mixing import MixBatch, adaptive_cutmix, certainty
-from semseg_app.training.data.streams import Batch, LabeledBatch, Pool
+from semseg_app.training.data.streams import Batch, ImageDataset, LabeledBatch
 from semseg_app.training.data.strong_augmentation import augseg_view
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.losses.pseudo_label import Reduction
@@ -39,7 +39,7 @@ class AugSeg(Method):
     monitor: PseudoLabelMonitor
     strong_views = (augseg_view,)
 
-    def __init__(self, config: AugSegConfig, network: SegmentationNetwork, labeled: Pool):
+    def __init__(self, config: AugSegConfig, network: SegmentationNetwork, labeled: ImageDataset):
         super().__init__()
         self.config = config
         self.network = network

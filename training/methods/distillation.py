@@ -18,7 +18,7 @@ from semseg_app.hub.download import local_model
 from semseg_app.labels import IGNORE
 from semseg_app.models import SegmentationNetwork, load
 from semseg_app.training.contracts import Distiller, MapName, Method, PartConfig
-from semseg_app.training.data.streams import Batch, Pool
+from semseg_app.training.data.streams import Batch, ImageDataset
 from semseg_app.training.distill import DISTILLERS
 from semseg_app.training.distill.maps import NetworkPair, on_grid, padded_size, select_feature
 from semseg_app.training.distill.presets import PRESETS, Preset
@@ -68,7 +68,7 @@ DistillationConfig = create_model("DistillationConfig", __base__=DistillationKey
 class Distillation(Method):
     """One pass of student and teacher over all images; the distillers compare their maps."""
 
-    def __init__(self, config: DistillationKeys, network: SegmentationNetwork, labeled: Pool):
+    def __init__(self, config: DistillationKeys, network: SegmentationNetwork, labeled: ImageDataset):
         super().__init__()
         self.config = config
         self.uses_unlabeled = config.use_unlabeled

@@ -13,7 +13,7 @@ from torch import Tensor
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
 from semseg_app.training.data.mixing import Mix, MixBatch, mix
-from semseg_app.training.data.streams import Batch, Pool
+from semseg_app.training.data.streams import Batch, ImageDataset
 from semseg_app.training.data.strong_augmentation import STRONG_VIEWS, StrongViewName
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.methods.guardrails import PseudoLabelMonitor
@@ -35,7 +35,7 @@ class FixMatch(Method):
     uses_unlabeled = True
     monitor: PseudoLabelMonitor
 
-    def __init__(self, config: FixMatchConfig, network: SegmentationNetwork, labeled: Pool):
+    def __init__(self, config: FixMatchConfig, network: SegmentationNetwork, labeled: ImageDataset):
         super().__init__()
         self.config = config
         self.network = network

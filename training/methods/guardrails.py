@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from semseg_app.errors import UserError
-from semseg_app.training.data.streams import Pool
+from semseg_app.training.data.streams import ImageDataset
 
 
 class GuardrailConfig(BaseModel):
@@ -41,7 +41,7 @@ class PseudoLabelMonitor:
         threshold: confidence from which a pseudo label is learned from.
     """
 
-    def __init__(self, config: GuardrailConfig, labeled: Pool, threshold: float):
+    def __init__(self, config: GuardrailConfig, labeled: ImageDataset, threshold: float):
         self.config = config
         self.threshold = threshold
         self.classes = labeled.data.info.classes

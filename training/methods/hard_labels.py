@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.data.mixing import MixBatch
-from semseg_app.training.data.streams import Pool
+from semseg_app.training.data.streams import ImageDataset
 from semseg_app.training.losses.labeled_loss import LabeledLossConfig, class_weights
 from semseg_app.training.losses.pseudo_label import Reduction, at_least_float32, pseudo_label_loss
 from semseg_app.training.methods.guardrails import GuardrailConfig
@@ -45,7 +45,7 @@ class HardLabelLoss(nn.Module):
 
     class_weights: Tensor | None
 
-    def __init__(self, config: HardLabelConfig, labeled: Pool):
+    def __init__(self, config: HardLabelConfig, labeled: ImageDataset):
         super().__init__()
         self.config = config
         self.register_buffer("class_weights", class_weights(labeled, config.pseudo_label_balance), persistent=False)

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
-from semseg_app.training.data.streams import Batch, Pool
+from semseg_app.training.data.streams import Batch, ImageDataset
 from semseg_app.training.data.strong_augmentation import pseudoseg_view
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.losses.negative_sampling import NegativeSampling, negative_weights, sample_negatives
@@ -53,7 +53,7 @@ class PC2Seg(Method):
     uses_unlabeled = True
     monitor: PseudoLabelMonitor
 
-    def __init__(self, config: PC2SegConfig, network: SegmentationNetwork, labeled: Pool):
+    def __init__(self, config: PC2SegConfig, network: SegmentationNetwork, labeled: ImageDataset):
         super().__init__()
         self.config = config
         self.network = network
@@ -98,19 +98,25 @@ class PC2Seg(Method):
     def _contrast(
         self, projection: nn.Module, strong: Tensor, weak: Tensor, weak_logits: Tensor, invalid: Tensor
     ) -> Tensor:
-        """L_pc, mean over pixels of the deepest stage that are neither pad nor cut; those are no negatives either."""
+        """L_pc: the mean over the valid pixels of the deepest stage, which alone serve as anchors and as negatives.
+
+        A pixel is valid where it is neither pad nor cut.
+        """
         count, _, height, width = strong.shape
         valid = ~mask_on_grid(invalid, self.network.stride, height, width).flatten()
-        shares = functional.adaptive_avg_pool2d(weak_logits.softmax(dim=1), (height, width))
+        probabilities = functional.adaptive_avg_pool2d(weak_logits.softmax(dim=1), (height, width))
         image_index = torch.arange(count, device=valid.device).repeat_interleave(height * width)
-        wanted = negative_weights(self.config.sampling, _rows(shares), image_index)
-        negatives = sample_negatives(wanted, valid, self.config.negatives, torch.default_generator)
-        del wanted  # an [N, N] that would else live on beside the similarities
+        weights = negative_weights(self.config.sampling, _rows(probabilities), image_index)
+        negatives = sample_negatives(weights, valid, self.config.negatives, torch.default_generator)
+        del weights  # an [N, N] that would otherwise live on beside the similarities
+        # Without a negative the loss of an anchor is exactly 0, and so is its gradient. Dropping the rows instead would
+        # have to wait for the GPU to count them.
+        negatives.masked_fill_(~valid.unsqueeze(1), -1)
         anchors, positives = _rows(projection(strong)), _rows(projection(weak))
         if self.config.contrast_sg:
             positives = positives.detach()
-        terms = anchor_losses(anchors, positives, positives, negatives, self.config.temperature)
-        return masked_mean(terms, torch.ones_like(valid), valid)
+        loss = pixel_contrast(anchors, positives, positives, negatives, self.config.temperature)
+        return loss * (valid.numel() / valid.sum().clamp(min=1))
 
     def networks(self) -> dict[str, SegmentationNetwork]:
         """The student is its own teacher."""
@@ -133,26 +139,18 @@ def label_consistency(strong_logits: Tensor, weak_logits: Tensor, valid: Tensor)
 def pixel_contrast(
     anchors: Tensor, positives: Tensor, candidates: Tensor, negative_index: Tensor, temperature: float
 ) -> Tensor:
-    """InfoNCE of every anchor against its positive and its sampled negatives, mean over anchors.
+    """InfoNCE of every anchor against its positive and its sampled negatives: a scalar, the mean over all anchors.
+
+    An anchor without negatives contributes 0 and stays in the mean. One `[N, M]` similarity matrix is computed and
+    gathered from: 76 MB at N = M = 4356 (four crops of 513 at stride 16). Gathering the vectors themselves would take
+    `[N, K, D]`, 446 MB with 200 negatives of 128.
 
     Args:
         anchors: `[N, D]` before normalization.
         positives: `[N, D]` before normalization; row i belongs to anchor i.
         candidates: `[M, D]` before normalization.
-        negative_index: int `[N, K]` into candidates; a negative number stands for no candidate.
+        negative_index: int `[N, K]` into candidates; a negative number is an empty slot.
         temperature: tau.
-    """
-    losses = anchor_losses(anchors, positives, candidates, negative_index, temperature)
-    return losses.sum() / max(len(losses), 1)
-
-
-def anchor_losses(
-    anchors: Tensor, positives: Tensor, candidates: Tensor, negative_index: Tensor, temperature: float
-) -> Tensor:
-    """The `[N]` terms of `pixel_contrast`, at least float32, for a mean over some of the anchors.
-
-    One `[N, M]` similarity matrix is computed and gathered from: 76 MB at N = M = 4356 (four crops of 513 at stride
-    16). Gathering the vectors themselves would take `[N, K, D]`, 446 MB with 200 negatives of 128.
     """
     with torch.autocast(anchors.device.type, enabled=False):
         anchors = functional.normalize(at_least_float32(anchors), dim=1)
@@ -162,7 +160,8 @@ def anchor_losses(
         negatives = (anchors @ candidates.t()).gather(1, negative_index.long().clamp(min=0))  # [N, K]
         negatives = negatives.masked_fill(negative_index < 0, -torch.inf)
         logits = torch.cat([positive, negatives], dim=1) / temperature
-        return logits.logsumexp(dim=1) - logits[:, 0]
+        losses = logits.logsumexp(dim=1) - logits[:, 0]
+        return losses.sum() / max(len(losses), 1)
 
 
 def _rows(maps: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from semseg_app.errors import UserError
 from semseg_app.labels import IGNORE
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
-from semseg_app.training.data.streams import Batch, LabeledBatch, Pool
+from semseg_app.training.data.streams import Batch, ImageDataset, LabeledBatch
 from semseg_app.training.data.strong_augmentation import pseudoseg_view
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.losses.pseudo_label import at_least_float32, mask_on_grid, soft_label_loss
@@ -77,7 +77,7 @@ class PseudoSeg(Method):
     uses_unlabeled = True
     monitor: PseudoLabelMonitor
 
-    def __init__(self, config: PseudoSegConfig, network: SegmentationNetwork, labeled: Pool):
+    def __init__(self, config: PseudoSegConfig, network: SegmentationNetwork, labeled: ImageDataset):
         super().__init__()
         self.config = config
         self.network = network

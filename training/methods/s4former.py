@@ -17,7 +17,7 @@ from semseg_app.labels import IGNORE
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
 from semseg_app.training.data.mixing import Mix, MixBatch, adaptive_cutmix, certainty, mix
-from semseg_app.training.data.streams import Batch, Pool
+from semseg_app.training.data.streams import Batch, ImageDataset
 from semseg_app.training.data.strong_augmentation import STRONG_VIEWS
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.losses.pseudo_label import Reduction
@@ -30,6 +30,7 @@ from semseg_app.training.patch_operators import (
     negative_class_ranking,
     patch_shuffle,
     product_attention_bias,
+    restore_tokens,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class S4FormerConfig(HardLabelConfig):
     shuffle_probability: float = Field(default=0.5, ge=0, le=1)
 
     pasa: bool = True
-    """A stream of its own, without mixing, whose attention is led to unsure patches."""
+    """A stream of its own, without mixing, whose self-attention is biased toward unsure patches."""
     pasa_weight: float = Field(default=5.0, ge=0)
     """alpha; the published configs use 5, the code's default is 50."""
     pasa_confidence: Literal["binary", "soft"] = "binary"
@@ -89,7 +90,7 @@ class S4Former(Method):
     uses_unlabeled = True
     monitor: PseudoLabelMonitor
 
-    def __init__(self, config: S4FormerConfig, network: SegmentationNetwork, labeled: Pool):
+    def __init__(self, config: S4FormerConfig, network: SegmentationNetwork, labeled: ImageDataset):
         super().__init__()
         _refuse_network(config, network)
         self.config = config
@@ -175,10 +176,7 @@ class S4Former(Method):
         chance = self.config.shuffle_probability
         permutation = draw_permutation(len(images), blocks, torch.default_generator, chance).to(images.device)
         maps = self.network.encode(patch_shuffle(images, permutation, block))
-        inverse = permutation.argsort(dim=1)
-        restored = [
-            patch_shuffle(one, inverse, block * one.shape[2] // height) if one.shape[1] else one for one in maps
-        ]
+        restored = [_restored(stage, permutation, block * stage.shape[2] // height) for stage in maps]
         return self.network.upsample(self.network.head(restored), height, width)
 
     def _biased_logits(self, images: Tensor, confidence: Tensor) -> Tensor:
@@ -197,6 +195,15 @@ class S4Former(Method):
         learned = (target.confidence >= self.config.threshold) & target.valid & (teacher.teacher_logits != 0).any(dim=1)
         labels = torch.where(learned, target.labels, IGNORE)
         return negative_class_ranking(student, teacher.teacher_logits, labels, IGNORE, self.config.ncr_distance)
+
+
+def _restored(stage: Tensor, permutation: Tensor, block: int) -> Tensor:
+    """A map `[B, C, h, w]` of shuffled images with its blocks, `block` cells wide, back in place; C may be 0."""
+    if not stage.shape[1]:
+        return stage
+    grid = (stage.shape[2], stage.shape[3])
+    tokens = restore_tokens(stage.flatten(2).transpose(1, 2), permutation, grid, block)
+    return tokens.transpose(1, 2).reshape(stage.shape)
 
 
 def _refuse_network(config: S4FormerConfig, network: SegmentationNetwork) -> None:

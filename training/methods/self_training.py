@@ -15,7 +15,7 @@ from torch import Tensor
 from semseg_app.labels import IGNORE
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
-from semseg_app.training.data.streams import Batch, LabeledBatch, Pool
+from semseg_app.training.data.streams import Batch, ImageDataset, LabeledBatch
 from semseg_app.training.losses.labeled_loss import LabeledLoss, LabeledLossConfig
 
 
@@ -36,7 +36,7 @@ class SelfTraining(Method):
 
     uses_unlabeled = True
 
-    def __init__(self, config: SelfTrainingConfig, network: SegmentationNetwork, labeled: Pool):
+    def __init__(self, config: SelfTrainingConfig, network: SegmentationNetwork, labeled: ImageDataset):
         super().__init__()
         self.network = network
         self.labeled_loss = LabeledLoss(config, labeled, network)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
-from semseg_app.training.data.streams import Batch, Pool
+from semseg_app.training.data.streams import Batch, ImageDataset
 from semseg_app.training.losses.labeled_loss import LabeledLoss, LabeledLossConfig
 
 
@@ -19,7 +19,7 @@ class SupervisedConfig(LabeledLossConfig):
 class Supervised(Method):
     """The method around one network; see the module for the paper."""
 
-    def __init__(self, config: SupervisedConfig, network: SegmentationNetwork, labeled: Pool):
+    def __init__(self, config: SupervisedConfig, network: SegmentationNetwork, labeled: ImageDataset):
         super().__init__()
         self.network = network
         self.labeled_loss = LabeledLoss(config, labeled, network)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from semseg_app.models import Features, SegmentationNetwork
 from semseg_app.training.contracts import Method
 from semseg_app.training.data.mixing import MixBatch, partners, paste, unimatch_boxes
-from semseg_app.training.data.streams import Batch, Pool, UnlabeledBatch
+from semseg_app.training.data.streams import Batch, ImageDataset, UnlabeledBatch
 from semseg_app.training.data.strong_augmentation import unimatch_view
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.methods.guardrails import PseudoLabelMonitor
@@ -39,7 +39,7 @@ class UniMatch(Method):
     monitor: PseudoLabelMonitor
     strong_views = (unimatch_view, unimatch_view)
 
-    def __init__(self, config: UniMatchConfig, network: SegmentationNetwork, labeled: Pool):
+    def __init__(self, config: UniMatchConfig, network: SegmentationNetwork, labeled: ImageDataset):
         super().__init__()
         self.config = config
         self.network = network

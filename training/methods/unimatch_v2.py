@@ -12,7 +12,7 @@ from torch import Tensor
 
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
-from semseg_app.training.data.streams import Batch, Pool
+from semseg_app.training.data.streams import Batch, ImageDataset
 from semseg_app.training.data.strong_augmentation import unimatch_view
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.methods.ema import EmaConfig, EmaTeacher
@@ -45,7 +45,7 @@ class UniMatchV2(Method):
     monitor: PseudoLabelMonitor
     strong_views = (unimatch_view, unimatch_view)
 
-    def __init__(self, config: UniMatchV2Config, network: SegmentationNetwork, labeled: Pool):
+    def __init__(self, config: UniMatchV2Config, network: SegmentationNetwork, labeled: ImageDataset):
         super().__init__()
         self.config = config
         self.network = network

@@ -26,10 +26,11 @@ from safetensors.torch import load_file
 
 import semseg_app
 from semseg_app.artifact import WEIGHTS, ModelConfig
+from semseg_app.data.dataset import read_yaml
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_file, atomic_symlink, remove_folder
 from semseg_app.models import SegmentationNetwork, save_network
-from semseg_app.training.recipe import Recipe
+from semseg_app.training.recipe import Recipe, checked_recipe
 
 # What may change between an interrupted run and its continuation without changing a number.
 FREE_TO_CHANGE = {
@@ -44,8 +45,10 @@ FREE_TO_CHANGE = {
     "val_window",  # the way out of a validation that ran out of memory; training itself does not read it
     "checkpoint_every",
     "threads",
+    "data.root",
+    "data.workers",
+    "data.cache",
 }
-FREE_DATA = {"root", "workers", "cache"}
 
 
 class RunFolder:
@@ -71,6 +74,22 @@ class RunFolder:
                 part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         for left in [*self.path.glob("*/.*.part"), *self.path.glob(".*.part")]:
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+
+    def recipe(self) -> Recipe:
+        """The recipe that the run was made by. UserError where another version of the product wrote it."""
+        path = self.path / "recipe.yaml"
+        return checked_recipe(read_yaml(path), path)
+
+    def report(self) -> dict[str, Any] | None:
+        """The final report; None before the run has ended. UserError where the file is damaged."""
+        path = self.path / "report.json"
+        try:
+            report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            raise UserError(f"{path}: not a report of semseg train; remove {self.path}, or restore the file") from None
+        return report
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append one line to log.jsonl."""
@@ -123,20 +142,32 @@ class RunFolder:
             part.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def refuse_changed_recipe(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """UserError when a resumed run would not be the same run; both are Recipe.model_dump(mode="json")."""
-    for key in now:
-        if key in FREE_TO_CHANGE:
-            continue
-        was, is_now = before.get(key), now[key]
-        if key == "data":
-            was = {name: value for name, value in (was or {}).items() if name not in FREE_DATA}
-            is_now = {name: value for name, value in is_now.items() if name not in FREE_DATA}
-        if was != is_now:
-            raise UserError(
-                f"--resume: {key} was {json.dumps(was)} in the interrupted run and is {json.dumps(is_now)} now; "
-                "put it back, or start a new run with another output="
-            )
+def changed_key(before: Recipe, now: Recipe) -> tuple[str, str, str] | None:
+    """The first dotted key whose change gives another run, with both values as JSON; None where it is the same run."""
+    was, is_now = (_leaves(recipe.model_dump(mode="json")) for recipe in (before, now))
+    for key in {**is_now, **was}:
+        if key not in FREE_TO_CHANGE and was.get(key) != is_now.get(key):
+            return key, json.dumps(was.get(key)), json.dumps(is_now.get(key))
+    return None
+
+
+def _leaves(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every value of nested sections by its dotted key."""
+    leaves: dict[str, Any] = {}
+    for key, value in content.items():
+        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return leaves
+
+
+def refuse_changed_recipe(before: Recipe, now: Recipe) -> None:
+    """UserError when a resumed run would not be the same run."""
+    change = changed_key(before, now)
+    if change:
+        key, was, is_now = change
+        raise UserError(
+            f"--resume: {key} was {was} in the interrupted run and is {is_now} now; put it back, or start a new run "
+            "with another output="
+        )
 
 
 def refuse_changed_data(before: dict[str, Any], now: dict[str, Any], root: Path) -> None:

@@ -1,4 +1,4 @@
-"""Streams and views: functions of (seed, stream, position), and geometry that image and label share."""
+"""Datasets and views: functions of (seed, name, position), and geometry that image and label share."""
 
 import numpy as np
 import pytest
@@ -7,19 +7,21 @@ import torch
 from semseg_app.data.layouts import open_dataset
 from semseg_app.errors import UserError
 from semseg_app.training.data.randomness import generator
-from semseg_app.training.data.streams import Pool, StepPositions, Stream, batches
+from semseg_app.training.data.streams import AugmentedDataset, ImageDataset, StepBatchSampler, batches
 from semseg_app.training.data.weak_augmentation import PAD_COLOR, WeakView, weak_view
 
 
 @pytest.fixture(scope="module")
-def stream(tiny_dataset) -> Stream:
+def augmented(tiny_dataset) -> AugmentedDataset:
     data = open_dataset(tiny_dataset)
-    return Stream(Pool(data, data.samples("train"), with_labels=True), "labeled", seed=3, weak=WeakView(crop=(32, 40)))
+    return AugmentedDataset(
+        ImageDataset(data, data.samples("train"), with_labels=True), "labeled", seed=3, weak=WeakView(crop=(32, 40))
+    )
 
 
-def collect(stream: Stream, workers: int, **positions) -> list[dict[str, torch.Tensor]]:
+def collect(augmented: AugmentedDataset, workers: int, **positions) -> list[dict[str, torch.Tensor]]:
     defaults = {"batch_size": 4, "accumulate": 1, "rank": 0, "world": 1, "first_step": 0, "steps": 5}
-    return list(batches(stream, StepPositions(**defaults | positions), workers, pin_memory=False))
+    return list(batches(augmented, StepBatchSampler(**defaults | positions), workers, pin_memory=False))
 
 
 def assert_same(left: list[dict[str, torch.Tensor]], right: list[dict[str, torch.Tensor]]) -> None:
@@ -29,36 +31,36 @@ def assert_same(left: list[dict[str, torch.Tensor]], right: list[dict[str, torch
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_workers_and_interruptions_change_nothing(stream):
-    alone = collect(stream, workers=0)
-    assert_same(alone, collect(stream, workers=2))
-    assert_same(alone[3:], collect(stream, workers=0, first_step=3))
+def test_workers_and_interruptions_change_nothing(augmented):
+    alone = collect(augmented, workers=0)
+    assert_same(alone, collect(augmented, workers=2))
+    assert_same(alone[3:], collect(augmented, workers=0, first_step=3))
 
 
-def test_the_global_generator_is_left_alone(stream):
+def test_the_global_generator_is_left_alone(augmented):
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
-    collect(stream, workers=0)
+    collect(augmented, workers=0)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_ranks_and_accumulation_share_out_the_same_step():
-    whole = list(StepPositions(8, 1, 0, 1, first_step=2, steps=4))
+    whole = list(StepBatchSampler(8, 1, 0, 1, first_step=2, steps=4))
     assert whole == [list(range(16, 24)), list(range(24, 32))]
-    ranks = [list(StepPositions(8, 2, rank, 2, first_step=2, steps=4)) for rank in (0, 1)]
+    ranks = [list(StepBatchSampler(8, 2, rank, 2, first_step=2, steps=4)) for rank in (0, 1)]
     assert ranks[0] == [[16, 17], [20, 21], [24, 25], [28, 29]]
     joined = [sorted(ranks[0][i] + ranks[1][i] + ranks[0][i + 1] + ranks[1][i + 1]) for i in (0, 2)]
     assert joined == whole
-    assert len(StepPositions(8, 2, 0, 2, first_step=2, steps=4)) == 4
+    assert len(StepBatchSampler(8, 2, 0, 2, first_step=2, steps=4)) == 4
 
 
 def test_an_epoch_shows_every_image_once(tiny_dataset):
     data = open_dataset(tiny_dataset)
-    pool = Pool(data, data.samples("train"), with_labels=True)
-    still = Stream(pool, "labeled", 0, WeakView(crop=(48, 64), scale=(1, 1), flip=0))
+    dataset = ImageDataset(data, data.samples("train"), with_labels=True)
+    still = AugmentedDataset(dataset, "labeled", 0, WeakView(crop=(48, 64), scale=(1, 1), flip=0))
     sums = [int(still[position]["image"].sum()) for position in range(24)]
-    expected = sorted(int(pool[index][0].sum()) for index in range(12))
+    expected = sorted(int(dataset[index][0].sum()) for index in range(12))
     assert sorted(sums[:12]) == expected
     assert sorted(sums[12:]) == expected
     assert sums[:12] != sums[12:]
@@ -105,4 +107,4 @@ def test_image_and_label_of_different_size_are_named(tiny_dataset, tmp_path):
     Image.new("L", (10, 20)).save(root / "labels" / "train" / "train03.png")
     data = open_dataset(root)
     with pytest.raises(UserError, match=r"train03.png: 10x20 pixels, but its image is 64x48; make them equal"):
-        Pool(data, data.samples("train"), with_labels=True)
+        ImageDataset(data, data.samples("train"), with_labels=True)

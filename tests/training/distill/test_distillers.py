@@ -14,7 +14,7 @@ from semseg_app.data.layouts import open_dataset
 from semseg_app.errors import UserError
 from semseg_app.labels import LabelSpace
 from semseg_app.models import ModelSpec, SegmentationNetwork, build, save_network
-from semseg_app.training.data.streams import Batch, LabeledBatch, Pool, UnlabeledBatch
+from semseg_app.training.data.streams import Batch, ImageDataset, LabeledBatch, UnlabeledBatch
 from semseg_app.training.distill.maps import on_grid
 from semseg_app.training.methods.distillation import Distillation, DistillationConfig
 
@@ -38,24 +38,24 @@ SECTIONS = {
 
 
 @pytest.fixture(scope="module")
-def pool(tiny_dataset: Path) -> Pool:
+def dataset(tiny_dataset: Path) -> ImageDataset:
     data = open_dataset(tiny_dataset)
-    return Pool(data, data.samples("train"), with_labels=True)
+    return ImageDataset(data, data.samples("train"), with_labels=True)
 
 
 @pytest.fixture(scope="module")
-def teachers(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def teachers(dataset: ImageDataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Model folders of random networks."""
     folders = {}
     for name, spec in TEACHERS.items():
         torch.manual_seed(1)
         folders[name] = tmp_path_factory.mktemp("teachers") / name
-        save_network(folders[name], build(spec), config_of(spec, pool))
+        save_network(folders[name], build(spec), config_of(spec, dataset))
     return folders
 
 
-def config_of(spec: ModelSpec, pool: Pool) -> ModelConfig:
-    info = pool.data.info
+def config_of(spec: ModelSpec, dataset: ImageDataset) -> ModelConfig:
+    info = dataset.data.info
     return ModelConfig(name="tiny", model=spec, labels=LabelSpace(classes=info.classes, palette=info.palette))
 
 
@@ -76,10 +76,12 @@ def batch(unlabeled: bool = True) -> Batch:
 
 @pytest.mark.parametrize("teacher", TEACHERS)
 @pytest.mark.parametrize("section", SECTIONS)
-def test_distiller(section: str, teacher: str, teachers: dict[str, Path], pool: Pool, tmp_path: Path) -> None:
+def test_distiller(
+    section: str, teacher: str, teachers: dict[str, Path], dataset: ImageDataset, tmp_path: Path
+) -> None:
     chosen = {"kd": None} | {section: SECTIONS[section]}
     network = student()
-    method = Distillation(DistillationConfig(teacher=teachers[teacher], **chosen), network, pool).train()
+    method = Distillation(DistillationConfig(teacher=teachers[teacher], **chosen), network, dataset).train()
     assert not method.teacher.training
     learned = [(name, one) for name, one in method.named_parameters() if one.requires_grad]
     optimizer = torch.optim.SGD([one for _, one in learned], lr=1e-4)
@@ -103,16 +105,16 @@ def test_distiller(section: str, teacher: str, teachers: dict[str, Path], pool: 
     assert all(one.grad is None for one in method.teacher.parameters())
     assert not torch.equal(after["network.classifier.weight"], before["network.classifier.weight"])
 
-    save_network(tmp_path / "student", network, config_of(STUDENT, pool))
+    save_network(tmp_path / "student", network, config_of(STUDENT, dataset))
     assert load_file(tmp_path / "student" / "model.safetensors").keys() == build(STUDENT).state_dict().keys()
     assert list(method.references().values()) == [method.teacher]
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_images_without_labels(section: str, teachers: dict[str, Path], pool: Pool) -> None:
+def test_images_without_labels(section: str, teachers: dict[str, Path], dataset: ImageDataset) -> None:
     """They change what needs no labels, and nothing else; without labels at all everything stays finite."""
     chosen = {"kd": None} | {section: SECTIONS[section]}
-    method = Distillation(DistillationConfig(teacher=teachers["cnn"], **chosen), student(), pool).eval()
+    method = Distillation(DistillationConfig(teacher=teachers["cnn"], **chosen), student(), dataset).eval()
     both = batch()
     values = []
     for given in (both, both._replace(unlabeled=None)):
@@ -148,10 +150,10 @@ def test_maps_of_other_strides_meet_pixel_for_pixel() -> None:
     assert ours[0, 0, 11, 0] == pytest.approx(356, rel=1e-5)
 
 
-def test_what_cannot_be_compared_is_named(teachers: dict[str, Path], pool: Pool) -> None:
+def test_what_cannot_be_compared_is_named(teachers: dict[str, Path], dataset: ImageDataset) -> None:
     def refused(match: str, **changes: object) -> None:
         with pytest.raises(UserError, match=match):
-            Distillation(DistillationConfig(teacher=teachers["transformer"], **changes), student(), pool)
+            Distillation(DistillationConfig(teacher=teachers["transformer"], **changes), student(), dataset)
 
     refused(r"method.cwd.features: the teacher's mit_b0 has stages -4 to 3, not 4", cwd={"features": 4})
     refused(r"method.skd.features: the student's tu-test_efficientnet has stages -5 to 4, not -6", skd={"features": -6})

@@ -6,7 +6,7 @@ import torch
 
 from semseg_app.data.layouts import open_dataset
 from semseg_app.models import ModelSpec, build
-from semseg_app.training.data.streams import LabeledBatch, Pool
+from semseg_app.training.data.streams import ImageDataset, LabeledBatch
 from semseg_app.training.losses.boundary import boundary_aware_cross_entropy, boundary_cross_entropy, boundary_map
 from semseg_app.training.losses.labeled_loss import LabeledLoss, LabeledLossConfig
 
@@ -85,7 +85,7 @@ def test_a_pidnet_is_trained_with_all_its_losses(tiny_dataset):
     )
     features = network.features(images)
     batch = LabeledBatch(images, labels, labels == IGNORE, torch.tensor(float(labels.numel())))
-    losses = LabeledLoss(LabeledLossConfig(), Pool(data, data.samples("train"), with_labels=True))(
+    losses = LabeledLoss(LabeledLossConfig(), ImageDataset(data, data.samples("train"), with_labels=True))(
         network, features, batch
     )
     assert set(losses) == {"supervised", "auxiliary", "boundary", "boundary_aware"}

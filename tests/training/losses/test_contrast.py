@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from semseg_app.errors import UserError
 from semseg_app.models import Features, ModelSpec, SegmentationNetwork, build
+from semseg_app.training.losses import contrast
 from semseg_app.training.losses import info_nce as chunked
 from semseg_app.training.losses.class_sampling import Anchors, resize_labels, sample_anchors
 from semseg_app.training.losses.contrast import (
@@ -292,6 +293,26 @@ def test_add_on_combines_the_scales() -> None:
     total(terms).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in module.parameters())
     assert all(feature.grad.abs().sum() > 0 for feature in maps)
+
+
+def test_training_calls_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call of the public function for each scale and each pair, and their values are what the loss adds up."""
+    values: dict[str, list[Tensor]] = {"intra_scale_contrast": [], "cross_scale_contrast": []}
+    for name, calls in values.items():
+        operator = getattr(contrast, name)
+
+        def counted(*arguments: object, operator=operator, calls=calls) -> Tensor:
+            calls.append(operator(*arguments))
+            return calls[-1]
+
+        monkeypatch.setattr(contrast, name, counted)
+    module, maps, labels = add_on()
+    terms = module(features(maps), labels)
+    intra, cross = values.values()
+    assert (len(intra), len(cross)) == (4, 2)
+    weighted = sum(weight * value for weight, value in zip((1, 0.7, 0.4, 0.1), intra, strict=True))
+    assert terms["scale_contrast"].item() == pytest.approx(0.1 * weighted.item())
+    assert terms["cross_scale_contrast"].item() == pytest.approx(0.1 * sum(cross).item())
 
 
 def test_gradient_reaches_sampled_pixels_only() -> None:

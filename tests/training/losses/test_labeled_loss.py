@@ -9,17 +9,17 @@ from torch.nn import functional
 from semseg_app.data.layouts import open_dataset
 from semseg_app.errors import UserError
 from semseg_app.models import ModelSpec, build
-from semseg_app.training.data.streams import LabeledBatch, Pool
+from semseg_app.training.data.streams import ImageDataset, LabeledBatch
 from semseg_app.training.losses.labeled_loss import LabeledLoss, LabeledLossConfig, class_weights, hard_cross_entropy
 
 
 @pytest.fixture(scope="module")
-def pool(tiny_dataset) -> Pool:
+def dataset(tiny_dataset) -> ImageDataset:
     data = open_dataset(tiny_dataset)
-    return Pool(data, data.samples("train"), with_labels=True)
+    return ImageDataset(data, data.samples("train"), with_labels=True)
 
 
-def test_sum_over_labeled_pixels_by_the_count_of_the_step(pool):
+def test_sum_over_labeled_pixels_by_the_count_of_the_step(dataset):
     torch.manual_seed(0)
     network = build(
         ModelSpec(architecture="segformer", encoder="tu-test_efficientnet", num_classes=3), auxiliary=(-1,)
@@ -29,7 +29,7 @@ def test_sum_over_labeled_pixels_by_the_count_of_the_step(pool):
     count = (labels != 255).sum().float()
     batch = LabeledBatch(images, labels, labels == 255, count)
     features = network.features(images)
-    loss_of = LabeledLoss(LabeledLossConfig(dice_weight=2.0), pool)
+    loss_of = LabeledLoss(LabeledLossConfig(dice_weight=2.0), dataset)
     losses = loss_of(network, features, batch)
     expected = functional.cross_entropy(network.full_logits(images), labels, ignore_index=255)
     torch.testing.assert_close(losses["supervised"], expected)
@@ -50,15 +50,15 @@ def test_sum_over_labeled_pixels_by_the_count_of_the_step(pool):
     torch.testing.assert_close(losses["dice"], 2 * (1 - 2 * overlap / total).mean())
 
 
-def test_class_weights_average_to_one_over_pixels(pool):
-    counts = torch.stack([torch.bincount(pool[i][1].flatten().long(), minlength=256)[:3] for i in range(12)]).sum(0)
+def test_class_weights_average_to_one_over_pixels(dataset):
+    counts = torch.stack([torch.bincount(dataset[i][1].flatten().long(), minlength=256)[:3] for i in range(12)]).sum(0)
     share = counts / counts.sum()
-    weights = class_weights(pool, 1.0)
+    weights = class_weights(dataset, 1.0)
     torch.testing.assert_close(weights * share, torch.full((3,), 1 / 3))
-    root = class_weights(pool, 0.5)
+    root = class_weights(dataset, 0.5)
     torch.testing.assert_close((root * share).sum(), torch.tensor(1.0))
     torch.testing.assert_close(root[1] / root[0], (share[0] / share[1]).sqrt())
-    assert class_weights(pool, 0.0) is None
+    assert class_weights(dataset, 0.0) is None
 
 
 def hard_pixels_one_by_one(logits, labels, weights, threshold, min_kept) -> float:
@@ -90,7 +90,7 @@ def test_hard_pixels_as_published(threshold, min_kept):
         assert found.item() == pytest.approx(by_hand, rel=1e-9)
 
 
-def test_hard_pixels_at_the_edges(pool):
+def test_hard_pixels_at_the_edges(dataset):
     torch.manual_seed(0)
     logits, labels = torch.randn(1, 3, 6, 6, requires_grad=True), torch.randint(3, (1, 6, 6))
     nothing = hard_cross_entropy(logits, torch.full_like(labels, 255), None, 0.7, 4)
@@ -108,20 +108,20 @@ def test_hard_pixels_at_the_edges(pool):
     labels = torch.randint(3, (2, 48, 64))
     batch = LabeledBatch(torch.rand(2, 3, 48, 64), labels, labels == 255, torch.tensor(6144.0))
     features = network.features(batch.images)
-    losses = LabeledLoss(LabeledLossConfig(ohem_threshold=0.1, ohem_min_kept=50), pool)(network, features, batch)
+    losses = LabeledLoss(LabeledLossConfig(ohem_threshold=0.1, ohem_min_kept=50), dataset)(network, features, batch)
     hardest = functional.cross_entropy(network.full_logits(batch.images), labels, reduction="none").flatten().topk(50)
     torch.testing.assert_close(losses["supervised"], hardest.values.mean())
     second = network.upsample(features.auxiliary[0], 48, 64)
     torch.testing.assert_close(losses["auxiliary"], 0.4 * hard_cross_entropy(second, labels, None, 0.1, 50))
 
 
-def test_contrast_is_added_by_every_method_that_gives_its_network(pool):
+def test_contrast_is_added_by_every_method_that_gives_its_network(dataset):
     torch.manual_seed(0)
     network = build(ModelSpec(architecture="segformer", encoder="tu-test_efficientnet", num_classes=3))
     labels = torch.randint(3, (2, 6, 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
     batch = LabeledBatch(torch.rand(2, 3, 48, 64), labels, labels == 255, torch.tensor(float(labels.numel())))
     config = LabeledLossConfig(contrast={"dimension": 8, "min_pixels": 1, "stages": (-4, -3)})
-    loss_of = LabeledLoss(config, pool, network)
+    loss_of = LabeledLoss(config, dataset, network)
     losses = loss_of(network, network.features(batch.images), batch)
     assert losses.keys() == {"supervised", "scale_contrast", "cross_scale_contrast"}
     assert losses["scale_contrast"] > 0
@@ -131,4 +131,4 @@ def test_contrast_is_added_by_every_method_that_gives_its_network(pool):
     assert len(heads) == 2 * 5
     assert all(parameter.grad.abs().sum() > 0 for parameter in heads if parameter.ndim > 1)
     with pytest.raises(UserError, match=r"method.contrast: this method has no maps to contrast; leave contrast out"):
-        LabeledLoss(config, pool)
+        LabeledLoss(config, dataset)

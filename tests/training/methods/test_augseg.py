@@ -8,16 +8,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from semseg_app.data.layouts import open_dataset
-from semseg_app.training.data.streams import Batch, Pool
+from semseg_app.training.data.streams import Batch, ImageDataset
 from semseg_app.training.methods.augseg import AugSeg, AugSegConfig
 
 THRESHOLD = 0.6
 
 
 @pytest.fixture(scope="module")
-def pool(tiny_dataset) -> Pool:
+def dataset(tiny_dataset) -> ImageDataset:
     data = open_dataset(tiny_dataset)
-    return Pool(data, data.samples("train"), with_labels=True)
+    return ImageDataset(data, data.samples("train"), with_labels=True)
 
 
 def batch() -> Batch:
@@ -57,9 +57,9 @@ def at(maps: Tensor, index: Tensor) -> Tensor:
     return maps.gather(0, index.clamp(min=0))
 
 
-def test_loss_is_that_of_the_paper(pool):
+def test_loss_is_that_of_the_paper(dataset):
     net, crops = network(), batch()
-    method = AugSeg(AugSegConfig(threshold=THRESHOLD), net, pool)
+    method = AugSeg(AugSegConfig(threshold=THRESHOLD), net, dataset)
     with torch.no_grad():
         method.teacher.network.classifier.bias += torch.tensor([0.2, 0.0, -0.2])  # not the student any more
     losses, seen = step(method, crops)
@@ -88,10 +88,10 @@ def test_loss_is_that_of_the_paper(pool):
     torch.testing.assert_close(losses["unsupervised"], summed / (4 * HEIGHT * WIDTH))
 
 
-def test_true_labels_have_confidence_one(pool):
+def test_true_labels_have_confidence_one(dataset):
     """At a threshold that no prediction reaches, only pixels of labeled crops teach, with their own labels."""
     net, crops = network(), batch()
-    losses, seen = step(AugSeg(AugSegConfig(threshold=1.0), net, pool), crops)
+    losses, seen = step(AugSeg(AugSegConfig(threshold=1.0), net, dataset), crops)
     labeled, _ = sources(seen[2:6], crops)
     target = torch.where(labeled >= 0, at(crops.labeled.labels, labeled), 255)
     summed = functional.cross_entropy(net.full_logits(seen[2:6]), target, ignore_index=255, reduction="sum")
@@ -99,13 +99,13 @@ def test_true_labels_have_confidence_one(pool):
     torch.testing.assert_close(losses["unsupervised"], summed / target.numel())
     # Ignored stays ignored: without any true label, exactly nothing.
     unknown = crops.labeled._replace(labels=torch.full_like(crops.labeled.labels, 255))
-    losses = AugSeg(AugSegConfig(threshold=1.0), net, pool)(crops._replace(labeled=unknown), 0)
+    losses = AugSeg(AugSegConfig(threshold=1.0), net, dataset)(crops._replace(labeled=unknown), 0)
     assert losses["unsupervised"] == 0
 
 
-def test_passes_gradients_and_padding(pool):
+def test_passes_gradients_and_padding(dataset):
     net, crops = network(), batch()
-    method = AugSeg(AugSegConfig(threshold=0.0), net, pool)
+    method = AugSeg(AugSegConfig(threshold=0.0), net, dataset)
     taught = seen_by(method.teacher.network)
     made = full_logits_of(net)
     losses, seen = step(method, crops)
@@ -122,10 +122,10 @@ def test_passes_gradients_and_padding(pool):
     assert all(parameter.grad is not None for parameter in net.parameters())  # what DDP asks for
 
 
-def test_weak_images_move_the_batch_statistics_and_nothing_else(pool):
+def test_weak_images_move_the_batch_statistics_and_nothing_else(dataset):
     crops = batch()
     net = network()
-    methods = [AugSeg(AugSegConfig(threshold=0.0, weak_in_batch=weak), net, pool) for weak in (True, False)]
+    methods = [AugSeg(AugSegConfig(threshold=0.0, weak_in_batch=weak), net, dataset) for weak in (True, False)]
     losses, others = (step(method, crops)[0] for method in methods)
     for name, loss in losses.items():
         torch.testing.assert_close(loss, others[name])

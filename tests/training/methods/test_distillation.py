@@ -94,13 +94,13 @@ def test_a_teacher_of_other_classes_is_refused(tiny_dataset, teacher, tmp_path):
 def test_an_untouched_student_that_is_the_teacher_has_no_kd_loss(tiny_dataset, teacher):
     from semseg_app.data.layouts import open_dataset
     from semseg_app.models import load
-    from semseg_app.training.data.streams import Batch, LabeledBatch, Pool
+    from semseg_app.training.data.streams import Batch, ImageDataset, LabeledBatch
     from semseg_app.training.methods.distillation import DistillationConfig
 
     data = open_dataset(tiny_dataset)
-    pool = Pool(data, data.samples("train"), with_labels=True)
+    dataset = ImageDataset(data, data.samples("train"), with_labels=True)
     student = load(teacher)
-    distillation = Distillation(DistillationConfig(teacher=teacher), student, pool).eval()
+    distillation = Distillation(DistillationConfig(teacher=teacher), student, dataset).eval()
     images = torch.rand(2, 3, 48, 64)
     labels = torch.zeros(2, 48, 64, dtype=torch.int64)
     batch = Batch(LabeledBatch(images, labels, labels.bool(), torch.tensor(float(labels.numel()))), None)

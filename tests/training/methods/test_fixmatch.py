@@ -6,21 +6,21 @@ from support.crops import batch, full_logits_of, hard_label_loss, network, paste
 from torch.nn import functional
 
 from semseg_app.data.layouts import open_dataset
-from semseg_app.training.data.streams import Pool
+from semseg_app.training.data.streams import ImageDataset
 from semseg_app.training.methods.fixmatch import FixMatch, FixMatchConfig
 
 THRESHOLD = 0.6
 
 
 @pytest.fixture(scope="module")
-def pool(tiny_dataset) -> Pool:
+def dataset(tiny_dataset) -> ImageDataset:
     data = open_dataset(tiny_dataset)
-    return Pool(data, data.samples("train"), with_labels=True)
+    return ImageDataset(data, data.samples("train"), with_labels=True)
 
 
-def test_labels_travel_with_the_pixels_of_the_mixed_image(pool):
+def test_labels_travel_with_the_pixels_of_the_mixed_image(dataset):
     net, crops = network(), batch()
-    method = FixMatch(FixMatchConfig(threshold=THRESHOLD, mix_probability=1.0), net, pool)
+    method = FixMatch(FixMatchConfig(threshold=THRESHOLD, mix_probability=1.0), net, dataset)
     passes = seen_by(net)
     losses = method(crops, 0)
     assert [len(images) for images in passes] == [2 + 4, 4]  # labels come from the pass that the labeled images share
@@ -48,9 +48,9 @@ def test_labels_travel_with_the_pixels_of_the_mixed_image(pool):
     torch.testing.assert_close(losses["supervised"], supervised / 2)
 
 
-def test_only_valid_pixels_of_the_strong_view_have_a_gradient(pool):
+def test_only_valid_pixels_of_the_strong_view_have_a_gradient(dataset):
     net, crops = network(), batch()
-    method = FixMatch(FixMatchConfig(threshold=0.0, mix="none"), net, pool)
+    method = FixMatch(FixMatchConfig(threshold=0.0, mix="none"), net, dataset)
     logits = full_logits_of(net)
     weak: list[torch.Tensor] = []
     net.classifier.register_forward_hook(lambda module, inputs, output: weak.append(output))
@@ -61,12 +61,12 @@ def test_only_valid_pixels_of_the_strong_view_have_a_gradient(pool):
     assert on_strong.ne(0).any(1).equal(~(crops.unlabeled.pad | crops.unlabeled.cut[0]))
 
 
-def test_nothing_confident_is_exactly_zero_and_the_weight_ramps_up(pool):
-    nothing = FixMatch(FixMatchConfig(threshold=1.0), network(), pool)(batch(), 0)
+def test_nothing_confident_is_exactly_zero_and_the_weight_ramps_up(dataset):
+    nothing = FixMatch(FixMatchConfig(threshold=1.0), network(), dataset)(batch(), 0)
     assert nothing["unsupervised"] == 0
     assert nothing["supervised"] > 0
     weights = {"unsupervised_weight": 3.0, "ramp_up": 2}
-    method = FixMatch(FixMatchConfig(threshold=0.0, mix="none", **weights), network(), pool)
+    method = FixMatch(FixMatchConfig(threshold=0.0, mix="none", **weights), network(), dataset)
     first, third = method(batch(), 0)["unsupervised"], method(batch(), 2)["unsupervised"]
     torch.testing.assert_close(third, 3 * first)
     torch.testing.assert_close(third, method(batch(), 500)["unsupervised"])

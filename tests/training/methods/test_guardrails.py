@@ -20,8 +20,8 @@ CLASSES = ["sky", "road", "car"]
 def monitor(labeled: tuple[int, int, int] = (50, 30, 20), threshold: float = 0.8, **limits) -> PseudoLabelMonitor:
     """Over a labeled set with so many pixels of each class."""
     data = SimpleNamespace(info=SimpleNamespace(classes=CLASSES))
-    pool = SimpleNamespace(data=data, class_counts=lambda: torch.tensor(labeled))
-    return PseudoLabelMonitor(GuardrailConfig(**limits), pool, threshold)
+    dataset = SimpleNamespace(data=data, class_counts=lambda: torch.tensor(labeled))
+    return PseudoLabelMonitor(GuardrailConfig(**limits), dataset, threshold)
 
 
 def counts(unsure: list[int], sure: list[int]) -> Tensor:

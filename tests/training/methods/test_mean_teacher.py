@@ -7,7 +7,7 @@ import torch
 from support.crops import HEIGHT, WIDTH, batch, full_logits_of, hard_label_loss, network, pasted, seen_by
 
 from semseg_app.data.layouts import open_dataset
-from semseg_app.training.data.streams import Pool
+from semseg_app.training.data.streams import ImageDataset
 from semseg_app.training.methods.ema import EmaConfig
 from semseg_app.training.methods.mean_teacher import MeanTeacher, MeanTeacherConfig
 
@@ -15,14 +15,14 @@ THRESHOLD = 0.6
 
 
 @pytest.fixture(scope="module")
-def pool(tiny_dataset) -> Pool:
+def dataset(tiny_dataset) -> ImageDataset:
     data = open_dataset(tiny_dataset)
-    return Pool(data, data.samples("train"), with_labels=True)
+    return ImageDataset(data, data.samples("train"), with_labels=True)
 
 
-def make(pool: Pool, **config) -> MeanTeacher:
+def make(dataset: ImageDataset, **config) -> MeanTeacher:
     """A teacher that has drifted away from its student."""
-    method = MeanTeacher(MeanTeacherConfig(**{"threshold": THRESHOLD} | config), network(), pool)
+    method = MeanTeacher(MeanTeacherConfig(**{"threshold": THRESHOLD} | config), network(), dataset)
     torch.manual_seed(2)
     with torch.no_grad():
         for weight in method.teacher.network.parameters():
@@ -30,10 +30,10 @@ def make(pool: Pool, **config) -> MeanTeacher:
     return method
 
 
-def test_labels_travel_with_the_pixels_of_the_mixed_image(pool):
+def test_labels_travel_with_the_pixels_of_the_mixed_image(dataset):
     """S4Former-Base: half-area boxes from the next image, labels of the teacher."""
     crops = batch()
-    method = make(pool, mix_probability=1.0)
+    method = make(dataset, mix_probability=1.0)
     student, teacher = seen_by(method.network), seen_by(method.teacher.network)
     losses = method(crops, 0)
     assert ([len(images) for images in student], [len(images) for images in teacher]) == ([2, 4], [4])
@@ -59,10 +59,10 @@ def test_labels_travel_with_the_pixels_of_the_mixed_image(pool):
 
 
 @pytest.mark.parametrize("reduction", ["valid", "all"])
-def test_squared_loss_of_french_pixel_by_pixel(reduction, pool):
+def test_squared_loss_of_french_pixel_by_pixel(reduction, dataset):
     """Teacher logits are mixed, then softmaxed; the share of sure pixels weighs the whole batch."""
     crops = batch()
-    method = make(pool, loss="squared", mix="french", reduction=reduction)
+    method = make(dataset, loss="squared", mix="french", reduction=reduction)
     student = seen_by(method.network)
     loss = method(crops, 0)["unsupervised"]
 
@@ -95,9 +95,9 @@ def test_squared_loss_of_french_pixel_by_pixel(reduction, pool):
 
 
 @pytest.mark.parametrize("config", [{}, {"loss": "squared"}])
-def test_only_valid_pixels_of_the_student_have_a_gradient(config, pool):
+def test_only_valid_pixels_of_the_student_have_a_gradient(config, dataset):
     crops = batch()
-    method = make(pool, threshold=0.0, mix="none", **config)
+    method = make(dataset, threshold=0.0, mix="none", **config)
     logits = full_logits_of(method.network)
     losses = method(crops, 0)
     strong = [one for one in logits if one.requires_grad][-1]
@@ -109,14 +109,14 @@ def test_only_valid_pixels_of_the_student_have_a_gradient(config, pool):
 
 
 @pytest.mark.parametrize("config", [{}, {"loss": "squared", "mix": "french"}])
-def test_nothing_confident_is_exactly_zero(config, pool):
-    losses = make(pool, threshold=1.0, **config)(batch(), 0)
+def test_nothing_confident_is_exactly_zero(config, dataset):
+    losses = make(dataset, threshold=1.0, **config)(batch(), 0)
     assert losses["unsupervised"] == 0
     assert losses["supervised"] > 0
 
 
-def test_the_teacher_is_delivered_and_follows_after_the_step(pool):
-    method = make(pool, ema=EmaConfig(momentum=0.9, warm_up=False)).train()
+def test_the_teacher_is_delivered_and_follows_after_the_step(dataset):
+    method = make(dataset, ema=EmaConfig(momentum=0.9, warm_up=False)).train()
     assert list(method.networks()) == ["teacher", "student"]
     assert method.networks()["teacher"] is method.teacher.network
     assert method.network.training

@@ -15,7 +15,7 @@ from support.train_frozen_statistics import train_all
 
 from semseg_app.data.layouts import open_dataset
 from semseg_app.models import ModelSpec, build
-from semseg_app.training.data.streams import Batch, LabeledBatch, Pool, UnlabeledBatch
+from semseg_app.training.data.streams import Batch, ImageDataset, LabeledBatch, UnlabeledBatch
 from semseg_app.training.loop import train
 from semseg_app.training.methods import METHODS, build_method
 from semseg_app.training.recipe import Recipe
@@ -182,14 +182,14 @@ def test_two_ranks_are_one_process_that_accumulates(tiny_dataset, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def labeled(tiny_dataset) -> Pool:
+def labeled(tiny_dataset) -> ImageDataset:
     data = open_dataset(tiny_dataset)
-    return Pool(data, data.samples("train"), with_labels=True)
+    return ImageDataset(data, data.samples("train"), with_labels=True)
 
 
 @pytest.mark.parametrize("case", WITH_THRESHOLD)
 def test_without_confidence_unlabeled_images_teach_exactly_nothing(case, labeled):
-    """Specification 8.12, and 8.8: no gradient ever reaches a teacher."""
+    """No gradient ever reaches a teacher, and the losses are what the method documents."""
     config, network, *_ = CASES[case]
     content = recipe(Path("nowhere"), Path("run"), case, method={"threshold": 1.0} | config)
     torch.manual_seed(0)

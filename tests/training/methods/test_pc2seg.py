@@ -10,24 +10,25 @@ from torch.nn import functional
 
 from semseg_app.data.layouts import open_dataset
 from semseg_app.models import ModelSpec, build
-from semseg_app.training.data.streams import Pool
-from semseg_app.training.methods.pc2seg import PC2Seg, PC2SegConfig
+from semseg_app.training.data.streams import ImageDataset
+from semseg_app.training.methods import pc2seg
+from semseg_app.training.methods.pc2seg import PC2Seg, PC2SegConfig, pixel_contrast
 
 VARIANTS = {"full": {}, "stopped": {"contrast_sg": True}, "consistency-only": {"contrast_weight": 0}}
 
 
 @pytest.fixture(scope="module")
-def labeled(tiny_dataset) -> Pool:
+def labeled(tiny_dataset) -> ImageDataset:
     data = open_dataset(tiny_dataset)
-    return Pool(data, data.samples("train"), with_labels=True)
+    return ImageDataset(data, data.samples("train"), with_labels=True)
 
 
-def small(labeled: Pool, **config) -> PC2Seg:
+def small(labeled: ImageDataset, **config) -> PC2Seg:
     torch.manual_seed(0)
     return PC2Seg(PC2SegConfig(**config), patch_network(), labeled).train()
 
 
-def real(labeled: Pool, **config) -> PC2Seg:
+def real(labeled: ImageDataset, **config) -> PC2Seg:
     """With batch norms and real receptive fields."""
     torch.manual_seed(0)
     spec = ModelSpec(architecture="segformer", encoder="tu-test_efficientnet", num_classes=3, decoder_channels=16)
@@ -141,6 +142,25 @@ def test_losses_match_plain_loops(labeled):
     expected = 0.2 * 0.5 * torch.stack(terms).mean()
     torch.testing.assert_close(losses["contrast"].double(), expected, rtol=1e-5, atol=0)
     assert method.monitor.take().sum() * 16 == (~unlabeled.pad).sum()
+
+
+def test_training_calls_the_operator(labeled, monkeypatch):
+    """`pixel_contrast` once a step; its mean over all anchors, cut and padded ones at 0, is the mean over the valid."""
+    calls = []
+
+    def counted(*arguments):
+        calls.append((arguments, pixel_contrast(*arguments)))
+        return calls[-1][1]
+
+    monkeypatch.setattr(pc2seg, "pixel_contrast", counted)
+    batch = random_batch()
+    losses = losses_of(small(labeled, contrast_weight=0.5, negatives=5), batch)
+    (((anchors, positives, candidates, negatives, temperature), value),) = calls
+    valid = negatives.ge(0).any(dim=1)
+    assert 0 < valid.sum() < len(valid)
+    alone = pixel_contrast(anchors[valid], positives[valid], candidates, negatives[valid], temperature)
+    torch.testing.assert_close(losses["contrast"], 0.5 * alone)
+    torch.testing.assert_close(alone * (valid.sum() / len(valid)), value)
 
 
 def test_the_strong_view_travels_to_workers_with_its_size(labeled):

@@ -15,7 +15,7 @@ from semseg_app.data.layouts import open_dataset
 from semseg_app.errors import UserError
 from semseg_app.models import ModelSpec, build
 from semseg_app.training.data.image_labels import read_image_labels
-from semseg_app.training.data.streams import Pool, Stream
+from semseg_app.training.data.streams import AugmentedDataset, ImageDataset
 from semseg_app.training.data.weak_augmentation import WeakView
 from semseg_app.training.loop import train
 from semseg_app.training.methods.pseudoseg import PseudoSeg, PseudoSegConfig, background_class
@@ -27,17 +27,17 @@ CNN = {"architecture": "segformer", "encoder": "tu-test_efficientnet", "decoder_
 
 
 @pytest.fixture(scope="module")
-def labeled(tiny_dataset) -> Pool:
+def labeled(tiny_dataset) -> ImageDataset:
     data = open_dataset(tiny_dataset)
-    return Pool(data, data.samples("train"), with_labels=True)
+    return ImageDataset(data, data.samples("train"), with_labels=True)
 
 
-def small(labeled: Pool, **config) -> PseudoSeg:
+def small(labeled: ImageDataset, **config) -> PseudoSeg:
     torch.manual_seed(0)
     return PseudoSeg(PseudoSegConfig(background="ground", **config), patch_network(), labeled).train()
 
 
-def real(labeled: Pool, **config) -> PseudoSeg:
+def real(labeled: ImageDataset, **config) -> PseudoSeg:
     """With batch norms and real receptive fields."""
     torch.manual_seed(0)
     network = build(ModelSpec(**CNN, num_classes=3))
@@ -227,13 +227,13 @@ def write_table(root: Path, path: Path) -> Path:
 def test_the_stream_carries_the_classes_of_its_own_image(tiny_dataset, tmp_path):
     data = open_dataset(tiny_dataset)
     table = write_table(tiny_dataset, tmp_path / "truth.csv")
-    pool = Pool(data, data.samples("few-unlabeled"), with_labels=True, image_labels=table)
-    stream = Stream(pool, "unlabeled", 0, WeakView(crop=(HEIGHT + 8, WIDTH + 12), scale=(1, 1)))
+    dataset = ImageDataset(data, data.samples("few-unlabeled"), with_labels=True, image_labels=table)
+    stream = AugmentedDataset(dataset, "unlabeled", 0, WeakView(crop=(HEIGHT + 8, WIDTH + 12), scale=(1, 1)))
     for position in range(12):
         sample = stream[position]
         expected = classes_present(sample["label"].unsqueeze(0), 3, background=0)[0]
         assert sample["image_classes"][1:].equal(expected)
-    assert not pool.image_classes[:, 0].any()
+    assert not dataset.image_classes[:, 0].any()
 
 
 def test_a_run_with_image_labels(tiny_dataset, tmp_path, monkeypatch):

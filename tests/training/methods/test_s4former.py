@@ -10,7 +10,8 @@ from torch.nn import functional
 from semseg_app.data.layouts import open_dataset
 from semseg_app.errors import UserError
 from semseg_app.models import ModelSpec, SegmentationNetwork, build
-from semseg_app.training.data.streams import Batch, LabeledBatch, Pool, UnlabeledBatch
+from semseg_app.training.data.streams import Batch, ImageDataset, LabeledBatch, UnlabeledBatch
+from semseg_app.training.methods import s4former
 from semseg_app.training.methods.s4former import S4Former, S4FormerConfig, negative_class_ranking
 from semseg_app.training.recipe import Recipe
 
@@ -20,9 +21,9 @@ PLAIN = {"threshold": THRESHOLD, "shuffle_block": 16, "mix_probability": 0.0, "r
 
 
 @pytest.fixture(scope="module")
-def pool(tiny_dataset) -> Pool:
+def dataset(tiny_dataset) -> ImageDataset:
     data = open_dataset(tiny_dataset)
-    return Pool(data, data.samples("train"), with_labels=True)
+    return ImageDataset(data, data.samples("train"), with_labels=True)
 
 
 def transformer() -> SegmentationNetwork:
@@ -62,15 +63,15 @@ def expected_streams(net: SegmentationNetwork, batch: Batch):
     return weak, strong, confidence, learned, cross_entropy
 
 
-def test_base_streams_and_their_weights(pool):
+def test_base_streams_and_their_weights(dataset):
     net, batch = transformer(), crops()
     weak, strong, confidence, learned, cross_entropy = expected_streams(net, batch)
     config = S4FormerConfig(**PLAIN, shuffle=False, pasa=False, ncr=False)
-    alone = S4Former(config, net, pool)(batch, 0)
+    alone = S4Former(config, net, dataset)(batch, 0)
     torch.testing.assert_close(alone["mixed"], cross_entropy(strong))
     assert set(alone) == {"supervised", "mixed"}
 
-    every = S4Former(S4FormerConfig(**PLAIN, shuffle=False, ncr_on_pasa=True), net, pool)(batch, 0)
+    every = S4Former(S4FormerConfig(**PLAIN, shuffle=False, ncr_on_pasa=True), net, dataset)(batch, 0)
     torch.testing.assert_close(every["mixed"], cross_entropy(strong) / 2)
     # PASA by hand: unsure share of each patch, the rows of the less sure half.
     unsure = functional.avg_pool2d((confidence < THRESHOLD).float().unsqueeze(1), 16).flatten(1)
@@ -87,10 +88,10 @@ def test_base_streams_and_their_weights(pool):
     torch.testing.assert_close(every["ncr"], (ranking[0] + ranking[1]) / 2)
 
 
-def test_unimatch_host_has_two_streams_and_biases_the_weak_view(pool):
+def test_unimatch_host_has_two_streams_and_biases_the_weak_view(dataset):
     net, batch = transformer(), crops(views=2)
     weak, strong, _, learned, cross_entropy = expected_streams(net, batch)
-    method = S4Former(S4FormerConfig(**PLAIN, host="unimatch", shuffle=False, pasa_weight=0.0), net, pool)
+    method = S4Former(S4FormerConfig(**PLAIN, host="unimatch", shuffle=False, pasa_weight=0.0), net, dataset)
     losses = method(batch, 0)
     with torch.no_grad():
         second = net.full_logits(batch.unlabeled.strong[1])
@@ -101,13 +102,31 @@ def test_unimatch_host_has_two_streams_and_biases_the_weak_view(pool):
     assert list(method.networks()) == ["student"]
 
 
-def test_shuffled_images_come_back_to_their_places(pool):
+def test_training_calls_the_operators(dataset, monkeypatch):
+    calls = dict.fromkeys(("patch_shuffle", "restore_tokens", "attention_bias", "negative_class_ranking"), 0)
+    for name in calls:
+        operator = getattr(s4former, name)
+
+        def counted(*arguments, name=name, operator=operator):
+            calls[name] += 1
+            return operator(*arguments)
+
+        monkeypatch.setattr(s4former, name, counted)
+    net, batch = transformer(), crops()
+    S4Former(S4FormerConfig(**PLAIN), net, dataset)(batch, 0)
+    stages = sum(1 for stage in net.encode(batch.labeled.images) if stage.shape[1])
+    assert calls == {"patch_shuffle": 1, "restore_tokens": stages, "attention_bias": 1, "negative_class_ranking": 1}
+
+
+def test_shuffled_images_come_back_to_their_places(dataset):
     """Where every 8 x 8 pixels are a world of their own, shuffling changes nothing but the encoder's view."""
     net = patch_network()
     torch.manual_seed(2)
     images = torch.rand(2, 3, 48, 64)
     with pytest.warns(UserWarning, match="made for transformers"):
-        method = S4Former(S4FormerConfig(shuffle_block=16, shuffle_probability=1.0, pasa=False, ncr=False), net, pool)
+        method = S4Former(
+            S4FormerConfig(shuffle_block=16, shuffle_probability=1.0, pasa=False, ncr=False), net, dataset
+        )
     seen = []
     net.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     with torch.no_grad():
@@ -116,9 +135,9 @@ def test_shuffled_images_come_back_to_their_places(pool):
     assert torch.equal(seen[0].flatten(2).sort(2).values, seen[1].flatten(2).sort(2).values)
 
 
-def test_true_labels_of_augseg_are_learned_but_not_ranked(pool):
+def test_true_labels_of_augseg_are_learned_but_not_ranked(dataset):
     net, batch = transformer(), crops()
-    method = S4Former(S4FormerConfig(host="augseg", threshold=1.0, shuffle=False, pasa=False), net, pool)
+    method = S4Former(S4FormerConfig(host="augseg", threshold=1.0, shuffle=False, pasa=False), net, dataset)
     for seed in range(20):  # until a labeled box was pasted
         torch.manual_seed(seed)
         losses = {name: float(loss.detach()) for name, loss in method(batch, 0).items()}
@@ -128,9 +147,9 @@ def test_true_labels_of_augseg_are_learned_but_not_ranked(pool):
     pytest.fail("no labeled pixel was ever pasted")
 
 
-def test_pad_teaches_nothing(pool):
+def test_pad_teaches_nothing(dataset):
     batch = crops()
-    method = S4Former(S4FormerConfig(**PLAIN, shuffle=False, pasa=False), transformer(), pool)
+    method = S4Former(S4FormerConfig(**PLAIN, shuffle=False, pasa=False), transformer(), dataset)
     logits = []
     upsample = method.network.upsample
 
@@ -149,19 +168,19 @@ def test_pad_teaches_nothing(pool):
     assert float(gradient.abs().sum(1)[batch.unlabeled.pad].max()) == 0.0
 
 
-def test_networks_that_do_not_fit(pool):
+def test_networks_that_do_not_fit(dataset):
     cnn = build(ModelSpec(architecture="segformer", encoder="tu-test_efficientnet", decoder_channels=16, num_classes=3))
     with pytest.raises(
         UserError, match=r"method\.pasa: tu-test_efficientnet has no self-attention to bias; set method\.pasa"
     ):
-        S4Former(S4FormerConfig(), cnn, pool)
+        S4Former(S4FormerConfig(), cnn, dataset)
     with pytest.warns(UserWarning, match=r"method\.shuffle and method\.ncr on the CNN .* NCR with -3\.8"):
-        S4Former(S4FormerConfig(pasa=False), cnn, pool)
+        S4Former(S4FormerConfig(pasa=False), cnn, dataset)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        S4Former(S4FormerConfig(pasa=False, shuffle=False, ncr=False), cnn, pool)
+        S4Former(S4FormerConfig(pasa=False, shuffle=False, ncr=False), cnn, dataset)
     with pytest.raises(UserError, match="shuffle_block: 100 is no multiple of the network's stride 16; use 96"):
-        S4Former(S4FormerConfig(shuffle_block=100), transformer(), pool)
+        S4Former(S4FormerConfig(shuffle_block=100), transformer(), dataset)
     with pytest.raises(
         ValueError, match=r"view\.crop \[320, 320\] is not filled by shuffle_block 128; use \[256, 256\]"
     ):

@@ -18,7 +18,7 @@ from semseg_app.inference.engines.open import open_engine
 from semseg_app.inference.pseudo_label_writer import write_pseudo_labels
 from semseg_app.labels import LabelSpace
 from semseg_app.models import save_network
-from semseg_app.training.data.streams import Batch, Pool
+from semseg_app.training.data.streams import Batch, ImageDataset
 from semseg_app.training.loop import train
 from semseg_app.training.methods.self_training import SelfTraining, SelfTrainingConfig
 from semseg_app.training.recipe import Recipe
@@ -28,7 +28,9 @@ def test_both_kinds_of_images_count_half_each(tiny_dataset):
     data = open_dataset(tiny_dataset)
     net, crops = network(), batch()
     method = SelfTraining(
-        SelfTrainingConfig(pseudo_labels=Path("unread")), net, Pool(data, data.samples("train"), with_labels=True)
+        SelfTrainingConfig(pseudo_labels=Path("unread")),
+        net,
+        ImageDataset(data, data.samples("train"), with_labels=True),
     )
     labels = torch.randint(0, 3, (4, 32, 48)).masked_fill(crops.unlabeled.pad | (torch.rand(4, 32, 48) < 0.3), 255)
     taught = Batch(crops.labeled, crops.unlabeled._replace(strong=[], cut=[], labels=labels))

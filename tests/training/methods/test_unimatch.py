@@ -8,22 +8,22 @@ from torch.nn import functional
 
 from semseg_app.data.layouts import open_dataset
 from semseg_app.models import ModelSpec, build
-from semseg_app.training.data.streams import Pool
+from semseg_app.training.data.streams import ImageDataset
 from semseg_app.training.methods.unimatch import UniMatch, UniMatchConfig
 
 THRESHOLD = 0.6
 
 
 @pytest.fixture(scope="module")
-def pool(tiny_dataset) -> Pool:
+def dataset(tiny_dataset) -> ImageDataset:
     data = open_dataset(tiny_dataset)
-    return Pool(data, data.samples("train"), with_labels=True)
+    return ImageDataset(data, data.samples("train"), with_labels=True)
 
 
-def test_losses_are_those_of_the_paper(pool):
+def test_losses_are_those_of_the_paper(dataset):
     net, crops = network(), batch(strong=2)
     crops.unlabeled.cut[1] = torch.zeros_like(crops.unlabeled.pad)  # the views differ in their masks too
-    method = UniMatch(UniMatchConfig(threshold=THRESHOLD, mix_probability=1.0, dropout=0.0), net, pool)
+    method = UniMatch(UniMatchConfig(threshold=THRESHOLD, mix_probability=1.0, dropout=0.0), net, dataset)
     passes = seen_by(net)
     losses = method(crops, 0)
     assert set(losses) == {"supervised", "strong", "feature"}
@@ -58,12 +58,12 @@ def test_losses_are_those_of_the_paper(pool):
     assert not boxes[0].equal(boxes[1])
 
 
-def test_one_encoder_pass_and_dropped_maps_beside_the_clean_ones(pool):
+def test_one_encoder_pass_and_dropped_maps_beside_the_clean_ones(dataset):
     net = network()
     passes = seen_by(net)
     maps: list[list[Tensor]] = []
     net.decoder.register_forward_pre_hook(lambda module, inputs: maps.append(inputs[0]))
-    UniMatch(UniMatchConfig(), net, pool)(batch(strong=2), 0)
+    UniMatch(UniMatchConfig(), net, dataset)(batch(strong=2), 0)
     assert [len(images) for images in passes] == [2 + 4, 2 * 4]
     assert [len(one[0]) for one in maps] == [2 + 4 + 4, 2 * 4]
     assert maps[0][0][6:].equal(maps[0][0][2:6])  # the image itself
@@ -76,9 +76,9 @@ def test_one_encoder_pass_and_dropped_maps_beside_the_clean_ones(pool):
     assert 0.4 < torch.cat(gone).float().mean() < 0.6
 
 
-def test_gradients_stop_at_labels_and_at_padding(pool):
+def test_gradients_stop_at_labels_and_at_padding(dataset):
     net, crops = network(), batch(strong=2)
-    method = UniMatch(UniMatchConfig(threshold=0.0, mix_probability=0.0), net, pool)
+    method = UniMatch(UniMatchConfig(threshold=0.0, mix_probability=0.0), net, dataset)
     joint: list[Tensor] = []
     net.classifier.register_forward_hook(lambda module, inputs, output: joint.append(output))
     made = full_logits_of(net)
@@ -93,14 +93,14 @@ def test_gradients_stop_at_labels_and_at_padding(pool):
     assert feature.ne(0).any(1).equal(~crops.unlabeled.pad)
 
 
-def test_nothing_confident_is_exactly_zero(pool):
-    losses = UniMatch(UniMatchConfig(threshold=1.0), network(), pool)(batch(strong=2), 0)
+def test_nothing_confident_is_exactly_zero(dataset):
+    losses = UniMatch(UniMatchConfig(threshold=1.0), network(), dataset)(batch(strong=2), 0)
     assert losses["strong"] == 0
     assert losses["feature"] == 0
     assert losses["supervised"] > 0
 
 
-def test_encoders_with_an_empty_map(pool):
+def test_encoders_with_an_empty_map(dataset):
     net = build(ModelSpec(architecture="segformer", encoder="mit_b0", decoder_channels=16, num_classes=3)).eval()
-    losses = UniMatch(UniMatchConfig(threshold=0.0), net, pool)(batch(strong=2), 0)
+    losses = UniMatch(UniMatchConfig(threshold=0.0), net, dataset)(batch(strong=2), 0)
     assert all(loss > 0 for loss in losses.values())

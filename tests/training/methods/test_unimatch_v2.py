@@ -7,16 +7,16 @@ from torch.nn import functional
 
 from semseg_app.data.layouts import open_dataset
 from semseg_app.models import ModelSpec, build
-from semseg_app.training.data.streams import Pool
+from semseg_app.training.data.streams import ImageDataset
 from semseg_app.training.methods.unimatch_v2 import UniMatchV2, UniMatchV2Config, complementary_dropout
 
 THRESHOLD = 0.6
 
 
 @pytest.fixture(scope="module")
-def pool(tiny_dataset) -> Pool:
+def dataset(tiny_dataset) -> ImageDataset:
     data = open_dataset(tiny_dataset)
-    return Pool(data, data.samples("train"), with_labels=True)
+    return ImageDataset(data, data.samples("train"), with_labels=True)
 
 
 def test_the_two_views_share_the_channels_between_them():
@@ -43,9 +43,9 @@ def test_the_two_views_share_the_channels_between_them():
     assert complementary_dropout([one.bfloat16() for one in maps], intact=0.5)[1].dtype == torch.bfloat16
 
 
-def test_losses_are_those_of_the_paper(pool):
+def test_losses_are_those_of_the_paper(dataset):
     net, crops = network(), batch(strong=2)
-    method = UniMatchV2(UniMatchV2Config(threshold=THRESHOLD, mix_probability=1.0, intact=1.0), net, pool)
+    method = UniMatchV2(UniMatchV2Config(threshold=THRESHOLD, mix_probability=1.0, intact=1.0), net, dataset)
     with torch.no_grad():
         method.teacher.network.classifier.bias += torch.tensor([0.3, 0.0, -0.3])  # not the student any more
     passes = seen_by(net)
@@ -79,10 +79,10 @@ def test_losses_are_those_of_the_paper(pool):
     assert not boxes[0].equal(boxes[1])
 
 
-def test_passes_gradients_and_masks(pool):
+def test_passes_gradients_and_masks(dataset):
     spec = ModelSpec(architecture="segformer", encoder="tu-test_efficientnet", decoder_channels=16, num_classes=3)
     net, crops = build(spec, auxiliary=(-1,)), batch(strong=2)
-    method = UniMatchV2(UniMatchV2Config(threshold=0.0, mix_probability=0.0), net, pool).train()
+    method = UniMatchV2(UniMatchV2Config(threshold=0.0, mix_probability=0.0), net, dataset).train()
     modules = {
         "teacher": method.teacher.network.encoder,
         "encoder": net.encoder,
@@ -104,16 +104,16 @@ def test_passes_gradients_and_masks(pool):
     assert all(parameter.grad is not None for parameter in net.parameters())  # what DDP asks for
 
 
-def test_nothing_confident_is_exactly_zero(pool):
-    losses = UniMatchV2(UniMatchV2Config(threshold=1.0), network(), pool)(batch(strong=2), 0)
+def test_nothing_confident_is_exactly_zero(dataset):
+    losses = UniMatchV2(UniMatchV2Config(threshold=1.0), network(), dataset)(batch(strong=2), 0)
     assert losses["strong"] == 0
     assert losses["supervised"] > 0
 
 
-def test_teacher_follows_at_its_own_pace(pool):
+def test_teacher_follows_at_its_own_pace(dataset):
     assert UniMatchV2Config.model_validate({"ema": {"warm_up": False}}).ema.momentum == 0.996
     net = network()
-    method = UniMatchV2(UniMatchV2Config(), net, pool)
+    method = UniMatchV2(UniMatchV2Config(), net, dataset)
     assert next(iter(method.networks())) == "teacher"
     assert not method.train().teacher.network.training
     before = method.teacher.network.classifier.weight.clone()
