@@ -18,7 +18,7 @@ from semseg_app.artifact import ModelConfig
 from semseg_app.data.dataset import SegmentationData
 from semseg_app.data.layouts import open_dataset
 from semseg_app.data.pseudo_label_folder import read_manifest
-from semseg_app.data.training_check import refuse_or_warn
+from semseg_app.data.training_check import refuse_or_warn, shared_photos
 from semseg_app.errors import UserError, explain, memory_advice
 from semseg_app.labels import LabelSpace
 from semseg_app.models import ModelSpec, SegmentationNetwork, build
@@ -297,7 +297,7 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
     data = open_dataset(recipe.data.root, recipe.data.layout)
     workers, cache = recipe.data.loading(cuda)
     say(data.describe())
-    labeled = Pool(data, data.samples(recipe.data.labeled), with_labels=True, cache=cache)
+    labeled = Pool(data, data.labeled_samples(recipe.data.labeled), with_labels=True, cache=cache)
     val = Pool(data, data.samples(recipe.data.val), True, recipe.data.cache) if recipe.data.val else None
     refuse_or_warn(data, labeled.samples, say, val.samples if val else ())
     if val:
@@ -389,7 +389,7 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
 
 
 def _refuse_overlap(labeled: Pool, val: Pool, recipe: Recipe) -> None:
-    shared = {sample.image for sample in labeled.samples} & {sample.image for sample in val.samples}
+    shared = shared_photos(labeled.samples, val.samples)
     if shared:
         raise UserError(
             f"data: {len(shared)} images are both in {recipe.data.labeled} and in {recipe.data.val} "
