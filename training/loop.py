@@ -393,7 +393,8 @@ def _refuse_overlap(labeled: Pool, val: Pool, recipe: Recipe) -> None:
     if shared:
         raise UserError(
             f"data: {len(shared)} images are both in {recipe.data.labeled} and in {recipe.data.val} "
-            f"(e.g. {min(shared)}); a score on training images means nothing"
+            f"(e.g. {min(shared)}); a score on training images means nothing: "
+            f"write data.labeled='{recipe.data.labeled} - {recipe.data.val}', or delete the copies"
         )
 
 

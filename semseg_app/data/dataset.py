@@ -299,7 +299,7 @@ class SegmentationData:
         for term in list_terms(expression):
             members = {sample.image: sample for sample in self.samples(term.name)}
             if not term.minus:
-                chosen = members | chosen
+                chosen = {**chosen, **{path: sample for path, sample in members.items() if path not in chosen}}
                 continue
             if not chosen.keys() & members.keys():
                 raise UserError(f"{self.root}: {expression!r}: {term.name!r} has no photo of what stands before it")
