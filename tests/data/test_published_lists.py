@@ -1,5 +1,6 @@
 """Label lists as other projects publish them, lists made of lists, and folders with masks for some of the photos."""
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from semseg_app.data.dataset import SegmentationData, open_folder
 from semseg_app.data.held_out import draw_val, near_duplicates
 from semseg_app.data.layouts import open_dataset
 from semseg_app.data.listing import Sample
+from semseg_app.data.splits import nested_splits, write_splits
 from semseg_app.data.training_check import shared_photos
 from semseg_app.errors import UserError
 
@@ -210,3 +212,14 @@ def test_copies_are_shared_photos(tmp_path: Path) -> None:
     assert shared_photos([a], [b]) == set()
     assert shared_photos([a, b], [copy]) == {copy.image}
     assert shared_photos([a, b], [b]) == {b.image}
+
+
+def test_written_lists_survive_a_full_disk(partly: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    drawn = nested_splits(open_folder(partly), ["1/2"])
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UserError, match=r"1_2-labeled\.txt: the disk is full"):
+        write_splits(open_folder(partly), drawn)
+    assert list((partly / "splits").iterdir()) == []
