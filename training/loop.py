@@ -18,7 +18,7 @@ from semseg_app.artifact import ModelConfig
 from semseg_app.data.dataset import SegmentationData
 from semseg_app.data.layouts import open_dataset
 from semseg_app.data.pseudo_label_folder import read_manifest
-from semseg_app.data.training_check import refuse_or_warn
+from semseg_app.data.training_check import refuse_or_warn, shared_photos
 from semseg_app.errors import UserError, explain, memory_advice
 from semseg_app.labels import LabelSpace
 from semseg_app.models import ModelSpec, SegmentationNetwork, build
@@ -299,7 +299,7 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
     data = open_dataset(recipe.data.root, recipe.data.layout)
     workers, cache = recipe.data.loading(cuda)
     say(data.describe())
-    labeled = ImageDataset(data, data.samples(recipe.data.labeled), with_labels=True, cache=cache)
+    labeled = ImageDataset(data, data.labeled_samples(recipe.data.labeled), with_labels=True, cache=cache)
     val = ImageDataset(data, data.samples(recipe.data.val), True, recipe.data.cache) if recipe.data.val else None
     refuse_or_warn(data, labeled.samples, say, val.samples if val else ())
     if val:
@@ -392,11 +392,12 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
 
 
 def _refuse_overlap(labeled: ImageDataset, val: ImageDataset, recipe: Recipe) -> None:
-    shared = {sample.image for sample in labeled.samples} & {sample.image for sample in val.samples}
+    shared = shared_photos(labeled.samples, val.samples)
     if shared:
         raise UserError(
             f"data: {len(shared)} images are both in {recipe.data.labeled} and in {recipe.data.val} "
-            f"(e.g. {min(shared)}); a score on training images means nothing"
+            f"(e.g. {min(shared)}); a score on training images means nothing: "
+            f"write data.labeled='{recipe.data.labeled} - {recipe.data.val}', or delete the copies"
         )
 
 

@@ -16,8 +16,7 @@ from semseg_app.model_spec import NetworkChoice
 from semseg_app.models.registry import ARCHITECTURES, architecture
 from semseg_app.training.data.weak_augmentation import WeakView
 from semseg_app.training.methods import METHODS, MethodConfig
-
-PRESETS = Path(__file__).parent / "recipes"
+from semseg_app.training.presets import recipe_file as recipe_file
 
 
 class Section(BaseModel):
@@ -175,18 +174,6 @@ class Recipe(Section):
     @property
     def checkpoint_interval(self) -> int:
         return self.checkpoint_every or self.evaluation_interval
-
-
-def recipe_file(source: str) -> Path:
-    """The YAML file: `source` itself, or the preset of that name. UserError where neither exists."""
-    path = Path(source)
-    if path.is_file():
-        return path
-    preset = PRESETS / f"{source.removesuffix('.yaml')}.yaml"
-    if not preset.is_file():
-        names = sorted(preset.stem for preset in PRESETS.glob("*.yaml"))
-        raise UserError(f"{source}: no such recipe file, and no preset of that name; presets: {', '.join(names)}")
-    return preset
 
 
 def load_recipe(source: str, overrides: list[str]) -> Recipe:

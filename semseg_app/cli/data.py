@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -36,23 +36,50 @@ def list_splits(data: Data, layout: LayoutName = "auto", as_json: AsJson = False
 @app.command("split")
 def split_labels(
     data: Data,
-    sizes: Annotated[str, typer.Option(help="Fractions or counts of labeled images, e.g. 1/16,1/8,1/4 or 92,183.")],
+    sizes: Annotated[
+        str, typer.Option(help="Fractions or counts of labeled images, e.g. 1/16,1/8,1/4 or 92,183; all = every mask.")
+    ] = "",
+    val: Annotated[
+        str, typer.Option(help="First hold out so many masks (a count or a fraction) as the list val.")
+    ] = "",
     split: Annotated[str, typer.Option(help="Which split to draw from.")] = "train",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draw; if not 0, it goes into the names.")] = 0,
     force: Annotated[bool, typer.Option(help="Overwrite lists of other content.")] = False,
     layout: LayoutName = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Draw nested labeled lists, each with its unlabeled rest, into splits/: smaller ones lie within larger ones."""
+    """Draw nested labeled lists, each with its unlabeled rest, into splits/: smaller ones lie within larger ones.
+
+    With --val, a held-out set is drawn first; all lists are made of the photos that remain.
+    """
     from semseg_app.cli.data_option import open_aloud
     from semseg_app.cli.progress import progress_bar
-    from semseg_app.data.splits import nested_splits, write_splits
+    from semseg_app.data.held_out import draw_val
+    from semseg_app.data.splits import nested_splits, write_lists, write_splits
+    from semseg_app.errors import UserError
 
+    if not sizes and not val:
+        raise UserError("say --sizes 1/8,1/4 for labeled lists, --val 10 for a held-out set, or both")
     dataset = open_aloud(data, layout)
-    with progress_bar("reading masks") as update:
-        drawn = nested_splits(dataset, [size.strip() for size in sizes.split(",")], split, seed, update)
+    held = None
+    if val:
+        with progress_bar("reading masks") as update:
+            held = draw_val(dataset, val, split, seed, update)
+    drawn = []
+    if sizes or held:
+        with progress_bar("reading masks") as update:
+            names = [size.strip() for size in (sizes or "all").split(",")]
+            drawn = nested_splits(dataset, names, split, seed, update, held.training if held else None)
+    # Both kinds are checked before the first is written, so that a refusal leaves everything untouched.
+    val_lists = {held.name: held.val} if held else {}
+    write_lists(dataset, val_lists, force, only_check=True)
     write_splits(dataset, drawn, force)
-    rows = [
+    write_lists(dataset, val_lists, force)
+    rows: list[dict[str, Any]] = [
+        {"name": name, "images": len(samples), "hash": dataset.fingerprint(samples), "missing_classes": held.missing}
+        for name, samples in val_lists.items()
+        if held
+    ] + [
         {
             "name": f"{result.name}-{kind}",
             "images": len(samples),
@@ -66,9 +93,12 @@ def split_labels(
         print(json.dumps({"root": str(dataset.root), "seed": seed, "split": split, "lists": rows}, indent=1))
         return
     _print_table(("list", "images", "hash"), [(row["name"], row["images"], row["hash"]) for row in rows])
-    for result in drawn:
-        if result.missing:
-            typer.echo(f"{result.name}-labeled is too small to show {', '.join(result.missing)}", err=True)
+    if held and held.left_out:
+        count = len(held.left_out)
+        typer.echo(f"{count} photos without masks nearly repeat photos of {held.name} and are in no list", err=True)
+    for row in rows:
+        if row["missing_classes"]:
+            typer.echo(f"{row['name']} is too small to show {', '.join(row['missing_classes'])}", err=True)
 
 
 @app.command("pseudo-label")

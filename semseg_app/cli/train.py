@@ -13,6 +13,9 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the final report as JSON on stdout.")] = False,
 ) -> None:
     """Train a network as a recipe says."""
+    from semseg_app.training.presets import recipe_file
+
+    recipe_file(recipe)  # an unknown name is refused before torch is imported, which takes seconds
     from semseg_app.training.loop import train as run
     from semseg_app.training.recipe import load_recipe
 

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semseg_app.data.dataset import SegmentationData, near_misses
+from semseg_app.data.dataset import SegmentationData
 from semseg_app.data.findings import Finding
-from semseg_app.data.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, Sample, list_files
+from semseg_app.data.list_lines import pair_of
+from semseg_app.data.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, Sample, list_files, near_misses
 from semseg_app.data.splits import list_faults
 from semseg_app.errors import UserError
 
@@ -54,7 +55,15 @@ def partner_findings(data: SegmentationData, samples: Mapping[str, list[Sample]]
             if split != "unlabeled" and members:
                 found.append(_without_masks(data, split, members))
             continue
+        found += _two_masks(data, split)
         without = [sample for sample in members if sample.label is None]
+        if split in data.partly_labeled:
+            message = (
+                f"{len(members) - len(without)} of {len(members)} photos have masks: training on {split!r} takes "
+                "those, 'unlabeled' is the rest"
+            )
+            found.append(Finding("partly-labeled", message, split))
+            without = []
         for number, sample in enumerate(without):
             name = f"{sample.stem}{files.label_suffix}"
             # Each search reads the whole folder, and after a few the pattern is clear.
@@ -122,6 +131,13 @@ def _masks_without_photos(data: SegmentationData, split: str) -> Iterable[Findin
                 yield Finding("lossy-mask", message, relative(data, path))
 
 
+def _two_masks(data: SegmentationData, split: str) -> Iterable[Finding]:
+    """Photos with masks in two formats: one of them would be ignored in silence."""
+    for paths in data.folders[split].rival_masks():
+        others = ", ".join(path.name for path in paths[1:])
+        yield Finding("two-masks", f"{others} is ignored; delete one of them", relative(data, paths[0]))
+
+
 def _mask_folders_without_photos(data: SegmentationData) -> Iterable[Finding]:
     folder = data.root / "labels"
     if not (data.root / "dataset.yaml").is_file() or not folder.is_dir():
@@ -177,20 +193,24 @@ def list_findings(
         Findings, and list -> images that it names.
     """
     found: list[Finding] = []
-    split_of = {sample.image: split for split, members in samples.items() for sample in members}
+    split_of: dict[Path, str] = {}
+    for split, of_split in samples.items():  # the first split counts: VOC's trainval repeats train and val
+        for sample in of_split:
+            split_of.setdefault(sample.image, split)
     members: dict[str, list[Path]] = {}
     for name in data.list_names():
         file = relative(data, data.list_path(name))
         named, problems = _read_list(data, name, file)
         found += problems
         members[name] = [sample.image for sample in named]
-        if name.endswith(("-labeled", "-unlabeled")):
+        kind = (pair_of(name) or ("", ""))[1]
+        if kind:
             found += _leaks(data, file, named, split_of)
-        if name.endswith("-labeled"):
+        if kind == "labeled":
             found += _absent_in_list(data, file, named, presence)
     for name in members:
-        base = name.removesuffix("-labeled")
-        if base != name and f"{base}-unlabeled" in members:
+        base, kind = pair_of(name) or ("", "")
+        if kind == "labeled" and f"{base}unlabeled" in members:
             found += _pair_findings(data, base, members, samples, split_of)
     return found, {name: len(images) for name, images in members.items()}
 
@@ -214,7 +234,7 @@ def _read_list(data: SegmentationData, name: str, file: str) -> tuple[list[Sampl
             )
         else:
             named[matches[0]] = number
-            if name.endswith("-labeled") and matches[0].label is None:
+            if (pair_of(name) or ("", ""))[1] == "labeled" and matches[0].label is None:
                 found.append(Finding("no-mask", f"{entry!r} is listed as labeled, but has no mask", f"{file}:{number}"))
     return list(named), found
 
@@ -244,15 +264,15 @@ def _pair_findings(
     samples: Mapping[str, list[Sample]],
     split_of: Mapping[Path, str],
 ) -> Iterable[Finding]:
-    labeled, unlabeled = (members[f"{base}-{kind}"] for kind in ("labeled", "unlabeled"))
+    labeled, unlabeled = (members[f"{base}{kind}"] for kind in ("labeled", "unlabeled"))
     whole = [sample.image for split in {split_of[path] for path in labeled} for sample in samples[split]]
     faults = list_faults(*([relative(data, path) for path in paths] for paths in (labeled, unlabeled, whole)))
-    file = relative(data, data.list_path(f"{base}-unlabeled"))
+    file = relative(data, data.list_path(f"{base}unlabeled"))
     if faults.both:
-        message = f"also in {base}-labeled.txt: {faults.both[0]}{_and_more(faults.both)}"
+        message = f"also in {base}labeled.txt: {faults.both[0]}{_and_more(faults.both)}"
         yield Finding("list-overlap", message, file)
     if faults.lost:
-        message = f"with {base}-labeled.txt it leaves out {faults.lost[0]}{_and_more(faults.lost)}"
+        message = f"with {base}labeled.txt it leaves out {faults.lost[0]}{_and_more(faults.lost)}"
         yield Finding("list-incomplete", message, file)
 
 

@@ -26,9 +26,10 @@ import yaml
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from semseg_app.data.list_lines import line_names, list_terms, one_photo
 from semseg_app.data.listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from semseg_app.data.listing import Sample as Sample
-from semseg_app.data.listing import SplitFiles, list_files
+from semseg_app.data.listing import SplitFiles, list_files, near_misses
 from semseg_app.errors import UserError, did_you_mean, explain
 from semseg_app.labels import IGNORE, Color, require_color_per_class
 from semseg_app.photos import open_photo, to_rgb
@@ -192,27 +193,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-MASK_FOLDERS = ("masks", "mask", "annotations", "Labels", "label", "gt", "SegmentationClass", "segmentations")
-"""What people call the folder that is labels/ here."""
-
-
-def near_misses(root: Path, folder: Path, name: str) -> list[str]:
-    """Names, relative to `root`, that are probably the mask `folder`/`name`: other folders, other file names.
-
-    A file comes near when the photo's name stands in it as a word of its own (p1_mask.png for p1, not p12.png), those
-    with "label" in their name first (Cityscapes' labelTrainIds beside its instances and colors).
-    """
-    near = [f"{other}/" for other in MASK_FOLDERS if (root / other).is_dir() and root / other not in folder.parents]
-    expected = folder / name
-    stem = re.sub(r"(_gtFine_labelIds|_L)?\.\w+$", "", expected.name)
-    word = re.compile(rf"(?<![0-9A-Za-z]){re.escape(stem)}(?![0-9A-Za-z])")
-    if expected.parent.is_dir() and expected.is_relative_to(root):
-        others = sorted(path.name for path in expected.parent.iterdir() if word.search(path.name) and path.is_file())
-        others.sort(key=lambda other: "label" not in other.lower())
-        near += [(expected.parent.relative_to(root) / other).as_posix() for other in others[:2]]
-    return near
-
-
 class SegmentationData:
     """A dataset folder, or a published layout seen as one (data/layouts.py).
 
@@ -247,7 +227,11 @@ class SegmentationData:
         classes = ", ".join(self.info.classes[:4]) + (", ..." if self.num_classes > 4 else "")
         splits = ", ".join(self.split_names())
         count = f"{self.num_classes} class{'' if self.num_classes == 1 else 'es'}"
-        return f"{self.root}: {self.layout}, {count} ({classes}); splits and lists: {splits}"
+        line = f"{self.root}: {self.layout}, {count} ({classes}); splits and lists: {splits}"
+        for split, rest in self.partly_labeled.items():
+            total = len(self.folders[split].samples())
+            line += f"; {total - len(rest)} of {total} photos of {split!r} have masks, 'unlabeled' is the rest"
+        return line
 
     @cached_property
     def lookup(self) -> np.ndarray:
@@ -272,21 +256,34 @@ class SegmentationData:
 
     def split_names(self) -> list[str]:
         """Every name that `samples` takes: folder splits first, then lists."""
-        return [*self.folders, *(name for name in self.list_names() if name not in self.folders)]
+        names = [*self.folders, *self.list_names()]
+        return list(dict.fromkeys([*names, "unlabeled"] if self.partly_labeled else names))
 
     def list_names(self) -> list[str]:
-        """The lists in splits/."""
-        return sorted(path.stem for path in (self.root / "splits").glob("*.txt") if not path.name.startswith("."))
+        """The lists in splits/ and its sub-folders ("pascal/1_16/labeled", as UniMatch publishes them)."""
+        folder = self.root / "splits"
+        paths = (path.relative_to(folder) for path in folder.rglob("*.txt"))
+        return sorted(
+            path.with_suffix("").as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)
+        )
 
     def list_path(self, name: str) -> Path:
         """The file of a list."""
         return self.root / "splits" / f"{name}.txt"
 
     def samples(self, name: str) -> list[Sample]:
-        """The samples of a split, a list or "unlabeled", sorted by stem (a list keeps its own order)."""
+        """The samples of a split, a list or "unlabeled", sorted by stem (a list keeps its own order).
+
+        "train_aug - 1_16-labeled" is train_aug without the photos of the list; " + " adds those of another list.
+        """
         if name in self.folders:
             return self.folders[name].samples()
         listing = self.list_path(name)
+        if not listing.is_file():
+            if len(list_terms(name)) > 1:
+                return self._combined(name)
+            if name == "unlabeled" and self.partly_labeled:
+                return [sample for rest in self.partly_labeled.values() for sample in rest]
         found = []
         for number, entry in self.list_entries(name):
             matches = self.match(entry)
@@ -296,18 +293,54 @@ class SegmentationData:
             found.append(matches[0])
         return found
 
+    def _combined(self, expression: str) -> list[Sample]:
+        """The photos of an expression, each once. UserError where a term takes nothing away or nothing remains."""
+        chosen: dict[Path, Sample] = {}
+        for term in list_terms(expression):
+            members = {sample.image: sample for sample in self.samples(term.name)}
+            if not term.minus:
+                chosen = {**chosen, **{path: sample for path, sample in members.items() if path not in chosen}}
+                continue
+            if not chosen.keys() & members.keys():
+                raise UserError(f"{self.root}: {expression!r}: {term.name!r} has no photo of what stands before it")
+            chosen = {path: sample for path, sample in chosen.items() if path not in members}
+        if not chosen:
+            raise UserError(f"{self.root}: {expression!r} leaves no photo")
+        return list(chosen.values())
+
+    @cached_property
+    def partly_labeled(self) -> dict[str, list[Sample]]:
+        """Training split of which at least half lack a mask -> its photos without one: few labels, as they lie.
+
+        Fewer are probably a mistake, as are masks that lie there under another name; the doctor names each.
+        """
+        partly = {}
+        for split, files in self.folders.items():
+            if files.labels is None or files.stems is not None or split.startswith(("val", "test")):
+                continue
+            samples = files.samples()
+            rest = [sample for sample in samples if sample.label is None]
+            if not len(samples) / 2 <= len(rest) < len(samples):
+                continue
+            first = f"{rest[0].stem}{files.label_suffix}"
+            if not near_misses(self.root, files.labels, first):
+                partly[split] = rest
+        return partly
+
+    def labeled_samples(self, name: str) -> list[Sample]:
+        """`samples`, in a partly labeled split only those that have a mask."""
+        samples = self.samples(name)
+        return [sample for sample in samples if sample.label] if name in self.partly_labeled else samples
+
     def match(self, entry: str) -> list[Sample]:
         """What a line of a list means: a stem, a file name, a path, or a pair of photo and mask paths.
 
-        One sample, or none, or several where a bare stem is in several splits.
+        One sample, or none, or several where splits have different photos of that stem.
         """
-        photo = entry.split()[0] if entry.split() else entry
-        for text in (entry, photo):
-            path = text.replace("\\", "/")
-            stem = re.sub(r"\.\w{2,5}$", "", path)
-            for name in (path, stem, "/".join(stem.split("/")[-2:]), stem.rsplit("/", 1)[-1]):
-                if name in self.by_entry:
-                    return self.by_entry[name]
+        suffixes = {files.image_suffix for files in self.folders.values() if files.image_suffix}
+        for name in line_names(entry, sorted(suffixes)):
+            if name in self.by_entry:
+                return one_photo(self.by_entry[name], entry)
         return []
 
     def _hint(self, entry: str) -> str:

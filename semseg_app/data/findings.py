@@ -39,6 +39,8 @@ TITLES = {
     "turned-photo": "photo that is turned when read",
     "jfif-photo": "JPEG under the name .jfif",
     "unused-mask": "masks that no split uses",
+    "two-masks": "photo with masks in two formats",
+    "partly-labeled": "training split with masks for some of its photos",
 }
 """Kind -> heading."""
 
@@ -50,6 +52,7 @@ NOTES = frozenset(
         "list-incomplete",
         "class-absent-elsewhere",
         "unlabeled-split",
+        "partly-labeled",
         "turned-photo",
         "jfif-photo",
     }

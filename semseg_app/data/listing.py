@@ -1,6 +1,7 @@
 """Which files make up a split: photos, and the mask that belongs to each."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,16 @@ class SplitFiles:
             for stem, path in list_files(self.labels, (suffix,), self.nested)
         }
 
+    def rival_masks(self) -> list[list[Path]]:
+        """Masks of one stem in several formats, the one that is read first."""
+        if self.labels is None or self.label_suffix != ".png":
+            return []
+        by_stem: dict[str, list[Path]] = {}
+        for suffix in LABEL_SUFFIXES:
+            for stem, path in list_files(self.labels, (suffix,), self.nested):
+                by_stem.setdefault(stem, []).append(path)
+        return [paths for paths in by_stem.values() if len(paths) > 1]
+
     def unread(self) -> list[Path]:
         """Photos in the folder whose format is not read."""
         if self.image_suffix or not self.images.is_dir():
@@ -101,3 +112,24 @@ def list_files(folder: Path, suffixes: tuple[str, ...], nested: bool) -> list[tu
 def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
     """At most `count` of the items, spread over the whole sequence."""
     return [items[round(place)] for place in np.linspace(0, len(items) - 1, min(count, len(items)))]
+
+
+MASK_FOLDERS = ("masks", "mask", "annotations", "Labels", "label", "gt", "SegmentationClass", "segmentations")
+"""What people call the folder that is labels/ here."""
+
+
+def near_misses(root: Path, folder: Path, name: str) -> list[str]:
+    """Names, relative to `root`, that are probably the mask `folder`/`name`: other folders, other file names.
+
+    A file comes near when the photo's name stands in it as a word of its own (p1_mask.png for p1, not p12.png), those
+    with "label" in their name first (Cityscapes' labelTrainIds beside its instances and colors).
+    """
+    near = [f"{other}/" for other in MASK_FOLDERS if (root / other).is_dir() and root / other not in folder.parents]
+    expected = folder / name
+    stem = re.sub(r"(_gtFine_labelIds|_L)?\.\w+$", "", expected.name)
+    word = re.compile(rf"(?<![0-9A-Za-z]){re.escape(stem)}(?![0-9A-Za-z])")
+    if expected.parent.is_dir() and expected.is_relative_to(root):
+        others = sorted(path.name for path in expected.parent.iterdir() if word.search(path.name) and path.is_file())
+        others.sort(key=lambda other: "label" not in other.lower())
+        near += [(expected.parent.relative_to(root) / other).as_posix() for other in others[:2]]
+    return near

@@ -13,7 +13,7 @@ holds as many as the greedy choice finds. Everything follows from (split, sizes,
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -38,11 +38,13 @@ class LabelSplit(NamedTuple):
 
 
 def parse_size(text: str) -> Fraction | int:
-    """ "1/8", "0.1" -> a fraction of the images; "92" -> a count. UserError for anything else."""
+    """ "1/8", "0.1" -> a fraction of the images; "92" -> a count; "all" -> 1. UserError for anything else."""
+    if text == "all":
+        return Fraction(1)
     try:
         size = int(text) if re.fullmatch(r"\d+", text) else Fraction(text)
     except (ValueError, ZeroDivisionError):
-        raise UserError(f"size {text!r}: write a fraction (1/8, 0.1) or a number of images (92)") from None
+        raise UserError(f"size {text!r}: write a fraction (1/8, 0.1), a number of images (92) or all") from None
     if size <= 0 or (isinstance(size, Fraction) and size >= 1):
         raise UserError(f"size {text!r}: a fraction lies between 0 and 1, a number of images is at least 1")
     return size
@@ -61,6 +63,7 @@ def nested_splits(
     split: str = "train",
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
+    among: Sequence[Sample] | None = None,
 ) -> list[LabelSplit]:
     """Draw label splits, smallest first.
 
@@ -70,11 +73,12 @@ def nested_splits(
         split: which images; those without a mask can only be unlabeled.
         seed: of the random order.
         on_progress: called with (masks read, masks in all).
+        among: draw from these photos of the split alone, such as those that were not held out.
 
     Raises:
         UserError: a size is no size, is larger than the split, or is given twice.
     """
-    samples = data.samples(split)
+    samples = data.samples(split) if among is None else list(among)
     labeled = [sample for sample in samples if sample.label is not None]
     if not labeled:
         raise UserError(f"{data.root}: no image of {split!r} has a label; there is nothing to split")
@@ -170,16 +174,27 @@ def write_splits(data: SegmentationData, splits: Sequence[LabelSplit], force: bo
     Raises:
         UserError: a list exists and says something else (unless `force`); then nothing is written.
     """
-    texts: dict[Path, str] = {}
-    for split in splits:
-        for kind, samples in (("labeled", split.labeled), ("unlabeled", split.unlabeled)):
-            lines = [entry(data, sample) for sample in samples]
-            texts[data.list_path(f"{split.name}-{kind}")] = "".join(f"{line}\n" for line in lines)
+    lists = {
+        f"{split.name}-{kind}": samples
+        for split in splits
+        for kind, samples in (("labeled", split.labeled), ("unlabeled", split.unlabeled))
+    }
+    return write_lists(data, lists, force)
+
+
+def write_lists(
+    data: SegmentationData, lists: Mapping[str, Sequence[Sample]], force: bool = False, only_check: bool = False
+) -> list[Path]:
+    """`write_splits` for lists of any name; with `only_check` nothing is written, only refused."""
+    texts = {
+        data.list_path(name): "".join(f"{entry(data, sample)}\n" for sample in samples)
+        for name, samples in lists.items()
+    }
     new = {path: text for path, text in texts.items() if not path.is_file() or path.read_text("utf-8") != text}
     existing = [path for path in new if path.exists()]
     if existing and not force:
         raise UserError(f"{existing[0]}: exists and lists other images; --force overwrites it, --seed names new lists")
-    for path, text in new.items():
+    for path, text in () if only_check else new.items():
         with atomic_file(path) as part:
             part.write_text(text, encoding="utf-8")
     return list(texts)

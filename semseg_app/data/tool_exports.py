@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from semseg_app.data.dataset import MASK_FOLDERS
+from semseg_app.data.listing import MASK_FOLDERS
 
 MOST_BYTES = 64 * 2**20
 """Larger JSON files are recognized by their first keys alone."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from semseg_app.data.inspection import inspect_mask
 from semseg_app.data.listing import Sample, evenly_spaced
 from semseg_app.data.parallel import ordered_map
 from semseg_app.errors import UserError
+from semseg_app.files import sha256
 
 MOST_MASKS = 256
 """Masks that are looked at, evenly spaced over the list: seconds at most, whatever the size of the data."""
@@ -68,6 +70,27 @@ def refuse_or_warn(
     problems += [f"{TITLES[kind]}: {len(files)} (e.g. {files[0]})" for kind, files in by_kind.items()]
     if problems:
         warn(f"warning: {data.root}: {'; '.join(problems)}; run `{doctor}`")
+
+
+def shared_photos(training: Sequence[Sample], val: Sequence[Sample]) -> set[Path]:
+    """Photos of `val` that are in `training` too: the same path, or a copy with the same bytes.
+
+    Only files whose sizes in bytes occur in both are read.
+    """
+    known = {sample.image for sample in training}
+    shared = {sample.image for sample in val} & known
+    by_size: dict[int, list[Path]] = {}
+    for path in known:
+        if path.is_file():
+            by_size.setdefault(path.stat().st_size, []).append(path)
+    hashes: dict[Path, str] = {}
+    for path in {sample.image for sample in val} - shared:
+        rivals = by_size.get(path.stat().st_size, []) if path.is_file() else []
+        for file in (path, *rivals) if rivals else ():
+            hashes[file] = hashes.get(file) or sha256(file)
+        if any(hashes[rival] == hashes[path] for rival in rivals):
+            shared.add(path)
+    return shared
 
 
 def _look(study: MaskStudy, samples: Sequence[Sample], doctor: str) -> tuple[np.ndarray, list[Finding]]:

@@ -11,7 +11,8 @@ from semseg_app.data.splits import split_name
 from semseg_app.model_spec import ModelSpec
 from semseg_app.models import build
 from semseg_app.training.methods import METHODS
-from semseg_app.training.recipe import PRESETS, Recipe, load_recipe
+from semseg_app.training.presets import PRESETS
+from semseg_app.training.recipe import Recipe, load_recipe
 
 NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
 RECIPES = {name: load_recipe(name, []) for name in NAMES}

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from semseg_app.errors import UserError
-from semseg_app.training.recipe import PRESETS, Recipe, ScheduleSection, load_recipe
+from semseg_app.training.presets import PRESETS
+from semseg_app.training.recipe import Recipe, ScheduleSection, load_recipe
 
 GOOD = {"name": "run", "data": {"root": "data"}}
 

@@ -1,0 +1,21 @@
+"""The recipe that a name stands for. Imports neither torch nor the recipe's schema, so that a typo is told at once."""
+
+from pathlib import Path
+
+from semseg_app.errors import UserError, did_you_mean
+
+PRESETS = Path(__file__).parent / "recipes"
+
+
+def recipe_file(source: str) -> Path:
+    """The YAML file: `source` itself, or the preset of that name. UserError where neither exists."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    name = source.removesuffix(".yaml")
+    preset = PRESETS / f"{name}.yaml"
+    if not preset.is_file():
+        names = sorted(preset.stem for preset in PRESETS.glob("*.yaml"))
+        near = did_you_mean(name, names)
+        raise UserError(f"{source}: no such recipe file, and no preset of that name; presets: {', '.join(names)}{near}")
+    return preset
