@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from semseg_app.data.importers import coco
+from semseg_app.data.importers import coco, labelme, yolo
 from semseg_app.data.importers.annotated import Export, Item, ReadOptions
 from semseg_app.data.importers.photo_index import PhotoIndex
 from semseg_app.errors import UserError, did_you_mean
@@ -28,6 +28,8 @@ class Format:
 
 FORMATS = {
     "coco": Format("a COCO export", coco.find, coco.read),
+    "labelme": Format("LabelMe files", labelme.find, labelme.read),
+    "yolo": Format("a YOLO dataset", yolo.find, yolo.read),
 }
 """Name for --format -> format, in the order in which they are tried: masks drawn by the tool before shapes."""
 

@@ -70,6 +70,9 @@ class PhotoIndex:
         if len(candidates) > 1 and split is not None:
             folders = {path: self.relative(path).split("/")[:-1] for path in candidates}
             candidates = [path for path in candidates if split in map(split_of, folders[path])] or candidates
+        if len(candidates) > 1:  # "a.jpg" is images/a.jpg rather than images/sub/a.jpg
+            depth = min(len(path.parts) for path in candidates)
+            candidates = [path for path in candidates if len(path.parts) == depth]
         if len(candidates) > 1:
             raise UserError(
                 f"{name}: {candidates[0]} and {candidates[1]} fit equally well; name the folder of the photos with "
