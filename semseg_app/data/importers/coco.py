@@ -26,7 +26,7 @@ from semseg_app.data.importers.annotated import (
     Size,
     unique,
 )
-from semseg_app.data.importers.json_files import beginning, files_below, keys_of, place, read_json
+from semseg_app.data.importers.json_files import files_below, place, read_json, signature
 from semseg_app.data.importers.photo_index import PhotoIndex, split_of
 from semseg_app.errors import UserError
 
@@ -67,15 +67,13 @@ INSTANCES = TypeAdapter(Instances)
 
 def find(root: Path) -> list[Path]:
     """Files with images and annotations; of the official archive those of the instances alone."""
-    found = [path for path in files_below(root, ".json", most=100) if _is_instances(beginning(path))]
+    found = [path for path in files_below(root, ".json", most=100) if _is_instances(path)]
     return [path for path in found if path.name.startswith("instances")] or found
 
 
-def _is_instances(content: object) -> bool:
-    keys = keys_of(content)
-    return (
-        isinstance(content, dict) and {"images", "annotations"} <= keys and "segments_info" not in str(content)[:2000]
-    )
+def _is_instances(path: Path) -> bool:
+    is_list, keys = signature(path)
+    return not is_list and {"images", "annotations", "categories"} <= keys and "segments_info" not in keys
 
 
 def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:

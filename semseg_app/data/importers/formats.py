@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from semseg_app.data.importers import coco, labelme, yolo
+from semseg_app.data.importers import coco, coco_panoptic, cvat, label_studio, labelme, masks, supervisely, yolo
 from semseg_app.data.importers.annotated import Export, Item, ReadOptions
 from semseg_app.data.importers.photo_index import PhotoIndex
 from semseg_app.errors import UserError, did_you_mean
@@ -27,11 +27,19 @@ class Format:
 
 
 FORMATS = {
+    "supervisely": Format("a Supervisely project", supervisely.find, supervisely.read),
+    "coco-panoptic": Format("a COCO panoptic export", coco_panoptic.find, coco_panoptic.read),
     "coco": Format("a COCO export", coco.find, coco.read),
-    "labelme": Format("LabelMe files", labelme.find, labelme.read),
+    "label-studio": Format("a Label Studio export", label_studio.find, label_studio.read),
+    "cvat": Format("CVAT for images or video", cvat.find, cvat.read),
     "yolo": Format("a YOLO dataset", yolo.find, yolo.read),
+    "labelme": Format("LabelMe files", labelme.find, labelme.read),
+    "cvat-masks": Format("CVAT's segmentation masks", masks.find_cvat, masks.read),
+    "roboflow-masks": Format("Roboflow's semantic masks", masks.find_roboflow, masks.read),
+    "voc": Format("VOC folders of masks", masks.find_voc, masks.read),
+    "coco-stuff": Format("COCO-Stuff pixel maps", masks.find_coco_stuff, masks.read),
 }
-"""Name for --format -> format, in the order in which they are tried: masks drawn by the tool before shapes."""
+"""Name for --format -> format, in the order in which they are tried."""
 
 
 def recognize_format(root: Path) -> tuple[str, list[Path]] | None:

@@ -1,9 +1,8 @@
 """Reading the JSON of annotation tools: what a file is, and what it says, checked."""
 
-import contextlib
-import json
+import mmap
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -11,10 +10,42 @@ from semseg_app.errors import UserError, explain
 
 Content = TypeVar("Content")
 
-MOST_BYTES = 2**20
-"""Larger files are recognized by the keys near their beginning alone."""
 DEPTH = 3
 """Folders below the source that are searched for annotation files."""
+KEYS = (
+    "images",
+    "annotations",
+    "categories",
+    "segments_info",
+    "shapes",
+    "imagePath",
+    "data",
+    "annotation_id",
+    "classes",
+    "tags",
+    "regions",
+)
+"""Keys by which the formats are told apart."""
+
+
+class Signature(NamedTuple):
+    """What a JSON file looks like; also a damaged one, so that the message can say where it is damaged."""
+
+    is_list: bool
+    keys: frozenset[str]
+    """Those of KEYS that stand somewhere in the file."""
+
+
+def signature(path: Path) -> Signature:
+    """Look at a file without parsing it."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            start = text[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
+            return Signature(
+                start.startswith(b"["), frozenset(key for key in KEYS if text.find(f'"{key}"'.encode()) >= 0)
+            )
+    except (OSError, ValueError):  # an empty file cannot be mapped
+        return Signature(False, frozenset())
 
 
 def files_below(root: Path, suffix: str, most: int | None = None) -> list[Path]:
@@ -28,30 +59,6 @@ def files_below(root: Path, suffix: str, most: int | None = None) -> list[Path]:
         if most is not None and len(found) >= most:
             return found[:most]
     return found
-
-
-def beginning(path: Path) -> object:
-    """The file's JSON; of a large or damaged one the names of keys near its beginning; None where it cannot be read."""
-    try:
-        if path.stat().st_size <= MOST_BYTES:
-            with contextlib.suppress(ValueError, RecursionError):
-                content: object = json.loads(path.read_text(encoding="utf-8-sig"))
-                return content
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            text = file.read(2**18)
-    except OSError:
-        return None
-    keys: dict[str, list[object]] = {key: [] for key in KEYS if f'"{key}"' in text}
-    return [keys] if text.lstrip().startswith("[") else keys
-
-
-KEYS = ("images", "annotations", "categories", "segments_info", "shapes", "imagePath", "data", "classes", "tags")
-
-
-def keys_of(content: object) -> set[str]:
-    """The keys of an object, or of the first object in a list."""
-    first = content[0] if isinstance(content, list) and content else content
-    return set(first) if isinstance(first, dict) else set()
 
 
 def read_json(path: Path, kind: TypeAdapter[Content]) -> Content:

@@ -32,7 +32,7 @@ from semseg_app.data.importers.annotated import (
     Size,
     unique,
 )
-from semseg_app.data.importers.json_files import beginning, files_below, keys_of, place, read_json
+from semseg_app.data.importers.json_files import files_below, place, read_json, signature
 from semseg_app.data.importers.photo_index import PhotoIndex, split_of
 from semseg_app.errors import UserError
 
@@ -65,7 +65,7 @@ PHOTO = TypeAdapter(LabelmePhoto)
 
 def find(root: Path) -> list[Path]:
     """All JSON files, where one of the first is LabelMe's."""
-    if any("shapes" in keys_of(beginning(path)) for path in files_below(root, ".json", most=20)):
+    if any({"shapes", "imagePath"} <= signature(path).keys for path in files_below(root, ".json", most=20)):
         return files_below(root, ".json")
     return []
 

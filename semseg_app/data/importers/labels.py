@@ -88,6 +88,8 @@ def choose_classes(
 def _background(export: Export, wanted: Sequence[str], rules: Mapping[str, str], background: str | None) -> str | None:
     """The name of the background class; None where such pixels are ignored."""
     if background is not None:
+        if export.background is None and background != IGNORED and background not in export.classes:
+            raise UserError(f"--background {background}: the masks of {export.title} give a class to every pixel")
         return None if background == IGNORED else background
     if export.background is None:
         return None
