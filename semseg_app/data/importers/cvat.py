@@ -120,11 +120,11 @@ def _frames(path: Path, root: Element, photos: PhotoIndex, known: set[str], opti
         for shape in track:
             if shape.get("outside") == "1":
                 continue
-            frame = shape.get("frame") or ""
-            if not frame.isdigit():
+            text = shape.get("frame") or ""
+            if not text.isdigit():
                 raise UserError(f"{path}: track {number}: {shape.tag} without a frame")
             shape.set("label", track.get("label") or "")
-            frames.setdefault(int(frame), []).append(shape)
+            frames.setdefault(int(text), []).append(shape)
     original = root.find("meta//original_size")
     at = f"{path}: original_size"
     size = None if original is None else _size(original.findtext("width"), original.findtext("height"), at)

@@ -89,7 +89,7 @@ class Percent(TypedDict):
     rotation: NotRequired[float | None]
 
 
-TASKS = TypeAdapter(list[Task])
+TASKS: TypeAdapter[list[Task]] = TypeAdapter(list[Task])
 POINTS = TypeAdapter(list[tuple[float, float]])
 PERCENT = TypeAdapter(Percent)
 
@@ -244,14 +244,13 @@ def _shape(kind: str, value: dict[str, Any], at: str, frame: Size, options: Read
         box = PERCENT.validate_python(value)
     except ValidationError as error:
         raise explain(error, f"{at}.value") from None
-    scale = np.array(frame) / 100
-    x, y = ((box["x"], box["y"]) * scale).tolist()
+    across, down = frame[0] / 100, frame[1] / 100
+    x, y = box["x"] * across, box["y"] * down
     degrees = box.get("rotation") or 0.0
     try:
         if kind == "ellipse":
-            a, b = ((box["radiusX"], box["radiusY"]) * scale).tolist()
-            return Ellipse((x, y), (a, b), degrees)
-        width, height = ((box["width"], box["height"]) * scale).tolist()
+            return Ellipse((x, y), (box["radiusX"] * across, box["radiusY"] * down), degrees)
+        width, height = box["width"] * across, box["height"] * down
     except KeyError as error:
         raise UserError(f"{at}.value: {error.args[0]} is missing") from None
     corners = np.array([(x, y), (x + width, y), (x + width, y + height), (x, y + height)])

@@ -62,7 +62,9 @@ def choose_classes(
         else:
             homeless.append(name)
             continue
-        targets[name] = ground or IGNORED if target == BACKGROUND and target not in wanted else target
+        if target == BACKGROUND and BACKGROUND not in (*wanted, *export.classes):
+            target = ground or (IGNORED if background == IGNORED else BACKGROUND)
+        targets[name] = target
     if homeless:
         raise UserError(
             f"--classes does not speak of {some(homeless)}; add them, or say where they go: --map "
