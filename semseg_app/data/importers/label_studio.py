@@ -89,7 +89,7 @@ class Percent(TypedDict):
     rotation: NotRequired[float | None]
 
 
-TASKS: TypeAdapter[list[Task]] = TypeAdapter(list[Task])
+TASKS = TypeAdapter(list[Task])
 POINTS = TypeAdapter(list[tuple[float, float]])
 PERCENT = TypeAdapter(Percent)
 
@@ -113,7 +113,8 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
     for path in files:
         if "data" not in signature(path).keys:
             raise UserError(f"{path}: is JSON-MIN, which leaves out sizes; export JSON")
-        for index, task in enumerate(read_json(path, TASKS)):
+        tasks: list[Task] = read_json(path, TASKS)
+        for index, task in enumerate(tasks):
             at = place(path, index)
             labels += [label for annotation in task["annotations"] for label in _labels(annotation)]
             people += [person for annotation in task["annotations"] for person in _people(annotation)]
