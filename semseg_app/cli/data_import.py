@@ -11,7 +11,12 @@ import typer
 def import_dataset(
     source: Annotated[Path, typer.Argument(help="The unpacked export of an annotation tool, or its annotation file.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The dataset folder to write; must not exist yet.")],
-    name: Annotated[str, typer.Option("--format", help="auto, or one of coco, yolo, labelme, cvat, ...")] = "auto",
+    name: Annotated[
+        str,
+        typer.Option(
+            "--format", help="auto, coco, coco-panoptic, coco-stuff, yolo, labelme, cvat, cvat-masks, label-studio, ..."
+        ),
+    ] = "auto",
     images: Annotated[
         list[Path] | None, typer.Option(help="Folder of the photos, where they do not lie with the export.")
     ] = None,

@@ -38,6 +38,7 @@ FORMATS = {
     "roboflow-masks": Format("Roboflow's semantic masks", masks.find_roboflow, masks.read),
     "voc": Format("VOC folders of masks", masks.find_voc, masks.read),
     "coco-stuff": Format("COCO-Stuff pixel maps", masks.find_coco_stuff, masks.read),
+    "folder": Format("a dataset folder", masks.find_folder, masks.read),
 }
 """Name for --format -> format, in the order in which they are tried."""
 
@@ -79,8 +80,8 @@ def read_export(
     if name == "auto" and (known := recognize_format(root)):
         name, files = known
     if not files:
-        wanted = "an annotation export that is known here" if name == "auto" else f"{FORMATS[name].title}"
-        raise UserError(f"{root}: does not look like {wanted}; formats are {', '.join(FORMATS)}")
+        wanted = "an export that is known here" if name == "auto" else FORMATS[name].title
+        raise UserError(f"{root}: does not look like {wanted}; the formats are {', '.join(FORMATS)}")
     photos = PhotoIndex([*folders, root if root.is_dir() else root.parent])
     export = FORMATS[name].read(files, photos, options or ReadOptions())
     rest = [Item(photos.relative(path), path, lambda size: None, f"{path}", listed=False) for path in photos.rest()]

@@ -1,7 +1,7 @@
-"""Masks that the tool drew: CVAT's "Segmentation mask 1.1", Roboflow's masks, VOC folders, COCO-Stuff.
+"""Masks that exist already: CVAT's "Segmentation mask 1.1", Roboflow's masks, VOC folders, COCO-Stuff, and our own
+dataset folder, such as the one in which the demo page keeps flagged photos and corrections.
 
-They can be read where they are (data/layouts.py); importing them gives the folder other classes, and joins them with
-datasets of other tools.
+They can be read where they are (data/layouts.py); importing them writes them with other classes.
 """
 
 from collections.abc import Callable
@@ -37,6 +37,13 @@ def find_coco_stuff(root: Path) -> list[Path]:
     """images/train2017/ or val2017/ with pixel maps of the same name in annotations/."""
     pairs = ((root / "images" / name, root / "annotations" / name) for name in ("train2017", "val2017"))
     return [root] if any(images.is_dir() and masks.is_dir() for images, masks in pairs) else []
+
+
+def find_folder(root: Path) -> list[Path]:
+    """A dataset folder: dataset.yaml with images/ or unlabeled/."""
+    if not (root / "dataset.yaml").is_file():
+        return []
+    return [root] if (root / "images").is_dir() or (root / "unlabeled").is_dir() else []
 
 
 def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:

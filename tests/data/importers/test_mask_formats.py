@@ -132,6 +132,15 @@ def test_a_mask_of_another_size_and_a_turned_photo(tmp_path):
     assert "drawn on a picture of 40x30, but a.jpg is 10x10" in refusal(root)
 
 
+def test_a_dataset_folder_such_as_the_flags_of_the_demo(tmp_path):
+    root, expected = panoptic(tmp_path / "x")
+    first, _ = imported(root)
+    photo(first.root / "unlabeled" / "flagged-0123.png")
+    data, report = imported(first.root, "--map", "sky=ignore")
+    assert np.array_equal(masks(data)["val/a"], np.where(expected == 0, 0, 255))
+    assert report["photos"]["written"] == {"val": 1, "unlabeled": 1}
+
+
 def test_the_report_is_kept_in_the_folder(tmp_path):
     root, _ = panoptic(tmp_path / "x")
     data, report = imported(root)
