@@ -2,34 +2,26 @@
 
 import json
 import math
+import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from io import BytesIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import yaml
-from PIL import Image
 
-from semseg_app.data.dataset import DECODING_ERRORS
-from semseg_app.data.importers.annotated import Drawing, Export, Item, Overlap, PixelMap, Size, some
+from semseg_app.data.importers.annotated import Export, Item, Overlap, some
 from semseg_app.data.importers.labels import IGNORED, ClassTable
-from semseg_app.data.importers.rasterize import majority, rasterize
+from semseg_app.data.importers.photo_mask import PhotoMask, draw_mask
 from semseg_app.data.importers.report import ImportReport
-from semseg_app.data.inspection import TURNED
 from semseg_app.data.listing import UNREAD_SUFFIXES
 from semseg_app.data.parallel import ordered_map
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_folder
 from semseg_app.labels import IGNORE
-from semseg_app.masks import indexed_png
-from semseg_app.photos import TURNS, open_photo, orientation
-
-SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
-"""Pillow's name of a format -> suffix, for photos that lie in the annotation file itself."""
 
 
 @dataclass(frozen=True)
@@ -48,22 +40,6 @@ class WriteOptions:
     photos: Literal["copy", "link"] = "copy"
     skip_missing: bool = False
     """Leave out annotations whose photo is not there."""
-
-
-@dataclass
-class _Mask:
-    """One photo, drawn."""
-
-    png: bytes | None
-    """None: not annotated."""
-    suffix: str
-    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
-    drawn: Counter[str] = field(default_factory=Counter)
-    ignored: Counter[str] = field(default_factory=Counter)
-    without_pixels: int = 0
-    no_area: Counter[str] = field(default_factory=Counter)
-    turned: bool = False
-    voted: bool = False
 
 
 def write_dataset(
@@ -107,18 +83,11 @@ def write_dataset(
     if left := sum(not item.listed for item in export.items) if not options.unlabeled else 0:
         report.notes.append(f"{left:,} photos that the export does not list were left out")
     with atomic_folder(out) as folder:
-        masks = ordered_map(lambda item: _draw(item, table, overlap, options.unlabeled), items)
-        for number, (item, split, stem, mask) in enumerate(zip(items, splits, stems, masks, strict=True), 1):
-            if mask.png is None:
-                photo = _free(folder / "unlabeled", split, stem + mask.suffix)
-                report.splits["unlabeled"] += 1
-            else:
-                photo = folder / "images" / split / (stem + mask.suffix)
-                path = folder / "labels" / split / f"{stem}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(mask.png)
-                report.splits[split] += 1
-            _place(item, photo, options.photos)
+        masks = ordered_map(lambda item: draw_mask(item, table, overlap, options.unlabeled), items)
+        jobs = _jobs(folder, items, splits, stems, masks, options)
+        # Writing has threads of its own: while one waits for the disk, others draw.
+        for number, (split, mask) in enumerate(ordered_map(_store, jobs), 1):
+            report.splits[split] += 1
             _count(report, mask)
             if on_progress:
                 on_progress(number, len(items))
@@ -187,86 +156,7 @@ def _stems(items: Sequence[Item], splits: Sequence[str]) -> list[str]:
     return stems
 
 
-def _draw(item: Item, table: ClassTable, overlap: Overlap, unlabeled: bool) -> _Mask:
-    size, turn, suffix = _header(item)
-    drawing = item.read(size)
-    if drawing is None and not unlabeled:
-        drawing = Drawing(versions=([],))
-    if drawing is None:
-        return _Mask(None, suffix)
-    mask = _Mask(None, suffix, voted=len(drawing.versions) > 1, no_area=drawing.no_area)
-    frame = drawing.size or size
-    if frame != size:
-        if turn not in TURNED or frame != (size[1], size[0]):
-            raise UserError(
-                f"{item.source}: drawn on a picture of {frame[0]}x{frame[1]}, but {item.name} is {size[0]}x{size[1]}; "
-                "the export and the photos do not belong together"
-            )
-        mask.turned = True
-    if drawing.pixels is not None:
-        classes = _numbered(drawing.pixels, table, item)
-    else:
-        maps = []
-        for objects in drawing.versions:
-            drawn, areas = rasterize(objects, frame, table.number, table.background, overlap)
-            maps.append(drawn)
-            for it, area in zip(objects, areas, strict=True):
-                if table.number(it.name) == IGNORE:
-                    mask.ignored[it.name or "crowd or unknown"] += 1
-                elif not area:
-                    mask.without_pixels += 1
-                else:
-                    mask.drawn[it.name or ""] += 1
-        classes = majority(maps)
-    if mask.turned:
-        classes = np.asarray(Image.fromarray(classes).transpose(TURNS[turn]))
-    mask.pixels = np.bincount(classes.ravel(), minlength=256)
-    if mask.pixels[IGNORE] < classes.size:  # a mask without any class teaches nothing
-        mask.png = indexed_png(classes, table.palette)
-    return mask
-
-
-def _header(item: Item) -> tuple[Size, int, str]:
-    """(width, height) as a viewer shows the photo, its EXIF orientation, its suffix."""
-    assert item.photo is not None
-    source = BytesIO(item.photo) if isinstance(item.photo, bytes) else item.photo
-    try:
-        with open_photo(source) as image:
-            turn = orientation(image)
-            if image.format == "TIFF":
-                image.load()  # Pillow turns a TIFF while it decodes
-            size = image.size
-            kind = image.format or ""
-    except DECODING_ERRORS as error:
-        raise UserError(
-            f"{item.photo if isinstance(item.photo, Path) else item.source}: unreadable photo ({error})"
-        ) from None
-    if turn in TURNED and kind != "TIFF":
-        size = size[::-1]
-    suffix = item.photo.suffix if isinstance(item.photo, Path) else SUFFIXES.get(kind)
-    if suffix is None:
-        raise UserError(f"{item.source}: the photo in it is a {kind}, which is not read; save it as JPEG or PNG")
-    return size, turn, suffix
-
-
-def _numbered(pixels: PixelMap, table: ClassTable, item: Item) -> np.ndarray:
-    """The values of a mask -> class map uint8 `[H, W]`."""
-    if pixels.values.dtype == np.uint8:
-        values, inverse = np.flatnonzero(np.bincount(pixels.values.ravel(), minlength=256)), None
-    else:
-        values, inverse = np.unique(pixels.values, return_inverse=True)
-    if strange := [value for value in values.tolist() if value not in pixels.names]:
-        raise UserError(f"{item.source}: the mask holds {strange[0]}, which the export does not name")
-    numbers = np.array([table.number(pixels.names[value]) for value in values.tolist()], np.uint8)
-    if inverse is None:
-        lookup = np.zeros(256, np.uint8)
-        lookup[values] = numbers
-        inverse, numbers = pixels.values, lookup
-    classes: np.ndarray = numbers[inverse].reshape(pixels.values.shape)
-    return classes
-
-
-def _count(report: ImportReport, mask: _Mask) -> None:
+def _count(report: ImportReport, mask: PhotoMask) -> None:
     report.drawn += mask.drawn
     report.ignored += mask.ignored
     report.without_pixels += mask.without_pixels
@@ -281,19 +171,60 @@ def _count(report: ImportReport, mask: _Mask) -> None:
         report.ignored_pixels += int(mask.pixels[IGNORE])
 
 
-def _place(item: Item, path: Path, how: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(item.photo, bytes):
-        path.write_bytes(item.photo)
-    elif item.photo is not None and how == "link":
-        path.symlink_to(item.photo.resolve())
-    elif item.photo is not None:
-        shutil.copyfile(item.photo, path)
+class _Job(NamedTuple):
+    """The files of one photo."""
+
+    item: Item
+    photo: Path
+    label: Path
+    split: str
+    mask: PhotoMask
+    link: bool
 
 
-def _free(folder: Path, split: str, name: str) -> Path:
-    """A path for an unlabeled photo; two splits may have photos of one name."""
-    return folder / split / name if (folder / name).exists() else folder / name
+def _jobs(
+    folder: Path,
+    items: Sequence[Item],
+    splits: Sequence[str],
+    stems: Sequence[str],
+    masks: Iterable[PhotoMask],
+    options: WriteOptions,
+) -> Iterator[_Job]:
+    """Where the files of each photo go; of unlabeled photos of one name in two splits, the second into a sub-folder."""
+    taken = set()
+    for item, split, stem, mask in zip(items, splits, stems, masks, strict=True):
+        name = stem + mask.suffix
+        photo = folder / "images" / split / name
+        if mask.png is None:
+            photo = folder / "unlabeled" / name
+            photo = folder / "unlabeled" / split / name if photo in taken else photo
+            taken.add(photo)
+        label = folder / "labels" / split / f"{stem}.png"
+        yield _Job(item, photo, label, "unlabeled" if mask.png is None else split, mask, options.photos == "link")
+
+
+def _store(job: _Job) -> tuple[str, PhotoMask]:
+    job.photo.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(job.item.photo, bytes):
+        _write(job.photo, job.item.photo)
+    elif job.item.photo is not None and job.link:
+        job.photo.symlink_to(job.item.photo.resolve())
+    elif job.item.photo is not None:
+        shutil.copyfile(job.item.photo, job.photo)
+        _write(job.photo, b"", "ab")
+    if job.mask.png is not None:
+        job.label.parent.mkdir(parents=True, exist_ok=True)
+        _write(job.label, job.mask.png)
+        job.mask.png = b""  # only small facts are kept
+    return job.split, job.mask
+
+
+def _write(path: Path, content: bytes, mode: Literal["wb", "ab"] = "wb") -> None:
+    """Write through to the disk here, in a thread, so that publishing the folder does not wait for each file."""
+    with path.open(mode) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _draw_val(folder: Path, report: ImportReport, fraction: float, seed: int) -> None:
