@@ -6,9 +6,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from semseg_app.cli.data_import import import_dataset
 from semseg_app.cli.model_option import MODEL, Revision
 
 app = typer.Typer(help="Splits of a dataset.", no_args_is_help=True, rich_markup_mode=None)
+
+app.command("import")(import_dataset)
 
 Data = Annotated[Path, typer.Argument(help="A dataset folder, or a published dataset.")]
 LayoutName = Annotated[str, typer.Option(help="auto, folder, photos, voc, cityscapes, ade20k, ...")]

@@ -1,39 +1,45 @@
 """Annotation tools' exports, recognized so that the message can say what they are and what to do with them."""
 
-import json
 from pathlib import Path
 
+from semseg_app.data.importers.formats import FORMATS, recognize_format
+from semseg_app.data.importers.json_files import files_below, signature
 from semseg_app.data.listing import MASK_FOLDERS
-
-MOST_BYTES = 64 * 2**20
-"""Larger JSON files are recognized by their first keys alone."""
 
 
 def recognize(root: Path) -> str | None:
     """What kind of export `root` holds, as a phrase with what to do; None where it looks like none of them."""
-    masks = next((name for name in ("SegmentationClass", "SegmentationClassPNG") if (root / name).is_dir()), None)
-    if (root / "JPEGImages").is_dir() and masks:
-        return (
-            f"JPEGImages/ and {masks}/ without a class list: write the class names, one per line, into "
-            f"{root / 'class_names.txt'}, or write {root / 'dataset.yaml'} and move the files to images/<split>/ and "
-            "labels/<split>/"
-        )
-    for tool, patterns, is_one in (
-        ("a COCO export", ("*.json", "annotations/*.json", "*/*.json"), _is_coco),
-        ("labelme files", ("*.json", "*/*.json"), _is_labelme),
-        ("a Label Studio export", ("*.json",), _is_label_studio),
-        ("a VGG Image Annotator project", ("*.json", "*/*.json"), _is_via),
-        ("a Supervisely project", ("meta.json",), _is_supervisely),
-    ):
-        for pattern in patterns:
-            for path in sorted(root.glob(pattern))[:20]:
-                if is_one(_beginning(path)):
-                    return f"{tool} ({path.relative_to(root)}); {WITHOUT_POLYGONS}"
+    if known := recognize_format(root):
+        name, files = known
+        if name == "voc":
+            return (
+                f"JPEGImages/ and masks without a class list: write the class names, one per line, into "
+                f"{root / 'class_names.txt'}; or `semseg data import {root} --classes NAME,NAME -o FOLDER` makes a "
+                "dataset of it"
+            )
+        shown = files[0].relative_to(root) if files[0] != root else root
+        return f"{FORMATS[name].title} ({shown}); `semseg data import {root} -o FOLDER` makes a dataset of it"
+    for path in files_below(root, ".json", most=20):
+        if "regions" in signature(path).keys:
+            return f"a VGG Image Annotator project ({path.relative_to(root)}); {NOT_READ}"
     for tool, names in FILES.items():
         for name in names:
             for path in sorted(root.glob(name))[:1]:
-                return f"{tool} ({path.relative_to(root)}); {WITHOUT_POLYGONS}"
+                return f"{tool} ({path.relative_to(root)}); {NOT_READ}"
+    if (labels := _yolo_labels(root)) is not None:
+        return (
+            f"YOLO labels ({labels.relative_to(root)}) without data.yaml; write {root / 'data.yaml'} (names: [...], "
+            f"train: images/train), and `semseg data import {root} -o FOLDER` makes a dataset of it"
+        )
     return _loose(root)
+
+
+def _yolo_labels(root: Path) -> Path | None:
+    """The first labels/*.txt, directly or one folder down."""
+    for pattern in ("labels/*.txt", "labels/*/*.txt", "*/labels/*.txt"):
+        for path in sorted(root.glob(pattern))[:1]:
+            return path
+    return None
 
 
 def _loose(root: Path) -> str | None:
@@ -55,47 +61,11 @@ def _loose(root: Path) -> str | None:
 
 PHOTO_FOLDERS = ("images", "photos", "imgs", "img", "image", "jpegimages", "train")
 FILES = {
-    "CVAT for images": ("annotations.xml",),
-    "YOLO labels": ("data.yaml", "data.yml", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt"),
     "Pascal VOC boxes": ("Annotations/*.xml",),
     "a Labelbox export": ("*.ndjson",),
 }
-"""Exports that are known by the names of their files."""
-WITHOUT_POLYGONS = (
-    "polygons and boxes are not read: export masks from the tool (CVAT: Segmentation mask 1.1, labelme: labelme2voc, "
-    "Roboflow: Semantic Segmentation Masks), or write PNG masks to labels/<split>/ beside images/<split>/"
+"""Exports that are not imported, known by the names of their files."""
+NOT_READ = (
+    "it is not read: export COCO, YOLO or masks from the tool, or write PNG masks to labels/<split>/ beside "
+    "images/<split>/"
 )
-
-
-def _beginning(path: Path) -> object:
-    """The file's JSON; of a large one, an object with the names of its first keys."""
-    try:
-        if path.stat().st_size <= MOST_BYTES:
-            return json.loads(path.read_text(encoding="utf-8-sig"))
-        with path.open(encoding="utf-8", errors="replace") as file:
-            text = file.read(2**16)
-        return {key: [] for key in ("images", "annotations", "categories", "shapes") if f'"{key}"' in text}
-    except (OSError, ValueError):
-        return None
-
-
-def _is_coco(content: object) -> bool:
-    return isinstance(content, dict) and "images" in content and ("annotations" in content or "categories" in content)
-
-
-def _is_labelme(content: object) -> bool:
-    return isinstance(content, dict) and "shapes" in content
-
-
-def _is_via(content: object) -> bool:
-    if not isinstance(content, dict):
-        return False
-    return "_via_img_metadata" in content or any(isinstance(it, dict) and "regions" in it for it in content.values())
-
-
-def _is_supervisely(content: object) -> bool:
-    return isinstance(content, dict) and "classes" in content and "tags" in content
-
-
-def _is_label_studio(content: object) -> bool:
-    return isinstance(content, list) and bool(content) and isinstance(content[0], dict) and "data" in content[0]

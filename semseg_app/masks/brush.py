@@ -3,8 +3,10 @@
 The format is that of rle-pack (https://github.com/thi-ng/umbrella/tree/develop/packages/rle-pack): the number of values
 in 32 bits, the bits per value minus 1 in 5, four widths of run lengths, each minus 1, in 4 bits each; then for every
 run a 1, the index of its width in 2 bits, the length minus 1 in that many bits, the value in 8. The format also has
-runs of unequal values; masks do not need them.
+runs of unequal values; the encoder does not need them.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,3 +36,40 @@ def brush_rle(mask: np.ndarray) -> list[int]:
     shift = np.repeat(ends, bits) - np.arange(ends[-1]) - 1  # the position of each bit in its number
     packed: list[int] = np.packbits((np.repeat(numbers, bits) >> shift & 1).astype(np.uint8)).tolist()
     return packed
+
+
+def decode_brush_rle(packed: Sequence[int], height: int, width: int) -> np.ndarray:
+    """The list of bytes that a brush label holds -> bool `[height, width]`: where alpha is above 0.
+
+    Label Studio's own brush writes alpha 255, its helpers write 1 or 100. ValueError for a list that is not in the
+    format, or is of another size.
+    """
+    data = bytes(packed)
+    position = 0
+
+    def take(bits: int) -> int:
+        nonlocal position
+        end = position + bits
+        if end > 8 * len(data):
+            raise ValueError("the run lengths end too early")
+        chunk = int.from_bytes(data[position // 8 : (end + 7) // 8], "big") >> (-end % 8)
+        position = end
+        return chunk & ((1 << bits) - 1)
+
+    size, bits = take(32), take(5) + 1
+    widths = [take(4) + 1 for _ in range(4)]
+    if size != height * width * _CHANNELS:
+        raise ValueError(f"the run lengths are of {size // _CHANNELS:,} pixels, not of {width}x{height}")
+    values: list[int] = []
+    lengths: list[int] = []
+    filled = 0
+    while filled < size:
+        equal, length = take(1), take(widths[take(2)]) + 1
+        values += [take(bits)] if equal else [take(bits) for _ in range(min(length, size - filled))]
+        lengths += [length] if equal else [1] * min(length, size - filled)
+        filled += length
+    if filled > size:
+        raise ValueError("the run lengths go beyond the picture")
+    pixels = np.repeat(np.array(values) > 0, lengths)
+    alpha: np.ndarray = pixels.reshape(height, width, _CHANNELS)[..., -1]
+    return alpha

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -72,14 +73,24 @@ def test_a_malformed_class_file_is_named_with_its_line(name, text, message, tmp_
     ("file", "content", "words"),
     [
         ("annotations/instances.json", {"images": [], "annotations": [], "categories": []}, "a COCO export"),
-        ("photos/a.json", {"shapes": [], "imagePath": "a.jpg"}, "labelme files"),
-        ("tasks.json", [{"id": 1, "data": {"image": "a.jpg"}}], "a Label Studio export"),
+        ("photos/a.json", {"shapes": [], "imagePath": "a.jpg"}, "LabelMe files"),
+        ("tasks.json", [{"id": 1, "data": {"image": "a.jpg"}, "annotations": []}], "a Label Studio export"),
+        ("data.yaml", {"names": ["car"], "train": "images/train"}, "a YOLO dataset"),
     ],
 )
-def test_exports_of_annotation_tools_are_called_by_name(file, content, words, tmp_path):
+def test_exports_of_annotation_tools_are_called_by_name_with_the_command_that_imports_them(
+    file, content, words, tmp_path
+):
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text(json.dumps(content))
-    with pytest.raises(UserError, match=f"this is {words} .* write PNG masks to labels/<split>/"):
+    command = re.escape(f"`semseg data import {tmp_path} -o FOLDER` makes a dataset of it")
+    with pytest.raises(UserError, match=rf"this is {words} \({file}\); {command}"):
+        open_dataset(tmp_path)
+
+
+def test_exports_that_are_not_imported_are_called_by_name(tmp_path):
+    (tmp_path / "via.json").write_text(json.dumps({"a.jpg1": {"filename": "a.jpg", "regions": []}}))
+    with pytest.raises(UserError, match=r"a VGG Image Annotator project .* write PNG masks to labels/<split>/"):
         open_dataset(tmp_path)
 
 

@@ -1,0 +1,205 @@
+"""COCO instances: polygons, run lengths, crowd regions (https://cocodataset.org/#format-data).
+
+COCO has no z-order: a later annotation of a photo lies over an earlier one. Crowd regions (`iscrowd`) become 255
+beneath the other objects. An annotation with a box and no outline says only that something is there: its box becomes
+255 too.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NotRequired
+
+import numpy as np
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
+from semseg_app.data.importers.annotated import (
+    Drawing,
+    Export,
+    Item,
+    Object,
+    Polygons,
+    ReadOptions,
+    Runs,
+    Shape,
+    Size,
+    unique,
+)
+from semseg_app.data.importers.json_files import files_below, place, read_json, signature
+from semseg_app.data.importers.photo_index import PhotoIndex, split_of
+from semseg_app.errors import UserError
+
+Id = int | str
+
+
+class Image(TypedDict):
+    id: Id
+    file_name: str
+    width: NotRequired[int | None]
+    height: NotRequired[int | None]
+
+
+class Category(TypedDict):
+    id: Id
+    name: str
+    supercategory: NotRequired[str | None]
+
+
+class Annotation(TypedDict):
+    image_id: Id
+    category_id: Id
+    segmentation: NotRequired[Any]
+    """Polygons or run lengths; checked when it is drawn."""
+    bbox: NotRequired[list[float] | None]
+    iscrowd: NotRequired[int | bool | None]
+    ignore: NotRequired[int | bool | None]
+
+
+class Instances(TypedDict):
+    images: list[Image]
+    categories: list[Category]
+    annotations: list[Annotation]
+
+
+INSTANCES = TypeAdapter(Instances)
+
+
+def find(root: Path) -> list[Path]:
+    """Files with images and annotations; of the official archive those of the instances alone."""
+    found = [path for path in files_below(root, ".json", most=100) if _is_instances(path)]
+    return [path for path in found if path.name.startswith("instances")] or found
+
+
+def _is_instances(path: Path) -> bool:
+    is_list, keys = signature(path)
+    return not is_list and {"images", "annotations", "categories"} <= keys and "segments_info" not in keys
+
+
+def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
+    """Read files of instances; photos are found when they are named."""
+    items: list[Item] = []
+    classes: list[str] = []
+    notes: list[str] = []
+    outlines = boxes = 0
+    for path in files:
+        content = read_json(path, INSTANCES)
+        names = {category["id"]: category["name"] for category in content["categories"]}
+        if dummy := _roboflow_project(content):
+            del names[dummy["id"]]
+            notes.append(
+                f"{path.name}: the category {dummy['name']!r} is Roboflow's name for the project; it is no class"
+            )
+        classes += names.values()
+        by_image = _by_image(path, content, names)
+        outlines += sum(bool(it.get("segmentation")) for it in content["annotations"])
+        boxes += sum(not it.get("segmentation") for it in content["annotations"])
+        split = split_of(path.stem) or split_of(path.parent.name)
+        for index, image in enumerate(content["images"]):
+            photo = photos.find(image["file_name"], path.parent, split)
+            members = by_image.get(image["id"], [])
+            source = place(path, "images", index)
+            items.append(Item(image["file_name"], photo, _reader(path, image, members, names, options), source, split))
+    if boxes and not outlines:
+        raise UserError(f"{files[0]}: holds {boxes:,} boxes and no outline; a mask cannot be made of boxes alone")
+    if boxes:
+        notes.append(f"{boxes:,} annotations have no outline; their boxes are ignored (255)")
+    return Export("COCO instances", unique(classes), items, overlap="last", notes=notes)
+
+
+def _roboflow_project(content: Instances) -> Category | None:
+    """Roboflow writes a category 0 that stands for the whole project: the supercategory of all others, never used."""
+    categories = content["categories"]
+    if len(categories) < 2 or categories[0].get("supercategory") != "none":
+        return None
+    used = {annotation["category_id"] for annotation in content["annotations"]}
+    others = {category.get("supercategory") for category in categories[1:]}
+    return categories[0] if others == {categories[0]["name"]} and categories[0]["id"] not in used else None
+
+
+Members = list[tuple[int, Annotation]]
+
+
+def _by_image(path: Path, content: Instances, names: dict[Id, str]) -> dict[Id, Members]:
+    """Image id -> (index, annotation) of its annotations. UserError where an id is given twice or leads nowhere."""
+    by_image: dict[Id, Members] = {}
+    for index, image in enumerate(content["images"]):
+        if image["id"] in by_image:
+            raise UserError(f"{place(path, 'images', index, 'id')}: {image['id']!r} is the id of two images")
+        by_image[image["id"]] = []
+    for index, annotation in enumerate(content["annotations"]):
+        if annotation["image_id"] not in by_image:
+            raise UserError(
+                f"{place(path, 'annotations', index, 'image_id')}: no image has the id {annotation['image_id']!r}"
+            )
+        if annotation["category_id"] not in names:
+            at = place(path, "annotations", index, "category_id")
+            raise UserError(f"{at}: no category has the id {annotation['category_id']!r}")
+        by_image[annotation["image_id"]].append((index, annotation))
+    return by_image
+
+
+def _reader(
+    path: Path, image: Image, members: Members, names: dict[Id, str], options: ReadOptions
+) -> Callable[[Size], Drawing | None]:
+    def read_image(size: Size) -> Drawing | None:
+        if not members:
+            return None
+        frame = (image.get("width") or size[0], image.get("height") or size[1])
+        objects = []
+        no_area: Counter[str] = Counter()
+        for index, annotation in members:
+            at = place(path, "annotations", index, "segmentation")
+            known = not (annotation.get("iscrowd") or annotation.get("ignore"))
+            shape = _shape(annotation.get("segmentation"), at, frame, options)
+            if shape is None:
+                shape, known = _box(annotation), False
+            if shape is None:
+                no_area["annotation without outline and box"] += 1
+                continue
+            name = names[annotation["category_id"]] if known else None
+            objects.append(Object(name, shape, at, beneath=not known))
+        return Drawing([objects], size=frame, no_area=no_area)
+
+    return read_image
+
+
+def _shape(segmentation: Any, at: str, frame: Size, options: ReadOptions) -> Shape | None:
+    """None where there is no outline."""
+    if not segmentation:
+        return None
+    if isinstance(segmentation, dict):
+        return _runs(segmentation, at)
+    if not isinstance(segmentation, list):
+        raise UserError(f"{at}: is neither a list of polygons nor run lengths")
+    rings = segmentation if isinstance(segmentation[0], list) else [segmentation]
+    return Polygons([ring(numbers, at) for numbers in rings], centers=options.vertices == "centers")
+
+
+def _runs(segmentation: dict[str, Any], at: str) -> Runs:
+    counts, size = segmentation.get("counts"), segmentation.get("size")
+    if not isinstance(counts, str | list):
+        raise UserError(f"{at}: run lengths without `counts`")
+    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size)):
+        raise UserError(f"{at}: run lengths without `size` [height, width]")
+    return Runs(counts, (size[1], size[0]))
+
+
+def ring(numbers: Any, at: str) -> np.ndarray:
+    """[x, y, x, y, ...] -> float64 `[N, 2]`. UserError for anything else."""
+    try:
+        flat = np.asarray(numbers, np.float64)
+    except (TypeError, ValueError):
+        raise UserError(f"{at}: a polygon must be a list of numbers x, y, x, y, ...") from None
+    if flat.ndim != 1 or len(flat) % 2:
+        raise UserError(f"{at}: a polygon must be a list of numbers x, y, x, y, ...; this one has {flat.size}")
+    return flat.reshape(-1, 2)
+
+
+def _box(annotation: Annotation) -> Polygons | None:
+    box = annotation.get("bbox")
+    if not box or len(box) != 4:
+        return None
+    left, top, width, height = box
+    corners = [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
+    return Polygons([np.array(corners, np.float64)])

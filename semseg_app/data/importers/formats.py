@@ -1,0 +1,88 @@
+"""The annotation formats that can be imported, and finding out which one a folder holds.
+
+A new format is one file beside this one and one row here.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from semseg_app.data.importers import coco, coco_panoptic, cvat, label_studio, labelme, masks, supervisely, yolo
+from semseg_app.data.importers.annotated import Export, Item, ReadOptions
+from semseg_app.data.importers.photo_index import PhotoIndex
+from semseg_app.errors import UserError, did_you_mean
+
+Read = Callable[[list[Path], PhotoIndex, ReadOptions], Export]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One annotation format."""
+
+    title: str
+    """For people: "a COCO export"."""
+    find: Callable[[Path], list[Path]]
+    """A folder or file -> the annotation files of this format; empty where it has none."""
+    read: Read
+
+
+FORMATS = {
+    "supervisely": Format("a Supervisely project", supervisely.find, supervisely.read),
+    "coco-panoptic": Format("a COCO panoptic export", coco_panoptic.find, coco_panoptic.read),
+    "coco": Format("a COCO export", coco.find, coco.read),
+    "label-studio": Format("a Label Studio export", label_studio.find, label_studio.read),
+    "cvat": Format("CVAT for images or video", cvat.find, cvat.read),
+    "yolo": Format("a YOLO dataset", yolo.find, yolo.read),
+    "labelme": Format("LabelMe files", labelme.find, labelme.read),
+    "cvat-masks": Format("CVAT's segmentation masks", masks.find_cvat, masks.read),
+    "roboflow-masks": Format("Roboflow's semantic masks", masks.find_roboflow, masks.read),
+    "voc": Format("VOC folders of masks", masks.find_voc, masks.read),
+    "coco-stuff": Format("COCO-Stuff pixel maps", masks.find_coco_stuff, masks.read),
+    "folder": Format("a dataset folder", masks.find_folder, masks.read),
+}
+"""Name for --format -> format, in the order in which they are tried."""
+
+
+def recognize_format(root: Path) -> tuple[str, list[Path]] | None:
+    """(name in FORMATS, annotation files) of a folder or file; None where it is in none of the formats."""
+    for name, candidate in FORMATS.items():
+        if files := candidate.find(root):
+            return name, files
+    return None
+
+
+def read_export(
+    root: Path, name: str = "auto", folders: Sequence[Path] = (), options: ReadOptions | None = None
+) -> Export:
+    """Read what an annotation tool wrote.
+
+    Args:
+        root: the unpacked export, or its annotation file.
+        name: a key of FORMATS; "auto" looks.
+        folders: where the photos lie, beside `root` itself.
+        options: see ReadOptions.
+
+    Raises:
+        UserError: nothing of that format, or a malformed file; the message names file and place.
+    """
+    if not root.exists():
+        raise UserError(f"{root}: no such file or folder")
+    if root.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") and root.is_file():
+        raise UserError(f"{root}: is an archive; unpack it and name the folder")
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"--images {folder}: no such folder")
+    if name != "auto" and name not in FORMATS:
+        raise UserError(
+            f"unknown format {name!r}; choose one of auto, {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}"
+        )
+    files = [] if name == "auto" else [root] if root.is_file() else FORMATS[name].find(root)
+    if name == "auto" and (known := recognize_format(root)):
+        name, files = known
+    if not files:
+        wanted = "an export that is known here" if name == "auto" else FORMATS[name].title
+        raise UserError(f"{root}: does not look like {wanted}; the formats are {', '.join(FORMATS)}")
+    photos = PhotoIndex([*folders, root if root.is_dir() else root.parent])
+    export = FORMATS[name].read(files, photos, options or ReadOptions())
+    rest = [Item(photos.relative(path), path, lambda size: None, f"{path}", listed=False) for path in photos.rest()]
+    return replace(export, items=[*export.items, *rest])

@@ -1,0 +1,147 @@
+"""LabelMe: one JSON per photo (https://github.com/wkentaro/labelme, versions 4 to 7).
+
+Shapes: polygon, rectangle, oriented_rectangle, circle (center, a point on it), mask (PNG in base64 with its box).
+Lines and points cover no area. Later shapes lie over earlier ones, as in labelme's own converters. The label
+`__ignore__` (or `_ignore_`) becomes 255. Where the photo is not there, the copy in the file (imageData) is taken.
+"""
+
+import base64
+import binascii
+from collections import Counter
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import NotRequired
+
+import numpy as np
+from PIL import Image
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
+from semseg_app.data.dataset import DECODING_ERRORS
+from semseg_app.data.importers.annotated import (
+    Bitmap,
+    Drawing,
+    Ellipse,
+    Export,
+    Item,
+    Object,
+    Polygons,
+    ReadOptions,
+    Shape,
+    Size,
+    unique,
+)
+from semseg_app.data.importers.json_files import files_below, place, read_json, signature
+from semseg_app.data.importers.photo_index import PhotoIndex, split_of
+from semseg_app.errors import UserError
+
+IGNORED = ("__ignore__", "_ignore_")
+NO_AREA = ("line", "linestrip", "point", "points")
+Point = tuple[float, float]
+
+
+class LabelmeShape(TypedDict):
+    label: str
+    points: list[Point]
+    shape_type: NotRequired[str | None]
+    mask: NotRequired[str | None]
+
+
+class LabelmeFile(TypedDict):
+    shapes: list[LabelmeShape]
+    imagePath: str
+    imageWidth: NotRequired[int | None]
+    imageHeight: NotRequired[int | None]
+
+
+class LabelmePhoto(TypedDict):
+    imageData: NotRequired[str | None]
+
+
+FILE = TypeAdapter(LabelmeFile)
+PHOTO = TypeAdapter(LabelmePhoto)
+
+
+def find(root: Path) -> list[Path]:
+    """All JSON files, where one of the first is LabelMe's."""
+    if any({"shapes", "imagePath"} <= signature(path).keys for path in files_below(root, ".json", most=20)):
+        return files_below(root, ".json")
+    return []
+
+
+def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
+    """Read all files once for their labels; each is read again when it is drawn."""
+    items = []
+    labels: list[str] = []
+    for path in files:
+        content = read_json(path, FILE)
+        labels += [shape["label"] for shape in content["shapes"] if _has_area(shape)]
+        photo = photos.find(content["imagePath"], path.parent)
+        name = f"{path.stem}{Path(content['imagePath']).suffix}" if photo is None else photos.relative(photo)
+        split = split_of(path.parent.name)
+        items.append(Item(name, photo or _inside(path), _reader(path, options), f"{path}", split))
+    known = sorted(set(labels) - set(IGNORED), key=lambda label: (label.strip("_ ").lower() != "background", label))
+    return Export("LabelMe", unique(known), items, overlap="last")
+
+
+def _has_area(shape: LabelmeShape) -> bool:
+    return (shape.get("shape_type") or "polygon") not in NO_AREA
+
+
+def _inside(path: Path) -> bytes | None:
+    """The photo that the file holds."""
+    data = read_json(path, PHOTO).get("imageData")
+    return _decoded(data, place(path, "imageData")) if data else None
+
+
+def _decoded(text: str, at: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=False)
+    except (binascii.Error, ValueError):
+        raise UserError(f"{at}: is not base64") from None
+
+
+def _reader(path: Path, options: ReadOptions) -> Callable[[Size], Drawing | None]:
+    def read_shapes(size: Size) -> Drawing | None:
+        content = read_json(path, FILE)
+        frame = (content.get("imageWidth") or size[0], content.get("imageHeight") or size[1])
+        objects = []
+        no_area: Counter[str] = Counter()
+        for index, shape in enumerate(content["shapes"]):
+            if not _has_area(shape):
+                no_area[shape.get("shape_type") or ""] += 1
+                continue
+            at = place(path, "shapes", index)
+            name = None if shape["label"] in IGNORED else shape["label"]
+            objects.append(Object(name, _shape(shape, at, options), at))
+        return Drawing([objects], size=frame, no_area=no_area)
+
+    return read_shapes
+
+
+def _shape(shape: LabelmeShape, at: str, options: ReadOptions) -> Shape:
+    kind = shape.get("shape_type") or "polygon"
+    points = np.array(shape["points"], np.float64).reshape(-1, 2)
+    centers = options.vertices == "centers"
+    if kind in ("polygon", "oriented_rectangle"):
+        return Polygons([points], centers=centers)
+    if kind not in ("rectangle", "circle", "mask"):
+        raise UserError(f"{at}.shape_type: unknown kind {kind!r}; draw it as a polygon")
+    if len(points) != 2:
+        raise UserError(f"{at}.points: a {kind} has 2 points, this one {len(points)}")
+    (x1, y1), (x2, y2) = points.tolist()
+    if kind == "rectangle":
+        return Polygons([np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])], centers=centers)
+    if kind == "circle":
+        radius = float(np.hypot(x2 - x1, y2 - y1))
+        return Ellipse((x1, y1), (radius, radius))
+    return _mask(shape, at, int(min(x1, x2)), int(min(y1, y2)))
+
+
+def _mask(shape: LabelmeShape, at: str, left: int, top: int) -> Bitmap:
+    try:
+        with Image.open(BytesIO(_decoded(shape.get("mask") or "", f"{at}.mask"))) as image:
+            return Bitmap(np.asarray(image.convert("L")) > 0, left, top)
+    except DECODING_ERRORS as error:
+        raise UserError(f"{at}.mask: is not a PNG ({error})") from None

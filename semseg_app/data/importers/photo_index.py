@@ -1,0 +1,111 @@
+"""Finding the photo that an annotation names."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from semseg_app.data.dataset import MASK_FOLDERS
+from semseg_app.data.listing import IMAGE_SUFFIXES, list_files
+from semseg_app.errors import UserError
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""What tools call a split -> its name here."""
+
+
+def split_of(text: str) -> str | None:
+    """The split that a file or folder name speaks of: "instances_val2017" -> "val". None where it speaks of none."""
+    words = [word for word in re.split(r"[^a-z]+", text.lower()) if word in SPLITS]
+    return SPLITS[words[-1]] if words else None
+
+
+class PhotoIndex:
+    """The photos below some folders, to be found by the end of their path.
+
+    Args:
+        folders: where photos lie, sub-folders too.
+    """
+
+    def __init__(self, folders: Sequence[Path]):
+        self.folders = folders
+        self.taken: set[Path] = set()
+        """Photos that were found so far."""
+        self._by_name: dict[str, list[Path]] = {}
+        seen = set()
+        for folder in folders:
+            for _, path in list_files(folder, IMAGE_SUFFIXES, nested=True):
+                if path not in seen:
+                    seen.add(path)
+                    self._by_name.setdefault(path.name, []).append(path)
+
+    def find(self, name: str, near: Path | None = None, split: str | None = None) -> Path | None:
+        """The photo whose path ends like `name`; None where there is none.
+
+        Args:
+            name: file name, path or address from the annotation file.
+            near: a folder; photos below it are preferred among equals.
+            split: photos in folders of this split's name are preferred among equals, too.
+
+        Raises:
+            UserError: several photos fit equally well.
+        """
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        if not parts:
+            return None
+        candidates = self._by_name.get(parts[-1], [])
+        if len(candidates) > 1:
+            agreeing = [_equal_end(path.parts, parts) for path in candidates]
+            candidates = [path for path, end in zip(candidates, agreeing, strict=True) if end == max(agreeing)]
+        if len(candidates) > 1:  # a mask often has the name of its photo
+            candidates = [path for path in candidates if not self._in_mask_folder(path)] or candidates
+        if len(candidates) > 1 and near is not None:
+            candidates = [path for path in candidates if path.is_relative_to(near)] or candidates
+        if len(candidates) > 1 and split is not None:
+            folders = {path: self.relative(path).split("/")[:-1] for path in candidates}
+            candidates = [path for path in candidates if split in map(split_of, folders[path])] or candidates
+        if len(candidates) > 1:  # "a.jpg" is images/a.jpg rather than images/sub/a.jpg
+            depth = min(len(path.parts) for path in candidates)
+            candidates = [path for path in candidates if len(path.parts) == depth]
+        if len(candidates) > 1:
+            raise UserError(
+                f"{name}: {candidates[0]} and {candidates[1]} fit equally well; name the folder of the photos with "
+                "--images"
+            )
+        if not candidates:
+            return None
+        self.taken.add(candidates[0])
+        return candidates[0]
+
+    def rest(self) -> list[Path]:
+        """Photos that no annotation has named so far, in the folders of those that were, sorted.
+
+        Other folders are left alone: what lies there may be masks or previews.
+        """
+        folders = {path.parent for path in self.taken}
+        everything = (path for paths in self._by_name.values() for path in paths)
+        return sorted(path for path in everything if path.parent in folders and path not in self.taken)
+
+    def _in_mask_folder(self, path: Path) -> bool:
+        folders = self.relative(path).split("/")[:-1]
+        return any(folder in ("labels", *MASK_FOLDERS) for folder in folders)
+
+    def relative(self, path: Path) -> str:
+        """The path below the folder that it was found in."""
+        folder = next(folder for folder in self.folders if path.is_relative_to(folder))
+        return path.relative_to(folder).as_posix()
+
+
+def _equal_end(one: Sequence[str], other: Sequence[str]) -> int:
+    count = 0
+    for left, right in zip(reversed(one), reversed(other), strict=False):
+        if left != right:
+            break
+        count += 1
+    return count

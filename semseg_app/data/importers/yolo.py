@@ -1,0 +1,153 @@
+"""YOLO segmentation as Ultralytics defines it (https://docs.ultralytics.com/datasets/segment/).
+
+data.yaml names the classes and the photos of each split; a photo images/.../a.jpg has its polygons in
+labels/.../a.txt, one object per line: `class x1 y1 x2 y2 ...`, as fractions of width and height. An empty file says
+that nothing is there; without a file, the photo is not annotated. Label Studio writes classes.txt instead of
+data.yaml.
+
+Ultralytics draws larger objects first, so that smaller ones stay visible. A line with a box alone says only that
+something is there: its box becomes 255.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semseg_app.data.dataset import read_yaml
+from semseg_app.data.importers.annotated import Drawing, Export, Item, Object, Polygons, ReadOptions, Size, unique
+from semseg_app.data.importers.json_files import files_below
+from semseg_app.data.importers.photo_index import SPLITS, PhotoIndex
+from semseg_app.data.listing import IMAGE_SUFFIXES, list_files
+from semseg_app.errors import UserError
+
+BOX = 5
+"""Fields of a line that has a class and a box: center and size."""
+
+
+def find(root: Path) -> list[Path]:
+    """data.yaml (any YAML file with `names` and a split), or classes.txt beside labels/."""
+    if root.is_file():
+        return [root] if root.suffix.lower() in (".yaml", ".yml") and _is_yolo(root) else []
+    described = [path for suffix in (".yaml", ".yml") for path in files_below(root, suffix, most=20) if _is_yolo(path)]
+    if described:
+        return described[:1]
+    listed = root / "classes.txt"
+    return [listed] if listed.is_file() and (root / "labels").is_dir() else []
+
+
+def _is_yolo(path: Path) -> bool:
+    try:
+        content = read_yaml(path)
+    except (UserError, OSError):
+        return path.name in ("data.yaml", "data.yml")
+    return "names" in content and any(split in content for split in ("train", "val", "test"))
+
+
+def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
+    """Read one dataset."""
+    path = files[0]
+    content = _of_label_studio(path) if path.suffix == ".txt" else read_yaml(path)
+    if "kpt_shape" in content:
+        raise UserError(f"{path}: kpt_shape: key points cover no area; export polygons")
+    names = _names(path, content)
+    items = []
+    for key in SPLITS:
+        for photo in _photos(path, content, content.get(key), key, photos):
+            labels = labels_path(photo)
+            items.append(Item(photos.relative(photo), photo, _reader(labels, names, options), f"{labels}", SPLITS[key]))
+    if not items:
+        raise UserError(f"{path}: no photo in the folders that train, val and test name")
+    return Export("YOLO segmentation", unique(list(names.values())), items, overlap="largest-on-bottom")
+
+
+def _of_label_studio(path: Path) -> dict[str, Any]:
+    names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return {"names": names, "train": "images"}
+
+
+def _names(path: Path, content: dict[str, Any]) -> dict[int, str]:
+    names = content.get("names")
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not names or not all(isinstance(key, int) for key in names):
+        raise UserError(f"{path}: names: expected a list of class names, or `number: name` lines")
+    return {key: str(name) for key, name in names.items()}
+
+
+def _photos(path: Path, content: dict[str, Any], entries: Any, key: str, photos: PhotoIndex) -> Iterator[Path]:
+    """The photos of a split: `entries` is a folder, a list of photos in a file, or several of these."""
+    for entry in [entries] if isinstance(entries, str) else entries or []:
+        if not isinstance(entry, str):
+            raise UserError(f"{path}: {key}: expected a folder or a file that lists photos, found {entry!r}")
+        place = _place(path, content.get("path"), entry)
+        if place is None:
+            raise UserError(f"{path}: {key}: no folder or file {entry}; correct the path, or leave {key} out")
+        if place.is_dir():
+            found = [photo for _, photo in list_files(place, IMAGE_SUFFIXES, nested=True)]
+        else:
+            found = list(_listed(place, photos))
+        for photo in found:
+            photos.taken.add(photo)
+        yield from found
+
+
+def _place(path: Path, base: Any, entry: str) -> Path | None:
+    """Where a folder of data.yaml is. Roboflow writes `../train/images` for the train/ beside data.yaml."""
+    bases = [path.parent / base] if isinstance(base, str) else []
+    relative = entry.removeprefix("../")
+    candidates = [folder / text for folder in (*bases, path.parent) for text in (entry, relative)]
+    return next((candidate for candidate in candidates if candidate.exists()), None)
+
+
+def _listed(listing: Path, photos: PhotoIndex) -> Iterator[Path]:
+    for number, line in enumerate(listing.read_text(encoding="utf-8-sig").splitlines(), 1):
+        if line.strip():
+            photo = photos.find(line.strip(), listing.parent)
+            if photo is None:
+                raise UserError(f"{listing}:{number}: no photo {line.strip()}; correct the line, or name --images")
+            yield photo
+
+
+def labels_path(photo: Path) -> Path:
+    """Ultralytics' rule: the last folder `images` of the path becomes `labels`; else the file lies with the photo."""
+    parts = list(photo.parts)
+    places = [index for index, part in enumerate(parts[:-1]) if part == "images"]
+    if places:
+        parts[places[-1]] = "labels"
+    return Path(*parts).with_suffix(".txt")
+
+
+def _reader(labels: Path, names: dict[int, str], options: ReadOptions) -> Callable[[Size], Drawing | None]:
+    def read_labels(size: Size) -> Drawing | None:
+        if not labels.is_file():
+            return None
+        try:
+            lines = labels.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise UserError(f"{labels}: not a text file in UTF-8") from None
+        numbered = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
+        return Drawing([[_object(fields, f"{labels}:{number}", names, size, options) for number, fields in numbered]])
+
+    return read_labels
+
+
+def _object(fields: list[str], at: str, names: dict[int, str], size: Size, options: ReadOptions) -> Object:
+    try:
+        index, numbers = int(float(fields[0])), np.array(fields[1:], np.float64)
+    except ValueError:
+        raise UserError(f"{at}: expected `class x1 y1 x2 y2 ...` in numbers") from None
+    if index not in names:
+        raise UserError(f"{at}: no class has the number {index}; data.yaml names {min(names)} to {max(names)}")
+    if len(numbers) % 2 or len(numbers) < 4:
+        raise UserError(f"{at}: expected pairs of x and y after the class, found {len(numbers)} numbers")
+    if not ((numbers >= -1) & (numbers <= 2)).all():  # NaN compares false
+        raise UserError(f"{at}: coordinates must be fractions of width and height, 0 to 1")
+    points = numbers.reshape(-1, 2) * size
+    if len(fields) == BOX:
+        (x, y), (width, height) = points.tolist()
+        low, high = (x - width / 2, y - height / 2), (x + width / 2, y + height / 2)
+        corners = np.array([low, (high[0], low[1]), high, (low[0], high[1])])
+        return Object(None, Polygons([corners]), at, beneath=True)
+    return Object(names[index], Polygons([points], centers=options.vertices == "centers"), at)
