@@ -73,11 +73,11 @@ def draw_val(
     order = np.random.default_rng(seed).permutation(len(rows)).tolist()
     reserved = _reserved(shown, order)
     chosen = _choose(rows, shown, [group for group in order if group not in reserved], count)
-    size = sum(len(rows[group]) for group in chosen)
-    if size < count:
+    drawn = sum(len(rows[group]) for group in chosen)
+    if drawn < count:
         raise UserError(
             f"{data.root}: near-duplicate photos stay together and a photo of each class stays in training, so "
-            f"{count} cannot be held out of {len(labeled)}; ask for {size} or label more"
+            f"{count} cannot be held out of {len(labeled)}; ask for {drawn} or label more"
         )
     val = {samples[index] for group in chosen for index in rows[group]}
     near = {groups[rows[group][0]] for group in chosen}
