@@ -37,7 +37,7 @@ def recipe(root: Path, output: Path, **changes) -> Recipe:
         "model": {
             "architecture": "segformer",
             "encoder": "tu-test_efficientnet",
-            "pretrained": None,
+            "weights": None,
             "decoder_channels": 32,
         },
         "view": {"crop": [48, 64]},
