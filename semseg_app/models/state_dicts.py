@@ -49,12 +49,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "weights only" in str(error).lower() or "unsupported" in str(error).lower():
+        if "unsupported global" in str(error).lower() or "unsupported class" in str(error).lower():
             raise UserError(
-                f"model.weights: {path}: holds Python objects beside tensors, and loading those would run code; where you trust it, "
-                "save its state_dict() alone, as .safetensors, and give that file"
+                f"model.weights: {path}: holds Python objects beside tensors, and loading those would run code; where "
+                "you trust it, save its state_dict() alone, as .safetensors, and give that file"
             ) from None
-        raise UserError(f"model.weights: {path}: not a file that torch.save wrote, or damaged; copy it again") from None
+        raise UserError(f"model.weights: {path}: damaged, or not a file that torch.save wrote; copy it again") from None
     except SafetensorError as error:
         raise UserError(f"model.weights: {path}: damaged or truncated ({error}); copy it again") from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:

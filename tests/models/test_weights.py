@@ -61,7 +61,8 @@ def test_torchvision_s_backbone_under_the_usual_prefixes(prefix, container, name
     started = start(RESNET, path)
     assert "120 of" in started.notes[0]
     assert "random: decoder" in started.notes[0]
-    assert "not used: fc (2), epoch_counter (1)" in started.notes[0]
+    assert "fc (2)" in started.notes[0].split("not used: ")[1]
+    assert "epoch_counter (1)" in started.notes[0].split("not used: ")[1]
     images = torch.rand(1, 3, 64, 64)
     deepest = started.network.eval().encoder(images)[-1]
     stem = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(images))))
@@ -163,12 +164,9 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch):
 def test_a_model_folder_whole(tmp_path):
     folder = own_folder(tmp_path / "m", RESNET.model_copy(update={"mean": (0.5, 0.4, 0.3)}), CLASSES)
     started = start(RESNET, folder)
-    saved_again = {k: v for k, v in started.network.state_dict().items()}
-    from safetensors.torch import load_file
-
-    assert all(
-        torch.equal(saved_again[name], tensor) for name, tensor in load_file(folder / "model.safetensors").items()
-    )
+    ours, theirs = started.network.state_dict(), load_file(folder / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert started.network.spec.mean == (0.5, 0.4, 0.3)
     assert [(weights.name, weights.role, weights.license) for weights in started.lineage.weights] == [
         ("old", "network", "mit"),
