@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from semseg_app.data.layouts import open_dataset
-from semseg_app.models import ModelSpec, build
+from semseg_app.models import build
 from semseg_app.training.data.streams import AugmentedDataset, ImageDataset, StepBatchSampler, batches
 from semseg_app.training.loop import train
 from semseg_app.training.recipe import Recipe
@@ -38,7 +38,7 @@ def bare(recipe: Recipe) -> list[float]:
     dataset = ImageDataset(data, data.samples(recipe.data.labeled), with_labels=True)
     augmented = AugmentedDataset(dataset, "labeled", recipe.seed, recipe.view)
     positions = StepBatchSampler(recipe.batch_size, 1, 0, 1, 0, recipe.schedule.steps)
-    spec = ModelSpec(**recipe.model.model_dump(exclude={"pretrained", "auxiliary"}), num_classes=data.num_classes)
+    spec = recipe.model.spec(data.num_classes)
     network = build(spec).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     seconds, before = [], time.perf_counter()
@@ -71,7 +71,7 @@ def main() -> None:
                     "name": "overhead",
                     "output": Path(folder) / "run",
                     "data": {"root": arguments.data, "val": None},
-                    "model": {"pretrained": None},
+                    "model": {"weights": None},
                     "view": {"crop": [192, 256]},
                     "schedule": {"steps": arguments.steps},
                     "log_every": 1,

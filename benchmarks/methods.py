@@ -24,8 +24,8 @@ from semseg_app.training.loop import train
 from semseg_app.training.recipe import load_recipe
 
 LABELED_LOSS = {"class_balance": 0.2, "dice_weight": 1.0}
-CNN = {"architecture": "deeplabv3plus", "encoder": "tu-resnet10t", "pretrained": None, "decoder_channels": 64}
-VIT = {"architecture": "setr", "encoder": "tu-vit_tiny_patch16_224", "pretrained": None, "decoder_channels": 64}
+CNN = {"architecture": "deeplabv3plus", "encoder": "tu-resnet10t", "weights": None, "decoder_channels": 64}
+VIT = {"architecture": "setr", "encoder": "tu-vit_tiny_patch16_224", "weights": None, "decoder_channels": 64}
 COMMON: dict[str, Any] = {
     "data.labeled": "16-labeled",
     "data.unlabeled": "16-unlabeled",

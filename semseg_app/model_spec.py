@@ -24,12 +24,12 @@ class NetworkChoice(BaseModel):
     pidnet (likewise), 32 for the others."""
     decoder_channels: int | None = Field(default=None, ge=8, le=8192)
     """Width of the decoder (of a unet: of its last block); None = the architecture's own."""
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    """Normalization of RGB in [0, 1]. The network applies it itself."""
 
 
 class ModelSpec(NetworkChoice):
     """Everything that `models.build` needs. Two equal specs give networks with the same tensors."""
 
     num_classes: int = Field(ge=1, le=255)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Normalization of RGB in [0, 1]. The network applies it itself."""

@@ -32,7 +32,7 @@ SMALL = {
     "model": {
         "architecture": "segformer",
         "encoder": "tu-test_efficientnet",
-        "pretrained": None,
+        "weights": None,
         "decoder_channels": 32,
     },
     "view": {"crop": [64, 96]},

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from semseg_app import machine
 from semseg_app.artifact import ModelConfig
+from semseg_app.artifact.lineage import Lineage
 from semseg_app.data.dataset import SegmentationData
 from semseg_app.data.layouts import open_dataset
 from semseg_app.data.pseudo_label_folder import read_manifest
 from semseg_app.data.training_check import refuse_or_warn, shared_photos
 from semseg_app.errors import UserError, explain, memory_advice
 from semseg_app.labels import LabelSpace
-from semseg_app.models import ModelSpec, SegmentationNetwork, build
+from semseg_app.models import ModelSpec, SegmentationNetwork
 from semseg_app.training.contracts import Method
 from semseg_app.training.data.randomness import derive
 from semseg_app.training.data.streams import Batch, ImageDataset
@@ -32,6 +33,7 @@ from semseg_app.training.recipe import Recipe
 from semseg_app.training.run.checkpoint import load_checkpoint, save_checkpoint
 from semseg_app.training.run.folder import RunFolder, provenance, refuse_changed_data, refuse_changed_recipe
 from semseg_app.training.run.gradient_norms import gradient_norms
+from semseg_app.training.run.initial_weights import initial_network
 from semseg_app.training.run.launch import make_accelerator
 from semseg_app.training.run.lineage import training_lineage
 from semseg_app.training.run.lock import locked
@@ -98,6 +100,8 @@ class _Run:
     data: SegmentationData
     val: ImageDataset | None
     spec: ModelSpec
+    weights: Lineage
+    """Of what the network started from."""
     network: SegmentationNetwork
     method: Method
     prepared: nn.Module
@@ -196,6 +200,8 @@ class _Run:
         if accelerator.is_main_process:
             state = {
                 "recipe": self.recipe.model_dump(mode="json"),
+                "model": self.spec.model_dump(mode="json"),
+                "weights": self.weights.model_dump(mode="json"),
                 "data": self.facts["data"],
                 "method": self.method.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -307,9 +313,9 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
 
     # Network, method, optimizer
     torch.manual_seed(derive(recipe.seed, "init"))
-    choice = recipe.model.model_dump(exclude={"pretrained", "auxiliary"})
-    spec = ModelSpec(**choice, num_classes=data.num_classes)
-    network = build(spec, recipe.model.pretrained, recipe.model.auxiliary)
+    state = load_checkpoint(folder.checkpoints, say) if resume else None
+    network, weights = initial_network(recipe.model, data.info.classes, state, say)
+    spec = network.spec
     method = build_method(recipe.method, network, labeled)
     unlabeled = unlabeled_images(recipe, data, method, cache)
     if cuda and accelerator.num_processes > 1:
@@ -320,7 +326,7 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
     optimizer = make_optimizer(recipe.optimizer, method)
     facts: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json"),
-        "lineage": training_lineage(recipe, method),
+        "lineage": training_lineage(recipe, method, weights),
         "data": _fingerprints(recipe, data, labeled, unlabeled, val),
         "processes": accelerator.num_processes,
         "device": torch.cuda.get_device_name() if cuda else "cpu",
@@ -328,7 +334,6 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
     } | provenance()
 
     # Resume
-    state = load_checkpoint(folder.checkpoints, say) if resume else None
     if state:
         _refuse_other_run(state, recipe, facts, folder)
         method.load_state_dict(state["method"])
@@ -372,6 +377,7 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
         data=data,
         val=val,
         spec=spec,
+        weights=weights,
         network=network,
         method=method,
         prepared=prepared,

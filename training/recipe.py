@@ -12,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from semseg_app import machine
 from semseg_app.data.dataset import read_yaml
 from semseg_app.errors import UserError, did_you_mean, explain
-from semseg_app.model_spec import NetworkChoice
+from semseg_app.model_spec import ModelSpec, NetworkChoice
 from semseg_app.models.registry import ARCHITECTURES, architecture
 from semseg_app.training.data.weak_augmentation import WeakView
 from semseg_app.training.methods import METHODS, MethodConfig
 from semseg_app.training.presets import recipe_file as recipe_file
+
+RENAMED = {"model.pretrained": "model.weights"}
 
 
 class Section(BaseModel):
@@ -62,8 +64,12 @@ class ModelSection(NetworkChoice):
     """Which network."""
 
     architecture: str = Field(default="deeplabv3plus", json_schema_extra=_architectures)
-    pretrained: str | None = "imagenet"
-    """Encoder weights from the Hub; null = random. Weights that cannot be had are an error."""
+    weights: str | None = "imagenet"
+    """What the network starts from: imagenet (an installed package with weights, else the Hub), a file of weights
+    (.safetensors, .pth), a model folder, or its Hub id; null = random weights. What cannot be had is an error."""
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    """Normalization of RGB in [0, 1], which the network applies itself; null = as the weights expect it."""
     auxiliary: tuple[int, ...] = ()
     """Encoder stages with an auxiliary head while training, e.g. [-2]."""
 
@@ -72,6 +78,11 @@ class ModelSection(NetworkChoice):
     def _is_known(cls, name: str) -> str:
         architecture(name)
         return name
+
+    def spec(self, num_classes: int) -> ModelSpec:
+        """What to build for data of so many classes."""
+        content = self.model_dump(include=set(ModelSpec.model_fields), exclude_none=True)
+        return ModelSpec(**content, num_classes=num_classes)
 
 
 class OptimizerSection(Section):
@@ -217,8 +228,11 @@ def _explain(error: ValidationError, path: Path) -> UserError:
         if problem["type"] == "extra_forbidden":
             *sections, key = [str(part) for part in problem["loc"]]
             place, known = _keys(sections)
+            full = ".".join([*place, key])
+            if full in RENAMED:
+                return UserError(f"{path}: unknown key {full}; it is called {RENAMED[full]} now")
             hint = did_you_mean(key, known) or f"; known keys: {', '.join(known)}"
-            return UserError(f"{path}: unknown key {'.'.join([*place, key])}{hint}")
+            return UserError(f"{path}: unknown key {full}{hint}")
     return explain(error, path)
 
 

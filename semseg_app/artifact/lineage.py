@@ -19,10 +19,18 @@ class Weights(BaseModel):
 
     name: str
     role: str
-    """ "encoder", "teacher", "encoder of the teacher ..." """
+    """ "encoder", "network", "teacher", "encoder of the teacher ..." """
     license: str | None
     """An identifier of the Hub or a name; None = unknown."""
     link: str | None = None
+    sha256: str | None = None
+    """Checksum of the file that was read; None = the Hub's client chose it."""
+    matched: int | None = None
+    """How many tensors of the network started from it; None = not recorded."""
+    fresh: list[str] = []
+    """Parts of the network that it has no weights for and that started from random ones, such as "decoder (24)"."""
+    unused: list[str] = []
+    """Parts of it that the network has no place for, such as "fc (2)"."""
 
 
 class Teacher(BaseModel):
@@ -50,6 +58,22 @@ class Lineage(BaseModel):
     """License of the model itself, as the recipe says."""
     weights: list[Weights] = []
     teachers: list[Teacher] = []
+
+
+def continued(folder: Path) -> Lineage:
+    """What a network takes over from the model folder that it starts from: all weights, licenses and teachers.
+
+    The folder itself comes first, under the license that its recipe or its publisher chose; None where they chose none.
+    """
+    config = read_config(folder)
+    own = lineage_of(config)
+    repo = config.provenance.get("hub", {}).get("repo")
+    inherited = [
+        weights.model_copy(update={"role": f"{weights.role} of the initial model {config.name}"})
+        for weights in own.weights
+    ]
+    initial = Weights(name=repo or config.name, role="network", license=own.license)
+    return Lineage(weights=[initial, *inherited], teachers=own.teachers)
 
 
 def lineage_of(config: ModelConfig) -> Lineage:

@@ -13,7 +13,7 @@ import yaml
 
 from semseg_app.artifact import ModelConfig
 from semseg_app.artifact.licenses import License
-from semseg_app.artifact.lineage import Lineage
+from semseg_app.artifact.lineage import Lineage, Weights
 from semseg_app.hub.card_results import distillation, results, speed
 from semseg_app.hub.card_usage import usage
 from semseg_app.hub.markdown import cell, details, table
@@ -153,15 +153,24 @@ def _training(facts: Facts) -> str:
 def _licenses(facts: Facts) -> str:
     own = facts.license.name or facts.license.id
     rows = [
-        (cell(one.name), cell(one.role), cell(one.license or "unknown"), one.link or "")
-        for one in facts.lineage.weights
+        (cell(part.name), cell(part.role), cell(part.license or "unknown"), part.link or "", cell(_taken(part)))
+        for part in facts.lineage.weights
     ]
     inherited = (
-        table(("weights", "as", "license", "text"), rows)
+        table(("weights", "as", "license", "text", "tensors"), rows)
         if rows
         else "No pretrained weights went into it: it started from random ones."
     )
     return f"## Licenses\n\nThis model: **{cell(own)}**. What went into it:\n\n{inherited}"
+
+
+def _taken(weights: Weights) -> str:
+    """How much of a network started from these weights; "" where training did not record it."""
+    if weights.matched is None:
+        return ""
+    fresh = f"; started from random weights: {', '.join(weights.fresh)}" if weights.fresh else ""
+    unused = f"; not used: {', '.join(weights.unused)}" if weights.unused else ""
+    return f"{weights.matched} taken{fresh}{unused}"
 
 
 def _limits(facts: Facts) -> str:

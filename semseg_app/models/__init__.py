@@ -12,7 +12,6 @@ from semseg_app import artifact
 from semseg_app.errors import UserError
 from semseg_app.model_spec import ModelSpec
 from semseg_app.models.batch_norm import take_single_values
-from semseg_app.models.encoders import refuse_unknown_weights
 from semseg_app.models.network import Features, SegmentationNetwork
 from semseg_app.models.registry import Parts, architecture
 
@@ -31,8 +30,10 @@ def build(
 
     Args:
         spec: architecture, encoder, classes.
-        encoder_weights: "imagenet" or another set of segmentation_models_pytorch for this encoder (of timm encoders,
-            "imagenet" loads the weights that their name carries). UserError where they cannot be had.
+        encoder_weights: "imagenet" or another set of segmentation_models_pytorch for this encoder, from the Hub
+            (of timm encoders, "imagenet" loads the weights that their name carries). UserError where they cannot be
+            had.
+            `initial.start_network` knows all other sources.
         auxiliary: encoder stages (indices into `Features.stages`) that get a training-only auxiliary head.
         training_heads: with the training-only heads that the architecture itself has (PIDNet's).
     """
@@ -40,7 +41,6 @@ def build(
         row = architecture(spec.architecture)
     except ValueError as error:
         raise UserError(f"model.architecture: {error}") from None
-    refuse_unknown_weights(spec.encoder, encoder_weights)
     encoder, stride = row.encoder(spec, encoder_weights)
     channels = list(encoder.out_channels)
     width = spec.decoder_channels or (row.width if isinstance(row.width, int) else row.width(channels))

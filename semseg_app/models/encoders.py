@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import timm
-from segmentation_models_pytorch.encoders import encoders, get_encoder, get_encoder_names
+from segmentation_models_pytorch.encoders import get_encoder, get_encoder_names
 from timm.models import is_model_in_modules
 
 from semseg_app.errors import UserError, did_you_mean
@@ -69,21 +69,6 @@ def _with_weights(name: str, weights: str | bool | None, make: Callable[[str | b
             return make(weights)
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"model.encoder: {name} does not fit here ({error})") from None
-
-
-def refuse_unknown_weights(name: str, weights: str | None) -> None:
-    """UserError unless `weights` is None, "imagenet", or a set that segmentation_models_pytorch has for `name`."""
-    if weights is None or weights == "imagenet":
-        return
-    offered = [] if name.startswith("tu-") else list(encoders.get(name, {}).get("pretrained_settings", {}))
-    if weights not in offered:
-        near = did_you_mean(weights, ["imagenet", *offered])
-        choices = ", ".join(dict.fromkeys(["imagenet", *offered]))
-        timm_names = "; timm encoders name other weights in their own name, e.g. tu-resnet50.a1_in1k"
-        raise UserError(
-            f"model.pretrained: unknown weights {weights!r} for {name}; choose one of {choices}, or null for random "
-            f"weights{timm_names if name.startswith('tu-') else near}"
-        )
 
 
 def _swin(name: str, pretrained: bool) -> Any:

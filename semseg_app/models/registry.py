@@ -107,8 +107,8 @@ def _pidnet_encoder(spec: ModelSpec, weights: str | None) -> tuple[Any, int]:
         raise UserError("model.output_stride: pidnet keeps its strides; leave output_stride out")
     if weights is not None:
         raise UserError(
-            f"model.pretrained: no weights are published that fit {spec.encoder}; set model.pretrained=null to start "
-            "from random weights, which needs many more steps"
+            f"model.weights: no weights are published that fit {spec.encoder}; set model.weights=null to start from "
+            "random weights, which needs many more steps, or name a model folder"
         )
     return PIDNetEncoder(PIDNET_WIDTHS[spec.encoder]), PIDNET_STRIDE
 

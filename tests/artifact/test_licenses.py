@@ -67,13 +67,12 @@ def test_a_student_inherits_from_its_teacher_s_encoder(tmp_path: Path) -> None:
         return place
 
     alone = SimpleNamespace(teacher_folder=None)
-    on_mit = {"encoder": "mit_b2", "architecture": "segformer"}
-    random = on_mit | {"pretrained": None}
-    assert training_lineage(recipe(model=random), alone) == Lineage().model_dump()
-    teacher = folder("teacher", training_lineage(recipe(model=on_mit), alone), hub={"repo": "ann/t"})
-    student = folder("student", training_lineage(recipe(), SimpleNamespace(teacher_folder=teacher)))
+    random, on_mit, on_resnet = Lineage(), Lineage(weights=[SEGFORMER]), Lineage(weights=[RESNET])
+    assert training_lineage(recipe(), alone, random) == Lineage().model_dump()
+    teacher = folder("teacher", training_lineage(recipe(), alone, on_mit), hub={"repo": "ann/t"})
+    student = folder("student", training_lineage(recipe(), SimpleNamespace(teacher_folder=teacher), on_resnet))
     taught = SimpleNamespace(teacher_folder=student)
-    found = Lineage.model_validate(training_lineage(recipe(model={"pretrained": None}), taught))
+    found = Lineage.model_validate(training_lineage(recipe(), taught, random))
     assert [(one.name, one.role) for one in found.weights] == [
         ("resnet18.imagenet", "encoder of the teacher student"),
         ("mit_b2.imagenet", "encoder of the teacher teacher of the teacher student"),

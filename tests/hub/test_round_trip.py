@@ -25,7 +25,7 @@ RECIPE = """
 name: rgb
 license: mit
 data: {root: DATA}
-model: {architecture: segformer, encoder: tu-test_efficientnet, pretrained: null, decoder_channels: 32}
+model: {architecture: segformer, encoder: tu-test_efficientnet, weights: null, decoder_channels: 32}
 view: {crop: [32, 64]}
 schedule: {steps: 3}
 batch_size: 2

@@ -16,7 +16,7 @@ name: rgb
 license: mit
 push_to: ann/rgb
 data: {root: DATA}
-model: {architecture: segformer, encoder: tu-test_efficientnet, pretrained: null, decoder_channels: 32}
+model: {architecture: segformer, encoder: tu-test_efficientnet, weights: null, decoder_channels: 32}
 view: {crop: [32, 64]}
 schedule: {steps: 12}
 optimizer: {name: adamw, lr: 0.003}

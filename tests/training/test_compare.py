@@ -12,7 +12,7 @@ from semseg_app.cli.main import app
 from semseg_app.errors import UserError
 from semseg_app.training.compare import load_comparison, read_runs, run_comparison, tabulate
 
-NETWORK = {"architecture": "segformer", "encoder": "tu-test_efficientnet", "pretrained": None, "decoder_channels": 16}
+NETWORK = {"architecture": "segformer", "encoder": "tu-test_efficientnet", "weights": None, "decoder_channels": 16}
 
 
 def write(folder: Path, root: Path, **changes) -> Path:

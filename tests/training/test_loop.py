@@ -38,7 +38,7 @@ def recipe(root: Path, output: Path, **changes) -> Recipe:
         "model": {
             "architecture": "segformer",
             "encoder": "tu-test_efficientnet",
-            "pretrained": None,
+            "weights": None,
             "decoder_channels": 32,
         },
         "view": {"crop": [48, 64]},
@@ -108,6 +108,33 @@ def test_killed_at_any_step_and_resumed_is_the_same_run(step, finished, tiny_dat
     assert_equal_weights(tmp_path / "run", finished)
     best = [json.loads((run / "report.json").read_text())["best"] for run in (finished, tmp_path / "run")]
     assert best[0] == best[1]
+
+
+def test_a_resumed_run_needs_the_source_of_its_weights_no_more(finished, tiny_dataset, tmp_path, monkeypatch):
+    """Killed, then the model that it started from is deleted: same end as the uninterrupted run, and same record."""
+    own = tmp_path / "own"
+    shutil.copytree(finished / "best", own)
+    choice = {"architecture": "segformer", "encoder": "tu-test_efficientnet", "decoder_channels": 32}
+    changes = {"model": choice | {"weights": str(own)}, "schedule": {"steps": 4}}
+    said: list[str] = []
+    train(recipe(tiny_dataset, tmp_path / "whole", **changes), say=said.append)
+    assert any(line.startswith(f"weights: tiny from {own}, license unknown") for line in said)
+    with monkeypatch.context() as patch:
+
+        def die(self: Supervised, at: int) -> None:
+            if at == 3:
+                raise Killed
+
+        patch.setattr(Supervised, "after_step", die)
+        with pytest.raises(Killed):
+            train(recipe(tiny_dataset, tmp_path / "run", **changes), say=lambda line: None)
+    shutil.rmtree(own)
+    train(recipe(tiny_dataset, tmp_path / "run", **changes), resume=True, say=lambda line: None)
+    assert_equal_weights(tmp_path / "run", tmp_path / "whole")
+    records = [json.loads((tmp_path / name / "report.json").read_text())["lineage"] for name in ("run", "whole")]
+    assert records[0] == records[1]
+    assert records[0]["weights"][0]["name"] == "tiny"
+    assert records[0]["weights"][0]["matched"] > 50
 
 
 def losses(run: Path) -> list[tuple[int, dict[str, float]]]:

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from semseg_app.data.splits import split_name
-from semseg_app.model_spec import ModelSpec
 from semseg_app.models import build
 from semseg_app.training.methods import METHODS
 from semseg_app.training.presets import PRESETS
@@ -131,7 +130,7 @@ def test_lists_crop_and_batch_fit_the_method(name):
 @pytest.mark.parametrize("choice", sorted({one.model.model_dump_json() for one in RECIPES.values()}))
 def test_networks_can_be_built(choice):
     recipe = next(one for one in RECIPES.values() if one.model.model_dump_json() == choice)
-    spec = ModelSpec(**recipe.model.model_dump(exclude={"pretrained", "auxiliary"}), num_classes=21)
+    spec = recipe.model.spec(21)
     with torch.device("meta"):
         network = build(spec, auxiliary=recipe.model.auxiliary)
         images = torch.rand(2, 3, *recipe.view.crop)

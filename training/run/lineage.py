@@ -3,7 +3,6 @@
 from typing import Any
 
 from semseg_app.artifact import WEIGHTS
-from semseg_app.artifact.licenses import encoder_weights
 from semseg_app.artifact.lineage import Lineage, inherit
 from semseg_app.data.pseudo_label_folder import read_manifest
 from semseg_app.files import sha256
@@ -11,16 +10,15 @@ from semseg_app.training.contracts import Method
 from semseg_app.training.recipe import Recipe
 
 
-def training_lineage(recipe: Recipe, method: Method) -> dict[str, Any]:
+def training_lineage(recipe: Recipe, method: Method, initial: Lineage) -> dict[str, Any]:
     """Lineage as JSON, for the provenance of every model that this run saves.
 
     Args:
-        recipe: for its license and the name of the pretrained weights.
+        recipe: for its license.
         method: its `teacher_folder`, where it has one; pseudo labels carry their own lineage.
+        initial: of the weights that the network started from.
     """
-    found = Lineage(license=recipe.license)
-    if recipe.model.pretrained:
-        found = found.model_copy(update={"weights": [encoder_weights(recipe.model.encoder, recipe.model.pretrained)]})
+    found = initial.model_copy(update={"license": recipe.license})
     folder = method.teacher_folder
     if folder is not None:
         found = _joined(found, inherit(folder, sha256(folder / WEIGHTS), "distillation"))
@@ -31,5 +29,5 @@ def training_lineage(recipe: Recipe, method: Method) -> dict[str, Any]:
 
 
 def _joined(own: Lineage, inherited: Lineage) -> Lineage:
-    weights = [*own.weights, *(one for one in inherited.weights if one not in own.weights)]
+    weights = [*own.weights, *(taught for taught in inherited.weights if taught not in own.weights)]
     return own.model_copy(update={"weights": weights, "teachers": [*own.teachers, *inherited.teachers]})

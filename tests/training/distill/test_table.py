@@ -51,7 +51,7 @@ def test_a_row_is_all_that_a_new_distiller_needs(tiny_dataset, tmp_path):
     recipe = {
         "name": "tiny",
         "data": {"root": str(tiny_dataset)},
-        "model": {"architecture": "unet", "encoder": "tu-resnet10t", "pretrained": None, "decoder_channels": 8},
+        "model": {"architecture": "unet", "encoder": "tu-resnet10t", "weights": None, "decoder_channels": 8},
         "view": {"crop": [32, 32]},
         "schedule": {"steps": 2},
         "batch_size": 2,

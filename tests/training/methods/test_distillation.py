@@ -19,7 +19,7 @@ from semseg_app.training.methods.distillation import Distillation
 from semseg_app.training.recipe import Recipe, load_recipe
 from semseg_app.training.run.gradient_norms import gradient_norms
 
-NETWORK = {"architecture": "segformer", "encoder": "tu-test_efficientnet", "pretrained": None, "decoder_channels": 32}
+NETWORK = {"architecture": "segformer", "encoder": "tu-test_efficientnet", "weights": None, "decoder_channels": 32}
 
 
 def recipe(root, output, **changes) -> Recipe:

@@ -115,7 +115,7 @@ def recipe(root, output, **method) -> Recipe:
         "model": {
             "architecture": "segformer",
             "encoder": "tu-test_efficientnet",
-            "pretrained": None,
+            "weights": None,
             "decoder_channels": 32,
         },
         "view": {"crop": [48, 64]},

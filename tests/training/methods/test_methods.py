@@ -20,8 +20,8 @@ from semseg_app.training.loop import train
 from semseg_app.training.methods import METHODS, build_method
 from semseg_app.training.recipe import Recipe
 
-CNN = {"architecture": "segformer", "encoder": "tu-test_efficientnet", "pretrained": None, "decoder_channels": 16}
-VIT = {"architecture": "setr", "encoder": "tu-test_vit", "pretrained": None, "decoder_channels": 16}
+CNN = {"architecture": "segformer", "encoder": "tu-test_efficientnet", "weights": None, "decoder_channels": 16}
+VIT = {"architecture": "setr", "encoder": "tu-test_vit", "weights": None, "decoder_channels": 16}
 S4 = {"name": "s4former", "shuffle_block": 32}
 
 # Config and network; the losses of a step; what it delivers and what is evaluated beside it.
@@ -193,7 +193,7 @@ def test_without_confidence_unlabeled_images_teach_exactly_nothing(case, labeled
     config, network, *_ = CASES[case]
     content = recipe(Path("nowhere"), Path("run"), case, method={"threshold": 1.0} | config)
     torch.manual_seed(0)
-    spec = ModelSpec(**{key: value for key, value in network.items() if key != "pretrained"}, num_classes=3)
+    spec = ModelSpec(**{key: value for key, value in network.items() if key != "weights"}, num_classes=3)
     method = build_method(Recipe.model_validate(content).method, build(spec), labeled).train()
     labels = torch.randint(0, 3, (2, 64, 64))
     if "augseg" in case:  # it pastes labeled pixels, which are always sure: leave it none

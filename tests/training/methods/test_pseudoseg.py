@@ -251,7 +251,7 @@ def test_a_run_with_image_labels(tiny_dataset, tmp_path, monkeypatch):
         "name": "weak",
         "output": tmp_path / "run",
         "data": {"root": root, "labeled": "few-labeled", "unlabeled": "few-unlabeled"},
-        "model": CNN | {"pretrained": None},
+        "model": CNN | {"weights": None},
         "view": {"crop": [HEIGHT, WIDTH]},
         "method": {
             "name": "pseudoseg",

@@ -70,7 +70,7 @@ def recipe(root: Path, output: Path, folder: Path, **data) -> Recipe:
         "model": {
             "architecture": "segformer",
             "encoder": "tu-test_efficientnet",
-            "pretrained": None,
+            "weights": None,
             "decoder_channels": 16,
         },
         "view": {"crop": [48, 64], "scale": [1, 1], "flip": 0},
