@@ -87,4 +87,4 @@ def test_what_is_not_verified_is_not_shown(machine: Callable[..., Machine], mode
     (model / "onnx" / "model.onnx").write_bytes(b"another")
     changed, nowhere = here.mistakes(("space", model, "ann/look"), ("space", model))
     assert "is not the file that was verified" in changed
-    assert "Give user/space, or --out FOLDER" in nowhere
+    assert "add user/space, or --out FOLDER" in nowhere

@@ -221,6 +221,10 @@ def test_an_answer_that_is_not_read_is_counted_and_ends(running, encoded, monkey
         assert len(answer.content) == 20_000_000
 
 
+def failed_photos() -> list[object]:
+    return [thing for thing in gc.get_objects() if isinstance(thing, BrokenImage | ImageTask)]
+
+
 def test_failed_photos_leave_nothing_until_the_garbage_collector_comes(running, encoded):
     data = encoded(np.random.default_rng(0).integers(0, 255, (900, 1200, 3), np.uint8), "JPEG")
     config = ServeConfig(demo=False)
@@ -229,12 +233,11 @@ def test_failed_photos_leave_nothing_until_the_garbage_collector_comes(running, 
         gc.collect()
         gc.disable()
         try:
+            of_other_tests = failed_photos()
             for path in ("/v1/segment", "/hf"):
                 for _ in range(8):
                     assert http.post(path, content=data[: len(data) // 2], headers=PNG).status_code == 400
-            wait_until(
-                lambda: not [thing for thing in gc.get_objects() if isinstance(thing, BrokenImage | ImageTask)], 2
-            )
+            wait_until(lambda: len(failed_photos()) <= len(of_other_tests), 5)
         finally:
             gc.enable()
 
