@@ -4,8 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from semseg_app.data.listing import MASK_FOLDERS
-from semseg_app.data.listing import IMAGE_SUFFIXES, list_files
+from semseg_app.data.listing import IMAGE_SUFFIXES, MASK_FOLDERS, list_files
 from semseg_app.errors import UserError
 
 SPLITS = {
