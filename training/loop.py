@@ -21,7 +21,9 @@ from semseg_app.data.pseudo_label_folder import read_manifest
 from semseg_app.data.training_check import refuse_or_warn
 from semseg_app.errors import UserError, explain, memory_advice
 from semseg_app.labels import LabelSpace
+from semseg_app.model_spec import NetworkChoice
 from semseg_app.models import ModelSpec, SegmentationNetwork, build
+from semseg_app.models.adaptation import adapt
 from semseg_app.training.contracts import Method
 from semseg_app.training.data.randomness import derive
 from semseg_app.training.data.streams import Batch, Pool
@@ -305,9 +307,10 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
 
     # Network, method, optimizer
     torch.manual_seed(derive(recipe.seed, "init"))
-    choice = recipe.model.model_dump(exclude={"pretrained", "auxiliary"})
+    choice = recipe.model.model_dump(include=set(NetworkChoice.model_fields))
     spec = ModelSpec(**choice, num_classes=data.num_classes)
     network = build(spec, recipe.model.pretrained, recipe.model.auxiliary)
+    adapt(network, recipe.model.freeze, recipe.model.lora, recipe.model.activation_checkpointing)
     method = build_method(recipe.method, network, labeled)
     unlabeled = unlabeled_pool(recipe, data, method, cache)
     if cuda and accelerator.num_processes > 1:

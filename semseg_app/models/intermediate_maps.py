@@ -1,6 +1,6 @@
 """Any other encoder of timm whose blocks all give maps of one size, read through timm's `forward_intermediates`.
 
-Such as XCiT, NaFlexViT, and the vision towers of DeepSeek-VL and Qwen3-VL. Families that take a walk of our own, because
+Such as XCiT, NaFlexViT, and the vision towers of DeepSeek-VL and Qwen3-VL. The families whose walk is our own, because
 timm's does not export or takes no attention bias, are in vision_transformer.py and sam.py.
 """
 

@@ -180,10 +180,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         initialize=False,  # it has no norms and starts from torch's own, smaller weights, as published
     ),
     "linear": Architecture(
-        encoder=_transformer(Readout((11,), normalize=True)),
+        encoder=_transformer(Readout((2, 5, 8, 11), normalize=True)),  # the head reads the last alone
         decoder=_linear,
         width=lambda channels: channels[-1],
-        contrast_stages=lambda encoder: (-1,),
     ),
     "hrnet": Architecture(
         encoder=_pyramid(32, (32,)),
