@@ -56,6 +56,9 @@ def adapt(
         _add_lora(network, lora)
     if freeze:
         _freeze(network, freeze)
+    if freeze or lora:
+        network.frozen = _without_gradient(network.encoder, "encoder")
+        network.train(network.training)
     if activation_checkpointing:
         checkpoint_blocks(network)
 
@@ -73,8 +76,6 @@ def _freeze(network: SegmentationNetwork, freeze: Literal["encoder"] | Sequence[
         for name, parameter in network.encoder.named_parameters():
             if depths.of[name].stage in frozen:
                 parameter.requires_grad_(False)
-    network.frozen = _without_gradient(network.encoder, "encoder")
-    network.train(network.training)
 
 
 def _without_gradient(module: nn.Module, name: str) -> list[str]:

@@ -33,9 +33,9 @@ class Depths(NamedTuple):
 def encoder_depths(network: SegmentationNetwork) -> Depths:
     """The depths of an encoder's parameters.
 
-    A vision transformer's layers are, as in BEiT and timm: 0 = patches, tokens and positions, then a layer for each
-    block, and the final norm above them all. Its stages end at the blocks that the decoder reads. The layers of all
-    other encoders are their stages, with the decoder as the layer above them.
+    A vision transformer's layers are, as in timm: 0 = patches, tokens and positions, then a layer for each block, the
+    last with the final norm, and the decoder above them. Its stages end at the blocks that the decoder reads. The
+    layers of all other encoders are their stages, with the decoder as the layer above them.
     """
     encoder = network.encoder
     if isinstance(encoder, VisionTransformerEncoder | SAMEncoder):
@@ -52,7 +52,7 @@ def _in_transformer(name: str, layers: list[int], blocks: int) -> Depth:
         block = int(match[1])
         return Depth(sum(last < block for last in layers), block + 1)
     if re.match(r"(model\.)?(fc_)?norm\.", name):
-        return Depth(len(layers) - 1, blocks + 1)
+        return Depth(len(layers) - 1, blocks)
     return Depth(0, 0)
 
 

@@ -1,6 +1,7 @@
-"""Freezing, LoRA and activation checkpointing: what learns, what stays, and that the results are those of plain math."""
+"""Freezing, LoRA and activation checkpointing: what learns, what stays, and that results are those of plain math."""
 
 import copy
+import functools
 import sys
 
 import pytest
@@ -139,10 +140,10 @@ def test_lora_of_dinov3_s_learns_at_most_3_percent():
 
 
 def test_an_adapter_that_would_do_nothing_is_refused():
-    """Swin V2's attention reads the weight of its qkv layer itself."""
+    """As where an attention reads the weight of its layer itself."""
     network = make("tu-dinov3_test")
     for block in network.encoder.model.blocks:
-        block.attn.forward = lambda tokens, rope, attn_mask, attention=block.attn: functional.linear(
+        block.attn.forward = lambda tokens, attention=block.attn, **options: functional.linear(
             tokens, attention.proj.weight
         )
     with pytest.raises(UserError, match=r"goes past 8 of 8 adapted layers, such as encoder.model.blocks.0.attn.qkv"):
@@ -170,7 +171,7 @@ def test_checkpointing_changes_no_loss_gradient_or_statistic(encoder):
     for network in (plain, checkpointed):
         torch.manual_seed(1)
         sizes: list[int] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: (sizes.append(tensor.numel()), tensor)[1], _same):
+        with torch.autograd.graph.saved_tensors_hooks(functools.partial(_noted, sizes), _same):
             maps = network.encode(torch.rand(2, 3, 64, 96))
         sum(stage.square().mean() for stage in maps[1:] if stage.requires_grad).backward()
         kept.append(sum(sizes))
@@ -179,6 +180,11 @@ def test_checkpointing_changes_no_loss_gradient_or_statistic(encoder):
         torch.testing.assert_close(other.grad, tensor.grad, msg=name)
     for (name, tensor), (_, other) in zip(plain.named_buffers(), checkpointed.named_buffers(), strict=True):
         torch.testing.assert_close(other, tensor, msg=name)
+
+
+def _noted(sizes: list[int], tensor: torch.Tensor) -> torch.Tensor:
+    sizes.append(tensor.numel())
+    return tensor
 
 
 def _same(tensor: torch.Tensor) -> torch.Tensor:
@@ -212,7 +218,7 @@ def test_depths_of_a_transformer_are_those_of_timm():
     depths = encoder_depths(network)
     ours = {name.removeprefix("model."): depth.layer for name, depth in depths.of.items()}
     assert ours == groups
-    assert depths.layers == max(groups.values()) + 1 == 6
+    assert depths.layers == max(groups.values()) + 2 == 6
     assert [depths.of[f"model.blocks.{block}.norm1.weight"].stage for block in range(4)] == [0, 1, 2, 3]
 
 

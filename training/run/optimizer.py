@@ -33,10 +33,9 @@ def make_optimizer(section: OptimizerSection, method: nn.Module) -> torch.optim.
 
 
 def _layer_scales(decay: float, method: nn.Module) -> dict[str, float]:
-    """Layer-wise learning-rate decay (BEiT, Bao et al., 2022, appendix): the topmost of n layers has the full rate.
+    """Layer-wise learning-rate decay, as in BEiT (Bao et al., 2022): the factor for each parameter of every encoder.
 
-    The layers of a vision transformer are its embedding, its blocks and its final norm; those of another encoder are
-    its stages, with the decoder as the layer above them. Returns the factor for each parameter of every encoder.
+    Each layer has `decay` times the rate of the layer above it; `encoder_depths` says what the layers are.
     """
     scales: dict[str, float] = {}
     for prefix, module in method.named_modules():
