@@ -12,10 +12,9 @@ from torch import nn
 from semseg_app.errors import UserError
 from semseg_app.models import ModelSpec, build, load
 from semseg_app.models.adaptation import LoraSection, adapt
+from semseg_app.training.contracts import Method
 from semseg_app.training.loop import train
-from semseg_app.training.methods import build_method
-from semseg_app.training.methods.supervised import Supervised
-from semseg_app.training.methods.unimatch_v2 import UniMatchV2
+from semseg_app.training.methods import METHODS, build_method
 from semseg_app.training.recipe import OptimizerSection, Recipe, load_recipe
 from semseg_app.training.run.optimizer import make_optimizer
 
@@ -61,31 +60,18 @@ def test_killed_and_resumed_is_the_same_run(model, optimizer, method, tiny_datas
         pytest.skip("the method matters only where a teacher copies what is frozen or adapted")
     whole = recipe(tiny_dataset, tmp_path / "whole", model, optimizer, method)
     train(whole, say=lambda line: None)
-    with monkeypatch.context() as patch:
+    chosen = METHODS[method].method
+    finish = chosen.after_step
 
-        def die(self: nn.Module, at: int) -> None:
-            if at == 3:
-                raise Killed
+    def finish_and_die(self: Method, at: int) -> None:
+        finish(self, at)
+        if at == 2:  # the checkpoint is that of step 2, one step before
+            raise Killed
 
-        patch.setattr(Supervised if method == "supervised" else UniMatchV2, "after_step", die)
-        broken = recipe(tiny_dataset, tmp_path / "broken", model, optimizer, method)
-        with pytest.raises(Killed):
-            train(broken, say=lambda line: None)
-    if method == "unimatch-v2":  # its teacher followed no step of the broken run
-        import shutil
-
-        shutil.rmtree(tmp_path / "broken")
-        with monkeypatch.context() as patch:
-            follow = UniMatchV2.after_step
-
-            def follow_and_die(self: UniMatchV2, at: int) -> None:
-                follow(self, at)
-                if at == 3:
-                    raise Killed
-
-            patch.setattr(UniMatchV2, "after_step", follow_and_die)
-            with pytest.raises(Killed):
-                train(broken, say=lambda line: None)
+    broken = recipe(tiny_dataset, tmp_path / "broken", model, optimizer, method)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(chosen, "after_step", finish_and_die)
+        train(broken, say=lambda line: None)
     train(broken, resume=True, say=lambda line: None)
     ours, theirs = (load_file(tmp_path / run / "last" / "model.safetensors") for run in ("broken", "whole"))
     assert ours.keys() == theirs.keys()
