@@ -162,7 +162,7 @@ def test_networks_can_be_built(choice):
 @pytest.mark.parametrize("data", ["camvid", *UNIMATCH_V2])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_unimatch_v2_on_dinov2_and_dinov3_locked_and_not(data, variant):
-    """64 channels of the DPT for a ViT-S, as published; and the locked ones differ from the others in the lock alone."""
+    """64 channels of the DPT for a ViT-S, as published; and the locked ones differ in the lock alone."""
     recipe = RECIPES[f"{data}-unimatch-v2{variant}"]
     model = recipe.model
     encoder = "tu-vit_small_patch16_dinov3" if "dinov3" in variant else "tu-vit_small_patch14_dinov2"
