@@ -23,6 +23,7 @@ from semseg_app.data.training_check import refuse_or_warn, shared_photos
 from semseg_app.errors import UserError, explain, memory_advice
 from semseg_app.labels import LabelSpace
 from semseg_app.models import ModelSpec, SegmentationNetwork
+from semseg_app.models.adaptation import adapt
 from semseg_app.training.contracts import Method
 from semseg_app.training.data.randomness import derive
 from semseg_app.training.data.streams import Batch, ImageDataset
@@ -316,6 +317,7 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
     state = load_checkpoint(folder.checkpoints, say) if resume else None
     network, weights = initial_network(recipe.model, data.info.classes, state, say)
     spec = network.spec
+    adapt(network, recipe.model.freeze, recipe.model.lora, recipe.model.activation_checkpointing)
     method = build_method(recipe.method, network, labeled)
     unlabeled = unlabeled_images(recipe, data, method, cache)
     if cuda and accelerator.num_processes > 1:

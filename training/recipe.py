@@ -13,6 +13,7 @@ from semseg_app import machine
 from semseg_app.data.dataset import read_yaml
 from semseg_app.errors import UserError, did_you_mean, explain
 from semseg_app.model_spec import ModelSpec, NetworkChoice
+from semseg_app.models.adaptation import LoraSection
 from semseg_app.models.registry import ARCHITECTURES, architecture
 from semseg_app.training.data.weak_augmentation import WeakView
 from semseg_app.training.methods import METHODS, MethodConfig
@@ -72,6 +73,12 @@ class ModelSection(NetworkChoice):
     """Normalization of RGB in [0, 1], which the network applies itself; null = as the weights expect it."""
     auxiliary: tuple[int, ...] = ()
     """Encoder stages with an auxiliary head while training, e.g. [-2]."""
+    freeze: Literal["encoder"] | tuple[int, ...] = ()
+    """What learns nothing: the encoder, or some of its stages, e.g. [0, 1]."""
+    lora: LoraSection | None = None
+    """Low-rank adaptation of a transformer encoder, which is frozen otherwise; merged when a model folder is saved."""
+    activation_checkpointing: bool = False
+    """Compute the encoder's blocks again in the backward pass instead of keeping their activations."""
 
     @field_validator("architecture")
     @classmethod
@@ -92,6 +99,8 @@ class OptimizerSection(Section):
     lr: float = Field(default=0.01, gt=0)
     head_lr_factor: float = Field(default=1.0, gt=0)
     """Everything but the encoder learns at lr times this."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """The encoder's layers learn at lr times this to the power of their distance from the decoder, e.g. 0.75."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=1e-4, ge=0)
     decay_norms: bool = True

@@ -11,6 +11,7 @@ from segmentation_models_pytorch.base.initialization import initialize_decoder, 
 from semseg_app import artifact
 from semseg_app.errors import UserError
 from semseg_app.model_spec import ModelSpec
+from semseg_app.models.adaptation import merged_weights
 from semseg_app.models.batch_norm import take_single_values
 from semseg_app.models.network import Features, SegmentationNetwork
 from semseg_app.models.registry import Parts, architecture
@@ -61,8 +62,8 @@ def build(
 
 
 def save_network(folder: Path, network: SegmentationNetwork, config: artifact.ModelConfig) -> None:
-    """Write a new model folder. What serves only training (auxiliary heads) stays out of it."""
-    weights = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(TRAINING_ONLY)}
+    """Write a new model folder. What serves only training stays out of it: auxiliary heads; LoRA is merged."""
+    weights = {name: tensor for name, tensor in merged_weights(network).items() if not name.startswith(TRAINING_ONLY)}
     artifact.save(folder, config, weights)
 
 

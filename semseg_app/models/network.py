@@ -1,7 +1,7 @@
 """The network that every room works with: encoder, decoder, classifier, with its normalization and padding inside."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from segmentation_models_pytorch.encoders.mix_transformer import MixVisionTransformerEncoder
@@ -104,6 +104,8 @@ class SegmentationNetwork(nn.Module):
         decoded: Callable[[nn.Module, list[Tensor]], Decoded] = plain_features,
     ):
         super().__init__()
+        self.frozen: list[str] = []
+        """Names of modules that stay in eval mode, because none of their parameters learns."""
         self._decoded = decoded
         self.spec = spec
         self.stride = stride
@@ -118,6 +120,13 @@ class SegmentationNetwork(nn.Module):
         )
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> Self:
+        """All but the frozen modules."""
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, 3, H, W]` -> `[B, num_classes, h, w]`, a grid over the image padded right and bottom to the stride."""

@@ -14,6 +14,7 @@ from semseg_app.model_spec import ModelSpec
 from semseg_app.models.dpt import DPTDecoder
 from semseg_app.models.encoders import is_hrnet, pyramid_encoder, transformer_encoder
 from semseg_app.models.hrnet import BRANCHES, HRNetDecoder
+from semseg_app.models.linear import LinearDecoder
 from semseg_app.models.network import AuxiliaryHead, plain_features
 from semseg_app.models.ocr import OCRDecoder, ocr_features
 from semseg_app.models.pidnet import STRIDE as PIDNET_STRIDE
@@ -113,6 +114,15 @@ def _pidnet_encoder(spec: ModelSpec, weights: str | None) -> tuple[Any, int]:
     return PIDNetEncoder(PIDNET_WIDTHS[spec.encoder]), PIDNET_STRIDE
 
 
+def _linear(parts: Parts) -> nn.Module:
+    if parts.width != parts.channels[-1]:
+        raise UserError(
+            f"model.decoder_channels: linear classifies the encoder's {parts.channels[-1]} channels themselves; leave "
+            "decoder_channels out"
+        )
+    return LinearDecoder(parts.width)
+
+
 def _deeplabv3plus(parts: Parts) -> nn.Module:
     rates = ATROUS_RATES[parts.stride]
     return DeepLabV3PlusDecoder(
@@ -168,6 +178,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         decoder=lambda parts: DPTDecoder(parts.channels[-1], parts.width),
         width=128,
         initialize=False,  # it has no norms and starts from torch's own, smaller weights, as published
+    ),
+    "linear": Architecture(
+        encoder=_transformer(Readout((2, 5, 8, 11), normalize=True)),  # the head reads the last alone
+        decoder=_linear,
+        width=lambda channels: channels[-1],
     ),
     "hrnet": Architecture(
         encoder=_pyramid(32, (32,)),

@@ -1,13 +1,19 @@
-"""A plain vision transformer of timm as an encoder: four maps of one size, from images whose sides its patch divides.
+"""Plain vision transformers of timm as encoders: maps of one size, from images whose sides the patch divides.
 
-Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021. The position table keeps its pretrained size as a parameter
-and is resized bilinearly to the image's grid in every pass (timm's own resizing, bicubic and antialiased, does not
-export); at its native size that leaves it unchanged. Attention takes an additive bias, for S4Former's PASA.
+Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021: ViT, DeiT, DINOv2 and their kin; and timm's `Eva`, which adds
+rotary positions: DINOv3, LingBot, PE-spatial, EVA, EVA-02 and RoPE ViTs. The weights and layers are timm's, the walk
+through them is ours, for three reasons. timm resizes position tables bicubically with antialiasing, which does not
+export; here the table keeps its pretrained size as a parameter and is resized bilinearly to the image's grid in every
+pass, which changes nothing at its native size. The walk also takes an additive attention bias, for S4Former's PASA, and
+carries register tokens along.
 """
 
 from typing import Any, NamedTuple
 
 import torch
+from timm.layers import PatchEmbed
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,36 +23,44 @@ class Readout(NamedTuple):
     """What a decoder reads."""
 
     layers: tuple[int, ...]
-    """Blocks of a transformer of depth 12, from 0; other depths take those that lie as deep."""
+    """Blocks of a transformer of depth 12, from 0; other depths take those at the same relative depth."""
     normalize: bool
     """Whether the transformer's own final norm is put on every map."""
+
+    def of_depth(self, depth: int) -> list[int]:
+        """The blocks, from 0, of a transformer of `depth` blocks."""
+        return [-(-(layer + 1) * depth // 12) - 1 for layer in self.layers]
 
 
 class VisionTransformerEncoder(nn.Module):
     """Image -> list of maps, the image itself first, the others `[B, D, H / patch, W / patch]`.
 
     Args:
-        model: built with `dynamic_img_size=True`. What no map needs (classifier, pooling) is taken off. ValueError when
-            it has no position table.
+        model: built with `dynamic_img_size=True`. The layers that no map needs (classifier, pooling) are removed.
+            ValueError where it has neither a position table nor rotary positions, or a stem of convolutions.
         readout: which blocks give a map.
 
     Attributes:
         patch: side of a patch in pixels; it must divide H and W.
         class_token: whether the first token is a class token.
-        out_channels: of the list.
+        out_channels: channels of each map in the list.
+        layers: the blocks that give a map, from 0.
     """
 
-    def __init__(self, model: VisionTransformer, readout: Readout):
+    def __init__(self, model: VisionTransformer | Eva, readout: Readout):
         super().__init__()
-        if model.pos_embed is None:
+        rotary = isinstance(model, Eva) and model.rope is not None
+        if model.pos_embed is None and not rotary:
             raise ValueError("it has no position table")
-        depth = len(model.blocks)
-        self.layers = [-(-(layer + 1) * depth // 12) - 1 for layer in readout.layers]
+        if not isinstance(model.patch_embed, PatchEmbed):
+            raise ValueError("its patches come from a stem of convolutions")
+        self.layers = readout.of_depth(len(model.blocks))
         # Models that pool before the norm keep its weights elsewhere.
         norm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
         model.prune_intermediate_layers(self.layers, prune_norm=True, prune_head=True)
         self.model: Any = model
         self.norm = norm if readout.normalize else nn.Identity()
+        self.rotary = rotary
         self.patch: int = model.patch_embed.patch_size[0]
         self.class_token: bool = model.cls_token is not None
         self.out_channels = [3] + [model.embed_dim] * len(self.layers)
@@ -62,9 +76,14 @@ class VisionTransformerEncoder(nn.Module):
         batch, height, width = patches.shape[:3]
         tokens = self._with_prefix_and_position(patches)
         mask = None if attention_bias is None else self._mask(attention_bias, tokens)
+        rotations = self.model.rope.get_embed(shape=[height, width]) if self.rotary else None
         outputs = {}
         for layer, block in enumerate(self.model.blocks):
-            tokens = block(tokens, attn_mask=mask)
+            if rotations is None:
+                tokens = block(tokens, attn_mask=mask)
+            else:
+                # Mixed rotations differ from block to block.
+                tokens = block(tokens, rope=rotations[layer] if self.model.rope_mixed else rotations, attn_mask=mask)
             if layer in self.layers:
                 outputs[layer] = tokens
         maps = [images]
@@ -77,13 +96,21 @@ class VisionTransformerEncoder(nn.Module):
         """`[B, h, w, D]` -> `[B, prefix + h w, D]`."""
         model = self.model
         batch, height, width, channels = patches.shape
-        rows, columns = model.patch_embed.grid_size
-        # The table begins with entries for all prefix tokens, or has none for them (DeiT III, DINOv2 with registers).
-        split = model.pos_embed.shape[1] - rows * columns
-        table = model.pos_embed[:, split:].reshape(1, rows, columns, channels).permute(0, 3, 1, 2)
-        table = functional.interpolate(table, size=(height, width), mode="bilinear", align_corners=False)
-        tokens = patches.flatten(1, 2) + table.flatten(2).transpose(1, 2)
-        owned = (model.cls_token, model.reg_token, getattr(model, "dist_token", None))
+        tokens = patches.flatten(1, 2)
+        split = 0
+        if model.pos_embed is not None:
+            rows, columns = model.patch_embed.grid_size
+            # The table begins with entries for all prefix tokens, or has none for them (DeiT III, DINOv2 with
+            # registers).
+            split = model.pos_embed.shape[1] - rows * columns
+            table = model.pos_embed[:, split:].reshape(1, rows, columns, channels).permute(0, 3, 1, 2)
+            table = functional.interpolate(table, size=(height, width), mode="bilinear", align_corners=False)
+            tokens = tokens + table.flatten(2).transpose(1, 2)
+        owned = (
+            model.cls_token,
+            model.reg_token,
+            model.dist_token if isinstance(model, VisionTransformerDistilled) else None,
+        )
         prefix = [token.expand(batch, -1, -1) for token in owned if token is not None]
         if prefix:
             first = torch.cat(prefix, dim=1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import tiny_encoders  # noqa: F401, adds hrnet_test and swin_test to timm
+from support import tiny_encoders  # noqa: F401, adds its small encoders to timm
 from torch.nn import functional
 
 from semseg_app.artifact import ModelConfig
@@ -38,6 +38,10 @@ NETWORKS = {
     "dpt": ModelSpec(architecture="dpt", encoder="tu-test_vit", num_classes=CLASSES, decoder_channels=32),
     # A register token, no class token, scaled layers.
     "dpt-registers": ModelSpec(architecture="dpt", encoder="tu-test_vit2", num_classes=CLASSES, decoder_channels=32),
+    "dpt-dinov3": ModelSpec(architecture="dpt", encoder="tu-dinov3_test", num_classes=CLASSES, decoder_channels=32),
+    "dpt-sam": ModelSpec(architecture="dpt", encoder="tu-sam_test", num_classes=CLASSES, decoder_channels=32),
+    "dpt-xcit": ModelSpec(architecture="dpt", encoder="tu-xcit_test", num_classes=CLASSES, decoder_channels=32),
+    "linear": ModelSpec(architecture="linear", encoder="tu-dinov2_test", num_classes=CLASSES),
 }
 
 
@@ -141,9 +145,27 @@ def test_pyramid_pooling_equals_adaptive_pooling(bins):
             {"architecture": "setr", "encoder": "tu-test_vit", "output_stride": 16},
             "patch size; leave output_stride out",
         ),
-        ({"architecture": "setr"}, "needs a plain vision transformer .* tu-deit_base_patch16_224, not resnet18"),
-        ({"architecture": "dpt", "encoder": "tu-resnet18"}, "needs a plain vision transformer .* not tu-resnet18"),
-        ({"architecture": "segformer", "encoder": "tu-deit_tiny_patch16_224"}, "take model.architecture setr or dpt"),
+        ({"architecture": "setr"}, "needs a plain vision transformer .* tu-deit_base_patch16_224 or .* not resnet18"),
+        (
+            {"architecture": "dpt", "encoder": "tu-resnet18"},
+            r"plain vision transformer .* not tu-resnet18 \(its maps are of several sizes\)",
+        ),
+        (
+            {"architecture": "linear", "encoder": "tu-test_vit_relpos"},
+            r"not tu-test_vit_relpos \(Input height \(48\) doesn't match model \(160\)",
+        ),
+        (
+            {"architecture": "dpt", "encoder": "tu-vit_tiny_r_s16_p8_224"},
+            "its patches come from a stem of convolutions",
+        ),
+        (
+            {"architecture": "linear", "encoder": "tu-test_vit", "decoder_channels": 32},
+            "linear classifies the encoder's 64 channels themselves; leave decoder_channels out",
+        ),
+        (
+            {"architecture": "segformer", "encoder": "tu-deit_tiny_patch16_224"},
+            "take model.architecture dpt, linear or setr",
+        ),
         ({"encoder": "tu-deit_tiny_patch16_224.best"}, r"no weights 'best'; .* tu-deit_tiny_patch16_224.fb_in1k"),
         ({"architecture": "ocr", "output_stride": 32}, "ocr needs 8 or 16, not 32"),
         ({"architecture": "deeplabv3", "encoder": "tu-hrnet_test"}, "keeps strides 4 to 32"),

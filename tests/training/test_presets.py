@@ -15,10 +15,10 @@ from semseg_app.training.recipe import Recipe, load_recipe
 
 NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
 RECIPES = {name: load_recipe(name, []) for name in NAMES}
-IMAGES = {"voc": 1464, "cityscapes": 2975, "coco": 118287, "camvid": 367}
+IMAGES = {"voc": 1464, "cityscapes": 2975, "coco": 118287, "camvid": 367, "ade20k": 20210}
 """What the labeled lists are drawn from."""
 LABELED = {("voc", "1/16"): 92, ("cityscapes", "1/16"): 186, ("cityscapes", "1/8"): 372}
-LABELED |= {("coco", "1/512"): 232, ("camvid", "1/8"): 46}
+LABELED |= {("coco", "1/512"): 232, ("camvid", "1/8"): 46, ("ade20k", "1/64"): 316}
 
 # Crop, labeled and unlabeled batch, optimizer, lr, factor of the head, weight decay, power of the schedule.
 ROWS = {
@@ -42,6 +42,19 @@ ROWS = {
     "coco-unimatch": (513, 8, 8, "sgd", 0.004, 10, 1e-4, 0.9),
     "voc-augseg": (513, 16, 16, "sgd", 0.001, 10, 1e-4, 0.9),
     "cityscapes-augseg": (800, 16, 16, "sgd", 0.01, 1, 5e-4, 0.9),
+}
+# UniMatch V2's released configurations, on four GPUs: batch, epochs, unlabeled images, crops with patches of 14 and 16.
+UNIMATCH_V2 = {
+    "voc": (16, 60, 10582, 518, 512),
+    "cityscapes": (8, 180, 2975 - 186, 798, 800),
+    "ade20k": (8, 60, 20210 - 316, 518, 512),
+    "coco": (16, 20, 118287 - 232, 518, 512),
+}
+VARIANTS = ("", "-locked", "-dinov3", "-dinov3-locked")
+ROWS |= {
+    f"{data}-unimatch-v2{variant}": (crops["dinov3" in variant], batch, batch, "adamw", 5e-6, 40, 0.01, 0.9)
+    for data, (batch, _, _, *crops) in UNIMATCH_V2.items()
+    for variant in VARIANTS
 }
 STEPS = {
     "voc-supervised": 30_000,
@@ -68,6 +81,11 @@ EPOCHS = {
     "coco-unimatch": (30, 118287 - 232),
 }
 """Epochs of so many unlabeled images."""
+EPOCHS |= {
+    f"{data}-unimatch-v2{variant}": (epochs, images)
+    for data, (_, epochs, images, *_) in UNIMATCH_V2.items()
+    for variant in VARIANTS
+}
 
 
 def unlabeled_batch(recipe: Recipe) -> int | None:
@@ -76,7 +94,9 @@ def unlabeled_batch(recipe: Recipe) -> int | None:
 
 def test_every_semi_supervised_preset_of_a_published_row_is_in_the_tables():
     named = {
-        name for name in NAMES if name.startswith(("voc-", "cityscapes-", "coco-")) and RECIPES[name].data.unlabeled
+        name
+        for name in NAMES
+        if name.startswith(("voc-", "cityscapes-", "coco-", "ade20k-")) and RECIPES[name].data.unlabeled
     }
     supervised = {name for name in ROWS if name.endswith("-supervised")}
     assert ROWS.keys() == STEPS.keys() | EPOCHS.keys() == named | supervised
@@ -137,6 +157,21 @@ def test_networks_can_be_built(choice):
     features = network.eval().features(images)
     assert network.upsample(features.logits, *recipe.view.crop).shape == (2, 21, *recipe.view.crop)
     assert len(features.auxiliary) == len(recipe.model.auxiliary)
+
+
+@pytest.mark.parametrize("data", ["camvid", *UNIMATCH_V2])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_unimatch_v2_on_dinov2_and_dinov3_locked_and_not(data, variant):
+    """64 channels of the DPT for a ViT-S, as published; and the locked ones differ in the lock alone."""
+    recipe = RECIPES[f"{data}-unimatch-v2{variant}"]
+    model = recipe.model
+    encoder = "tu-vit_small_patch16_dinov3" if "dinov3" in variant else "tu-vit_small_patch14_dinov2"
+    assert (model.architecture, model.encoder, model.decoder_channels) == ("dpt", encoder, 64)
+    assert model.freeze == ("encoder" if "locked" in variant else ())
+    other = RECIPES[f"{data}-unimatch-v2{variant.removesuffix('-locked')}"]
+    changed = {"name": recipe.name, "aims_at": recipe.aims_at, "model": model}
+    assert other.model_copy(update=changed) == recipe
+    assert (recipe.method.threshold, recipe.method.ohem_threshold) == (0.95, 0.7 if data == "cityscapes" else None)
 
 
 def test_blend_is_an_override_away():

@@ -195,12 +195,11 @@ def presence_loss(scores: Tensor, present: Tensor) -> Tensor:
 @torch.no_grad()
 def encode_as_deployed(network: SegmentationNetwork, images: Tensor) -> list[Tensor]:
     """`network.encode` in eval mode: batch statistics are read, not written. The mode is put back."""
-    was_training = network.encoder.training
     network.encoder.eval()
     try:
         return network.encode(images)
     finally:
-        network.encoder.train(was_training)
+        network.train(network.training)  # by way of the network, which knows what is frozen
 
 
 def background_class(name: str | None, data: SegmentationData) -> int | None:
