@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from semseg_app.artifact import WEIGHTS
 from semseg_app.artifact.licenses import encoder_weights
-from semseg_app.artifact.lineage import Lineage, inherit
+from semseg_app.artifact.lineage import Lineage
 from semseg_app.data.pseudo_label_folder import read_manifest
-from semseg_app.files import sha256
+from semseg_app.inference.teacher_lineage import teacher_lineage
 from semseg_app.training.contracts import Method
 from semseg_app.training.recipe import Recipe
 
@@ -16,14 +15,14 @@ def training_lineage(recipe: Recipe, method: Method) -> dict[str, Any]:
 
     Args:
         recipe: for its license and the name of the pretrained weights.
-        method: its `teacher_folder`, where it has one; pseudo labels carry their own lineage.
+        method: its `teacher_model`, where it has one; pseudo labels carry their own lineage.
     """
     found = Lineage(license=recipe.license)
     if recipe.model.pretrained:
         found = found.model_copy(update={"weights": [encoder_weights(recipe.model.encoder, recipe.model.pretrained)]})
-    folder = method.teacher_folder
-    if folder is not None:
-        found = _joined(found, inherit(folder, sha256(folder / WEIGHTS), "distillation"))
+    teacher = method.teacher_model
+    if teacher is not None and (inherited := teacher_lineage(teacher, "distillation")) is not None:
+        found = _joined(found, inherited)
     labels = recipe.method.pseudo_label_folder()
     if labels is not None and (written := read_manifest(labels).lineage) is not None:
         found = _joined(found, written)

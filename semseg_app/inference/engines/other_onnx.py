@@ -143,8 +143,8 @@ class OtherGraph:
         probabilities."""
         scores = np.concatenate([self._planes(raw) for raw in self._parts(images)])
         if self.gives_probabilities:
-            return np.log(np.maximum(scores, np.finfo(np.float32).tiny))
-        return scores
+            scores = np.log(np.maximum(scores, np.finfo(np.float32).tiny))
+        return np.asarray(scores, np.float32)
 
     def _parts(self, images: np.ndarray) -> list[np.ndarray]:
         """The graph's answers to as many images at once as it takes."""
