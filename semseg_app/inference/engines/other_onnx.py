@@ -9,10 +9,9 @@ labels are then hard: their confidence is full. What the graph and its descripti
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-import onnxruntime
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -21,6 +20,9 @@ from semseg_app.errors import UserError, explain
 from semseg_app.inference.engines.base import Prediction, check_images
 from semseg_app.inference.tiling import resize_planes
 from semseg_app.labels import IGNORE, Byte, LabelSpace
+
+if TYPE_CHECKING:  # the description is read where ONNX Runtime is not installed, too
+    import onnxruntime
 
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 PROBE = (256, 256)
@@ -101,7 +103,7 @@ class OtherGraph:
         session: of that file.
     """
 
-    def __init__(self, path: Path, session: onnxruntime.InferenceSession):
+    def __init__(self, path: Path, session: "onnxruntime.InferenceSession"):
         self.path = path
         self.description = read_description(path)
         classes = self.description.classes
