@@ -83,7 +83,10 @@ def test_pseudo_labels_of_another_program(
         logits = np.asarray(Image.open(tiny_dataset / "images" / "train" / f"{stem}.png")).astype(float) @ COLORS
         expected = np.array([1, 255, 2])[logits.argmax(-1)]
         assert 255 in expected
-        np.testing.assert_array_equal(np.asarray(Image.open(out / f"{stem}.png")), expected)
+        ordered = np.sort(logits, axis=-1)
+        decided = ordered[..., 2] - ordered[..., 1] > 1e-4  # the graph computes in float32, and ties are common
+        assert decided.mean() > 0.98
+        np.testing.assert_array_equal(np.asarray(Image.open(out / f"{stem}.png"))[decided], expected[decided])
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["teacher_classes"] == {"red": "box", "green": None, "blue": "disc"}
     assert manifest["lineage"]["weights"] == [{"name": "colors", "role": "teacher", "license": "mit", "link": None}]

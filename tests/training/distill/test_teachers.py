@@ -95,7 +95,7 @@ def test_a_graph_of_another_program_teaches(tiny_dataset: Path, tmp_path: Path, 
     pairs = [data.read_pair(sample) for sample in data.samples("val")]
     right = [np.array([1, 0, 2])[(image @ COLORS).argmax(-1)] == label for image, label in pairs]
     labeled = sum((label != 255).sum() for _, label in pairs)
-    assert report["teacher"]["pixel_accuracy"] == pytest.approx(sum(map(np.sum, right)) / labeled, abs=1e-3)
+    assert report["teacher"]["pixel_accuracy"] == pytest.approx(sum(map(np.sum, right)) / labeled, abs=5e-3)
     assert all(line["kd"] > 0 for line in losses(tmp_path / "run"))
     lineage = read_config(tmp_path / "run" / "last").provenance["training"]["lineage"]
     assert lineage["weights"][0] == {"name": "colors", "role": "teacher", "license": "cc-by-4.0", "link": None}
