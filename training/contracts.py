@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -28,6 +28,20 @@ its logits."""
 
 Pairs = Mapping[MapName, tuple[Tensor, Tensor]]
 """Map name -> (student's `[B, C_s, h, w]`, teacher's `[B, C_t, h, w]` without gradient), of the same images."""
+
+
+class Segmenter(Protocol):
+    """What can be scored: one of our networks, or a teacher of any kind."""
+
+    training: bool
+
+    def full_logits(self, images: Tensor) -> Tensor:
+        """RGB in [0, 1], `[B, 3, H, W]` -> logits `[B, num_classes, H, W]`."""
+        ...
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode."""
+        ...
 
 
 class PartConfig(BaseModel):
@@ -65,8 +79,8 @@ class Method(nn.Module, ABC):
     """The strong views of each unlabeled image that its batches shall hold."""
     monitor: PseudoLabelMonitor | None = None
     """Watches the pseudo labels; None where a method makes none."""
-    teacher_folder: Path | None = None
-    """The model folder of a trained teacher, for the lineage."""
+    teacher_model: Path | None = None
+    """The folder or file of a trained teacher, for the lineage."""
 
     @abstractmethod
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -76,8 +90,8 @@ class Method(nn.Module, ABC):
     def networks(self) -> dict[str, SegmentationNetwork]:
         """What is evaluated and saved, by role; the first is what the method delivers."""
 
-    def references(self) -> dict[str, SegmentationNetwork]:
-        """Trained networks, by role, that are scored before the first step."""
+    def references(self) -> dict[str, Segmenter]:
+        """Trained models, by role, that are scored before the first step."""
         return {}
 
     def clip_gradients(self) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from semseg_app.inference.tiling import GRID, OVERLAP, TILE, tile_side, tiles
 from semseg_app.labels import IGNORE
 from semseg_app.metrics.scores import WHILE_TRAINING, Scorer, Scores
-from semseg_app.models import SegmentationNetwork
+from semseg_app.training.contracts import Segmenter
 from semseg_app.training.data.streams import ImageDataset
 
 BATCH = 4
@@ -42,7 +42,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_network(
-    network: SegmentationNetwork,
+    network: Segmenter,
     dataset: ImageDataset,
     accelerator: Accelerator,
     threshold: float | None = None,
@@ -58,10 +58,10 @@ def evaluate_network(
         window: longest side of what the network sees at once, a multiple of GRID; None = photos of up to WHOLE_PIXELS
             whole, larger ones in windows of TILE.
     """
-    scorer = Scorer(network.spec.num_classes, WHILE_TRAINING)
+    scorer = Scorer(dataset.data.num_classes, WHILE_TRAINING)
     confident = torch.zeros(3, dtype=torch.int64)  # labeled pixels, confident ones of them, right ones of those
     was_training = network.training
-    network.eval()
+    network.train(False)
     mine = range(accelerator.process_index, len(dataset), accelerator.num_processes)
     with torch.inference_mode():
         for images, labels in _equal_sized(dataset, mine, window):
@@ -82,7 +82,7 @@ def evaluate_network(
 
 
 def _segmented(
-    network: SegmentationNetwork, images: Tensor, threshold: float | None, window: int | None
+    network: Segmenter, images: Tensor, threshold: float | None, window: int | None
 ) -> tuple[Tensor, Tensor]:
     """Class maps uint8 and where confidence reaches the threshold bool, both `[n, H, W]` on the CPU."""
     count, _, height, width = images.shape

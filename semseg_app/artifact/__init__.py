@@ -50,6 +50,13 @@ def read_config(folder: Path) -> ModelConfig:
     except FileNotFoundError:
         raise UserError(f"{folder}: not a model folder (it has no {CONFIG})") from None
     except ValidationError as error:
+        from semseg_app.artifact.transformers_folder import transformers_type
+
+        if kind := transformers_type(folder):
+            raise UserError(
+                f"{folder}: a {kind} model of transformers; this needs a model folder of ours (`semseg evaluate`, "
+                "`predict`, `data pseudo-label` and method.teacher take both)"
+            ) from None
         raise explain(error, path) from None
     if config.format_version != 1:
         raise UserError(f"{path}: format {config.format_version} is newer than this program reads; upgrade semseg-app")

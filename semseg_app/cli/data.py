@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from semseg_app.cli.data_import import import_dataset
-from semseg_app.cli.model_option import MODEL, Revision
+from semseg_app.cli.model_option import ANY_MODEL, Revision, TeacherClasses, in_classes_of_data
 
 app = typer.Typer(help="Splits of a dataset.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -106,7 +106,7 @@ def split_labels(
 
 @app.command("pseudo-label")
 def pseudo_label(
-    model: Annotated[str, typer.Argument(help=f"The teacher: {MODEL[0].lower()}{MODEL[1:]}")],
+    model: Annotated[str, typer.Argument(help=f"The teacher: {ANY_MODEL[0].lower()}{ANY_MODEL[1:]}")],
     data: Annotated[Path, typer.Option(help="A dataset folder, or a published dataset.")],
     split: Annotated[str, typer.Option("--list", help="A split or a list of it, e.g. 1_8-unlabeled.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the masks and manifest.json.")],
@@ -115,6 +115,7 @@ def pseudo_label(
         Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"], typer.Option(help="What runs the model.")
     ] = "auto",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
+    teacher_classes: TeacherClasses = None,
     revision: Revision = None,
     layout: LayoutName = "auto",
     as_json: AsJson = False,
@@ -128,7 +129,7 @@ def pseudo_label(
 
     dataset = open_aloud(data, layout)
     path = local_model(model, revision)
-    loaded = open_engine(path, engine, device)
+    loaded = in_classes_of_data(open_engine(path, engine, device), dataset.info, teacher_classes)
     with progress_bar("predicting") as update:
         manifest = write_pseudo_labels(path, loaded, dataset, split, out, threshold, update)
     if as_json:

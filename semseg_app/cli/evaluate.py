@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from semseg_app.cli.model_option import MODEL, Revision
+from semseg_app.cli.model_option import ANY_MODEL, Revision, TeacherClasses, in_classes_of_data
 
 if TYPE_CHECKING:
     from semseg_app.inference.evaluate import Evaluation
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help=MODEL)],
+    model: Annotated[str, typer.Argument(help=ANY_MODEL)],
     data: Annotated[Path, typer.Option(help="A dataset folder, or a published dataset as it was unpacked.")],
     split: Annotated[str, typer.Option(help="A split of the data, or one of its lists.")] = "val",
     slide: Annotated[int | None, typer.Option(metavar="WINDOW", help="Sliding windows of this side.")] = None,
@@ -34,6 +34,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the scores, the confusion matrix and the reliability diagram.")
     ] = None,
+    teacher_classes: TeacherClasses = None,
     revision: Revision = None,
     force: Annotated[bool, typer.Option("--force", help="Run a graph that verification rejected.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON on stdout.")] = False,
@@ -57,6 +58,7 @@ def evaluate(
     if engine == "auto" and protocol.averages and path.is_dir():
         engine = "torch"
     loaded = open_engine(path, engine, device, threads, precision, force)
+    loaded = in_classes_of_data(loaded, opened.info, teacher_classes)
     console = Console(stderr=True)
     shown = track(samples, "evaluating", console=console, disable=not console.is_terminal)
     evaluation = run(loaded, opened, shown, protocol, batch_size=1 if loaded.device == "cpu" else 4)

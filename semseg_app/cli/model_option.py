@@ -2,11 +2,23 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from semseg_app.data.dataset import DatasetInfo
+    from semseg_app.inference.engines.base import Engine
+
 MODEL = "A model folder, a run folder (its best model), an .onnx file or a Hub id (user/repo)."
+ANY_MODEL = (
+    "A model folder, a run folder (its best model), an .onnx file, a segmentation model of transformers, or a Hub id "
+    "(user/repo)."
+)
+TeacherClasses = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="YAML lines `model's class: data's class`, for a model of other classes."),
+]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or, best, commit of a model on the Hub.")]
 
 
@@ -25,3 +37,16 @@ def writable_model(model: str, revision: str | None) -> Path:
     pull(model, folder, revision)
     print(f"semseg: {model} was copied to {folder}, which is written to", file=sys.stderr)
     return folder
+
+
+def in_classes_of_data(engine: "Engine", info: "DatasetInfo", teacher_classes: Path | None) -> "Engine":
+    """The engine, in the classes of the data where `--teacher-classes` names partners.
+
+    Classes without a partner are named on stderr.
+    """
+    from semseg_app.inference.class_mapping import MappedEngine, in_classes_of, read_teacher_classes
+
+    mapped = in_classes_of(engine, info, read_teacher_classes(teacher_classes))
+    if isinstance(mapped, MappedEngine) and mapped.mapping.warning:
+        print(f"semseg: warning: {mapped.mapping.warning}", file=sys.stderr)
+    return mapped

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from semseg_app.cli.model_option import MODEL, Revision
+from semseg_app.cli.model_option import ANY_MODEL, Revision
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help=MODEL)],
+    model: Annotated[str, typer.Argument(help=ANY_MODEL)],
     inputs: Annotated[list[str], typer.Argument(metavar="IN...", help="Images, folders (searched below) or globs.")],
     out: Annotated[str, typer.Option("-o", "--out", metavar="FOLDER", help="Folder for the results.")],
     engine: Annotated[

@@ -45,6 +45,8 @@ class Manifest(BaseModel):
     """The model's name, as its config gives it."""
     weights: str
     """SHA-256 of the file that was run: model.safetensors or the .onnx graph."""
+    teacher_classes: dict[str, str | None] | None = None
+    """Class of the teacher -> class of the data (None = ignored), where they differ."""
     threshold: float = Field(ge=0, lt=1)
     dataset: str
     split: str
@@ -54,7 +56,8 @@ class Manifest(BaseModel):
     images: int
     classes: list[str]
     lineage: Lineage | None = None
-    """Lineage of the teacher, where it is a model folder; its licenses bind the student."""
+    """Lineage of the teacher; its licenses bind the student. None where the teacher is an exported graph without its
+    folder."""
     coverage: Coverage | None = None
     """None until every image has its mask."""
 

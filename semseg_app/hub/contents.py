@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from semseg_app.artifact import CONFIG, MANIFEST, WEIGHTS, ModelConfig, read_config, read_manifest
+from semseg_app.artifact import CONFIG, MANIFEST, WEIGHTS, read_config, read_manifest
+from semseg_app.artifact.transformers_folder import transformers_type
 from semseg_app.errors import UserError
 from semseg_app.files import sha256
 from semseg_app.inference.engines.base import GRAPHS
@@ -35,8 +36,8 @@ def choose(repo: str, listing: "Iterable[RepoFile]") -> "dict[str, RepoFile]":
     found = {file.path: file for file in listing if file.path in LARGEST}
     if CONFIG not in found or not (found.keys() & {WEIGHTS, *(graph.as_posix() for graph in GRAPHS.values())}):
         raise UserError(
-            f"{repo}: not a model of semseg-app (it needs {CONFIG} and {WEIGHTS} or onnx/model.onnx); "
-            "`semseg push` publishes one"
+            f"{repo}: not a model of semseg-app (it needs {CONFIG} and {WEIGHTS} or onnx/model.onnx; `semseg push` "
+            f"publishes one), nor one of transformers with its weights in {WEIGHTS}"
         )
     for name, file in found.items():
         if file.size > LARGEST[name]:
@@ -62,8 +63,8 @@ def check_transfer(repo: str, folder: Path, files: "dict[str, RepoFile]") -> Non
             raise UserError(f"{repo}: {name} arrived damaged; delete {path.resolve()} and run again")
 
 
-def check_folder(repo: str, folder: Path, cache: Path) -> ModelConfig:
-    """The config of a downloaded folder, once all of it holds together.
+def check_folder(repo: str, folder: Path, cache: Path) -> None:
+    """UserError unless all of a downloaded folder holds together. It may be a model that transformers saved.
 
     Args:
         repo: for messages.
@@ -73,8 +74,10 @@ def check_folder(repo: str, folder: Path, cache: Path) -> ModelConfig:
     for path in (folder / name for name in LARGEST):
         if path.exists() and not path.resolve().is_relative_to(cache.resolve()):
             raise UserError(f"{repo}: {path} points out of the cache; delete it and run again")
+    if transformers_type(folder):
+        return
     try:
-        config = read_config(folder)
+        read_config(folder)
     except UserError as error:
         raise UserError(f"{repo}: not a model of semseg-app, or of a newer one ({error})") from None
     for name, entry in read_manifest(folder).get("exports", {}).items():
@@ -88,4 +91,3 @@ def check_folder(repo: str, folder: Path, cache: Path) -> ModelConfig:
             )
         if (folder / WEIGHTS).is_file() and entry.get("source_sha256") != sha256(folder / WEIGHTS):
             raise UserError(f"{repo}: {name} was not exported from the {WEIGHTS} beside it")
-    return config

@@ -31,8 +31,8 @@ def local_model(model: str | Path, revision: str | None = None) -> Path:
     """A model on this machine: the path itself where it exists, else the files of a Hub id, from the cache or the Hub.
 
     Args:
-        model: a model folder, the run folder of a training (its best model), an .onnx or .engine file, or a Hub id
-            (user/repo, user/repo@revision).
+        model: a model folder, the run folder of a training (its best model), a folder that transformers saved, an .onnx
+            or .engine file, or a Hub id (user/repo, user/repo@revision).
         revision: branch, tag or commit of a Hub id, as an option instead of `@revision`.
 
     Raises:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from semseg_app.data.dataset import Sample, SegmentationData
 from semseg_app.errors import UserError, memory_advice
+from semseg_app.inference.class_mapping import MappedEngine
 from semseg_app.inference.engines.base import Engine, Prediction, ProbabilityEngine
 from semseg_app.inference.predictor import Predictor
 from semseg_app.inference.tiling import resize_planes, slide
@@ -81,7 +82,8 @@ def evaluate(
     """Segment every sample and compare with its label.
 
     Args:
-        engine: what is scored; must give probabilities when the protocol averages (UserError otherwise).
+        engine: what is scored; must give probabilities when the protocol averages (UserError otherwise). One that maps
+            classes is scored by the most probable class of the data, also where a class without a partner is more so.
         data: where images and labels are read from; its classes must be those of the engine, in the same order.
         samples: labeled samples of `data`, each counted once.
         protocol: how images are shown to the network.
@@ -93,6 +95,15 @@ def evaluate(
         raise UserError(
             f"sliding windows, scales and flip average probabilities, which {engine.kind} does not give; "
             "take the torch engine with a model folder (--engine torch)"
+        )
+    if (
+        isinstance(engine, MappedEngine)
+        and engine.mapping.without_partner
+        and not isinstance(engine, ProbabilityEngine)
+    ):
+        raise UserError(
+            f"{engine.name}: gives class maps alone, so pixels of classes without a partner cannot be scored; name a "
+            f"partner for {_names(engine.mapping.without_partner)}"
         )
     scorer = Scorer(data.num_classes, tuple(METRICS) if metrics is None else metrics)
     images = 0
@@ -122,7 +133,7 @@ def check_classes(model: list[str], data: list[str]) -> None:
     if only_model or only_data:
         raise UserError(
             f"the model and the data have different classes: only the model knows {_names(only_model)}; "
-            f"only the data knows {_names(only_data)}"
+            f"only the data knows {_names(only_data)}; name partners in a file: --teacher-classes"
         )
     index = next(place for place, (one, other) in enumerate(zip(model, data, strict=True)) if one != other)
     raise UserError(

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from semseg_app.artifact import CONFIG, WEIGHTS
-from semseg_app.artifact.lineage import Lineage, inherit
+from semseg_app.artifact import WEIGHTS
 from semseg_app.data.dataset import DECODING_ERRORS, Sample, SegmentationData
 from semseg_app.data.pseudo_label_folder import (
     EDGE_DISTANCE,
@@ -27,10 +26,12 @@ from semseg_app.data.pseudo_label_folder import (
     write_manifest,
 )
 from semseg_app.errors import UserError
-from semseg_app.files import atomic_file, sha256
+from semseg_app.files import atomic_file
+from semseg_app.inference.class_mapping import MappedEngine
 from semseg_app.inference.engines.base import GRAPH, Engine, Prediction
 from semseg_app.inference.evaluate import check_classes
 from semseg_app.inference.predictor import Predictor
+from semseg_app.inference.teacher_lineage import teacher_lineage, weights_of
 from semseg_app.labels import IGNORE
 from semseg_app.masks import indexed_png
 
@@ -50,8 +51,8 @@ def write_pseudo_labels(
     """Predict every image of a split or list and write a folder of pseudo labels.
 
     Args:
-        model: what `engine` was opened from, a model folder or an .onnx file.
-        engine: the teacher; its classes must be those of the data, in the same order.
+        model: what `engine` was opened from: a model folder, a folder that transformers saved or an .onnx file.
+        engine: the teacher; its classes must be those of the data, in the same order, or mapped to them.
         data: where the images are.
         split: a split or a list of it.
         folder: new, empty, or left unfinished by the same call: then masks that are there are kept.
@@ -70,14 +71,15 @@ def write_pseudo_labels(
         raise UserError(f"threshold {threshold}: a probability, from 0 to below 1")
     manifest = Manifest(
         teacher=engine.name,
-        weights=sha256(_weights(model, engine)),
+        weights=weights_of(model, _file(model, engine)),
+        teacher_classes=engine.mapping.names if isinstance(engine, MappedEngine) else None,
         threshold=threshold,
         dataset=data.info.name,
         split=split,
         fingerprint=data.fingerprint(samples),
         images=len(samples),
         classes=data.info.classes,
-        lineage=_lineage(model, engine),
+        lineage=teacher_lineage(model, "pseudo labels", _file(model, engine)),
     )
     paths = [mask_path(folder, data, sample) for sample in samples]
     _claim(folder, manifest)
@@ -187,16 +189,8 @@ def _counts_in(path: Path, num_classes: int) -> np.ndarray | None:
     return None if text is None else np.array(json.loads(text), np.int64).reshape(4, num_classes)
 
 
-def _weights(model: Path, engine: Engine) -> Path:
-    """The file that the engine runs."""
-    if not model.is_dir():
-        return model
-    return model / (WEIGHTS if engine.kind == "torch" else GRAPH)
-
-
-def _lineage(model: Path, engine: Engine) -> Lineage | None:
-    """What a student of these labels inherits; None where the teacher is a file outside of any model folder."""
-    folder = model if model.is_dir() else model.absolute().parent.parent
-    if not (folder / CONFIG).is_file():
+def _file(model: Path, engine: Engine) -> Path | None:
+    """The file of a model folder that the engine runs; None where that is all of the model."""
+    if not model.is_dir() or engine.kind == "transformers":
         return None
-    return inherit(folder, sha256(_weights(model, engine)), "pseudo labels")
+    return model / (WEIGHTS if engine.kind == "torch" else GRAPH)

@@ -30,7 +30,7 @@ ADAPTED = {
 
 def recipe(root: Path, output: Path, model: dict, optimizer: dict, method: str = "supervised") -> Recipe:
     unlabeled = {} if method == "supervised" else {"labeled": "few-labeled", "unlabeled": "few-unlabeled"}
-    network = {"architecture": "dpt", "encoder": "tu-dinov3_test", "pretrained": None, "decoder_channels": 16}
+    network = {"architecture": "dpt", "encoder": "tu-dinov3_test", "weights": None, "decoder_channels": 16}
     content = {
         "name": "tiny",
         "output": output,

@@ -22,11 +22,11 @@ class NetworkPair:
 
     Args:
         student: learns.
-        teacher: is followed.
+        teacher: is followed; None = a model of another program, which gives logits alone.
         key: where the recipe names a distiller's maps, for messages.
     """
 
-    def __init__(self, student: SegmentationNetwork, teacher: SegmentationNetwork, key: str):
+    def __init__(self, student: SegmentationNetwork, teacher: SegmentationNetwork | None, key: str):
         self._networks = {"student": student, "teacher": teacher}
         self._key = key
         self.num_classes = student.spec.num_classes
@@ -36,9 +36,16 @@ class NetworkPair:
         student, teacher = (self._width(role, network, name) for role, network in self._networks.items())
         return student, teacher
 
-    def _width(self, role: str, network: SegmentationNetwork, name: MapName) -> int:
+    def _width(self, role: str, network: SegmentationNetwork | None, name: MapName) -> int:
+        if name == "logits":
+            return self.num_classes
+        if network is None:
+            raise UserError(
+                f"{self._key}: the {role} is a model of another program, which gives class scores and no {name}; use "
+                "kd or maskd, or a teacher that was trained here"
+            )
         if not isinstance(name, int):
-            return network.decoder_channels if name == "decoder" else network.spec.num_classes
+            return network.decoder_channels
         stages = network.stage_channels
         if not -len(stages) <= name < len(stages):
             raise UserError(
@@ -54,7 +61,9 @@ def padded_size(network: SegmentationNetwork, images: Tensor) -> tuple[int, int]
     return height, width
 
 
-def on_grid(feature: Tensor, covers: tuple[int, int], grid: tuple[int, int], extent: tuple[int, int]) -> Tensor:
+def on_grid(
+    feature: Tensor, covers: tuple[int, int], grid: tuple[int, int], extent: tuple[int, int], nearest: bool = False
+) -> Tensor:
     """Bilinear (align_corners False) from one grid over an image to another, pixel for pixel at the same place.
 
     Networks of different strides pad an image differently, so two grids need not end at the same pixel: both begin top
@@ -65,6 +74,7 @@ def on_grid(feature: Tensor, covers: tuple[int, int], grid: tuple[int, int], ext
         covers: height and width in pixels that it covers.
         grid: rows and columns of the result.
         extent: height and width in pixels that they shall cover.
+        nearest: take the nearest value instead, as hard labels need.
     """
     if feature.shape[2:] == grid and covers == extent:
         return feature
@@ -73,4 +83,7 @@ def on_grid(feature: Tensor, covers: tuple[int, int], grid: tuple[int, int], ext
     places = functional.affine_grid(theta.expand(len(feature), 2, 3), [len(feature), 1, *grid], align_corners=False)
     with torch.autocast(feature.device.type, enabled=False):
         feature = at_least_float32(feature)
-        return functional.grid_sample(feature, places.to(feature.dtype), padding_mode="border", align_corners=False)
+        mode = "nearest" if nearest else "bilinear"
+        return functional.grid_sample(
+            feature, places.to(feature.dtype), mode, padding_mode="border", align_corners=False
+        )

@@ -5,23 +5,23 @@ The distillers themselves, each with its paper, are in training/distill/; a reci
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import create_model, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semseg_app.artifact import read_config
 from semseg_app.errors import UserError
-from semseg_app.hub.download import local_model
+from semseg_app.inference.class_mapping import TeacherClasses
 from semseg_app.labels import IGNORE
-from semseg_app.models import SegmentationNetwork, load
-from semseg_app.training.contracts import Distiller, MapName, Method, PartConfig
+from semseg_app.models import SegmentationNetwork
+from semseg_app.training.contracts import Distiller, MapName, Method, PartConfig, Segmenter
 from semseg_app.training.data.streams import Batch, ImageDataset
 from semseg_app.training.distill import DISTILLERS
 from semseg_app.training.distill.maps import NetworkPair, on_grid, padded_size, select_feature
 from semseg_app.training.distill.presets import PRESETS, Preset
+from semseg_app.training.distill.teachers import Teacher
 from semseg_app.training.losses.labeled_loss import LabeledLoss, LabeledLossConfig
 
 if TYPE_CHECKING:
@@ -33,7 +33,11 @@ class DistillationKeys(LabeledLossConfig):
 
     name: Literal["distillation"] = "distillation"
     teacher: Path
-    """A model folder with the classes of the data, or a Hub id (user/repo@revision), of any architecture."""
+    """A model folder, a segmentation model that transformers saved, a Hub id (user/repo@revision) of either, or an
+    .onnx file of another program that a .yaml file describes."""
+    teacher_classes: TeacherClasses | None = None
+    """Class of the teacher -> class of the data, several to one if need be; classes of equal names are partners by
+    themselves, and null takes a partner away. Without a partner a class is ignored. null = the classes are equal."""
     use_unlabeled: bool = False
     """Follow the teacher on data.unlabeled too. A distiller that needs labels sees the labeled images alone."""
     preset: Preset | None = None
@@ -73,25 +77,18 @@ class Distillation(Method):
         self.config = config
         self.uses_unlabeled = config.use_unlabeled
         self.network = network
-        data = labeled.data
-        self.teacher_folder = local_model(config.teacher)
-        classes = read_config(self.teacher_folder).labels.classes
-        if classes != data.info.classes:
-            raise UserError(
-                f"method.teacher: {config.teacher} knows {', '.join(classes)}, but {data.root} has "
-                f"{', '.join(data.info.classes)}; train the teacher on the same classes"
-            )
-        self.teacher = load(self.teacher_folder).requires_grad_(False)
+        self.teacher = Teacher(config.teacher, labeled.data, config.teacher_classes)
+        self.teacher_model = self.teacher.path
         self.labeled_loss = LabeledLoss(config, labeled, network)
-        self.distillers = build_distillers(config, network, self.teacher)
+        self.distillers = build_distillers(config, network, self.teacher.network)
+        for section, distiller in zip(self.distillers, self._each(), strict=True):
+            if self.teacher.is_partial and "logits" in distiller.reads and section != "kd":
+                raise UserError(
+                    f"method.{section}: cannot follow hard labels, or logits in which classes have no partner; leave "
+                    "it out, or give every class a partner in method.teacher_classes"
+                )
         if not self.distillers:
             raise UserError("method: no distiller is on; leave kd on, or use method.name=supervised")
-
-    def train(self, mode: bool = True) -> Self:
-        """The teacher stays in eval mode: its batch statistics are what it was trained to."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The labeled losses and those of every distiller, on one pass of each network over all images."""
@@ -100,14 +97,15 @@ class Distillation(Method):
             images = torch.cat([images, batch.unlabeled.weak])
         features = self.network.features(images)
         losses = self.labeled_loss(self.network, features.split(len(labels))[0], batch.labeled)
-        with torch.no_grad():
-            taught = self.teacher.features(images)
-        extent, covers = padded_size(self.network, images), padded_size(self.teacher, images)
+        names = {name for distiller in self._each() for name in distiller.reads}
+        extent, covers = padded_size(self.network, images), self.teacher.covers(images)
         pairs: dict[MapName, tuple[Tensor, Tensor]] = {}
-        for name in {name for distiller in self._each() for name in distiller.reads}:
+        for name, taught in self.teacher.maps(images, names).items():
             own = select_feature(features, name)
             grid = (own.shape[2], own.shape[3])
-            pairs[name] = own, on_grid(select_feature(taught, name), covers, grid, extent)
+            pairs[name] = own, on_grid(taught, covers, grid, extent, nearest=self.teacher.is_hard)
+        if "logits" in pairs:
+            pairs["logits"] = self.teacher.pair_of_logits(*pairs["logits"])
         border = (0, extent[1] - labels.shape[2], 0, extent[0] - labels.shape[1])
         labels = functional.pad(labels, border, value=IGNORE)
         for distiller in self._each():
@@ -133,13 +131,13 @@ class Distillation(Method):
         """The student; its teacher has a model folder already."""
         return {"student": self.network}
 
-    def references(self) -> dict[str, SegmentationNetwork]:
+    def references(self) -> dict[str, Segmenter]:
         """What the student is measured against."""
         return {"teacher": self.teacher}
 
 
 def build_distillers(
-    config: DistillationKeys, student: SegmentationNetwork, teacher: SegmentationNetwork
+    config: DistillationKeys, student: SegmentationNetwork, teacher: SegmentationNetwork | None
 ) -> nn.ModuleDict:
     """The distillers that are on, by the names of their sections, for the maps of these two networks."""
     built: dict[str, Distiller] = {}

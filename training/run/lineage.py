@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from semseg_app.artifact import WEIGHTS
-from semseg_app.artifact.lineage import Lineage, inherit
+from semseg_app.artifact.lineage import Lineage
 from semseg_app.data.pseudo_label_folder import read_manifest
-from semseg_app.files import sha256
+from semseg_app.inference.teacher_lineage import teacher_lineage
 from semseg_app.training.contracts import Method
 from semseg_app.training.recipe import Recipe
 
@@ -15,13 +14,13 @@ def training_lineage(recipe: Recipe, method: Method, initial: Lineage) -> dict[s
 
     Args:
         recipe: for its license.
-        method: its `teacher_folder`, where it has one; pseudo labels carry their own lineage.
+        method: its `teacher_model`, where it has one; pseudo labels carry their own lineage.
         initial: of the weights that the network started from.
     """
     found = initial.model_copy(update={"license": recipe.license})
-    folder = method.teacher_folder
-    if folder is not None:
-        found = _joined(found, inherit(folder, sha256(folder / WEIGHTS), "distillation"))
+    teacher = method.teacher_model
+    if teacher is not None and (inherited := teacher_lineage(teacher, "distillation")) is not None:
+        found = _joined(found, inherited)
     labels = recipe.method.pseudo_label_folder()
     if labels is not None and (written := read_manifest(labels).lineage) is not None:
         found = _joined(found, written)

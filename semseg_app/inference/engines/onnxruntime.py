@@ -1,6 +1,6 @@
 """The ONNX Runtime engine: runs the deployed graph (uint8 in, uint8 out) and needs no torch.
 
-ONNX Runtime goes on without a word on the CPU when CUDA cannot be had. `_open_session` looks at what the session really
+ONNX Runtime goes on without a word on the CPU when CUDA cannot be had. `open_session` looks at what the session really
 got, and at which operators were left to the CPU.
 """
 
@@ -15,8 +15,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from semseg_app import machine
 from semseg_app.errors import UserError
-from semseg_app.inference.engines.base import CLASSES, CONFIDENCE, IMAGES, Prediction, check_images
-from semseg_app.inference.engines.metadata import parse
+from semseg_app.inference.engines.base import CLASSES, CONFIDENCE, IMAGES, Engine, Prediction, check_images
+from semseg_app.inference.engines.metadata import KEY, parse
+from semseg_app.inference.engines.other_onnx import OtherGraph, engine_of
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 HEAVY = (
@@ -52,14 +53,13 @@ class OnnxRuntimeEngine:
 
     Args:
         path: the .onnx file.
-        device: "auto", "cpu" or "cuda" (UserError when it cannot be had in full).
-        threads: CPU threads; None = `machine.threads`.
+        session: of that file.
     """
 
     kind = "onnxruntime"
 
-    def __init__(self, path: Path, device: str = "auto", threads: int | None = None):
-        self._session = _open_session(path, device, threads)
+    def __init__(self, path: Path, session: onnxruntime.InferenceSession):
+        self._session = session
         metadata = parse(path, self._session.get_modelmeta().custom_metadata_map)
         inputs = {node.name: node.type for node in self._session.get_inputs()}
         outputs = {node.name: node.type for node in self._session.get_outputs()}
@@ -84,7 +84,22 @@ class OnnxRuntimeEngine:
         return Prediction(classes, confidence)
 
 
-def _open_session(path: Path, device: str, threads: int | None) -> onnxruntime.InferenceSession:
+def open_graph(path: Path, device: str = "auto", threads: int | None = None) -> Engine:
+    """The engine of an exported graph, or of a graph of another program that a .yaml file beside it describes.
+
+    Args:
+        path: the .onnx file.
+        device: "auto", "cpu" or "cuda" (UserError when it cannot be had in full).
+        threads: CPU threads; None = `machine.threads`.
+    """
+    session = open_session(path, device, threads)
+    if KEY in session.get_modelmeta().custom_metadata_map:
+        return OnnxRuntimeEngine(path, session)
+    return engine_of(OtherGraph(path, session))
+
+
+def open_session(path: Path, device: str, threads: int | None) -> onnxruntime.InferenceSession:
+    """A session on the device that was asked for; see `open_graph`."""
     reason = "this onnxruntime was built without CUDA; install the extra `gpu` in place of `cpu`"
     if device != "cpu" and CUDA in onnxruntime.get_available_providers():
         with contextlib.redirect_stdout(io.StringIO()) as said:  # it prints what it cannot load

@@ -1,15 +1,85 @@
-"""`open_engine` picks the engine that fits a model.
+"""`open_engine` picks the engine that fits a model, from the table `ENGINES`.
 
 Each engine has a file and is imported only when it runs: a machine without torch serves an exported graph.
 """
 
 import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from semseg_app.artifact import check_graph, check_weights, manifest_entry, model_folder, read_config
+from semseg_app.artifact.transformers_folder import transformers_type
 from semseg_app.errors import UserError
 from semseg_app.inference.engines.base import DEVICES, GRAPHS, KINDS, PRECISIONS, Engine
 from semseg_app.inference.engines.plans import SUFFIX
+
+
+class Request(NamedTuple):
+    """What is to be opened, and how."""
+
+    path: Path
+    """The file or folder that the engine runs."""
+    device: str
+    threads: int | None
+    precision: str
+    force: bool
+
+
+@dataclass(frozen=True)
+class EngineRow:
+    """One engine."""
+
+    open: Callable[[Request], Engine]
+    """Imports the engine and opens the model."""
+    title: str
+    """Begins the line about an extra that is missing."""
+    extra: str
+    """What brings it: pip install 'semseg-app[extra]'."""
+    hint: str = ""
+    """Ends that line."""
+
+
+def _torch(request: Request) -> Engine:
+    from semseg_app.inference.engines.torch import open_model_folder
+
+    check_weights(request.path)
+    return open_model_folder(request.path, request.device, request.threads)
+
+
+def _transformers(request: Request) -> Engine:
+    from semseg_app.inference.engines.hf import open_transformers
+
+    return open_transformers(request.path, request.device, request.threads)
+
+
+def _onnxruntime(request: Request) -> Engine:
+    from semseg_app.inference.engines.onnxruntime import open_graph
+
+    return open_graph(request.path, request.device, request.threads)
+
+
+def _openvino(request: Request) -> Engine:
+    from semseg_app.inference.engines.openvino import OpenVinoEngine
+
+    return OpenVinoEngine(request.path, request.device, request.threads)
+
+
+def _tensorrt(request: Request) -> Engine:
+    from semseg_app.inference.engines.tensorrt import open_tensorrt
+
+    return open_tensorrt(request.path, request.device, request.precision, request.force)
+
+
+ENGINES: dict[str, EngineRow] = {
+    "torch": EngineRow(_torch, "the torch engine", "train", "; without torch, run an exported graph (`semseg export`)"),
+    "transformers": EngineRow(_transformers, "a model of transformers", "hf"),
+    "onnxruntime": EngineRow(_onnxruntime, "ONNX Runtime", "cpu"),
+    "openvino": EngineRow(_openvino, "OpenVINO", "openvino"),
+    "tensorrt": EngineRow(_tensorrt, "TensorRT", "gpu"),
+}
+"""The engines by `Engine.kind`. `--engine` names all but transformers, which runs what transformers saved."""
 
 
 def open_engine(
@@ -20,10 +90,11 @@ def open_engine(
     precision: str = "auto",
     force: bool = False,
 ) -> Engine:
-    """Load a model folder, an .onnx or an .engine file.
+    """Load a model folder, an .onnx or .engine file, or a segmentation model that transformers saved.
 
     Args:
-        model: a model folder, an .onnx file or an .engine file of TensorRT.
+        model: a model folder, a folder that transformers saved, an .onnx file (of another program with a description
+            beside it, see `other_onnx`) or an .engine file of TensorRT.
         kind: "torch", "onnxruntime", "openvino", "tensorrt" or "auto" (ONNX Runtime when the folder holds an exported
             graph, else torch).
         device: "cpu", "cuda", or "auto". Asked for "cuda" and not getting it is an error, never a silent fallback.
@@ -43,8 +114,32 @@ def open_engine(
     if not path.exists():
         raise UserError(f"{path}: no such model folder or .onnx file")
     path = model_folder(path)
+    chosen, file = _choose(path, kind, precision)
+    if chosen in ("onnxruntime", "openvino") and not force:
+        refuse_rejected(file)
+        check_graph(file)
+    row = ENGINES[chosen]
+    try:
+        return row.open(Request(file, device, threads, precision, force))
+    except ImportError as error:
+        install = f"pip install 'semseg-app[{row.extra}]'{row.hint}"
+        raise UserError(f"{file}: {row.title} needs the extra `{row.extra}` ({error}): {install}") from error
+
+
+def _choose(path: Path, kind: str, precision: str) -> tuple[str, Path]:
+    """The row of `ENGINES` for a model, and what of it runs."""
     if kind == "tensorrt" or path.suffix == SUFFIX:
-        return _open_tensorrt(path, kind, device, precision, force)
+        if path.is_dir():
+            read_config(path)
+        elif path.suffix != SUFFIX or kind not in ("auto", "tensorrt"):
+            raise UserError(f"{path}: --engine tensorrt and .engine files go together; give both, or the model folder")
+        return "tensorrt", path
+    if path.is_dir() and transformers_type(path):
+        if kind not in ("auto", "torch") or precision not in ("auto", "fp32"):
+            raise UserError(
+                f"{path}: a model of transformers runs in torch, in fp32; leave --engine and --precision out"
+            )
+        return "transformers", path
     if path.is_dir():
         read_config(path)
         reduced = precision not in ("auto", "fp32")
@@ -52,7 +147,7 @@ def open_engine(
         if kind == "torch" and reduced:
             raise UserError(f"{path}: the torch engine runs in fp32; for {precision} use --engine onnxruntime")
         if kind == "torch" or (kind == "auto" and not reduced and not (graph.is_file() and _installed("onnxruntime"))):
-            return _open_torch(path, device, threads)
+            return "torch", path
         if not graph.is_file():
             options = f" --precision {precision} --data DATASET" if reduced else ""
             raise UserError(f"{graph}: missing; run `semseg export {path} --to onnx{options}` first")
@@ -64,12 +159,7 @@ def open_engine(
         if precision != "auto":
             raise UserError(f"{path}: a file has its own precision; leave --precision out, or give the model folder")
         graph = path
-    if not force:
-        refuse_rejected(graph)
-        check_graph(graph)
-    if kind == "openvino":
-        return _open_openvino(graph, device, threads)
-    return _open_onnxruntime(graph, device, threads)
+    return "openvino" if kind == "openvino" else "onnxruntime", graph
 
 
 def refuse_rejected(graph: Path) -> None:
@@ -80,48 +170,6 @@ def refuse_rejected(graph: Path) -> None:
             f"{graph}: rejected when it was exported: {'; '.join(map(str, entry.get('reasons', [])))}. "
             "Export it again, run it all the same with --force, or use --engine torch"
         )
-
-
-def _open_torch(folder: Path, device: str, threads: int | None) -> Engine:
-    try:
-        from semseg_app.inference.engines.torch import open_model_folder
-    except ImportError as error:
-        raise UserError(
-            f"{folder}: the torch engine needs the extra `train` ({error}): pip install 'semseg-app[train]'; "
-            "without torch, run an exported graph (`semseg export`)"
-        ) from error
-    check_weights(folder)
-    return open_model_folder(folder, device, threads)
-
-
-def _open_onnxruntime(graph: Path, device: str, threads: int | None) -> Engine:
-    try:
-        from semseg_app.inference.engines.onnxruntime import OnnxRuntimeEngine
-    except ImportError as error:
-        raise UserError(
-            f"{graph}: running it needs the extra `cpu` or `gpu` ({error}): pip install 'semseg-app[cpu]'"
-        ) from error
-    return OnnxRuntimeEngine(graph, device, threads)
-
-
-def _open_openvino(graph: Path, device: str, threads: int | None) -> Engine:
-    try:
-        from semseg_app.inference.engines.openvino import OpenVinoEngine
-    except ImportError as error:
-        raise UserError(
-            f"{graph}: OpenVINO needs the extra `openvino` ({error}): pip install 'semseg-app[openvino]'"
-        ) from error
-    return OpenVinoEngine(graph, device, threads)
-
-
-def _open_tensorrt(path: Path, kind: str, device: str, precision: str, force: bool) -> Engine:
-    if path.is_dir():
-        read_config(path)
-    elif path.suffix != SUFFIX or kind not in ("auto", "tensorrt"):
-        raise UserError(f"{path}: --engine tensorrt and .engine files go together; give both, or the model folder")
-    from semseg_app.inference.engines.tensorrt import open_tensorrt
-
-    return open_tensorrt(path, device, precision, force)
 
 
 def _installed(module: str) -> bool:

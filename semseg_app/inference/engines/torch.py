@@ -39,7 +39,7 @@ class TorchEngine:
             highest, classes = logits.max(dim=1, keepdim=True)
             # The largest softmax probability is 1 / sum(exp(logits - highest)).
             confidence = (255 / (logits - highest).exp().sum(dim=1)).round()
-            return Prediction(_as_bytes(classes.squeeze(1)), _as_bytes(confidence))
+            return Prediction(as_bytes(classes.squeeze(1)), as_bytes(confidence))
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Softmax of uint8 RGB `[N, H, W, 3]`: float32 `[N, C, H, W]`."""
@@ -59,10 +59,10 @@ def open_model_folder(folder: Path, device: str = "auto", threads: int | None = 
     """The engine of a model folder. `device`: "auto", "cpu" or "cuda" (UserError when it cannot be had)."""
     config = read_config(folder)
     torch.set_num_threads(threads or machine.threads())
-    return TorchEngine(models.load(folder), config.name, config.labels, _resolve(device))
+    return TorchEngine(models.load(folder), config.name, config.labels, resolve_device(device))
 
 
-def _resolve(device: str) -> str:
+def resolve_device(device: str) -> str:
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return "cpu"
     if not torch.cuda.is_available():
@@ -75,6 +75,6 @@ def _resolve(device: str) -> str:
     return f"cuda:{torch.cuda.current_device()}"
 
 
-def _as_bytes(values: Tensor) -> np.ndarray:
+def as_bytes(values: Tensor) -> np.ndarray:
     array: np.ndarray = values.to(torch.uint8).cpu().numpy()
     return array
