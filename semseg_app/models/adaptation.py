@@ -105,9 +105,8 @@ def _add_lora(network: SegmentationNetwork, lora: LoraSection) -> None:
         # timm's Eva has biases of its own for q and v, and then reads the weight past the layer, unless told so.
         if getattr(module, "qkv_bias_separate", None) is False:
             module.qkv_bias_separate = True
-    config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha or lora.rank, lora_dropout=lora.dropout, target_modules=targets
-    )
+    alpha: Any = lora.alpha or lora.rank  # peft says int, and divides it
+    config = LoraConfig(r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=targets)
     inject_adapter_in_model(config, encoder, adapter_name=ADAPTER)
     _refuse_idle(network, [f"encoder.{name}" for name in targets])
 
@@ -141,8 +140,9 @@ def merged_weights(network: SegmentationNetwork) -> dict[str, Tensor]:
 
     for name, module in network.named_modules():
         if isinstance(module, LoraLayer):
-            base = module.get_base_layer()
+            layer: Any = module
+            base = layer.get_base_layer()
             weights = {key: tensor for key, tensor in weights.items() if not key.startswith(f"{name}.")}
             weights |= {f"{name}.{key}": tensor for key, tensor in base.state_dict().items()}
-            weights[f"{name}.weight"] = base.weight.detach() + module.get_delta_weight(ADAPTER).detach()
+            weights[f"{name}.weight"] = base.weight.detach() + layer.get_delta_weight(ADAPTER).detach()
     return weights

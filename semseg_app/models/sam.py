@@ -33,7 +33,7 @@ class SAMEncoder(nn.Module):
         super().__init__()
         if model.rope_global is not None:
             raise ValueError("its rotary positions are for images of one size")
-        self.layers = readout.of_depth(len(model.blocks))
+        self.layers: list[int] = readout.of_depth(len(model.blocks))
         model.prune_intermediate_layers(self.layers, prune_norm=True, prune_head=True)
         self.model: Any = model
         self.patch: int = model.patch_embed.patch_size[0]

@@ -11,7 +11,7 @@ carries register tokens along.
 from typing import Any, NamedTuple
 
 import torch
-from timm.layers import PatchEmbed
+from timm.layers.patch_embed import PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
@@ -54,7 +54,7 @@ class VisionTransformerEncoder(nn.Module):
             raise ValueError("it has no position table")
         if not isinstance(model.patch_embed, PatchEmbed):
             raise ValueError("its patches come from a stem of convolutions")
-        self.layers = readout.of_depth(len(model.blocks))
+        self.layers: list[int] = readout.of_depth(len(model.blocks))
         # Models that pool before the norm keep its weights elsewhere.
         norm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
         model.prune_intermediate_layers(self.layers, prune_norm=True, prune_head=True)

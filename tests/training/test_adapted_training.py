@@ -148,7 +148,7 @@ def test_errors_name_the_key(override, message, tiny_dataset, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(
         f"name: a\noutput: {tmp_path}/run\ndata: {{root: {tiny_dataset}}}\nprecision: fp32\n"
-        "model: {architecture: dpt, encoder: tu-dinov3_test, pretrained: null, decoder_channels: 16}\n"
+        "model: {architecture: dpt, encoder: tu-dinov3_test, weights: null, decoder_channels: 16}\n"
         "view: {crop: [48, 64]}\n"
     )
     with pytest.raises(UserError, match=message):

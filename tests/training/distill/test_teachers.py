@@ -39,7 +39,7 @@ def recipe(root: Path, output: Path, **method: Any) -> Recipe:
             "model": {
                 "architecture": "segformer",
                 "encoder": "tu-test_efficientnet",
-                "pretrained": None,
+                "weights": None,
                 "decoder_channels": 32,
             },
             "view": {"crop": [48, 64]},
