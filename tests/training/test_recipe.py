@@ -36,6 +36,7 @@ def test_overrides_reach_every_section(tmp_path):
     ("content", "overrides", "message"),
     [
         (GOOD | {"optimzer": {}}, [], r"recipe.yaml: unknown key optimzer; did you mean optimizer\?"),
+        (GOOD, ["model.pretrained=imagenet"], r"unknown key model.pretrained; it is called model.weights now"),
         (GOOD, ["optimizer.learning_rate=1"], "unknown key optimizer.learning_rate; known keys: clip_norm, "),
         (
             GOOD | {"method": {"name": "distillation", "teacher": "m", "kd": {"wieght": 1}}},
