@@ -4,7 +4,8 @@
     python benchmarks/frozen_encoder.py --encoder tu-vit_base_patch14_dinov2 --architecture dpt --crop 518
 
 Random weights and random images; one thread, fp32, AdamW. "kept" is what autograd holds at the end of the forward
-pass, parameters left out. All variants run side by side, a step of each in turn, and the median of their processor times counts.
+pass, parameters left out. All variants run side by side, a step of each in turn;
+the median of their processor times counts.
 """
 
 import argparse

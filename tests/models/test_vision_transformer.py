@@ -72,6 +72,8 @@ def test_rotary_encoders_are_those_of_timm(name, grid):
     original = timm.create_model(name, num_classes=0, dynamic_img_size=True).eval()
     if grid and original.pos_embed is not None:
         pytest.skip("it has a position table")
+    if isinstance(original.norm, nn.Identity):  # models that pool before the norm keep its weights elsewhere
+        original.norm = original.fc_norm
     original.prune_intermediate_layers(4, prune_norm=False)
     weights = {key.removeprefix("model."): value for key, value in encoder.state_dict().items()}
     original.load_state_dict(weights)
