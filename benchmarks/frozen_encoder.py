@@ -4,7 +4,8 @@
     python benchmarks/frozen_encoder.py --encoder tu-vit_base_patch14_dinov2 --architecture dpt --crop 518
 
 Random weights and random images; one thread, fp32, AdamW. "kept" is what autograd holds at the end of the forward
-pass, parameters left out. All variants run side by side, a step of each in turn, and the median of their times counts.
+pass, parameters left out. All variants run side by side, a step of each in turn;
+the median of their processor times counts.
 """
 
 import argparse
@@ -50,11 +51,11 @@ def main() -> None:
     kept = {name: kept_mb(network, images) for name, network in networks.items()}
     for _ in range(chosen.steps + 1):
         for name, network in networks.items():
-            began = time.perf_counter()
+            began = time.process_time()
             functional.cross_entropy(network.upsample(network(images), *images.shape[2:]), labels).backward()
             optimizers[name].step()
             optimizers[name].zero_grad(set_to_none=True)
-            times[name].append(time.perf_counter() - began)
+            times[name].append(time.process_time() - began)
     print(f"{chosen.architecture}, {chosen.encoder}, {chosen.batch} crops of {chosen.crop}, one thread")
     print(f"{'variant':<26}{'learns':>9}{'seconds per step':>19}{'kept':>11}")
     for name in networks:

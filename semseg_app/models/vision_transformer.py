@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from timm.layers.patch_embed import PatchEmbed
+from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
@@ -76,7 +77,7 @@ class VisionTransformerEncoder(nn.Module):
         batch, height, width = patches.shape[:3]
         tokens = self._with_prefix_and_position(patches)
         mask = None if attention_bias is None else self._mask(attention_bias, tokens)
-        rotations = self.model.rope.get_embed(shape=[height, width]) if self.rotary else None
+        rotations = self._rotations(height, width) if self.rotary else None
         outputs = {}
         for layer, block in enumerate(self.model.blocks):
             if rotations is None:
@@ -91,6 +92,23 @@ class VisionTransformerEncoder(nn.Module):
             kept = self.norm(outputs[layer])[:, self.model.num_prefix_tokens :]
             maps.append(kept.transpose(1, 2).reshape(batch, -1, height, width))
         return maps
+
+    def _rotations(self, height: int, width: int) -> Tensor:
+        """Sines and cosines of every patch of the grid, as timm's blocks take them."""
+        rope = self.model.rope
+        drawn = self.training and isinstance(rope, RotaryEmbeddingDinoV3) and rope.aug_active
+        if not isinstance(rope, RotaryEmbeddingDinoV3) or rope.normalize_coords != "separate" or drawn:
+            return rope.get_embed(shape=[height, width])
+        # timm divides by float(side), which makes an exporter take the traced size for a constant (timm 1.0.31).
+        rows, columns = (
+            2 * (torch.arange(side, device=rope.periods.device) + 0.5 + rope.grid_offset) / side - 1
+            for side in (height, width)
+        )
+        grid = [rows.unsqueeze(1).expand(height, width), columns.unsqueeze(0).expand(height, width)]
+        if rope.grid_indexing == "xy":
+            grid.reverse()
+        sines, cosines = rope._get_pos_embed_from_coords(torch.stack(grid, dim=-1).flatten(0, 1))
+        return torch.cat([sines, cosines], dim=-1)
 
     def _with_prefix_and_position(self, patches: Tensor) -> Tensor:
         """`[B, h, w, D]` -> `[B, prefix + h w, D]`."""

@@ -5,6 +5,7 @@ import timm
 import torch
 from segmentation_models_pytorch.encoders import get_encoder
 from segmentation_models_pytorch.encoders.mix_transformer import MixVisionTransformerEncoder
+from support import tiny_encoders  # noqa: F401, adds its small encoders to timm
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -61,6 +62,43 @@ def test_maps_are_those_of_timm_at_the_native_size(name, architecture):
         )
     for ours, theirs in zip(maps[1:], expected, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["dinov3_test", "lingbot_test", "pe_spatial_test", "eva02_test", "rope_mixed_test"])
+@pytest.mark.parametrize("grid", [(9, 5), None])
+def test_rotary_encoders_are_those_of_timm(name, grid):
+    """At the native size; and at others where no position table is resized, which we do bilinearly."""
+    encoder = make(f"tu-{name}", "dpt").encoder
+    original = timm.create_model(name, num_classes=0, dynamic_img_size=True).eval()
+    if grid and original.pos_embed is not None:
+        pytest.skip("it has a position table")
+    if isinstance(original.norm, nn.Identity):  # models that pool before the norm keep its weights elsewhere
+        original.norm = original.fc_norm
+    original.prune_intermediate_layers(4, prune_norm=False)
+    weights = {key.removeprefix("model."): value for key, value in encoder.state_dict().items()}
+    original.load_state_dict(weights)
+    rows, columns = grid or original.patch_embed.grid_size
+    images = torch.rand(1, 3, encoder.patch * rows, encoder.patch * columns)
+    with torch.inference_mode():
+        maps = encoder(images)[1:]
+        expected = original.forward_intermediates(images, norm=True, intermediates_only=True)
+    for ours, theirs in zip(maps, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_sam_is_timms_at_the_native_size():
+    encoder = make("tu-sam_test", "dpt").encoder
+    for name, parameter in encoder.named_parameters():
+        if "pos" in name:
+            nn.init.normal_(parameter)
+    original = timm.create_model("sam_test", num_classes=0).eval()
+    original.load_state_dict({key[6:]: value for key, value in encoder.state_dict().items()}, strict=False)
+    images = torch.rand(2, 3, 128, 128)
+    with torch.inference_mode():
+        maps = encoder(images)[1:]
+        expected = original.forward_intermediates(images, intermediates_only=True)
+    for ours, theirs in zip(maps, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_position_table_is_resized_bilinearly():
