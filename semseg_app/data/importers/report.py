@@ -32,6 +32,8 @@ class ImportReport:
     """Masks that were turned with their photo, as its EXIF orientation says."""
     voted: int = 0
     """Photos with several annotators, whose majority counts."""
+    traced: int = 0
+    """Photos whose outlines follow pixels, so that their corners count as middles of pixels."""
     objects_read: int = 0
     drawn: Counter[str] = field(default_factory=Counter)
     """Class of the export -> objects."""
@@ -64,6 +66,7 @@ class ImportReport:
             "renamed": self.renamed,
             "turned": self.turned,
             "voted": self.voted,
+            "traced": self.traced,
             "notes": self.notes,
         }
 
@@ -91,6 +94,11 @@ class ImportReport:
             (self.renamed, "photos that share their name with another are named after their folders"),
             (self.turned, "masks were turned upright with their photos (EXIF orientation)"),
             (self.voted, "photos have several annotators; each pixel takes the class of the majority, 255 on a tie"),
+            (
+                self.traced,
+                "photos have outlines traced along pixels, as OpenCV does; their corners are taken as middles of "
+                "pixels (--vertices edges: as edges)",
+            ),
         ):
             if count:
                 lines.append(f"{count:,} {text}")
