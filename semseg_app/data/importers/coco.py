@@ -104,7 +104,7 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
     if boxes and not outlines:
         raise UserError(f"{files[0]}: holds {boxes:,} boxes and no outline; a mask cannot be made of boxes alone")
     if boxes:
-        notes.append(f"{boxes:,} annotations have no outline; their boxes are ignored (255)")
+        notes.append(f"annotations without an outline: {boxes:,}; their boxes are ignored (255)")
     return Export("COCO instances", unique(classes), items, overlap="last", notes=notes)
 
 

@@ -16,7 +16,7 @@ import yaml
 from semseg_app.data.importers.annotated import Export, Item, Overlap, Vertices, some
 from semseg_app.data.importers.labels import IGNORED, ClassTable
 from semseg_app.data.importers.photo_mask import PhotoMask, draw_mask
-from semseg_app.data.importers.report import ImportReport
+from semseg_app.data.importers.report import ImportReport, counted
 from semseg_app.data.listing import UNREAD_SUFFIXES
 from semseg_app.data.parallel import ordered_map
 from semseg_app.errors import UserError
@@ -82,7 +82,7 @@ def write_dataset(
         notes=list(export.notes),
     )
     if left := sum(not item.listed for item in export.items) if not options.unlabeled else 0:
-        report.notes.append(f"{left:,} photos that the export does not list were left out")
+        report.notes.append(f"{counted(left, 'photo')} left out, not listed by the export")
     with atomic_folder(out) as folder:
         masks = ordered_map(lambda item: draw_mask(item, table, overlap, options.unlabeled, options.vertices), items)
         jobs = _jobs(folder, items, splits, stems, masks, options)

@@ -103,7 +103,7 @@ def test_photos_without_an_annotation_are_unlabeled(tmp_path):
     assert [sample.stem for sample in data.samples("unlabeled")] == ["b", "c"]
     data, report = imported(root, "--no-unlabeled")
     assert (masks(data)["train/b"] == 0).all()
-    assert "1 photos that the export does not list were left out" in report["notes"]
+    assert "1 photo left out, not listed by the export" in report["notes"]
 
 
 def test_sub_folders_splits_and_equal_names(tmp_path):
@@ -161,7 +161,7 @@ def test_boxes_without_outline_are_ignored_and_points_left_out(tmp_path):
     assert (classes == 255).sum() == 12
     assert report["objects"]["without_pixels"] == 1
     assert report["objects"]["no_area"] == {"annotation without outline and box": 1}
-    assert "2 annotations have no outline; their boxes are ignored (255)" in report["notes"]
+    assert "annotations without an outline: 2; their boxes are ignored (255)" in report["notes"]
     only_boxes = coco(tmp_path / "y", {"segmentation": [], "bbox": [0, 0, 3, 4]})
     assert "a mask cannot be made of boxes alone" in refusal(only_boxes)
 
