@@ -50,9 +50,9 @@ def import_dataset(
         str | None, typer.Option(help="Whose annotations count (Label Studio: id or email); default: the majority.")
     ] = None,
     vertices: Annotated[
-        Literal["edges", "centers"],
-        typer.Option(help="`centers` for polygons that OpenCV traced: a corner is the middle of a pixel."),
-    ] = "edges",
+        Literal["auto", "edges", "centers"],
+        typer.Option(help="A polygon's corner is the edge of a pixel, or its middle as OpenCV traces; auto looks."),
+    ] = "auto",
     check: Annotated[bool, typer.Option(help="Run `semseg check` on the new folder.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
 ) -> None:
@@ -70,8 +70,10 @@ def import_dataset(
     if out.exists():
         raise UserError(f"{out}: exists; name a new folder")
     wanted = [text.strip() for text in classes.split(",") if text.strip()]
-    options = WriteOptions(overlap, unlabeled, _fraction(split), seed, "link" if link else "copy", skip_missing)
-    export = read_export(source, name, images or [], ReadOptions(annotator, vertices, wanted))
+    options = WriteOptions(
+        overlap, vertices, unlabeled, _fraction(split), seed, "link" if link else "copy", skip_missing
+    )
+    export = read_export(source, name, images or [], ReadOptions(annotator, wanted))
     table = choose_classes(export, wanted, parse_map(mapping or []), background)
     with progress_bar("drawing masks") as update:
         report = write_dataset(export, table, out, options, update)

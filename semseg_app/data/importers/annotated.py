@@ -16,6 +16,9 @@ Size = tuple[int, int]
 Overlap = Literal["z-order", "largest-on-bottom", "last"]
 """Which of two overlapping objects is seen: the one with the higher z-order, the smaller one, or the later one."""
 
+Vertices = Literal["auto", "edges", "centers"]
+"""What a whole number means as a corner: the edge between two pixels, or the middle of one; auto judges each photo."""
+
 BACKGROUND = "background"
 """The class of pixels that no object covers, where the export does not name one."""
 
@@ -30,8 +33,9 @@ class Polygons:
     parts: Sequence[np.ndarray]
     """float64 `[N, 2]` of (x, y), each with three or more corners; the object is all of them together."""
     holes: Sequence[np.ndarray] = ()
-    centers: bool = False
-    """Corners name pixels (column, row), and the outline itself belongs to the object, as OpenCV's contours do."""
+    centers: bool | None = None
+    """Whether corners name pixels (column, row) and the outline itself belongs to the object, as OpenCV traces; None:
+    the format does not say."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,6 @@ class ReadOptions:
 
     annotator: str | None = None
     """Whose annotations count, where several people annotated one photo; None: the majority of them."""
-    vertices: Literal["edges", "centers"] = "edges"
-    """What whole numbers mean as a corner of a polygon: the edge between two pixels, or the middle of a pixel."""
     classes: Sequence[str] = ()
     """Names of the mask values 0, 1, ... where the export names none."""
 

@@ -92,6 +92,7 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
             )
         classes += names.values()
         by_image = _by_image(path, content, names)
+        crowds = not _by_supervision(content)
         outlines += sum(bool(it.get("segmentation")) for it in content["annotations"])
         boxes += sum(not it.get("segmentation") for it in content["annotations"])
         split = split_of(path.stem) or split_of(path.parent.name)
@@ -99,11 +100,11 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
             photo = photos.find(image["file_name"], path.parent, split)
             members = by_image.get(image["id"], [])
             source = place(path, "images", index)
-            items.append(Item(image["file_name"], photo, _reader(path, image, members, names, options), source, split))
+            items.append(Item(image["file_name"], photo, _reader(path, image, members, names, crowds), source, split))
     if boxes and not outlines:
         raise UserError(f"{files[0]}: holds {boxes:,} boxes and no outline; a mask cannot be made of boxes alone")
     if boxes:
-        notes.append(f"{boxes:,} annotations have no outline; their boxes are ignored (255)")
+        notes.append(f"annotations without an outline: {boxes:,}; their boxes are ignored (255)")
     return Export("COCO instances", unique(classes), items, overlap="last", notes=notes)
 
 
@@ -115,6 +116,12 @@ def _roboflow_project(content: Instances) -> Category | None:
     used = {annotation["category_id"] for annotation in content["annotations"]}
     others = {category.get("supercategory") for category in categories[1:]}
     return categories[0] if others == {categories[0]["name"]} and categories[0]["id"] not in used else None
+
+
+def _by_supervision(content: Instances) -> bool:
+    """Whether the library supervision wrote the file: it marks every object with holes or several parts as a crowd."""
+    categories = content["categories"]
+    return bool(categories) and all(it.get("supercategory") == "common-objects" for it in categories)
 
 
 Members = list[tuple[int, Annotation]]
@@ -140,7 +147,7 @@ def _by_image(path: Path, content: Instances, names: dict[Id, str]) -> dict[Id, 
 
 
 def _reader(
-    path: Path, image: Image, members: Members, names: dict[Id, str], options: ReadOptions
+    path: Path, image: Image, members: Members, names: dict[Id, str], crowds: bool
 ) -> Callable[[Size], Drawing | None]:
     def read_image(size: Size) -> Drawing | None:
         if not members:
@@ -150,8 +157,8 @@ def _reader(
         no_area: Counter[str] = Counter()
         for index, annotation in members:
             at = place(path, "annotations", index, "segmentation")
-            known = not (annotation.get("iscrowd") or annotation.get("ignore"))
-            shape = _shape(annotation.get("segmentation"), at, frame, options)
+            known = not ((crowds and annotation.get("iscrowd")) or annotation.get("ignore"))
+            shape = _shape(annotation.get("segmentation"), at, frame)
             if shape is None:
                 shape, known = _box(annotation), False
             if shape is None:
@@ -164,7 +171,7 @@ def _reader(
     return read_image
 
 
-def _shape(segmentation: Any, at: str, frame: Size, options: ReadOptions) -> Shape | None:
+def _shape(segmentation: Any, at: str, frame: Size) -> Shape | None:
     """None where there is no outline."""
     if not segmentation:
         return None
@@ -173,7 +180,7 @@ def _shape(segmentation: Any, at: str, frame: Size, options: ReadOptions) -> Sha
     if not isinstance(segmentation, list):
         raise UserError(f"{at}: is neither a list of polygons nor run lengths")
     rings = segmentation if isinstance(segmentation[0], list) else [segmentation]
-    return Polygons([ring(numbers, at) for numbers in rings], centers=options.vertices == "centers")
+    return Polygons([ring(numbers, at) for numbers in rings])
 
 
 def _runs(segmentation: dict[str, Any], at: str) -> Runs:
@@ -202,4 +209,4 @@ def _box(annotation: Annotation) -> Polygons | None:
         return None
     left, top, width, height = box
     corners = [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
-    return Polygons([np.array(corners, np.float64)])
+    return Polygons([np.array(corners, np.float64)], centers=False)

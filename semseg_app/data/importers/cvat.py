@@ -71,8 +71,8 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
             at = f"{path}: image {name!r}"
             frame = _size(image.get("width"), image.get("height"), at)
             photo = photos.find(name, path.parent, split)
-            items.append(Item(name, photo, _reader(list(image), at, frame, known, options), at, split))
-        items += _frames(path, root, photos, known, options)
+            items.append(Item(name, photo, _reader(list(image), at, frame, known), at, split))
+        items += _frames(path, root, photos, known)
     if not items:
         raise UserError(f"{files[0]}: no image and no track in it")
     return Export("CVAT", unique(classes), items, overlap="z-order", has_z=True, colors=colors)
@@ -113,7 +113,7 @@ def _size(width: str | None, height: str | None, at: str) -> Size | None:
     return int(width), int(height)
 
 
-def _frames(path: Path, root: Element, photos: PhotoIndex, known: set[str], options: ReadOptions) -> list[Item]:
+def _frames(path: Path, root: Element, photos: PhotoIndex, known: set[str]) -> list[Item]:
     """One item per frame on which a track shows something."""
     frames: dict[int, list[Element]] = {}
     for number, track in enumerate(root.iterfind("track")):
@@ -134,13 +134,11 @@ def _frames(path: Path, root: Element, photos: PhotoIndex, known: set[str], opti
         suffixes = [suffix for lower in IMAGE_SUFFIXES for suffix in (lower, lower.upper())]
         photo = next((photo for suffix in suffixes if (photo := photos.find(name + suffix, path.parent))), None)
         at = f"{path}: frame {frame}"
-        items.append(Item(photo.name if photo else name, photo, _reader(shapes, at, size, known, options), at))
+        items.append(Item(photo.name if photo else name, photo, _reader(shapes, at, size, known), at))
     return items
 
 
-def _reader(
-    shapes: list[Element], at: str, frame: Size | None, known: set[str], options: ReadOptions
-) -> Callable[[Size], Drawing | None]:
+def _reader(shapes: list[Element], at: str, frame: Size | None, known: set[str]) -> Callable[[Size], Drawing | None]:
     def read_shapes(size: Size) -> Drawing | None:
         objects = []
         no_area: Counter[str] = Counter()
@@ -153,22 +151,22 @@ def _reader(
                 no_area[shape.tag] += 1
                 continue
             (z,) = _numbers(shape, where, "z_order")
-            objects.append(Object(label, _shape(shape, where, options), where, z=int(z)))
+            objects.append(Object(label, _shape(shape, where), where, z=int(z)))
         # CVAT lists every image of a task, annotated or not.
         return Drawing([objects], size=frame, no_area=no_area) if objects or no_area else None
 
     return read_shapes
 
 
-def _shape(shape: Element, at: str, options: ReadOptions) -> Shape:
+def _shape(shape: Element, at: str) -> Shape:
     match shape.tag:
         case "polygon":
             points = _points(shape.get("points") or "", at)
-            return Polygons([points], centers=options.vertices == "centers")
+            return Polygons([points])
         case "box":
             left, top, right, bottom, degrees = _numbers(shape, at, "xtl", "ytl", "xbr", "ybr", "rotation")
             corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-            return Polygons([rotated(corners, ((left + right) / 2, (top + bottom) / 2), degrees)])
+            return Polygons([rotated(corners, ((left + right) / 2, (top + bottom) / 2), degrees)], centers=False)
         case "ellipse":
             x, y, a, b, degrees = _numbers(shape, at, "cx", "cy", "rx", "ry", "rotation")
             return Ellipse((x, y), (a, b), degrees)

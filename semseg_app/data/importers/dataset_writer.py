@@ -13,10 +13,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 import yaml
 
-from semseg_app.data.importers.annotated import Export, Item, Overlap, some
+from semseg_app.data.importers.annotated import Export, Item, Overlap, Vertices, some
 from semseg_app.data.importers.labels import IGNORED, ClassTable
 from semseg_app.data.importers.photo_mask import PhotoMask, draw_mask
-from semseg_app.data.importers.report import ImportReport
+from semseg_app.data.importers.report import ImportReport, counted
 from semseg_app.data.listing import UNREAD_SUFFIXES
 from semseg_app.data.parallel import ordered_map
 from semseg_app.errors import UserError
@@ -30,6 +30,7 @@ class WriteOptions:
 
     overlap: Overlap | None = None
     """None: as the tool does it."""
+    vertices: Vertices = "auto"
     unlabeled: bool = True
     """Photos without an annotation go to unlabeled/; False: they get a mask of background alone, and photos that the
     export does not list are left out."""
@@ -81,9 +82,9 @@ def write_dataset(
         notes=list(export.notes),
     )
     if left := sum(not item.listed for item in export.items) if not options.unlabeled else 0:
-        report.notes.append(f"{left:,} photos that the export does not list were left out")
+        report.notes.append(f"{counted(left, 'photo')} left out, not listed by the export")
     with atomic_folder(out) as folder:
-        masks = ordered_map(lambda item: draw_mask(item, table, overlap, options.unlabeled), items)
+        masks = ordered_map(lambda item: draw_mask(item, table, overlap, options.unlabeled, options.vertices), items)
         jobs = _jobs(folder, items, splits, stems, masks, options)
         # Writing has threads of its own: while one waits for the disk, others draw.
         for number, (split, mask) in enumerate(ordered_map(_store, jobs), 1):
@@ -164,6 +165,7 @@ def _count(report: ImportReport, mask: PhotoMask) -> None:
     report.objects_read += mask.drawn.total() + mask.ignored.total() + mask.without_pixels + mask.no_area.total()
     report.turned += mask.turned
     report.voted += mask.voted
+    report.traced += mask.traced
     if mask.png is not None:
         count = len(report.classes)
         report.class_pixels += mask.pixels[:count]

@@ -188,7 +188,7 @@ def _reader(task: Task, at: str, options: ReadOptions) -> Callable[[Size], Drawi
         versions, no_area = [], Counter[str]()
         frame = _frame([result for _, annotation in chosen for result in annotation["result"]], at) or size
         for index, annotation in truth or chosen:
-            version, others = _objects(annotation, f"{at}.annotations.{index}", frame, options)
+            version, others = _objects(annotation, f"{at}.annotations.{index}", frame)
             versions.append(version)
             no_area += others
         return Drawing(versions, size=frame, no_area=no_area) if versions else None
@@ -207,7 +207,7 @@ def _frame(results: list[Result], at: str) -> Size | None:
     return known[0] if known else None
 
 
-def _objects(annotation: Annotation, at: str, frame: Size, options: ReadOptions) -> tuple[list[Object], Counter[str]]:
+def _objects(annotation: Annotation, at: str, frame: Size) -> tuple[list[Object], Counter[str]]:
     elsewhere: dict[str, list[str]] = {}
     for result in annotation["result"]:
         if _kind(result) == "labels" and (name := result.get("id")):
@@ -228,12 +228,12 @@ def _objects(annotation: Annotation, at: str, frame: Size, options: ReadOptions)
         names = unique(_own_labels(result) or elsewhere.get(result.get("id") or "", []))
         if len(names) > 1:
             raise UserError(f"{where}: has the labels {some(names)}; a pixel has one class, so leave one")
-        shape = _shape(kind, result.get("value") or {}, where, frame, options)
+        shape = _shape(kind, result.get("value") or {}, where, frame)
         objects.append(Object(names[0] if names else None, shape, where))
     return objects, no_area
 
 
-def _shape(kind: str, value: dict[str, Any], at: str, frame: Size, options: ReadOptions) -> Shape:
+def _shape(kind: str, value: dict[str, Any], at: str, frame: Size) -> Shape:
     if kind == "brush":
         return _brush(value, at, frame)
     if kind == "bitmask":
@@ -241,7 +241,7 @@ def _shape(kind: str, value: dict[str, Any], at: str, frame: Size, options: Read
     try:
         if kind == "polygon":
             points = np.array(POINTS.validate_python(value.get("points")), np.float64).reshape(-1, 2)
-            return Polygons([points * frame / 100], centers=options.vertices == "centers")
+            return Polygons([points * frame / 100])
         box = PERCENT.validate_python(value)
     except ValidationError as error:
         raise explain(error, f"{at}.value") from None
@@ -255,7 +255,7 @@ def _shape(kind: str, value: dict[str, Any], at: str, frame: Size, options: Read
     except KeyError as error:
         raise UserError(f"{at}.value: {error.args[0]} is missing") from None
     corners = np.array([(x, y), (x + width, y), (x + width, y + height), (x, y + height)])
-    return Polygons([rotated(corners, (x, y), degrees)])
+    return Polygons([rotated(corners, (x, y), degrees)], centers=False)
 
 
 def _brush(value: dict[str, Any], at: str, frame: Size) -> Bitmap:

@@ -80,7 +80,7 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
         photo = photos.find(content["imagePath"], path.parent)
         name = f"{path.stem}{Path(content['imagePath']).suffix}" if photo is None else photos.relative(photo)
         split = split_of(path.parent.name)
-        items.append(Item(name, photo or _inside(path), _reader(path, options), f"{path}", split))
+        items.append(Item(name, photo or _inside(path), _reader(path), f"{path}", split))
     known = sorted(set(labels) - set(IGNORED), key=lambda label: (label.strip("_ ").lower() != "background", label))
     return Export("LabelMe", unique(known), items, overlap="last")
 
@@ -102,7 +102,7 @@ def _decoded(text: str, at: str) -> bytes:
         raise UserError(f"{at}: is not base64") from None
 
 
-def _reader(path: Path, options: ReadOptions) -> Callable[[Size], Drawing | None]:
+def _reader(path: Path) -> Callable[[Size], Drawing | None]:
     def read_shapes(size: Size) -> Drawing | None:
         content = read_json(path, FILE)
         frame = (content.get("imageWidth") or size[0], content.get("imageHeight") or size[1])
@@ -114,25 +114,24 @@ def _reader(path: Path, options: ReadOptions) -> Callable[[Size], Drawing | None
                 continue
             at = place(path, "shapes", index)
             name = None if shape["label"] in IGNORED else shape["label"]
-            objects.append(Object(name, _shape(shape, at, options), at))
+            objects.append(Object(name, _shape(shape, at), at))
         return Drawing([objects], size=frame, no_area=no_area)
 
     return read_shapes
 
 
-def _shape(shape: LabelmeShape, at: str, options: ReadOptions) -> Shape:
+def _shape(shape: LabelmeShape, at: str) -> Shape:
     kind = shape.get("shape_type") or "polygon"
     points = np.array(shape["points"], np.float64).reshape(-1, 2)
-    centers = options.vertices == "centers"
     if kind in ("polygon", "oriented_rectangle"):
-        return Polygons([points], centers=centers)
+        return Polygons([points])
     if kind not in ("rectangle", "circle", "mask"):
         raise UserError(f"{at}.shape_type: unknown kind {kind!r}; draw it as a polygon")
     if len(points) != 2:
         raise UserError(f"{at}.points: a {kind} has 2 points, this one {len(points)}")
     (x1, y1), (x2, y2) = points.tolist()
     if kind == "rectangle":
-        return Polygons([np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])], centers=centers)
+        return Polygons([np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])], centers=False)
     if kind == "circle":
         radius = float(np.hypot(x2 - x1, y2 - y1))
         return Ellipse((x1, y1), (radius, radius))

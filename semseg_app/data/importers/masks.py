@@ -56,7 +56,7 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
         samples = data.samples(split)
         new = [sample for sample in samples if sample.image not in seen]
         if len(new) < len(samples):
-            notes.append(f"{split}: {len(samples) - len(new):,} of its photos are in other splits already")
+            notes.append(f"{split}: {len(samples) - len(new):,} of {len(samples):,} photos are in other splits already")
         seen.update(sample.image for sample in new)
         for sample in new:
             photo = sample.image if sample.image.is_file() else None

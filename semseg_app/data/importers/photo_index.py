@@ -26,10 +26,10 @@ def split_of(text: str) -> str | None:
 
 
 class PhotoIndex:
-    """The photos below some folders, to be found by the end of their path.
+    """The photos below some folders, to be found by the end of their path. Datasets imported there before do not count.
 
     Args:
-        folders: where photos lie, sub-folders too.
+        folders: where photos lie, sub-folders too; those below the first are preferred among equals.
     """
 
     def __init__(self, folders: Sequence[Path]):
@@ -39,8 +39,9 @@ class PhotoIndex:
         self._by_name: dict[str, list[Path]] = {}
         seen = set()
         for folder in folders:
+            imported = [path.parent for path in folder.glob("*/import.json")]
             for _, path in list_files(folder, IMAGE_SUFFIXES, nested=True):
-                if path not in seen:
+                if path not in seen and not any(path.is_relative_to(other) for other in imported):
                     seen.add(path)
                     self._by_name.setdefault(path.name, []).append(path)
 
@@ -64,6 +65,10 @@ class PhotoIndex:
             candidates = [path for path, end in zip(candidates, agreeing, strict=True) if end == max(agreeing)]
         if len(candidates) > 1:  # a mask often has the name of its photo
             candidates = [path for path in candidates if not self._in_mask_folder(path)] or candidates
+        for folder in self.folders if len(candidates) > 1 else ():
+            if below := [path for path in candidates if path.is_relative_to(folder)]:
+                candidates = below
+                break
         if len(candidates) > 1 and near is not None:
             candidates = [path for path in candidates if path.is_relative_to(near)] or candidates
         if len(candidates) > 1 and split is not None:

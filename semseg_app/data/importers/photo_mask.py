@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from semseg_app.data.dataset import DECODING_ERRORS
-from semseg_app.data.importers.annotated import Drawing, Item, Overlap, PixelMap, Size
+from semseg_app.data.importers.annotated import Drawing, Item, Overlap, PixelMap, Size, Vertices
 from semseg_app.data.importers.labels import ClassTable
-from semseg_app.data.importers.rasterize import majority, rasterize
+from semseg_app.data.importers.rasterize import looks_traced, majority, rasterize
 from semseg_app.data.inspection import TURNED
 from semseg_app.errors import UserError
 from semseg_app.labels import IGNORE
@@ -36,15 +36,18 @@ class PhotoMask:
     no_area: Counter[str] = field(default_factory=Counter)
     turned: bool = False
     voted: bool = False
+    traced: bool = False
+    """Corners were taken as middles of pixels, because the outlines look traced."""
 
 
-def draw_mask(item: Item, table: ClassTable, overlap: Overlap, unlabeled: bool) -> PhotoMask:
+def draw_mask(item: Item, table: ClassTable, overlap: Overlap, unlabeled: bool, vertices: Vertices) -> PhotoMask:
     """Draw what the annotation of one photo says.
 
     Args:
         item: the photo and its annotation.
         table: class numbers.
         overlap: which of two objects is seen.
+        vertices: what a corner of a polygon means.
         unlabeled: whether a photo without an annotation is unlabeled; else it is background throughout.
 
     Raises:
@@ -69,8 +72,11 @@ def draw_mask(item: Item, table: ClassTable, overlap: Overlap, unlabeled: bool) 
         classes = _numbered(drawing.pixels, table, item)
     else:
         maps = []
+        everything = [it for objects in drawing.versions for it in objects]
+        mask.traced = vertices == "auto" and looks_traced(everything)
+        centers = mask.traced or vertices == "centers"
         for objects in drawing.versions:
-            drawn, areas = rasterize(objects, frame, table.number, table.background, overlap)
+            drawn, areas = rasterize(objects, frame, table.number, table.background, overlap, centers)
             maps.append(drawn)
             for it, area in zip(objects, areas, strict=True):
                 if table.number(it.name) == IGNORE:

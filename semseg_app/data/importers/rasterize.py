@@ -20,6 +20,10 @@ FARTHEST = 1_000_000
 """Largest coordinate of a corner. pycocotools walks along every edge in fifths of a pixel and overflows its 32 bits."""
 MOST_CORNERS = 1_000_000
 """Of one outline."""
+ROUNDING = 0.02
+"""Pixels; fractions of the photo's width with five decimals are this exact up to 4,000 pixels."""
+FEWEST_DIAGONALS = 16
+"""Diagonal edges of a photo's outlines before they count as traced; a few could be drawn by hand."""
 
 
 class Malformed(ValueError):
@@ -37,7 +41,12 @@ class Patch:
 
 
 def rasterize(
-    objects: Sequence[Object], size: Size, number: Callable[[str | None], int], background: int, overlap: Overlap
+    objects: Sequence[Object],
+    size: Size,
+    number: Callable[[str | None], int],
+    background: int,
+    overlap: Overlap,
+    centers: bool = False,
 ) -> tuple[np.ndarray, list[int]]:
     """Draw objects over the background.
 
@@ -47,6 +56,7 @@ def rasterize(
         number: class name -> index or IGNORE.
         background: index or IGNORE of the pixels without an object.
         overlap: which object is seen where several overlap.
+        centers: what corners mean where the format does not say: the middle of a pixel, or its edge.
 
     Returns:
         Class map uint8 `[H, W]`, and the pixels that each object covers, hidden ones included.
@@ -56,7 +66,7 @@ def rasterize(
     """
     width, height = size
     classes = np.full((height, width), background, np.uint8)
-    patches = [_patch_or_error(it, size) for it in objects]
+    patches = [_patch_or_error(it, size, centers) for it in objects]
     for index in _bottom_to_top(objects, patches, overlap):
         patch, value = patches[index], number(objects[index].name)
         rows, columns = patch.pixels.shape
@@ -85,18 +95,39 @@ def majority(maps: Sequence[np.ndarray]) -> np.ndarray:
     return winner
 
 
-def _patch_or_error(drawn: Object, size: Size) -> Patch:
+def looks_traced(objects: Sequence[Object]) -> bool:
+    """Whether the outlines of a photo were traced along pixels by OpenCV, so that a corner is the middle of a pixel.
+
+    Then every corner is a whole number and every edge horizontal, vertical or diagonal, which nobody draws by hand;
+    outlines along the edges of pixels have no diagonals.
+    """
+    diagonals = 0
+    for drawn in objects:
+        if not isinstance(drawn.shape, Polygons) or drawn.shape.centers is not None:
+            continue
+        for ring in (*drawn.shape.parts, *drawn.shape.holes):
+            if not np.isfinite(ring).all() or (np.abs(ring - np.rint(ring)) > ROUNDING).any():
+                return False
+            steps = np.abs(np.diff(np.rint(ring), axis=0, append=np.rint(ring[:1])))
+            diagonal = steps[:, 0] == steps[:, 1]
+            if (~diagonal & (steps != 0).all(axis=1)).any():
+                return False
+            diagonals += int((diagonal & (steps[:, 0] > 0)).sum())
+    return diagonals >= FEWEST_DIAGONALS
+
+
+def _patch_or_error(drawn: Object, size: Size, centers: bool) -> Patch:
     try:
-        return patch_of(drawn.shape, size)
+        return patch_of(drawn.shape, size, centers)
     except Malformed as error:
         raise UserError(f"{drawn.place}: {error}") from None
 
 
-def patch_of(shape: Shape, size: Size) -> Patch:
+def patch_of(shape: Shape, size: Size, centers: bool = False) -> Patch:
     """The pixels that a shape covers. Malformed where it cannot be drawn."""
     match shape:
         case Polygons():
-            return _polygons(shape, size)
+            return _polygons(shape, size, centers if shape.centers is None else shape.centers)
         case Runs():
             return Patch(decode_runs(shape, size))
         case Bitmap():
@@ -105,13 +136,13 @@ def patch_of(shape: Shape, size: Size) -> Patch:
             return _ellipse(shape, size)
 
 
-def _polygons(shape: Polygons, size: Size) -> Patch:
+def _polygons(shape: Polygons, size: Size, centers: bool) -> Patch:
     for ring in (*shape.parts, *shape.holes):
         if len(ring) > MOST_CORNERS:
             raise Malformed(f"an outline of {len(ring):,} corners; at most {MOST_CORNERS:,} are read")
         if not (np.abs(ring) <= FARTHEST).all():  # NaN compares false
             raise Malformed(f"a coordinate is not a number or beyond {FARTHEST:,} pixels")
-    if shape.centers:
+    if centers:
         return _traced(shape, size)
     parts = [np.floor(GRID * part + 0.5) for part in shape.parts if len(part) >= 3]
     if not parts:
@@ -141,14 +172,23 @@ def _filled(parts: Sequence[np.ndarray], left: int, top: int, width: int, height
 
 def _traced(shape: Polygons, size: Size) -> Patch:
     """Rings whose corners are pixels, with the outline itself, as OpenCV fills them."""
-    canvas = Image.new("1", size)
+    rings = [np.rint(ring).astype(np.int64) for ring in shape.parts if len(ring)]
+    if not rings:
+        return Patch(np.zeros((0, 0), bool))
+    low = np.maximum(np.min([ring.min(axis=0) for ring in rings], axis=0), 0)
+    high = np.minimum(np.max([ring.max(axis=0) for ring in rings], axis=0) + 1, size)
+    if (high <= low).any():
+        return Patch(np.zeros((0, 0), bool))
+    canvas = Image.new("1", (int(high[0] - low[0]), int(high[1] - low[1])))
     draw = ImageDraw.Draw(canvas)
-    for ring in shape.parts:
-        draw.polygon([(x, y) for x, y in np.rint(ring).tolist()], fill=1, outline=1)
-    for ring in shape.holes:  # a hole's outline belongs to the object
-        hole = [(x, y) for x, y in np.rint(ring).tolist()]
-        draw.polygon(hole, fill=0, outline=1)
-    return Patch(np.asarray(canvas))
+    holes = [np.rint(ring).astype(np.int64) for ring in shape.holes if len(ring)]
+    for ring, inside in (*((ring, 1) for ring in rings), *((ring, 0) for ring in holes)):
+        corners = [(x, y) for x, y in (ring - low).tolist()]
+        if len(corners) == 1:
+            draw.point(corners, fill=1)
+        else:  # the outline of a hole belongs to the object
+            draw.polygon(corners, fill=inside, outline=1)
+    return Patch(np.asarray(canvas), int(low[0]), int(low[1]))
 
 
 def decode_runs(shape: Runs, size: Size) -> np.ndarray:

@@ -32,6 +32,8 @@ class ImportReport:
     """Masks that were turned with their photo, as its EXIF orientation says."""
     voted: int = 0
     """Photos with several annotators, whose majority counts."""
+    traced: int = 0
+    """Photos whose outlines follow pixels, so that their corners count as middles of pixels."""
     objects_read: int = 0
     drawn: Counter[str] = field(default_factory=Counter)
     """Class of the export -> objects."""
@@ -64,13 +66,14 @@ class ImportReport:
             "renamed": self.renamed,
             "turned": self.turned,
             "voted": self.voted,
+            "traced": self.traced,
             "notes": self.notes,
         }
 
     def lines(self) -> list[str]:
         """For people."""
         written = ", ".join(f"{name} {count:,}" for name, count in self.splits.items())
-        lines = [f"{self.title}: {self.photos_read:,} photos -> {written}"]
+        lines = [f"{self.title}: {counted(self.photos_read, 'photo')} -> {written}"]
         if self.objects_read:
             parts = [f"{self.drawn.total():,} drawn"]
             if self.ignored:
@@ -79,7 +82,7 @@ class ImportReport:
                 parts.append(f"{self.without_pixels:,} without a pixel in the photo")
             if self.no_area:
                 parts.append(f"{self.no_area.total():,} without an area left out ({_counts(self.no_area)})")
-            lines.append(f"{self.objects_read:,} objects: {', '.join(parts)}")
+            lines.append(f"{counted(self.objects_read, 'object')}: {', '.join(parts)}")
             lines.append(
                 f"where objects overlap: {OVERLAPS[self.overlap]}; pixels without an object: {self.background}"
             )
@@ -87,13 +90,19 @@ class ImportReport:
             lines.append(
                 f"left out, photo missing: {len(self.missing_photos):,} ({', '.join(self.missing_photos[:5])})"
             )
-        for count, text in (
-            (self.renamed, "photos that share their name with another are named after their folders"),
-            (self.turned, "masks were turned upright with their photos (EXIF orientation)"),
-            (self.voted, "photos have several annotators; each pixel takes the class of the majority, 255 on a tie"),
+        for count, what, text in (
+            (self.renamed, "photo", "named after folders, because another has the same name"),
+            (self.turned, "mask", "turned upright with the photo (EXIF orientation)"),
+            (self.voted, "photo", "with several annotators: each pixel takes the class of the majority, 255 on a tie"),
+            (
+                self.traced,
+                "photo",
+                "with outlines traced along pixels, as OpenCV does: corners are taken as middles of pixels "
+                "(--vertices edges: as edges)",
+            ),
         ):
             if count:
-                lines.append(f"{count:,} {text}")
+                lines.append(f"{counted(count, what)} {text}")
         return [*lines, *self.notes]
 
 
@@ -102,6 +111,11 @@ OVERLAPS = {
     "z-order": "the object with the higher z-order is seen",
     "largest-on-bottom": "the smaller object is seen",
 }
+
+
+def counted(number: int, what: str) -> str:
+    """ "1 photo", "1,200 photos"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _counts(counter: Counter[str]) -> str:

@@ -56,7 +56,7 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
     for key in SPLITS:
         for photo in _photos(path, content, content.get(key), key, photos):
             labels = labels_path(photo)
-            items.append(Item(photos.relative(photo), photo, _reader(labels, names, options), f"{labels}", SPLITS[key]))
+            items.append(Item(photos.relative(photo), photo, _reader(labels, names), f"{labels}", SPLITS[key]))
     if not items:
         raise UserError(f"{path}: no photo in the folders that train, val and test name")
     return Export("YOLO segmentation", unique(list(names.values())), items, overlap="largest-on-bottom")
@@ -119,7 +119,7 @@ def labels_path(photo: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _reader(labels: Path, names: dict[int, str], options: ReadOptions) -> Callable[[Size], Drawing | None]:
+def _reader(labels: Path, names: dict[int, str]) -> Callable[[Size], Drawing | None]:
     def read_labels(size: Size) -> Drawing | None:
         if not labels.is_file():
             return None
@@ -128,12 +128,12 @@ def _reader(labels: Path, names: dict[int, str], options: ReadOptions) -> Callab
         except UnicodeDecodeError:
             raise UserError(f"{labels}: not a text file in UTF-8") from None
         numbered = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
-        return Drawing([[_object(fields, f"{labels}:{number}", names, size, options) for number, fields in numbered]])
+        return Drawing([[_object(fields, f"{labels}:{number}", names, size) for number, fields in numbered]])
 
     return read_labels
 
 
-def _object(fields: list[str], at: str, names: dict[int, str], size: Size, options: ReadOptions) -> Object:
+def _object(fields: list[str], at: str, names: dict[int, str], size: Size) -> Object:
     try:
         index, numbers = int(float(fields[0])), np.array(fields[1:], np.float64)
     except ValueError:
@@ -149,5 +149,5 @@ def _object(fields: list[str], at: str, names: dict[int, str], size: Size, optio
         (x, y), (width, height) = points.tolist()
         low, high = (x - width / 2, y - height / 2), (x + width / 2, y + height / 2)
         corners = np.array([low, (high[0], low[1]), high, (low[0], high[1])])
-        return Object(None, Polygons([corners]), at, beneath=True)
-    return Object(names[index], Polygons([points], centers=options.vertices == "centers"), at)
+        return Object(None, Polygons([corners], centers=False), at, beneath=True)
+    return Object(names[index], Polygons([points]), at)

@@ -1,7 +1,9 @@
 """COCO instances, written by hand and by pycocotools."""
 
 import json
+import sys
 
+import cv2
 import numpy as np
 import pytest
 import shapely
@@ -64,6 +66,18 @@ def test_several_parts_and_crowds(tmp_path):
     assert report["objects"]["ignored"] == {"crowd or unknown": 1}
 
 
+def test_supervision_calls_objects_with_holes_crowds(tmp_path):
+    ring = np.zeros((HEIGHT, WIDTH), bool)
+    ring[5:15, 10:20] = True
+    ring[8:12, 13:17] = False
+    (runs,) = segmentations(ring, "counts")
+    root = coco(tmp_path / "x", {"segmentation": runs, "iscrowd": 1})
+    path = root / "annotations" / "instances_default.json"
+    assert (mask(imported(root)[0], "background", "car", "tree")[ring] == 255).all()
+    path.write_text(path.read_text().replace('"supercategory": ""', '"supercategory": "common-objects"'))
+    assert np.array_equal(mask(imported(root)[0], "background", "car", "tree"), ring)
+
+
 @pytest.mark.parametrize("overlap", [None, "last", "largest-on-bottom"])
 def test_overlapping_objects(overlap, tmp_path):
     whole = [[0, 0, WIDTH, 0, WIDTH, HEIGHT, 0, HEIGHT]]
@@ -89,7 +103,7 @@ def test_photos_without_an_annotation_are_unlabeled(tmp_path):
     assert [sample.stem for sample in data.samples("unlabeled")] == ["b", "c"]
     data, report = imported(root, "--no-unlabeled")
     assert (masks(data)["train/b"] == 0).all()
-    assert "1 photos that the export does not list were left out" in report["notes"]
+    assert "1 photo left out, not listed by the export" in report["notes"]
 
 
 def test_sub_folders_splits_and_equal_names(tmp_path):
@@ -147,7 +161,7 @@ def test_boxes_without_outline_are_ignored_and_points_left_out(tmp_path):
     assert (classes == 255).sum() == 12
     assert report["objects"]["without_pixels"] == 1
     assert report["objects"]["no_area"] == {"annotation without outline and box": 1}
-    assert "2 annotations have no outline; their boxes are ignored (255)" in report["notes"]
+    assert "annotations without an outline: 2; their boxes are ignored (255)" in report["notes"]
     only_boxes = coco(tmp_path / "y", {"segmentation": [], "bbox": [0, 0, 3, 4]})
     assert "a mask cannot be made of boxes alone" in refusal(only_boxes)
 
@@ -289,7 +303,7 @@ def streets(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("kind", ["compressed", "counts", "polygons"])
+@pytest.mark.parametrize("kind", ["compressed", "counts", "polygons", "traced"])
 def test_masks_that_others_wrote_come_back(streets, kind, tmp_path):
     """Exact for run lengths; 99.9 % of the pixels for polygons."""
     from semseg_app.data.dataset import open_folder
@@ -310,12 +324,13 @@ def test_masks_that_others_wrote_come_back(streets, kind, tmp_path):
         categories = [{"id": index, "name": name} for index, name in enumerate(CLASSES)]
         content = {"images": images, "categories": categories, "annotations": annotations}
         write_json(root / f"instances_{split}.json", content)
-    after, _ = imported(root, "--background", "ignore", "--overlap", "largest-on-bottom")
+    after, report = imported(root, "--background", "ignore", "--overlap", "largest-on-bottom")
     assert after.info.classes == CLASSES
     assert list(masks(after)) == list(before)
+    assert report["traced"] == (5 if kind == "traced" else 0)
     for name, classes in masks(after).items():
         equal = (classes == before[name]).mean()
-        assert equal == 1 if kind != "polygons" else equal >= 0.999, name
+        assert equal == 1 if kind in ("compressed", "counts") else equal >= 0.999, name
 
 
 def segmentations(region, kind):
@@ -324,6 +339,9 @@ def segmentations(region, kind):
         whole = shapely.unary_union(squares)
         parts = whole.geoms if isinstance(whole, shapely.MultiPolygon) else [whole]
         return [[np.array(part.exterior.coords)[:-1].ravel().tolist()] for part in parts]
+    if kind == "traced":
+        contours, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        return [[contour.ravel().tolist()] for contour in contours]
     if kind == "compressed":
         runs = coco_masks.encode(np.asfortranarray(region, np.uint8))
         return [runs | {"counts": runs["counts"].decode()}]
@@ -331,3 +349,9 @@ def segmentations(region, kind):
     edges = np.flatnonzero(np.diff(np.concatenate(([0], flat, [0]))))
     counts = np.diff(np.concatenate(([0], edges, [flat.size])))
     return [{"counts": counts.tolist(), "size": list(region.shape)}]
+
+
+def test_without_pycocotools_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    line = refusal(coco(tmp_path / "x", {}))
+    assert line.endswith("drawing polygons needs the extra `labels`: pip install 'semseg-app[labels]'")
