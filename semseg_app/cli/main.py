@@ -14,6 +14,7 @@ from semseg_app.cli import data, hub_data
 from semseg_app.cli.benchmark import benchmark
 from semseg_app.cli.check import check
 from semseg_app.cli.compare import compare
+from semseg_app.cli.data_export import export_data
 from semseg_app.cli.demo import demo
 from semseg_app.cli.doctor import doctor
 from semseg_app.cli.evaluate import evaluate
@@ -50,6 +51,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+data.app.command("export")(export_data)
 data.app.command()(generate)
 data.app.command()(hub_data.pull)
 data.app.command()(hub_data.push)

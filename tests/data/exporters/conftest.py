@@ -1,0 +1,1 @@
+from support.tiny_models import make_graph as make_graph
