@@ -100,9 +100,9 @@ class VisionTransformerEncoder(nn.Module):
         if not isinstance(rope, RotaryEmbeddingDinoV3) or rope.normalize_coords != "separate" or drawn:
             return rope.get_embed(shape=[height, width])
         # timm divides by float(side), which makes an exporter take the traced size for a constant (timm 1.0.31).
+        device: Any = rope.periods.device
         rows, columns = (
-            2 * (torch.arange(side, device=rope.periods.device) + 0.5 + rope.grid_offset) / side - 1
-            for side in (height, width)
+            2 * (torch.arange(side, device=device) + 0.5 + rope.grid_offset) / side - 1 for side in (height, width)
         )
         grid = [rows.unsqueeze(1).expand(height, width), columns.unsqueeze(0).expand(height, width)]
         if rope.grid_indexing == "xy":

@@ -66,12 +66,12 @@ def test_a_student_inherits_from_its_teacher_s_encoder(tmp_path: Path) -> None:
         (place / "model.safetensors").write_bytes(name.encode())
         return place
 
-    alone = SimpleNamespace(teacher_folder=None)
+    alone = SimpleNamespace(teacher_model=None)
     random, on_mit, on_resnet = Lineage(), Lineage(weights=[SEGFORMER]), Lineage(weights=[RESNET])
     assert training_lineage(recipe(), alone, random) == Lineage().model_dump()
     teacher = folder("teacher", training_lineage(recipe(), alone, on_mit), hub={"repo": "ann/t"})
-    student = folder("student", training_lineage(recipe(), SimpleNamespace(teacher_folder=teacher), on_resnet))
-    taught = SimpleNamespace(teacher_folder=student)
+    student = folder("student", training_lineage(recipe(), SimpleNamespace(teacher_model=teacher), on_resnet))
+    taught = SimpleNamespace(teacher_model=student)
     found = Lineage.model_validate(training_lineage(recipe(), taught, random))
     assert [(one.name, one.role) for one in found.weights] == [
         ("resnet18.imagenet", "encoder of the teacher student"),

@@ -129,7 +129,7 @@ def test_what_is_not_as_it_says_is_refused(
     for answer, reason in zip(
         answers,
         (
-            "not a model of semseg-app",
+            "a segformer model of transformers; this needs a model folder of ours",
             r"it needs config\.json and model\.safetensors or onnx/model\.onnx",
             "less than or equal to 255",
             "num_classes is 3, but labels names 1",

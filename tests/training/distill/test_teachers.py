@@ -98,7 +98,7 @@ def test_a_graph_of_another_program_teaches(tiny_dataset: Path, tmp_path: Path, 
     assert report["teacher"]["pixel_accuracy"] == pytest.approx(sum(map(np.sum, right)) / labeled, abs=5e-3)
     assert all(line["kd"] > 0 for line in losses(tmp_path / "run"))
     lineage = read_config(tmp_path / "run" / "last").provenance["training"]["lineage"]
-    assert lineage["weights"][0] == {"name": "colors", "role": "teacher", "license": "cc-by-4.0", "link": None}
+    assert lineage["weights"][0].items() >= {"name": "colors", "role": "teacher", "license": "cc-by-4.0"}.items()
 
 
 def test_hard_labels_make_kd_a_cross_entropy(tiny_dataset: Path, tmp_path: Path) -> None:
