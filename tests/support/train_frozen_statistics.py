@@ -15,21 +15,21 @@ from semseg_app.training.recipe import Recipe
 
 
 def train_all(recipes: list[dict]) -> None:
-    build = loop.build
+    initial_network = loop.initial_network
 
-    def build_frozen(*arguments):
-        network = build(*arguments)
+    def frozen_network(*arguments):
+        network, weights = initial_network(*arguments)
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 0.0
-        return network
+        return network, weights
 
-    loop.build = build_frozen
+    loop.initial_network = frozen_network
     try:
         for recipe in recipes:
             loop.train(Recipe.model_validate(recipe), say=lambda line: None)
     finally:
-        loop.build = build
+        loop.initial_network = initial_network
 
 
 if __name__ == "__main__":

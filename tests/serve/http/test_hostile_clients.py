@@ -222,7 +222,7 @@ def test_an_answer_that_is_not_read_is_counted_and_ends(running, encoded, monkey
 
 
 def failed_photos() -> list[object]:
-    return [thing for thing in gc.get_objects() if isinstance(thing, BrokenImage | ImageTask)]
+    return [thing for thing in gc.get_objects() if issubclass(type(thing), BrokenImage | ImageTask)]
 
 
 def test_failed_photos_leave_nothing_until_the_garbage_collector_comes(running, encoded):
