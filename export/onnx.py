@@ -13,6 +13,7 @@ import onnx_ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
+from torch.onnx import OnnxExporterError
 
 import semseg_app
 from semseg_app import artifact, models
@@ -146,16 +147,23 @@ def save_graph(folder: Path, model: onnx_ir.Model, metadata: dict[str, Any]) -> 
 def _trace(graph: DeployedGraph, opset: int) -> onnx_ir.Model:
     images = torch.zeros(TRACED_SHAPE, dtype=torch.uint8)
     axes = {axis: torch.export.Dim(name) for axis, name in enumerate(("batch", "height", "width"))}
-    program = torch.onnx.export(
-        graph,
-        (images,),
-        input_names=["images"],
-        output_names=["classes", "confidence"],
-        dynamic_shapes={"images": axes},
-        opset_version=opset,
-        dynamo=True,
-        optimize=True,
-        verbose=False,
-    )
+    try:
+        program = torch.onnx.export(
+            graph,
+            (images,),
+            input_names=["images"],
+            output_names=["classes", "confidence"],
+            dynamic_shapes={"images": axes},
+            opset_version=opset,
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+        )
+    except OnnxExporterError as error:
+        spec = graph.network.spec
+        raise UserError(
+            f"{spec.architecture} on {spec.encoder}: torch {torch.__version__} cannot export this network for images "
+            f"of any size ({type(error).__name__}); take another encoder, or run the model folder with --engine torch"
+        ) from error
     assert program is not None
     return program.model

@@ -11,6 +11,7 @@ from torch import nn
 
 from semseg_app import models
 from semseg_app.artifact import ModelConfig
+from semseg_app.errors import UserError
 from semseg_app.export.onnx import export_onnx
 from semseg_app.export.verification_set import generated_photos
 from semseg_app.labels import LabelSpace
@@ -28,8 +29,6 @@ ENCODERS = [
             "tu-pe_spatial_test",
             "tu-eva02_test",
             "tu-rope_mixed_test",
-            "tu-sam_test",
-            "tu-xcit_test",
         )
     ),
 ]
@@ -66,3 +65,13 @@ def test_exported_with_free_sizes_it_is_torchs_network(encoder, architecture, tm
         probability, expected = logits.softmax(dim=1).max(dim=1)
         assert (classes != expected.numpy()).mean() <= 1e-3
         assert np.abs(confidence - 255 * probability.numpy()).max() < 0.5 + 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["tu-sam_test", "tu-xcit_test"])
+def test_what_torch_cannot_export_is_one_line(encoder, tmp_path: Path) -> None:
+    spec = models.ModelSpec(architecture="dpt", encoder=encoder, num_classes=3, decoder_channels=16)
+    labels = LabelSpace(classes=["a", "b", "c"], palette=[(0, 0, 0)] * 3)
+    models.save_network(tmp_path / "model", models.build(spec), ModelConfig(name="tiny", model=spec, labels=labels))
+    with pytest.raises(UserError, match=f"^dpt on {encoder}: torch .* cannot export .*; take another encoder"):
+        export_onnx(tmp_path / "model")
