@@ -94,7 +94,7 @@ def return_freed_memory() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             set_option = ctypes.CDLL(None).mallopt
-            for option, value in ((M_MMAP_THRESHOLD, 4 * 2**20), (M_TRIM_THRESHOLD, 32 * 2**20), (M_ARENA_MAX, 2)):
+            for option, value in ((M_MMAP_THRESHOLD, 2**20), (M_TRIM_THRESHOLD, 16 * 2**20), (M_ARENA_MAX, 2)):
                 set_option(option, value)
 
 
