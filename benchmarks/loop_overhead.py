@@ -25,7 +25,7 @@ WARM_UP = 4
 
 
 def product(recipe: Recipe) -> list[float]:
-    """Seconds of every step after the warm-up, from the loop's own log (one line a step)."""
+    """Seconds of every step after the warm-up, from the loop's own log (one line per step)."""
     train(recipe, say=lambda line: None)
     assert recipe.output is not None
     lines = [json.loads(line) for line in (recipe.output / "log.jsonl").read_text().splitlines()]

@@ -28,7 +28,7 @@ class HeldOut(NamedTuple):
     """The parts of a split."""
 
     name: str
-    """Of the list that `val` becomes."""
+    """Name of the list that `val` becomes."""
     val: list[Sample]
     training: list[Sample]
     """All other photos, with a mask or without, but for `left_out`."""

@@ -145,6 +145,6 @@ def _without_straight(ring: np.ndarray) -> np.ndarray:
 
 
 def signed_area(ring: np.ndarray) -> float:
-    """Of `[N, 2]`, in pixels; positive where it runs clockwise on the screen."""
+    """Area of a ring `[N, 2]` in square pixels; positive where it runs clockwise on the screen."""
     x, y = ring.T
     return float(x @ np.roll(y, -1) - np.roll(x, -1) @ y) / 2

@@ -103,7 +103,7 @@ class Drawing:
     pixels: PixelMap | None = None
     """Instead of `versions`."""
     size: Size | None = None
-    """Of the picture on which was drawn; None: the photo as a viewer shows it."""
+    """Size of the picture that was annotated; None: the photo as a viewer shows it."""
     no_area: Counter[str] = field(default_factory=Counter)
     """Kinds of annotation that cover no pixels (points, lines), how many of each."""
 

@@ -35,7 +35,7 @@ from semseg_app.labels import Color
 
 NO_AREA = ("polyline", "points", "skeleton", "cuboid", "tag")
 MOST_MASK_PIXELS = 2**29
-"""Of one mask's box."""
+"""Largest box of one mask, width x height."""
 
 
 def find(root: Path) -> list[Path]:

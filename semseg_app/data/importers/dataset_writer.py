@@ -37,7 +37,7 @@ class WriteOptions:
     val: float | None = None
     """Fraction of the labeled photos that becomes val; None: the splits of the export."""
     seed: int = 0
-    """Of the draw of val."""
+    """Seed of the draw of val."""
     photos: Literal["copy", "link"] = "copy"
     skip_missing: bool = False
     """Leave out annotations whose photo is not there."""

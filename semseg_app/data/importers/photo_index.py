@@ -46,7 +46,7 @@ class PhotoIndex:
                     self._by_name.setdefault(path.name, []).append(path)
 
     def find(self, name: str, near: Path | None = None, split: str | None = None) -> Path | None:
-        """The photo whose path ends like `name`; None where there is none.
+        """The photo whose path ends like `name`; None where no photo does.
 
         Args:
             name: file name, path or address from the annotation file.

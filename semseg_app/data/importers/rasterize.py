@@ -19,7 +19,7 @@ GRID = 5
 FARTHEST = 1_000_000
 """Largest coordinate of a corner. pycocotools walks along every edge in fifths of a pixel and overflows its 32 bits."""
 MOST_CORNERS = 1_000_000
-"""Of one outline."""
+"""Most corners of one outline."""
 ROUNDING = 0.02
 """Pixels; fractions of the photo's width with five decimals are this exact up to 4,000 pixels."""
 FEWEST_DIAGONALS = 16

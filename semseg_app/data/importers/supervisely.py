@@ -38,7 +38,7 @@ from semseg_app.errors import UserError
 from semseg_app.labels import Color
 
 MOST_BITMAP_BYTES = 2**26
-"""Of one unpacked bitmap's PNG."""
+"""Largest PNG of one unpacked bitmap, in bytes."""
 Points = list[tuple[float, float]]
 
 

@@ -46,13 +46,13 @@ class GraphDescription(BaseModel):
     """What mean and std refer to."""
     channels: Literal["rgb", "bgr"] = "rgb"
     layout: Literal["nchw", "nhwc"] | None = None
-    """Of the input; null = as its shape says."""
+    """Order of the input's axes; null = as its shape says."""
     size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Height and width to which photos are resized; null = the graph's own where they are fixed, else the photo's."""
     output: str | None = None
     """Which output; null = the only one."""
     license: str | None = None
-    """Of the model; students of it inherit it."""
+    """License of the model; its students inherit it."""
 
     @model_validator(mode="after")
     def _fits(self) -> "GraphDescription":
@@ -130,7 +130,7 @@ class OtherGraph:
         return "cuda:0" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
 
     def class_maps(self, images: np.ndarray) -> np.ndarray:
-        """Of a graph with hard labels: uint8 RGB `[N, H, W, 3]` -> uint8 `[N, H, W]`, nearest where it is coarser."""
+        """Class maps of a graph with hard labels: uint8 RGB `[N, H, W, 3]` -> uint8 `[N, H, W]`, nearest where it is coarser."""
         height, width = images.shape[1:3]
         maps = np.concatenate([self._class_map(raw) for raw in self._parts(images)])
         rows, columns = (
