@@ -130,7 +130,7 @@ class OtherGraph:
         return "cuda:0" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
 
     def class_maps(self, images: np.ndarray) -> np.ndarray:
-        """Class maps of a graph with hard labels: uint8 RGB `[N, H, W, 3]` -> uint8 `[N, H, W]`, nearest where it is coarser."""
+        """For hard labels: uint8 RGB `[N, H, W, 3]` -> class indices uint8 `[N, H, W]`, nearest where it is coarser."""
         height, width = images.shape[1:3]
         maps = np.concatenate([self._class_map(raw) for raw in self._parts(images)])
         rows, columns = (
