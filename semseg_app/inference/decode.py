@@ -85,15 +85,17 @@ def decode_image(
         TooSlow: `seconds` passed.
     """
     file = _TimedFile(data)
-    with _opened(file, data, max_pixels) as image:
+    is_jpeg = data.startswith(b"\xff\xd8")
+    # Reads of the timed file cost more, and the usual JPEG is decoded without them.
+    with _opened(io.BytesIO(data) if is_jpeg else file, data, max_pixels) as image:
         admit(image.width * image.height)  # what it raises is its own
-        file.deadline = time.monotonic() + seconds
-        if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+        if not is_jpeg:
+            return _decode_with_pillow(image, file, seconds, max_pixels, resize)
+        if image.mode in ("RGB", "L"):
             with contextlib.suppress(ValueError):  # damaged; what is wrong with it Pillow says in better words
                 return _decode_jpeg(data, image, resize)
-        with _explained(max_pixels):
-            rgb = to_rgb(image)
-        return _sized(np.asarray(rgb), resize(rgb.height, rgb.width) if resize else None)
+    with _opened(file, data, max_pixels) as image:
+        return _decode_with_pillow(image, file, seconds, max_pixels, resize)
 
 
 def memory_needed(data: bytes, max_pixels: int) -> int:
@@ -207,6 +209,16 @@ def _explained(max_pixels: int) -> Iterator[None]:
         raise
     except Exception as error:  # damaged bytes make Pillow's readers fail in a dozen ways: struct, index, key, ...
         raise BrokenImage(f"the image is truncated or damaged ({error})") from error
+
+
+def _decode_with_pillow(
+    image: Image.Image, file: _TimedFile, seconds: float, max_pixels: int, resize: Resize | None
+) -> np.ndarray:
+    """RGB of an opened image whose bytes come from `file`, within so many seconds."""
+    file.deadline = time.monotonic() + seconds
+    with _explained(max_pixels):
+        rgb = to_rgb(image)
+    return _sized(np.asarray(rgb), resize(rgb.height, rgb.width) if resize else None)
 
 
 def _decode_jpeg(data: bytes, header: Image.Image, resize: Resize | None) -> np.ndarray:

@@ -3,8 +3,7 @@
 Each change costs: another thread has to wake, and to get Python's lock. So no stage goes through the event loop: the
 decoder's thread puts the image into the queue, and what the device's thread has done goes straight on to rendering. A
 small image that comes while the device has nothing to do stays in one thread altogether, the device's. On a machine of
-few cores every small image does, but that the event loop renders where it keeps up: so both cores have about the same
-to do.
+few cores every small image does.
 """
 
 import threading
@@ -32,8 +31,6 @@ Render = Callable[[Segmentation], T]
 SMALL_PIXELS = 1_000_000
 SMALL_BYTES = 500_000
 """What may be decoded by the device's thread: a few milliseconds of work."""
-PIXELS_IN_LOOP = 300_000
-"""What the event loop may render: it answers no other request meanwhile."""
 
 
 class _TooLargeHere(Exception):
@@ -72,8 +69,7 @@ class ImageTask(Generic[T]):
         self._render = render
         self._resize = resize
         self._quick = quick
-        self._answer: Callable[[], T] | None = None
-        self._loop_renders = False
+        self._answer: tuple[T] | None = None
         self._whole: Future[Run] | None = None
         self._running: Future[Run] | None = None
         self._reserved = 0
@@ -105,13 +101,7 @@ class ImageTask(Generic[T]):
             if image.shape[0] * image.shape[1] > SMALL_PIXELS:  # resized to more
                 self._follow(image, decode_ms, runtime.submit(image))
             else:
-                run = runtime.queue.run_now(image, waited_s)
-                small = run.prediction.classes.size <= PIXELS_IN_LOOP
-                if runtime.queue.few_cores and small and runtime.workers.loop_renders.acquire(blocking=False):
-                    self._loop_renders = True
-                    self._deliver(partial(self._rendered, image, decode_ms, run))
-                else:
-                    self._finish(image, decode_ms, run)
+                self._finish(image, decode_ms, runtime.queue.run_now(image, waited_s))
         except _TooLargeHere:
             self._start_decoder()
         except BaseException as error:
@@ -194,7 +184,7 @@ class ImageTask(Generic[T]):
         except BaseException as error:
             self._fail(error)
         else:
-            self._deliver(lambda: answer)
+            self._deliver(answer)
 
     def _rendered(self, image: np.ndarray, decode_ms: float, run: Run) -> T:
         runtime = self._runtime
@@ -202,13 +192,12 @@ class ImageTask(Generic[T]):
         with runtime.metrics.stage(runtime.name, "encode"):
             return self._render(Segmentation(image, *run.prediction, decode_ms, run.infer_ms, run.engine))
 
-    def _deliver(self, answer: Callable[[], T]) -> None:
-        self._answer = answer
+    def _deliver(self, answer: T) -> None:
+        self._answer = (answer,)
         if self.done.set_running_or_notify_cancel():
             self.done.set_result(None)
         else:
             self._answer = None
-            self._leave_loop()
 
     def _fail(self, error: BaseException) -> None:
         """A traceback holds the frames, a frame this task, and the task the error: the image in them would stay."""
@@ -220,9 +209,9 @@ class ImageTask(Generic[T]):
             self.done.set_exception(error)
 
     def answer(self) -> T:
-        """What came out, rendered here where that was left to the event loop. Call it once, in the event loop."""
+        """What came out, once `done` is."""
         assert self._answer is not None
-        return self._answer()
+        return self._answer[0]
 
     def stop(self) -> None:
         """End: `answer` was called, or the request has ended without it. Call it in the event loop."""
@@ -231,7 +220,6 @@ class ImageTask(Generic[T]):
             self.done = Future()
             self.done.cancel()
         self._answer = None
-        self._leave_loop()
         for future in (self._whole, self._running):
             if future is not None:
                 future.cancel()
@@ -240,10 +228,3 @@ class ImageTask(Generic[T]):
             reserved, self._reserved = self._reserved, 0
         if reserved:
             self._runtime.workers.memory.release(reserved)
-
-    def _leave_loop(self) -> None:
-        """Let the event loop render for another task."""
-        with self._lock:
-            if self._loop_renders:
-                self._loop_renders = False
-                self._runtime.workers.loop_renders.release()

@@ -60,8 +60,6 @@ class Workers:
         self.encoders = ThreadPoolExecutor(cores(), "semseg-encode")
         self.tilers = ThreadPoolExecutor(4, "semseg-tiles")
         """These threads do little but wait; the number bounds how many large images are in work at once."""
-        self.loop_renders = threading.Lock()
-        """Held while the event loop has an answer left to render: it is given one at a time."""
 
     def close(self) -> None:
         """End the threads."""
