@@ -21,6 +21,7 @@ PALETTE = [(128, 64, 128), (70, 130, 180), (107, 142, 35), (0, 0, 142), (153, 15
 ENCODERS = {
     "setr": "tu-test_vit",
     "dpt": "tu-test_vit",
+    "linear": "tu-test_vit",
     "ocr": "tu-hrnet_test",
     "pidnet": "pidnet_s",
 }
@@ -34,7 +35,8 @@ def lively_network(architecture: str) -> models.SegmentationNetwork:
     torch.manual_seed(0)
     architecture, _, encoder = architecture.partition("/")
     encoder = encoder or ENCODERS.get(architecture, "tu-test_resnet")
-    spec = ModelSpec(architecture=architecture, encoder=encoder, num_classes=len(CLASSES), decoder_channels=32)
+    width = None if architecture == "linear" else 32
+    spec = ModelSpec(architecture=architecture, encoder=encoder, num_classes=len(CLASSES), decoder_channels=width)
     network = models.build(spec).eval()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
