@@ -11,6 +11,7 @@ the median of their processor times counts.
 import argparse
 import statistics
 import time
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -18,7 +19,7 @@ from torch.nn import functional
 from semseg_app.models import ModelSpec, SegmentationNetwork, build
 from semseg_app.models.adaptation import LoraSection, adapt
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "everything learns": {},
     "freeze: encoder": {"freeze": "encoder"},
     "lora: {rank: 8}": {"lora": LoraSection()},
@@ -41,7 +42,7 @@ def main() -> None:
         torch.manual_seed(0)
         spec = ModelSpec(architecture=chosen.architecture, encoder=chosen.encoder, num_classes=19)
         networks[name] = build(spec)
-        adapt(networks[name], **options)  # type: ignore[arg-type]
+        adapt(networks[name], **options)
         networks[name].train()
     learned = {name: [one for one in net.parameters() if one.requires_grad] for name, net in networks.items()}
     optimizers = {name: torch.optim.AdamW(parameters, lr=1e-4, fused=True) for name, parameters in learned.items()}

@@ -28,7 +28,10 @@ class Checkpointed:
             return plain(*inputs, **options)
         if not any(isinstance(module, _BatchNorm) for module in self.modules()):
             return checkpoint(plain, *inputs, use_reentrant=False, **options)
-        contexts: Any = lambda: (nullcontext(), _counted_once(self))  # noqa: E731
+
+        def contexts() -> Any:
+            return nullcontext(), _counted_once(self)
+
         return checkpoint(plain, *inputs, use_reentrant=False, context_fn=contexts, **options)
 
 

@@ -102,7 +102,7 @@ def _add_lora(network: SegmentationNetwork, lora: LoraSection) -> None:
     if not targets:
         raise UserError(f"model.lora: {network.spec.encoder} has no attention to adapt; take a transformer, or freeze")
     for module in encoder.modules():
-        # timm's Eva has biases of its own for q and v, and then reads the weight past the layer, unless told so.
+        # timm's Eva has biases of its own for q and v, and by default reads the layer's weight itself.
         if getattr(module, "qkv_bias_separate", None) is False:
             module.qkv_bias_separate = True
     alpha: Any = lora.alpha or lora.rank  # peft says int, and divides it

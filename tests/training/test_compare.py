@@ -225,8 +225,8 @@ def test_a_mistake_is_told_of_the_file_that_holds_it(tiny_dataset, tmp_path, tra
     assert "would share the run folder 'a-b'" in refusal(baseline="a b", rows={"a b": {}, "A/B": {}})
     path = write(tmp_path, tiny_dataset)
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(recipe.read_text() + "colour: red\n")
-    with pytest.raises(UserError, match=r"recipe\.yaml: unknown key colour") as caught:
+    recipe.write_text(recipe.read_text() + "color: red\n")
+    with pytest.raises(UserError, match=r"recipe\.yaml: unknown key color") as caught:
         run_comparison(load_comparison(path), tmp_path / "out")
     assert "comparison.yaml" not in str(caught.value)
 

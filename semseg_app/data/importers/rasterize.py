@@ -98,7 +98,7 @@ def majority(maps: Sequence[np.ndarray]) -> np.ndarray:
 def looks_traced(objects: Sequence[Object]) -> bool:
     """Whether the outlines of a photo were traced along pixels by OpenCV, so that a corner is the middle of a pixel.
 
-    Then every corner is a whole number and every edge horizontal, vertical or diagonal, which nobody draws by hand;
+    Then every corner is a whole number and every edge horizontal, vertical or diagonal, unlike those drawn by hand;
     outlines along the edges of pixels have no diagonals.
     """
     diagonals = 0
