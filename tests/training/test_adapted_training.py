@@ -15,7 +15,7 @@ from semseg_app.models.adaptation import LoraSection, adapt
 from semseg_app.training.contracts import Method
 from semseg_app.training.loop import train
 from semseg_app.training.methods import METHODS, build_method
-from semseg_app.training.recipe import OptimizerSection, Recipe, load_recipe
+from semseg_app.training.recipe import OptimizerSection, Recipe, ScheduleSection, load_recipe
 from semseg_app.training.run.optimizer import make_optimizer
 
 ADAPTED = {
@@ -153,3 +153,22 @@ def test_errors_name_the_key(override, message, tiny_dataset, tmp_path):
     )
     with pytest.raises(UserError, match=message):
         train(load_recipe(str(path), [override]), say=lambda line: None)
+
+
+def test_started_from_a_run_it_scores_as_that_run(tiny_dataset, tmp_path):
+    """One step with a learning rate of almost zero; the statistics of the batch norm have settled before it."""
+    chosen = {"architecture": "linear", "encoder": "tu-dinov3_test", "decoder_channels": None}
+    whole = {"schedule": ScheduleSection(steps=60), "evaluate_every": 60, "checkpoint_every": 60}
+    first = train(
+        recipe(tiny_dataset, tmp_path / "first", chosen, {}).model_copy(update=whole), say=lambda line: None
+    )
+    source = str(tmp_path / "first" / "best")
+    once = {"schedule": ScheduleSection(steps=1), "evaluate_every": 1}
+    lines: list[str] = []
+    again = train(
+        recipe(tiny_dataset, tmp_path / "again", chosen | {"weights": source}, {"lr": 1e-12}).model_copy(update=once),
+        say=lines.append,
+    )
+    assert again["last"]["student"]["miou"] == pytest.approx(first["last"]["student"]["miou"], abs=0.01)
+    assert first["last"]["student"]["miou"] > 0.4
+    assert any(f"from {source}" in line for line in lines)
