@@ -19,12 +19,13 @@ import semseg_app
 from semseg_app import artifact, models
 from semseg_app.errors import UserError
 from semseg_app.export.graph import name_layers
+from semseg_app.export.merged_segformer import merge_segformer_head
 from semseg_app.export.opset import lower, traced_opset
 from semseg_app.export.steps import step
+from semseg_app.export.traceable import make_traceable
 from semseg_app.files import atomic_file, sha256
 from semseg_app.inference.engines.base import GRAPHS
 from semseg_app.inference.engines.metadata import KEY
-from semseg_app.models.pyramid_pooling import adaptive_average_pool
 
 OPSET = 20
 """What torch writes without converting, and ONNX Runtime reads since 1.17."""
@@ -69,7 +70,8 @@ def export_onnx(folder: Path, opset: int = OPSET) -> Path:
     if (size := weights.stat().st_size) > LARGEST_FILE:
         raise UserError(f"{weights}: {size / 1e9:.1f} GB of weights; one .onnx file holds 2 GB, take a smaller encoder")
     source = sha256(weights)
-    free_pooling(network)
+    make_traceable(network)
+    merge_segformer_head(network)
     with step(f"tracing the network of {folder}"):
         model = _trace(DeployedGraph(network).eval(), traced_opset(opset))
     name_layers(model.graph)
@@ -88,39 +90,6 @@ def export_onnx(folder: Path, opset: int = OPSET) -> Path:
         "producer": f"semseg_app {semseg_app.__version__}, torch {torch.__version__}",
     }
     return save_graph(folder, model, metadata)
-
-
-class _AnySizePooling(nn.Module):
-    """nn.AdaptiveAvgPool2d as a product with averaging matrices that are computed from the photo's own size."""
-
-    def __init__(self, bins: int):
-        super().__init__()
-        self.bins = bins
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return adaptive_average_pool(maps, self.bins)
-
-
-def free_pooling(network: nn.Module) -> None:
-    """Replace what pools to a fixed grid by an equal operator that exports for every size, in place.
-
-    Traced with free height and width, adaptive pooling bakes the windows of the traced size, after minutes in the
-    exporter's solver (timm's pvt_v2_b2_li has 16 of them: no end within 8 minutes, 2.5 minutes with this). UserError
-    for a grid that is not square, and for adaptive maximum pooling.
-    """
-    for name, parent in network.named_modules():
-        for attribute, module in parent.named_children():
-            if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
-                size = module.output_size
-                rows, columns = (size, size) if isinstance(size, int | None) else size
-                if (rows, columns) == (1, 1):
-                    continue  # a mean over the whole map exports at any size
-                if rows is None or rows != columns or isinstance(module, nn.AdaptiveMaxPool2d):
-                    raise UserError(
-                        f"{name}.{attribute} is {module}, which cannot be exported for photos of any size; take "
-                        "another encoder"
-                    )
-                setattr(parent, attribute, _AnySizePooling(rows))
 
 
 def metadata_of(model: onnx_ir.Model) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from semseg_app import artifact, models
 from semseg_app.errors import UserError
-from semseg_app.export.onnx import export_onnx, free_pooling
+from semseg_app.export.onnx import export_onnx
+from semseg_app.export.traceable import free_pooling
 from semseg_app.export.verify import verify
 from semseg_app.labels import LabelSpace
 
