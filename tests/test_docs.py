@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hub_stand_in import StandIn
+from support.forked_cli import forked_commands
 
 from semseg_app.synthetic import generate
 
@@ -57,11 +58,13 @@ def environment() -> dict[str, str]:
     }
 
 
-def run(command: str, folder: Path) -> None:
+def run(command: str, folder: Path, commands: Path) -> None:
+    """A command of bash, with `semseg` and `python` from the folder `commands`."""
+    variables = environment()
     result = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=folder,
-        env=environment(),
+        env=variables | {"PATH": f"{commands}{os.pathsep}{variables['PATH']}"},
         capture_output=True,
         text=True,
         check=False,
@@ -72,7 +75,14 @@ def run(command: str, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def commands() -> Iterator[Path]:
+    """A folder with `semseg` and `python` that begin at once."""
+    with HUB.running(), forked_commands(environment()) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, commands: Path) -> Path:
     """The folder in which a reader sits."""
     folder = tmp_path_factory.mktemp("reader")
     generate(folder / "demo" / "streets", train=24, val=4, size=(64, 96))
@@ -81,9 +91,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.copy(photos[0], folder / "photo.jpg")
     shutil.copy(photos[1], folder / "photos" / "street.jpg")
     (folder / "recipe.yaml").write_text(yaml.safe_dump({"name": "street"} | SMALL))
-    with HUB.running():
-        run("semseg train recipe.yaml && semseg export runs/street/best", folder)
-        yield folder
+    run("semseg train recipe.yaml && semseg export runs/street/best", folder, commands)
+    return folder
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[str]) -> None:
@@ -98,7 +107,7 @@ def wait_until_ready(url: str, process: subprocess.Popen[str]) -> None:
             time.sleep(0.2)
 
 
-def run_block(block: str, folder: Path) -> None:
+def run_block(block: str, folder: Path, commands: Path) -> None:
     """Line by line; a line that ends in a backslash goes on in the next."""
     servers: list[subprocess.Popen[str]] = []
     try:
@@ -116,7 +125,7 @@ def run_block(block: str, folder: Path) -> None:
                 servers.append(server)
                 wait_until_ready(f"http://127.0.0.1:{port[1] if port else 7860}/health/ready", server)
             elif command.strip() and not command.startswith("#"):
-                run(command, folder)
+                run(command, folder, commands)
     finally:
         for server in servers:
             os.killpg(server.pid, signal.SIGTERM)
@@ -124,7 +133,7 @@ def run_block(block: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_of(page, prepared, tmp_path):
+def test_commands_of(page, prepared, commands, tmp_path):
     text = page.read_text()
     folder = tmp_path / "reader"
     shutil.copytree(prepared, folder, symlinks=True)
@@ -135,10 +144,10 @@ def test_commands_of(page, prepared, tmp_path):
             (folder / name).write_text(content)
     for language, block in BLOCK.findall(text):
         if language == "sh":
-            run_block(block, folder)
+            run_block(block, folder, commands)
         else:
             (folder / "block.py").write_text(block)
-            run("python block.py", folder)
+            run("python block.py", folder, commands)
 
 
 def test_links_and_pictures_exist():
