@@ -1,6 +1,7 @@
 """What an exported graph is made of: its layers, the part that computes on pixels, and each layer's precision."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import onnx_ir
 
@@ -39,6 +40,42 @@ def network_nodes(graph: onnx_ir.Graph) -> set[onnx_ir.Node]:
         if any(consumer in to_last for value in node.outputs for consumer in value.consumers()):
             to_last.add(node)
     return pixels & from_first & to_last
+
+
+def join(parts: Sequence[onnx_ir.Model]) -> onnx_ir.Model:
+    """One model of several that run one after another: an input takes the earlier output or input of its name.
+
+    The inputs are those of the first, the outputs those of the last. The parts are used up. ValueError for an input
+    that nothing before it gives.
+    """
+    whole, *rest = parts
+    known = {value.name: value for value in (*whole.graph.inputs, *whole.graph.outputs)}
+    taken = {thing.name for thing in (*whole.graph, *whole.graph.initializers.values(), *whole.graph.inputs)}
+    taken |= {value.name for node in whole.graph for value in node.outputs}
+    for index, part in enumerate(rest, 1):
+        for value in part.graph.inputs:
+            if value.name not in known:
+                raise ValueError(f"no part before part {index} gives its input {value.name!r}")
+            onnx_ir.convenience.replace_all_uses_with(value, known[value.name])
+        outputs = list(part.graph.outputs)
+        initializers = list(part.graph.initializers.values())
+        nodes = list(part.graph)
+        part.graph.outputs.clear()
+        part.graph.initializers.clear()
+        part.graph.remove(nodes)
+        kept = {value.name for value in outputs}
+        named: list[onnx_ir.Node | onnx_ir.Value] = [*initializers, *nodes]
+        for thing in (*named, *(value for node in nodes for value in node.outputs)):
+            if thing.name not in kept:
+                thing.name = f"{thing.name}.part{index}" if thing.name in taken else thing.name
+            taken.add(thing.name)
+        whole.graph.extend(nodes)
+        for value in initializers:
+            whole.graph.register_initializer(value)
+        whole.graph.outputs.clear()
+        whole.graph.outputs.extend(outputs)
+        known |= {value.name: value for value in outputs}
+    return whole
 
 
 def layer_precisions(graph: onnx_ir.Graph) -> dict[str, str]:

@@ -8,7 +8,6 @@ where the map is still small; the enlarged maps are added. On tokens, the linear
 twice.
 """
 
-import torch
 from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
 from torch import Tensor, nn
 from torch.nn import functional

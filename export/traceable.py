@@ -1,4 +1,4 @@
-"""Operators that torch's exporter cannot trace with free height and width, or takes minutes for, replaced by equal ones.
+"""Equal operators for what torch's exporter cannot trace with free height and width, or takes minutes for.
 
 All replacements are made in place, before the network is traced. They share the network's weights and their names.
 """
@@ -18,8 +18,9 @@ from semseg_app.errors import UserError
 from semseg_app.models import SegmentationNetwork
 from semseg_app.models.pyramid_pooling import adaptive_average_pool
 
-SAME = Conv2dSame | StdConv2dSame | ScaledStdConv2dSame | AvgPool2dSame | MaxPool2dSame
+Same = Conv2dSame | StdConv2dSame | ScaledStdConv2dSame | AvgPool2dSame | MaxPool2dSame
 """timm's layers that pad as TensorFlow's "SAME" does: how much follows from the size of the map."""
+Pair = tuple[int, int]
 MULTIPLES = ((1, 2), (3, 1), (2, 3))
 """Sides of the probing images, in strides of the network."""
 
@@ -38,13 +39,19 @@ def fix_same_padding(network: SegmentationNetwork) -> None:
     sizes, the padding is an expression of height and width, and every layer after it makes it longer: an
     EfficientNet-Lite0 took 200 s and more in the exporter's solver. A layer that does get other maps is left alone.
     """
-    layers = {name: module for name, module in network.named_modules() if isinstance(module, SAME)}
+    layers = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, Same)
+        and not (isinstance(module, StdConv2dSame | ScaledStdConv2dSame) and not module.same_pad)  # constant already
+    }
     uneven: set[str] = set()
     hooks: list[RemovableHandle] = []
     for name, layer in layers.items():
+        strides = _pair(layer.stride)
 
-        def probe(layer: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
-            if any(side % stride for side, stride in zip(inputs[0].shape[-2:], _pair(layer.stride), strict=True)):
+        def probe(_: nn.Module, inputs: tuple[Tensor, ...], name: str = name, strides: Pair = strides) -> None:
+            if any(side % stride for side, stride in zip(inputs[0].shape[-2:], strides, strict=True)):
                 uneven.add(name)
 
         hooks.append(layer.register_forward_pre_hook(probe))
@@ -66,23 +73,23 @@ def fix_same_padding(network: SegmentationNetwork) -> None:
 class _PaddedConv2d(nn.Conv2d):
     """A convolution after zero padding by left, right, top and bottom."""
 
-    pads: list[int]
+    pads: tuple[int, int, int, int]
 
     def forward(self, maps: Tensor) -> Tensor:
-        return super().forward(functional.pad(maps, self.pads))
+        return super().forward(functional.pad(maps, list(self.pads)))
 
 
-def _with_constant_padding(layer: nn.Module) -> nn.Module:
+def _with_constant_padding(layer: Same) -> nn.Module:
     """The equal of a "SAME" layer for maps whose sides its stride divides."""
     kernel, stride = _pair(layer.kernel_size), _pair(layer.stride)
     dilation = (1, 1) if isinstance(layer, AvgPool2dSame) else _pair(layer.dilation)
-    pads: list[int] = []  # of the last axis first
-    for axis in (1, 0):
-        total = get_same_padding(stride[axis], kernel[axis], stride[axis], dilation[axis])
-        pads += [total // 2, total - total // 2]
+    vertical, horizontal = (
+        get_same_padding(stride[axis], kernel[axis], stride[axis], dilation[axis]) for axis in (0, 1)
+    )
+    top, left = vertical // 2, horizontal // 2
+    pads = (left, horizontal - left, top, vertical - top)
     if isinstance(layer, Conv2dSame):
-        left, right, top, bottom = pads
-        even = left == right and top == bottom
+        even = (2 * left, 2 * top) == (horizontal, vertical)
         made = (nn.Conv2d if even else _PaddedConv2d)(
             layer.in_channels,
             layer.out_channels,
@@ -109,7 +116,7 @@ def _with_constant_padding(layer: nn.Module) -> nn.Module:
     return nn.Sequential(nn.ZeroPad2d(pads), layer)
 
 
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+def _pair(value: int | Sequence[int]) -> Pair:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 

@@ -174,6 +174,13 @@ class SegmentationNetwork(nn.Module):
         """Whether the encoder has a class token, which entry 0 of `encode`'s attention_bias then is."""
         return isinstance(self.encoder, VisionTransformerEncoder) and self.encoder.class_token
 
+    def prepare(self, images: Tensor) -> Tensor:
+        """`[B, 3, H, W]` in [0, 1], normalized and then padded right and bottom to a multiple of the stride."""
+        normalized = (images - self.mean) / self.std
+        # Padding after normalizing: the border is then the mean color, not black.
+        height, width = images.shape[2], images.shape[3]
+        return functional.pad(normalized, (0, self._padded(width) - width, 0, self._padded(height) - height))
+
     def encode(self, images: Tensor, attention_bias: Tensor | None = None) -> list[Tensor]:
         """`[B, 3, H, W]` -> the encoder's maps, the normalized and padded image first.
 
@@ -181,10 +188,7 @@ class SegmentationNetwork(nn.Module):
         the last stage of a MiT. N = squares of side `attention_patch` of the padded image, row by row; entry 0 is the
         class token's, and unread without one. ValueError where the encoder takes no bias or the shape is wrong.
         """
-        normalized = (images - self.mean) / self.std
-        # Padding after normalizing: the border is then the mean color, not black.
-        height, width = images.shape[2], images.shape[3]
-        padded = functional.pad(normalized, (0, self._padded(width) - width, 0, self._padded(height) - height))
+        padded = self.prepare(images)
         if attention_bias is None:
             maps: list[Tensor] = self.encoder(padded)
             return maps

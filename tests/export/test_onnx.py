@@ -122,7 +122,7 @@ def test_a_new_export_is_not_yet_verified(
     exports = {"onnx/model.onnx": passed, "onnx/int8.onnx": passed}
     artifact.write_manifest(folder, {"format_version": 1, "exports": exports})
     traced = onnx_ir.load(folder / "onnx" / "model.onnx")
-    monkeypatch.setattr(export_module, "_trace", lambda graph, opset: traced)
+    monkeypatch.setattr(export_module, "trace", lambda network, opset: traced)
     export_onnx(folder)
     assert artifact.read_manifest(folder)["exports"] == {"onnx/int8.onnx": passed}
 

@@ -1,8 +1,8 @@
 """`semseg` and `python` from a process that has imported everything: a command is a fork of it and begins at once.
 
-Importing torch and the rest takes 5 s of processor time, and the documents hold some eighty commands. A fork has its own
-working folder, environment, streams and exit code, and ends like any process; that the installed `semseg` begins from
-nothing is what other tests show.
+Importing torch and the rest takes 5 s of processor time, and the documents hold some eighty commands. A fork has a
+working folder, environment, streams and exit code of its own, and ends like any process. Other tests show that the
+installed `semseg` starts.
 """
 
 import contextlib
@@ -91,7 +91,6 @@ def _answer(connection: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [name, *arguments]
-    sys.stdin, sys.stdout, sys.stderr = open(0, closefd=False), open(1, "w", closefd=False), open(2, "w", closefd=False)
     if name == "semseg":
         from semseg_app.cli.main import main
 

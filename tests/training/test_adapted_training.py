@@ -159,9 +159,7 @@ def test_started_from_a_run_it_scores_as_that_run(tiny_dataset, tmp_path):
     """One step with a learning rate of almost zero; the statistics of the batch norm have settled before it."""
     chosen = {"architecture": "linear", "encoder": "tu-dinov3_test", "decoder_channels": None}
     whole = {"schedule": ScheduleSection(steps=60), "evaluate_every": 60, "checkpoint_every": 60}
-    first = train(
-        recipe(tiny_dataset, tmp_path / "first", chosen, {}).model_copy(update=whole), say=lambda line: None
-    )
+    first = train(recipe(tiny_dataset, tmp_path / "first", chosen, {}).model_copy(update=whole), say=lambda line: None)
     source = str(tmp_path / "first" / "best")
     once = {"schedule": ScheduleSection(steps=1), "evaluate_every": 1}
     lines: list[str] = []
