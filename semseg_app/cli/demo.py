@@ -40,8 +40,8 @@ def demo(
     chosen = [f"data.root={streets}"]
     if steps:
         chosen += [f"schedule.steps={steps}", "schedule.warmup=0"]
-    teacher = _train("streets-teacher", folder / "teacher", chosen)
-    student = _train("streets-student", folder / "student", [*chosen, f"method.teacher={teacher}"])
+    teacher = _train("demo-teacher", folder / "teacher", chosen)
+    student = _train("demo-student", folder / "student", [*chosen, f"method.teacher={teacher}"])
     show_steps("semseg_app.export")
     dataset = ExportData(open_dataset(streets), "val", limit=64)
     ((_, entry),) = export_verified(student, "fp32", dataset)
