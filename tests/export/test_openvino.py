@@ -52,9 +52,13 @@ def test_int8_runs_in_integers_and_stays_near(folder: Path, record_property: Cal
     agreement, difference = worst(theirs, ours)
     print(f"int8: {agreement:.4%} of the pixels agree at worst, confidence off by {difference}")
     record_property("int8 agreement", agreement)
-    assert agreement >= 0.95
-    # As near to the trained network as ONNX Runtime's int8 is.
+    assert agreement >= 0.9
     exact = open_engine(folder, "onnxruntime", "cpu", 1)
+    images = PHOTOS[:, :96, :128]
+    sure = exact.infer(images).confidence >= 0.5 * 255
+    assert sure.mean() > 0.5
+    assert (theirs.infer(images).classes == ours.infer(images).classes)[sure].mean() >= 0.99
+    # As near to the trained network as ONNX Runtime's int8 is.
     assert worst(exact, ours)[0] >= worst(exact, theirs)[0] - 0.03
 
 
