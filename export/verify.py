@@ -62,10 +62,10 @@ def verify(
     """
     threads = threads or machine.threads()
     exported = open_engine(exported_file, "onnxruntime", device, threads, force=True)
-    # What other programs get of the file, and the plain reading of the logits that ours is compared with.
-    whole = open_graph(exported_file, device, threads, whole=True)
     if exported.precision == "int8" and verification is None:
         raise UserError(f"{exported_file}: what int8 costs shows on labeled photos alone; add --data DATASET")
+    # What other programs get of the file, and the plain reading of the logits that ours is compared with.
+    whole = open_graph(exported_file, device, threads, whole=True)
     trained = open_model_folder(folder, "cpu", threads, whole=True)
     gate = gate or GATES[exported.precision]
     if verification:

@@ -13,8 +13,7 @@ portable graph's in pixels alone whose two best classes are equal within the err
 rounding at most.
 """
 
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import partial
 from typing import NamedTuple
@@ -108,14 +107,13 @@ def class_and_confidence_map(
     cells = np.empty((2, grid.rows * grid.columns, grid.step_y * grid.step_x), np.uint8)
     weights = _weights(grid)
     margin = float(np.log(len(logits) / LEFT_OUT))
-    each = executor.map if executor else map
     for band in _bands(logits, grid):
         own = cells[:, band.cells]
         own[0], own[1] = band.winner[:, None], 255
         pure = band.parts(~band.mixed, margin, len(weights))
         mixed = band.parts(band.mixed, margin, len(weights))
-        deque(each(partial(_read_pure, band, weights, own[1]), pure), maxlen=0)
-        deque(each(partial(_read_mixed, weights, own), mixed), maxlen=0)
+        _read_all(partial(_read_pure, band, weights, own[1]), pure, executor)
+        _read_all(partial(_read_mixed, weights, own), mixed, executor)
     return grid.picture(cells[0]), grid.picture(cells[1])
 
 
@@ -246,6 +244,15 @@ def _largest(values: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.nd
         np.maximum(number, candidate, out=number)
         np.maximum(best, value, out=best)
     return number, best
+
+
+def _read_all(read: Callable[[_Part], None], parts: Iterator[_Part], executor: Executor | None) -> None:
+    if executor is None:
+        for part in parts:
+            read(part)
+    else:
+        for _ in executor.map(read, parts):
+            pass  # raises what a thread raised
 
 
 @QUIETLY

@@ -54,7 +54,7 @@ def cut(model: memoryview, output: str) -> bytes:
 def _cut_graph(graph: memoryview, output: str) -> bytes:
     parts = list(fields(graph))
     needed = {output}
-    unneeded = set()
+    unneeded: set[int] = set()
     for index in range(len(parts) - 1, -1, -1):  # a graph lists its nodes in an order in which they can run
         if parts[index].number == GRAPH_NODE:
             inputs, outputs = _names(parts[index].value)
@@ -68,15 +68,17 @@ def _cut_graph(graph: memoryview, output: str) -> bytes:
 
 def _names(node: memoryview) -> tuple[set[str], set[str]]:
     """Names of what a node reads, in its own branches too, and of what it gives."""
-    inputs, outputs = set(), set()
+    inputs: set[str] = set()
+    outputs: set[str] = set()
     for field in fields(node):
         if field.number in (NODE_INPUT, NODE_OUTPUT):
             (inputs if field.number == NODE_INPUT else outputs).add(str(field.value, "utf-8"))
         elif field.number == NODE_ATTRIBUTE:
             for part in fields(field.value):
                 if part.number in ATTRIBUTE_GRAPHS:
-                    inner = [_names(each.value)[0] for each in fields(part.value) if each.number == GRAPH_NODE]
-                    inputs |= set().union(*inner)
+                    for inner in fields(part.value):
+                        if inner.number == GRAPH_NODE:
+                            inputs |= _names(inner.value)[0]
     return inputs, outputs
 
 
