@@ -61,7 +61,8 @@ def export_onnx(folder: Path, opset: int = OPSET) -> Path:
     The file holds its weights, and in `metadata_props["semseg_app"]` a JSON object: format_version, name, labels
     (classes, palette), precision, stride, logits (name of the value before it is enlarged), opset, source_sha256 (of
     model.safetensors), producer. Nothing is checked here: verify.py compares the file with the network, and until it
-    has, the manifest says nothing of the file. UserError when the folder is no model folder, its weights pass 2 GB, or `opset` lacks an operator of it.
+    has, the manifest says nothing of the file. UserError when the folder is no model folder, its weights pass 2 GB, or
+    `opset` lacks an operator of it.
     """
     config = artifact.read_config(folder)
     network = models.load(folder)
