@@ -7,13 +7,12 @@ The first form runs the tail alone, on logits as a trained network gives them ("
 and on the worst case ("noise": every logit has another largest class). The portable tail is Resize, ArgMax and the
 largest softmax probability in ONNX Runtime, as `semseg export` writes it. The second form runs an exported graph whole,
 and as the engine runs it. Process time of one thread; all take turns, and the table shows medians. Peak memory is what
-one call adds to the process, each in a process of its own.
+one call adds to the process, each in a process of its own; it needs Linux.
 """
 
 import argparse
 import json
 import multiprocessing
-import resource
 import statistics
 import tempfile
 import time
@@ -103,10 +102,16 @@ def ways(
 def added_memory(classes: int, width: int, height: int, step: int, kind: str, name: str) -> float:
     """Megabytes by which one call raises the peak of this process."""
     call = ways(classes, width, height, step, kind)[0][name]
-    np.exp(np.ones(8, np.float32))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is now what the process holds
+    before = _peak_memory()
     call()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (_peak_memory() - before) / 1024
+
+
+def _peak_memory() -> int:
+    """Kilobytes: the largest resident size of this process since its record was cleared."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
