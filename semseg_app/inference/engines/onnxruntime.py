@@ -1,7 +1,7 @@
 """The ONNX Runtime engine: runs the deployed graph (uint8 in, uint8 out) and needs no torch.
 
 On a CPU the graph runs up to its coarse logits, and `Decoder` reads them: the same answer for less time and memory. On
-a GPU, which enlarges them in no time, it runs whole.
+a GPU it runs whole: what comes back from there, two bytes per pixel, is mostly less than the logits.
 
 ONNX Runtime goes on without a word on the CPU when CUDA cannot be had. `open_session` looks at what the session really
 got, and at which operators were left to the CPU.
