@@ -155,7 +155,9 @@ class _Band:
         """Logits `[K, 4, m]` of classes `[K, m]` at the corners of m cells."""
         first = cells // (self._line - 1) * self._line + cells % (self._line - 1)
         offsets = np.array([0, 1, self._line, self._line + 1])[:, None]
-        return self._flat.take((classes.astype(np.intp) * self._logits[0].size + first)[:, None] + offsets)
+        places = (classes.astype(np.intp) * self._logits[0].size + first)[:, None] + offsets
+        corners: np.ndarray = self._flat.take(places)
+        return corners
 
     def parts(self, chosen: np.ndarray, margin: float, pixels: int) -> Iterator[_Part]:
         """The chosen cells in parts that fit the cache, with `pixels` each and the classes that may count in them.
