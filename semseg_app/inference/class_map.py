@@ -146,9 +146,8 @@ class _Band:
         first = largest[:-1, :-1]
         self.winner = first.reshape(-1)
         """The largest class at the first corner of every cell."""
-        self.mixed = ((first != largest[:-1, 1:]) | (first != largest[1:, :-1]) | (first != largest[1:, 1:])).reshape(
-            -1
-        )
+        differs = (first != largest[:-1, 1:]) | (first != largest[1:, :-1]) | (first != largest[1:, 1:])
+        self.mixed = differs.reshape(-1)
         """Whether it is another one at another corner."""
 
     def corners(self, classes: np.ndarray, cells: np.ndarray) -> np.ndarray:
