@@ -29,7 +29,7 @@ LEFT_OUT = 1e-6
 FAR = np.float32(-1e30)
 """A logit that neither wins nor adds to a sum."""
 QUIETLY = np.errstate(invalid="ignore", over="ignore")
-"""What a network that gives NaN or infinity says of a pixel means nothing here either, and warns of nothing."""
+"""Where a network gives NaN or infinity, the class means nothing, in the portable graph too; numpy need not warn."""
 
 
 class Grid(NamedTuple):
