@@ -78,6 +78,25 @@ def join(parts: Sequence[onnx_ir.Model]) -> onnx_ir.Model:
     return whole
 
 
+def coarse_logits(graph: onnx_ir.Graph) -> str | None:
+    """Name of the value that a deployed graph enlarges and then reads: float32 `[N, C, h, w]`.
+
+    None where that is not a bilinear Resize with half-pixel centers, which is what `inference/class_map.py` computes.
+    """
+    network, pixels = network_nodes(graph), pixel_nodes(graph)
+    for node in reversed(graph):
+        if node.op_type == "Resize" and node in pixels and node not in network:
+            attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+            plain = (
+                attributes.get("mode") == "linear"
+                and attributes.get("coordinate_transformation_mode", "half_pixel") == "half_pixel"
+                and not attributes.get("antialias")
+                and not attributes.get("exclude_outside")
+            )
+            return str(node.inputs[0].name) if plain and node.inputs[0] is not None else None
+    return None
+
+
 def layer_precisions(graph: onnx_ir.Graph) -> dict[str, str]:
     """Name of every layer -> "fp32", "fp16", "bf16" or "int8", as the graph's own types say.
 

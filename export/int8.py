@@ -9,7 +9,6 @@ values without leaving 8 bits. All else is float, above all normalization, softm
 Layers whose quantization costs most stay float too, as many as it takes until the file passes the gate.
 """
 
-import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,10 +24,9 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from semseg_app.export.calibration import activation_ranges
 from semseg_app.export.graph import layer_precisions, layers, network_nodes, pixel_nodes
-from semseg_app.export.onnx import metadata_of, save_graph
+from semseg_app.export.onnx import metadata_of, save_graph, write_metadata
 from semseg_app.export.steps import step
 from semseg_app.export.verification_set import CalibrationMethod
-from semseg_app.inference.engines.metadata import KEY
 
 QUANTIZED_LAYERS = ("Conv", "Gemm", "MatMul")
 """ONNX Runtime has no integer transposed convolution."""
@@ -88,7 +86,7 @@ def export_int8(folder: Path, graph_file: Path, calibration: Calibration, passes
             candidate = quantize(model, ranges, float_layers)
             precisions = layer_precisions(candidate.graph)
             metadata["float_layers"] = [name for name, precision in precisions.items() if precision != "int8"]
-            candidate.metadata_props[KEY] = json.dumps(metadata)
+            write_metadata(candidate, metadata)
             onnx_ir.save(candidate, file)
             if passes(file):
                 break

@@ -18,7 +18,7 @@ from torch.onnx import OnnxExporterError
 import semseg_app
 from semseg_app import artifact, models
 from semseg_app.errors import UserError
-from semseg_app.export.graph import join, name_layers
+from semseg_app.export.graph import coarse_logits, join, name_layers
 from semseg_app.export.merged_segformer import merge_segformer_head
 from semseg_app.export.opset import lower, traced_opset
 from semseg_app.export.steps import step
@@ -79,9 +79,10 @@ def export_onnx(folder: Path, opset: int = OPSET) -> Path:
     """Write the deployed graph of a model folder to its onnx/model.onnx, whole or not at all, and say where that is.
 
     The file holds its weights, and in `metadata_props["semseg_app"]` a JSON object: format_version, name, labels
-    (classes, palette), precision, stride, opset, source_sha256 (of model.safetensors), producer. Nothing is checked
-    here: verify.py compares the file with the network, and until it has, the manifest says nothing of the file.
-    UserError when the folder is no model folder, its weights pass 2 GB, or `opset` lacks an operator of it.
+    (classes, palette), precision, stride, logits (name of the value before it is enlarged), opset, source_sha256 (of
+    model.safetensors), producer. Nothing is checked here: verify.py compares the file with the network, and until it
+    has, the manifest says nothing of the file. UserError when the folder is no model folder, its weights pass 2 GB, or
+    `opset` lacks an operator of it.
     """
     config = artifact.read_config(folder)
     network = models.load(folder)
@@ -117,12 +118,17 @@ def metadata_of(model: onnx_ir.Model) -> dict[str, Any]:
     return metadata
 
 
+def write_metadata(model: onnx_ir.Model, metadata: dict[str, Any]) -> None:
+    """Put metadata into a graph, with the name of the value that its logits have in it."""
+    model.metadata_props[KEY] = json.dumps({**metadata, "logits": coarse_logits(model.graph)})
+
+
 def save_graph(folder: Path, model: onnx_ir.Model, metadata: dict[str, Any]) -> Path:
     """Write a graph to its model folder, whole or not at all, under the name of `metadata["precision"]`; say where.
 
     What the manifest says of an earlier file is forgotten: it must not pass for a verdict on the new one.
     """
-    model.metadata_props[KEY] = json.dumps(metadata)
+    write_metadata(model, metadata)
     target = folder / GRAPHS[metadata["precision"]]
     manifest = artifact.read_manifest(folder)
     if manifest.get("exports", {}).pop(target.relative_to(folder).as_posix(), None) is not None:

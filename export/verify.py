@@ -1,8 +1,8 @@
 """Proof that an exported file is the trained network: both run on the same photos, through the engines that serve.
 
-Three sizes, none of them the one that the exporter saw, and two batch sizes; with a dataset, scores of both; and the
-precision of every layer, read from the file. Past the gate's limits the manifest says "rejected", and what serves or
-publishes a model folder goes by that.
+Three sizes, none of them the one that the exporter saw, and two batch sizes; with a dataset, scores of both; the
+precision of every layer, read from the file; and that our engines read the logits as the file itself does. Past the
+gate's limits the manifest says "rejected", and what serves or publishes a model folder goes by that.
 """
 
 import statistics
@@ -19,13 +19,16 @@ from semseg_app import artifact, machine
 from semseg_app.data.listing import evenly_spaced
 from semseg_app.errors import UserError
 from semseg_app.export.acceptance import GATES, Gate, reasons_of_layers, reasons_of_row, reasons_of_scores, score
+from semseg_app.export.decoding import compare_decoding, reasons_of_decoding
 from semseg_app.export.graph import layer_precisions
 from semseg_app.export.onnx import metadata_of
 from semseg_app.export.steps import LOG, step
 from semseg_app.export.verification_set import VerificationSet, bounded, generated_photos, resized
 from semseg_app.files import sha256
 from semseg_app.inference.engines.base import Engine
+from semseg_app.inference.engines.onnxruntime import OnnxRuntimeEngine, open_graph
 from semseg_app.inference.engines.open import open_engine
+from semseg_app.inference.engines.torch import open_model_folder
 
 SIZES = ((127, 131), (256, 192))
 """Height and width: two primes, and an upright one. The photos' own size is the third."""
@@ -61,14 +64,16 @@ def verify(
     exported = open_engine(exported_file, "onnxruntime", device, threads, force=True)
     if exported.precision == "int8" and verification is None:
         raise UserError(f"{exported_file}: what int8 costs shows on labeled photos alone; add --data DATASET")
-    trained = open_engine(folder, "torch", "cpu", threads)
+    # What other programs get of the file, and the plain reading of the logits that ours is compared with.
+    whole = open_graph(exported_file, device, threads, whole=True)
+    trained = open_model_folder(folder, "cpu", threads, whole=True)
     gate = gate or GATES[exported.precision]
     if verification:
         photos = [verification.data.read_image(sample) for sample in evenly_spaced(verification.samples, PHOTOS)]
     else:
         photos = generated_photos(PHOTOS)
     own_size = bounded(photos[0])
-    by_size = compare(trained, exported, photos, [*SIZES, own_size], BATCH_SIZES)
+    by_size = compare(trained, whole, photos, [*SIZES, own_size], BATCH_SIZES)
     model = onnx_ir.load(exported_file)
     float_layers = metadata_of(model).get("float_layers", [])
     layers = layer_precisions(model.graph)
@@ -89,6 +94,9 @@ def verify(
         "by_size": by_size,
     }
     if not any("error" in row for row in by_size):
+        if isinstance(exported, OnnxRuntimeEngine) and exported.gives_logits:
+            entry["decoding"] = compare_decoding(exported, whole, photos, [*SIZES, own_size])
+            reasons += reasons_of_decoding(entry["decoding"])
         entry["latency_ms"] = measure_latency(exported, resized(photos[0], own_size), threads)
         if verification:
             with step(f"scoring {exported_file} and the trained network on {len(verification.samples)} photos"):

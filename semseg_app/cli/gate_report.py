@@ -27,6 +27,10 @@ def print_entry(exported_file: Path, entry: dict[str, Any]) -> None:
     console.print(f"layers: {counts}", highlight=False)
     for name in entry["float_layers"]:
         console.print(f"  {name} stays fp32", highlight=False)
+    if "decoding" in entry:
+        decoding = entry["decoding"]
+        differing = f"{decoding['ties']} ties and {decoding['wrong']} other pixels of {decoding['pixels']} differ"
+        console.print(f"our engines against the file itself: {differing}", highlight=False)
     for key, title in SCORES.items():
         if key in entry:
             scores = entry[key]

@@ -55,6 +55,12 @@ def lively_network(architecture: str) -> models.SegmentationNetwork:
 
 
 @pytest.fixture(scope="session")
+def lively() -> Callable[[str], models.SegmentationNetwork]:
+    """`lively_network`."""
+    return lively_network
+
+
+@pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Architecture -> a model folder with its exported graph, made once. Copy it to change it."""
 

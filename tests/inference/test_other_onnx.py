@@ -65,6 +65,10 @@ def test_coarse_logits_are_resized_as_torch_does(tmp_path: Path, rgb_logits: Log
     coarse = torch.from_numpy(rgb_logits(IMAGES[:, ::4, ::4])).permute(0, 3, 1, 2)
     expected = torch.nn.functional.interpolate(coarse, size=(24, 40), mode="bilinear").softmax(1)
     np.testing.assert_allclose(engine.probabilities(IMAGES), expected, atol=1e-4)
+    prediction = engine.infer(IMAGES)
+    highest, classes = expected.max(dim=1)
+    np.testing.assert_array_equal(prediction.classes, classes)
+    assert np.abs(prediction.confidence - 255 * highest.numpy()).max() <= 0.51
 
 
 @pytest.mark.parametrize("stride", [1, 4])

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from semseg_app.errors import UserError, explain
 from semseg_app.labels import LabelSpace
@@ -20,6 +20,11 @@ class GraphMetadata(BaseModel):
     name: str
     labels: LabelSpace
     precision: Literal["fp32", "fp16", "bf16", "int8"]
+    stride: PositiveInt = 1
+    """Photos are padded, right and bottom, to multiples of it."""
+    logits: str | None = None
+    """The value in the graph that is enlarged and read, float32 `[N, C, h, w]`; h and w divide the padded sides. None =
+    the graph does not say, and its own outputs are used."""
 
 
 def parse(path: Path, properties: dict[str, str]) -> GraphMetadata:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from semseg_app.data.dataset import default_palette, read_yaml
 from semseg_app.errors import UserError, explain
+from semseg_app.inference.class_map import class_and_confidence_map, grid_of
 from semseg_app.inference.engines.base import Prediction, check_images
 from semseg_app.inference.tiling import resize_planes
 from semseg_app.labels import IGNORE, Byte, LabelSpace
@@ -298,25 +299,29 @@ class OtherGraphEngine(HardLabelEngine):
 
     def infer(self, images: np.ndarray) -> Prediction:
         """Segment uint8 RGB `[N, H, W, 3]`: the largest logit, resized to the photo, is the class."""
-        answers = []
-        for logits in self._full_logits(images):
-            highest = logits.max(axis=0)
-            confidence = 255 / np.exp(logits - highest).sum(axis=0)
-            answers.append((logits.argmax(axis=0).astype(np.uint8), np.rint(confidence).astype(np.uint8)))
+        answers = [_read(planes, *images.shape[1:3]) for planes in self.graph.logits(images)]
         classes, confidences = zip(*answers, strict=True)
         return Prediction(np.stack(classes), np.stack(confidences))
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Class distribution at every pixel of uint8 RGB `[N, H, W, 3]`: float32 `[N, C, H, W]`."""
         softmax = []
-        for logits in self._full_logits(images):
+        for planes in self.graph.logits(images):
+            logits = resize_planes(planes, *images.shape[1:3])
             powers = np.exp(logits - logits.max(axis=0))
             softmax.append(powers / powers.sum(axis=0))
         return np.stack(softmax)
 
-    def _full_logits(self, images: np.ndarray) -> list[np.ndarray]:
-        """float32 `[C, H, W]` of every image."""
-        return [resize_planes(planes, *images.shape[1:3]) for planes in self.graph.logits(images)]
+
+def _read(planes: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Class map and confidence uint8 `[H, W]` of logits `[C, h, w]`."""
+    grid = grid_of(planes, height, width, stride=1)
+    if grid is not None and grid.step_y * grid.step_x > 1:
+        return class_and_confidence_map(planes, grid)
+    logits = resize_planes(planes, height, width)
+    highest = logits.max(axis=0)
+    confidence = 255 / np.exp(logits - highest).sum(axis=0)
+    return logits.argmax(axis=0).astype(np.uint8), np.rint(confidence).astype(np.uint8)
 
 
 def engine_of(graph: OtherGraph) -> HardLabelEngine:
