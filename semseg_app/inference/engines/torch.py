@@ -47,12 +47,25 @@ class TorchEngine:
             probabilities: np.ndarray = self._logits(images).softmax(dim=1).float().cpu().numpy()
             return probabilities
 
+    def probabilities_and_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`probabilities`, and the mean over the encoder's deepest map, float32 `[N, D]`."""
+        with torch.inference_mode():
+            maps = self._network.encode(self._pixels(images))
+            logits = self._network.upsample(self._network.head(maps), images.shape[1], images.shape[2])
+            probabilities: np.ndarray = logits.softmax(dim=1).float().cpu().numpy()
+            features: np.ndarray = maps[-1].mean(dim=(2, 3)).float().cpu().numpy()
+            return probabilities, features
+
     def _logits(self, images: np.ndarray) -> Tensor:
+        return self._network.full_logits(self._pixels(images))
+
+    def _pixels(self, images: np.ndarray) -> Tensor:
+        """RGB in [0, 1], `[N, 3, H, W]`."""
         check_images(images)
         # A copy: decoded photos are often read-only, mirrored views have negative strides, and torch takes neither.
         pixels = torch.from_numpy(np.array(images, order="C")).to(self.device)
         # Permuting NHWC gives NCHW in channels_last memory: no transposition takes place.
-        return self._network.full_logits(pixels.permute(0, 3, 1, 2).float().div_(255))
+        return pixels.permute(0, 3, 1, 2).float().div_(255)
 
 
 def open_model_folder(folder: Path, device: str = "auto", threads: int | None = None) -> TorchEngine:
