@@ -58,8 +58,8 @@ FULL = Bed(
         "model": NETWORK | {"decoder_channels": 64},
         "view": {"crop": [192, 192], "scale": [0.9, 1.5]},
         "optimizer": {"name": "adamw", "lr": 3e-4, "weight_decay": 0.01, "head_lr_factor": 5},
-        "schedule": {"steps": 200, "warmup": 20},
-        "evaluate_every": 200,
+        "schedule": {"steps": 150, "warmup": 15},
+        "evaluate_every": 150,
     },
 )
 TINY = Bed(

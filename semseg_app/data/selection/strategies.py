@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from semseg_app.data.selection.distinct import distinct
+from semseg_app.data.selection.distinct import distinct, near_duplicate_limit
 from semseg_app.errors import UserError
 
 MOST_LABELED = 500
@@ -65,7 +65,7 @@ def choose(pool: Pool, strategy: str, count: int, seed: int = 0) -> tuple[np.nda
     order = np.random.default_rng(seed).permutation(pool.candidates)
     if row.measure:
         order = order[np.argsort(-pool.uncertainty[order], kind="stable")]
-    kept = distinct(pool.thumbnails, order, pool.labeled)
+    kept = distinct(pool.thumbnails, order, pool.labeled, near_duplicate_limit(pool.thumbnails))
     if len(kept) < count:
         raise UserError(
             f"--count {count}: of {len(order):,} photos only {len(kept):,} are no near-duplicates of each other or of "

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from semseg_app.data.held_out import NEAR_DUPLICATE
-from semseg_app.data.selection.distinct import distinct
+from semseg_app.data.selection.distinct import SAVED_TWICE, distinct, near_duplicate_limit
 from semseg_app.data.selection.strategies import STRATEGIES, Pool, choose, unit_features
 from semseg_app.data.selection.uncertainty import disagreement, entropy, margin, photo_uncertainty
 from semseg_app.errors import UserError
@@ -35,9 +35,19 @@ def test_thinning_is_that_of_a_naive_loop() -> None:
         differences = np.abs(thumbnails[taken].astype(int) - thumbnails[index]).mean(axis=1)
         if (differences >= NEAR_DUPLICATE).all():
             taken.append(index)
-    kept = distinct(thumbnails, order, fixed).tolist()
+    kept = distinct(thumbnails, order, fixed, NEAR_DUPLICATE).tolist()
     assert kept == taken[20:]
     assert 50 < len(kept) < 350
+
+
+def test_the_limit_follows_what_the_photos_have_in_common() -> None:
+    random = np.random.default_rng(2)
+    streets = random.integers(0, 256, (50, 256)).astype(np.uint8)
+    assert near_duplicate_limit(streets) == NEAR_DUPLICATE
+    fixed_camera = (100 + random.integers(0, 13, (50, 256))).astype(np.uint8)
+    # Two independent numbers of 0 to 12 differ by (13² - 1) / (3 * 13) on average.
+    assert near_duplicate_limit(fixed_camera) == pytest.approx(0.25 * 168 / 39, rel=0.05)
+    assert near_duplicate_limit(np.repeat(streets[:1], 9, axis=0)) == SAVED_TWICE
 
 
 def test_uncertainty_of_a_pixel() -> None:
