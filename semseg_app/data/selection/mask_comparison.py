@@ -17,7 +17,7 @@ COARSE_SIDE = 240
 """Longest side, in pixels, of the maps on which shifts are searched; the best one is refined in full."""
 SMALLEST_OBJECT = 0.002
 """Fraction of the photo's pixels."""
-SURE = 0.9
+SURE = 0.8
 """Mean probability of the model's classes within an object."""
 FARTHEST_OUTLINE = 0.05
 """Of the shorter side; an outline that has no partner counts with this distance."""

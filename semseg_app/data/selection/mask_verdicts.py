@@ -26,6 +26,9 @@ SMALLEST_CLASS = 0.005
 """Fraction of the photo: a class of fewer pixels is easily missed by the model."""
 KNOWN_CLASS = 0.5
 """Recall from which a model knows a class: of others it cannot say that they are missing, or are not there."""
+USUAL_CONFUSION = 0.25
+"""Fraction of a class's pixels that the model takes for a certain other class; from there on a region of the one that
+it sees as the other is no news."""
 FAR_OUTLINE = 1.5
 """Times the median outline distance, and 5 robust standard deviations above it, make an outline sloppy."""
 FEWEST = 8
@@ -53,7 +56,6 @@ def verdicts(masks: Sequence[Compared], matrix: np.ndarray, classes: Sequence[st
         matrix: int64 `[C, C]`, the sum of what `compare` returned.
         classes: names.
     """
-    recall = matrix.diagonal() / np.maximum(matrix.sum(axis=1), 1)
     distances = np.array([mask.comparison.outline for mask in masks])
     distances = distances[np.isfinite(distances)]
     far = float("inf")
@@ -65,7 +67,7 @@ def verdicts(masks: Sequence[Compared], matrix: np.ndarray, classes: Sequence[st
         notes = _class_notes(mask, matrix, classes)
         swapped = [note for note in notes if note[0] == "mask-classes-swapped"]
         # A moved mask has wrong classes and regions all over, which its shift explains.
-        notes = swapped or list(_shift_note(mask)) or notes + _object_notes(mask, recall, classes)
+        notes = swapped or list(_shift_note(mask)) or notes + _object_notes(mask, matrix, classes)
         if not notes and mask.comparison.outline > far:
             pixels = min(mask.height, mask.width) * mask.factor
             own, half = mask.comparison.outline * pixels, usual * pixels
@@ -135,10 +137,14 @@ def _usual(confusion: Confusion, matrix: np.ndarray) -> float | None:
     return (int(row[confusion.predicted]) - confusion.pixels) / others
 
 
-def _object_notes(mask: Compared, recall: np.ndarray, classes: Sequence[str]) -> list[tuple[str, str]]:
+def _object_notes(mask: Compared, matrix: np.ndarray, classes: Sequence[str]) -> list[tuple[str, str]]:
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     notes = []
     for thing in mask.comparison.objects:
-        if thing.other == IGNORE or recall[thing.class_index] < KNOWN_CLASS:
+        drawn, seen = (thing.other, thing.class_index) if thing.missing else (thing.class_index, thing.other)
+        if drawn == IGNORE or shares[thing.class_index, thing.class_index] < KNOWN_CLASS:
+            continue
+        if shares[drawn, seen] >= USUAL_CONFUSION:
             continue
         name, other = classes[thing.class_index], classes[thing.other]
         where = _where(thing, mask.factor)
