@@ -21,6 +21,8 @@ from semseg_app.labels import LabelSpace
 from semseg_app.plots.overlays import overlay
 from semseg_app.plots.sheet import Entry
 
+CLEAR = ("mask-shifted", "mask-classes-swapped")
+
 
 class ReviewedMask(NamedTuple):
     """One mask in the ranking."""
@@ -106,13 +108,19 @@ def review_masks(
         ReviewedMask(sample, mask.file, mask.comparison, said)
         for (sample, mask), said in zip(compared, notes, strict=True)
     ]
-    return MaskReview(sorted(masks, key=lambda mask: mask.comparison.score), len(samples) - len(compared), remarks)
+    return MaskReview(sorted(masks, key=_rank), len(samples) - len(compared), remarks)
+
+
+def _rank(mask: ReviewedMask) -> tuple[bool, float]:
+    """Moved masks and swapped classes first: that all of a mask fits better is a stronger sign than a low score."""
+    return not any(note.kind in CLEAR for note in mask.notes), mask.comparison.score
 
 
 def class_probabilities(engine: Engine, image: np.ndarray) -> np.ndarray:
     """uint8 `[H, W, 3]` -> float32 `[C, H, W]`. What an engine says of the first class alone is completed evenly."""
     if isinstance(engine, ProbabilityEngine):
-        return engine.probabilities(image[np.newaxis])[0]
+        probabilities: np.ndarray = engine.probabilities(image[np.newaxis])[0]
+        return probabilities
     answer = engine.infer(image[np.newaxis])
     classes, confidence = answer.classes[0], answer.confidence[0] / np.float32(255)
     count = len(engine.labels.classes)

@@ -14,7 +14,7 @@ from semseg_app.files import atomic_file
 from semseg_app.labels import LabelSpace, hex_color
 
 WIDTH, HEIGHT = 320, 240
-"""Pixels that a picture is scaled down to fit in: about 15 KB each."""
+"""Pixels that a picture is scaled down to fit in: about 20 KB each."""
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -77,7 +77,7 @@ def _figure(title: str, caption: str, pixels: np.ndarray) -> str:
     picture = Image.fromarray(pixels)
     picture.thumbnail((WIDTH, HEIGHT), Image.Resampling.BOX)
     content = io.BytesIO()
-    picture.save(content, "JPEG", quality=80)
+    picture.save(content, "JPEG", quality=70)
     address = f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
     alt = html.escape(f"{title}: {caption}")
     return f'<figure><img src="{address}" alt="{alt}"><figcaption>{html.escape(caption)}</figcaption></figure>'

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from semseg_app.data.selection.extra import labels_extra
 from semseg_app.labels import IGNORE
 
 TEMPERATURE = 0.2
@@ -101,7 +102,8 @@ def label_quality(label: np.ndarray, probabilities: np.ndarray) -> float:
 
     cleanlab takes no ignored pixels, so the others go to it as a picture of one row.
     """
-    from cleanlab.segmentation.rank import get_label_quality_scores
+    with labels_extra("--model"):
+        from cleanlab.segmentation.rank import get_label_quality_scores
 
     valid = label != IGNORE
     row, chances = label[valid].astype(np.int64)[None, None], probabilities[:, valid][None, :, None]
@@ -165,7 +167,8 @@ def _confusions(matrix: np.ndarray) -> Iterator[Confusion]:
 
 def _objects(label: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, most: int = 3) -> Iterator[Object]:
     """The largest regions of a class that the other map has nowhere near, where the model is sure."""
-    from scipy import ndimage
+    with labels_extra("--model"):
+        from scipy import ndimage
 
     valid = label != IGNORE
     sure = np.take_along_axis(probabilities, predicted[None].astype(np.int64), axis=0)[0]
@@ -195,7 +198,8 @@ def _objects(label: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray
 
 def outline_distance(label: np.ndarray, predicted: np.ndarray) -> float:
     """Mean distance from an outline pixel of the mask to the nearest one of the model, as `Comparison.outline`."""
-    from scipy import ndimage
+    with labels_extra("--model"):
+        from scipy import ndimage
 
     shorter = min(label.shape)
     own, seen = _outlines(label), _outlines(predicted)

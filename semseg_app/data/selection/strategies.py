@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from semseg_app.data.selection.distinct import distinct, near_duplicate_limit
+from semseg_app.data.selection.extra import labels_extra
 from semseg_app.errors import UserError
 
 MOST_LABELED = 500
@@ -86,7 +87,8 @@ def _cluster_uncertainty(pool: Pool, kept: np.ndarray, count: int, seed: int) ->
 
     The sum is size times mean: a cluster of one odd photo does not come before a kind of photo that is everywhere.
     """
-    from sklearn.cluster import KMeans
+    with labels_extra("--strategy cluster-uncertainty"):
+        from sklearn.cluster import KMeans
 
     labeled = _at_most(pool.labeled, MOST_LABELED, seed)
     rows = np.concatenate([labeled, kept])
@@ -102,19 +104,22 @@ def _cluster_uncertainty(pool: Pool, kept: np.ndarray, count: int, seed: int) ->
 
 
 def _typiclust(pool: Pool, kept: np.ndarray, count: int, seed: int) -> np.ndarray:
-    from skactiveml.pool import TypiClust
+    with labels_extra("--strategy typiclust"):
+        from skactiveml.pool import TypiClust
 
     return _by_scikit_activeml(TypiClust(random_state=seed), pool, kept, count, seed, MOST_CANDIDATES, MOST_LABELED)
 
 
 def _coreset(pool: Pool, kept: np.ndarray, count: int, seed: int) -> np.ndarray:
-    from skactiveml.pool import CoreSet
+    with labels_extra("--strategy coreset"):
+        from skactiveml.pool import CoreSet
 
     return _by_scikit_activeml(CoreSet(random_state=seed), pool, kept, count, seed, MOST_CANDIDATES, MOST_CANDIDATES)
 
 
 def _probcover(pool: Pool, kept: np.ndarray, count: int, seed: int) -> np.ndarray:
-    from skactiveml.pool import ProbCover
+    with labels_extra("--strategy probcover"):
+        from skactiveml.pool import ProbCover
 
     # The radius is the largest at which 95 % of the balls lie within one cluster; unit vectors are at most 2 apart.
     clusters = max(min(len(pool.labeled), MOST_LABELED) + count, 2)
@@ -131,14 +136,16 @@ def _by_scikit_activeml(
     known = np.concatenate([np.zeros(len(labeled)), np.full(len(candidates), np.nan)])
     with _quiet_and_reproducible():
         chosen = query.query(unit_features(pool.features[rows]), known, batch_size=count)
-    return rows[np.asarray(chosen, int)]
+    result: np.ndarray = rows[np.asarray(chosen, int)]
+    return result
 
 
 def _at_most(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
     """At most so many of the rows, drawn at random (density is kept), in their order."""
     if len(rows) <= most:
         return rows
-    return rows[np.sort(np.random.default_rng(seed).permutation(len(rows))[:most])]
+    drawn: np.ndarray = rows[np.sort(np.random.default_rng(seed).permutation(len(rows))[:most])]
+    return drawn
 
 
 def unit_features(features: np.ndarray) -> np.ndarray:
@@ -147,7 +154,8 @@ def unit_features(features: np.ndarray) -> np.ndarray:
     Pooled maps behind a ReLU all point the same way; without the mean the directions tell the photos apart.
     """
     centered = features - features.mean(axis=0)
-    return centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), np.float32(1e-12))
+    units: np.ndarray = centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), np.float32(1e-12))
+    return units
 
 
 @contextmanager

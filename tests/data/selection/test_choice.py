@@ -1,5 +1,7 @@
 """Which photos a strategy chooses: against naive loops and blobs whose right answer can be seen."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -120,3 +122,10 @@ def test_without_labels_and_without_differences(blobs: Pool, strategy: str) -> N
     """The first round has no labeled photo, and features may coincide: the choice is full all the same."""
     same = Pool(blobs.candidates, blobs.labeled[:0], blobs.thumbnails, blobs.uncertainty, np.ones_like(blobs.features))
     assert len(set(choose(same, strategy, 9)[0].tolist())) == 9
+
+
+def test_a_missing_package_is_named_with_its_extra(blobs: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "skactiveml.pool", None)
+    with pytest.raises(UserError, match=r"--strategy coreset needs the extra `labels` .*'semseg-app\[labels\]'"):
+        choose(blobs, "coreset", 1)
+    assert len(choose(blobs, "entropy", 1)[0]) == 1
