@@ -7,11 +7,13 @@ from typing import Annotated, Any, Literal
 import typer
 
 from semseg_app.cli.data_import import import_dataset
+from semseg_app.cli.data_next import next_labels
 from semseg_app.cli.model_option import ANY_MODEL, Revision, TeacherClasses, in_classes_of_data
 
 app = typer.Typer(help="Splits of a dataset.", no_args_is_help=True, rich_markup_mode=None)
 
 app.command("import")(import_dataset)
+app.command("next")(next_labels)
 
 Data = Annotated[Path, typer.Argument(help="A dataset folder, or a published dataset.")]
 LayoutName = Annotated[str, typer.Option(help="auto, folder, photos, voc, cityscapes, ade20k, ...")]

@@ -41,6 +41,13 @@ TITLES = {
     "unused-mask": "masks that no split uses",
     "two-masks": "photo with masks in two formats",
     "partly-labeled": "training split with masks for some of its photos",
+    # Notes of a model, which is no proof (`--model`).
+    "mask-shifted": "mask that agrees better with the model when it is moved",
+    "mask-classes-swapped": "mask in which two classes look swapped",
+    "mask-other-class": "mask that names another class than the model",
+    "mask-object-missing": "region that the model sees and the mask lacks",
+    "mask-object-unseen": "region of the mask that the model does not see",
+    "mask-sloppy-outline": "mask whose outlines are far from the model's",
 }
 """Kind -> heading."""
 
@@ -55,6 +62,12 @@ NOTES = frozenset(
         "partly-labeled",
         "turned-photo",
         "jfif-photo",
+        "mask-shifted",
+        "mask-classes-swapped",
+        "mask-other-class",
+        "mask-object-missing",
+        "mask-object-unseen",
+        "mask-sloppy-outline",
     }
 )
 """Kinds that are no mistake by themselves."""

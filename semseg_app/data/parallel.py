@@ -11,12 +11,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ordered_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`map`, on as many threads as cores (8 at most); only a few results wait at any time.
+def ordered_map(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
+) -> Iterator[Result]:
+    """`map`, on so many threads, by default as many as cores (8 at most); only a few results wait at any time.
 
     Pillow and NumPy release the interpreter lock while they decode and count, so threads are enough.
     """
-    workers = min(8, machine.cores())
+    workers = workers or min(8, machine.cores())
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as threads:
         try:

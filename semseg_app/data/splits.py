@@ -183,9 +183,16 @@ def write_splits(data: SegmentationData, splits: Sequence[LabelSplit], force: bo
 
 
 def write_lists(
-    data: SegmentationData, lists: Mapping[str, Sequence[Sample]], force: bool = False, only_check: bool = False
+    data: SegmentationData,
+    lists: Mapping[str, Sequence[Sample]],
+    force: bool = False,
+    only_check: bool = False,
+    other_name: str = "--seed names new lists",
 ) -> list[Path]:
-    """`write_splits` for lists of any name; with `only_check` nothing is written, only refused."""
+    """`write_splits` for lists of any name; with `only_check` nothing is written, only refused.
+
+    `other_name` ends the refusal: how the command line names other lists.
+    """
     texts = {
         data.list_path(name): "".join(f"{entry(data, sample)}\n" for sample in samples)
         for name, samples in lists.items()
@@ -193,7 +200,7 @@ def write_lists(
     new = {path: text for path, text in texts.items() if not path.is_file() or path.read_text("utf-8") != text}
     existing = [path for path in new if path.exists()]
     if existing and not force:
-        raise UserError(f"{existing[0]}: exists and lists other images; --force overwrites it, --seed names new lists")
+        raise UserError(f"{existing[0]}: exists and lists other images; --force overwrites it, {other_name}")
     for path, text in () if only_check else new.items():
         with atomic_file(path) as part:
             part.write_text(text, encoding="utf-8")

@@ -71,6 +71,15 @@ class ProbabilityEngine(Engine, Protocol):
 
 
 @runtime_checkable
+class FeatureEngine(ProbabilityEngine, Protocol):
+    """An engine that also tells what its encoder makes of an image."""
+
+    def probabilities_and_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`probabilities`, and the mean over the encoder's deepest map, float32 `[N, D]`."""
+        ...
+
+
+@runtime_checkable
 class BucketEngine(Engine, Protocol):
     """An engine that was built for certain sizes."""
 

@@ -69,6 +69,15 @@ class TorchEngine:
             probabilities: np.ndarray = logits.softmax(dim=1).float().cpu().numpy()
             return probabilities
 
+    def probabilities_and_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`probabilities`, and the mean over the encoder's deepest map, float32 `[N, D]`."""
+        with torch.inference_mode():
+            maps = self._network.encode(self._pixels(images))
+            logits = self._network.upsample(self._network.head(maps), images.shape[1], images.shape[2])
+            probabilities: np.ndarray = logits.softmax(dim=1).float().cpu().numpy()
+            features: np.ndarray = maps[-1].mean(dim=(2, 3)).float().cpu().numpy()
+            return probabilities, features
+
     def _pixels(self, images: np.ndarray) -> Tensor:
         """RGB in [0, 1], `[N, 3, H, W]`, on the device."""
         check_images(images)

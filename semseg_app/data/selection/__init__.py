@@ -1,0 +1,1 @@
+"""Which images to label next, and which masks look wrong: the parts that need no network."""
