@@ -1,6 +1,7 @@
 """What a network is, as data. Outside models/ because that needs torch, and a model folder is read without it."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,7 +18,8 @@ class NetworkChoice(BaseModel):
     """A row of semseg_app/models/registry.py."""
     encoder: str = "resnet18"
     """A segmentation_models_pytorch encoder, or any timm model as "tu-<name>". setr and dpt take plain vision
-    transformers (ViT, DeiT, DINOv2) of timm, pidnet its own pidnet_s and pidnet_m, the others everything else."""
+    transformers (ViT, DeiT, DINOv2) of timm, pidnet its own pidnet_s, pidnet_m and pidnet_l, the others everything
+    else."""
     output_stride: Literal[8, 16, 32] | None = None
     """Stride of the deepest encoder stage; None = the architecture's own: 8 for deeplabv3, pspnet and ocr (but
     32 over an HRNet), 16 for deeplabv3plus, the encoder's patch size for setr and dpt (which take no other), 64 for
@@ -33,3 +35,13 @@ class ModelSpec(NetworkChoice):
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     """Normalization of RGB in [0, 1]. The network applies it itself."""
+    revision: Literal[1, 2] = 2
+    """Which form of the architecture; only of a pidnet there are two. 2 = as published. 1 = as this package built it
+    before: one ReLU more, between the two bottlenecks of stride 64, and no norm before the pooling of the whole map."""
+
+
+def stored_spec(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A spec as a file holds it, with the keys that its writer did not know yet; what it means stays the same."""
+    if content.get("architecture") == "pidnet" and "revision" not in content:
+        return {**content, "revision": 1}
+    return content

@@ -44,7 +44,7 @@ def build(
         raise UserError(f"model.architecture: {error}") from None
     encoder, stride = row.encoder(spec, encoder_weights)
     channels = list(encoder.out_channels)
-    width = spec.decoder_channels or (row.width if isinstance(row.width, int) else row.width(channels))
+    width = spec.decoder_channels or (row.width if isinstance(row.width, int) else row.width(spec, channels))
     decoder = row.decoder(Parts(spec, channels, width, stride, training_heads))
     stages = [count for count in channels[1:] if count > 0]
     for index in auxiliary:

@@ -17,8 +17,8 @@ from semseg_app.models.hrnet import BRANCHES, HRNetDecoder
 from semseg_app.models.linear import LinearDecoder
 from semseg_app.models.network import AuxiliaryHead, plain_features
 from semseg_app.models.ocr import OCRDecoder, ocr_features
+from semseg_app.models.pidnet import SIZES as PIDNETS
 from semseg_app.models.pidnet import STRIDE as PIDNET_STRIDE
-from semseg_app.models.pidnet import WIDTHS as PIDNET_WIDTHS
 from semseg_app.models.pidnet import PIDNetDecoder, PIDNetEncoder, pidnet_features
 from semseg_app.models.pyramid_pooling import PSPDecoder
 from semseg_app.models.setr import SETRAuxiliaryHead, SETRDecoder
@@ -55,8 +55,8 @@ class Architecture:
     """(spec, name of the weights or None) -> (encoder, stride of its deepest map). UserError where it does not fit."""
     decoder: Callable[[Parts], nn.Module]
     """Takes the encoder's list of maps and gives `[B, width, h, w]`."""
-    width: int | Callable[[list[int]], int]
-    """Width of the decoder where a recipe names none, or how it follows from the encoder's channels."""
+    width: int | Callable[[ModelSpec, list[int]], int]
+    """Width of the decoder where a recipe names none, or how it follows from the encoder and its channels."""
     features: Callable[[Any, list[Any]], Any] = plain_features
     """(decoder, maps) -> `Decoded`: the decoder's map, with what training reads beside it."""
     auxiliary_head: Callable[[int, int], nn.Module] = AuxiliaryHead
@@ -102,8 +102,8 @@ def _transformer(readout: Readout) -> Callable[[ModelSpec, str | None], tuple[An
 
 
 def _pidnet_encoder(spec: ModelSpec, weights: str | None) -> tuple[Any, int]:
-    if spec.encoder not in PIDNET_WIDTHS:
-        raise UserError(f"model.encoder: pidnet has its own, {' and '.join(PIDNET_WIDTHS)}, not {spec.encoder}")
+    if spec.encoder not in PIDNETS:
+        raise UserError(f"model.encoder: pidnet has its own, {', '.join(PIDNETS)}; not {spec.encoder}")
     if spec.output_stride:
         raise UserError("model.output_stride: pidnet keeps its strides; leave output_stride out")
     if weights is not None:
@@ -111,7 +111,7 @@ def _pidnet_encoder(spec: ModelSpec, weights: str | None) -> tuple[Any, int]:
             f"model.weights: no weights are published that fit {spec.encoder}; set model.weights=null to start from "
             "random weights, which needs many more steps, or name a model folder"
         )
-    return PIDNetEncoder(PIDNET_WIDTHS[spec.encoder]), PIDNET_STRIDE
+    return PIDNetEncoder(PIDNETS[spec.encoder], published=spec.revision > 1), PIDNET_STRIDE
 
 
 def _linear(parts: Parts) -> nn.Module:
@@ -182,12 +182,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     "linear": Architecture(
         encoder=_transformer(Readout((2, 5, 8, 11), normalize=True)),  # the head reads the last alone
         decoder=_linear,
-        width=lambda channels: channels[-1],
+        width=lambda spec, channels: channels[-1],
     ),
     "hrnet": Architecture(
         encoder=_pyramid(32, (32,)),
         decoder=lambda parts: HRNetDecoder(parts.channels, parts.width),
-        width=lambda channels: sum(channels[-BRANCHES:]),
+        width=lambda spec, channels: sum(channels[-BRANCHES:]),
     ),
     "ocr": Architecture(
         encoder=_ocr_encoder,
@@ -201,9 +201,13 @@ ARCHITECTURES: dict[str, Architecture] = {
     "pidnet": Architecture(
         encoder=_pidnet_encoder,
         decoder=lambda parts: PIDNetDecoder(
-            PIDNET_WIDTHS[parts.spec.encoder], parts.width, parts.spec.num_classes, parts.training_heads
+            PIDNETS[parts.spec.encoder],
+            parts.width,
+            parts.spec.num_classes,
+            parts.training_heads,
+            published=parts.spec.revision > 1,
         ),
-        width=128,
+        width=lambda spec, channels: PIDNETS[spec.encoder].head,
         features=pidnet_features,
     ),
 }

@@ -33,6 +33,7 @@ NETWORKS = {
     "ocr": ModelSpec(architecture="ocr", encoder="tu-test_resnet", num_classes=CLASSES, decoder_channels=32),
     "ocr-hrnet": ModelSpec(architecture="ocr", encoder="tu-hrnet_test", num_classes=CLASSES, decoder_channels=32),
     "pidnet": ModelSpec(architecture="pidnet", encoder="pidnet_s", num_classes=CLASSES, decoder_channels=32),
+    "pidnet-large": ModelSpec(architecture="pidnet", encoder="pidnet_l", num_classes=CLASSES, decoder_channels=32),
     "segformer-timm": ModelSpec(architecture="segformer", encoder="tu-convnext_atto", num_classes=CLASSES),
     "setr": ModelSpec(architecture="setr", encoder="tu-test_vit", num_classes=CLASSES, decoder_channels=32),
     "dpt": ModelSpec(architecture="dpt", encoder="tu-test_vit", num_classes=CLASSES, decoder_channels=32),
@@ -169,7 +170,7 @@ def test_pyramid_pooling_equals_adaptive_pooling(bins):
         ({"encoder": "tu-deit_tiny_patch16_224.best"}, r"no weights 'best'; .* tu-deit_tiny_patch16_224.fb_in1k"),
         ({"architecture": "ocr", "output_stride": 32}, "ocr needs 8 or 16, not 32"),
         ({"architecture": "deeplabv3", "encoder": "tu-hrnet_test"}, "keeps strides 4 to 32"),
-        ({"architecture": "pidnet"}, "pidnet has its own, pidnet_s and pidnet_m, not resnet18"),
+        ({"architecture": "pidnet"}, "pidnet has its own, pidnet_s, pidnet_m, pidnet_l; not resnet18"),
         ({"architecture": "pidnet", "encoder": "pidnet_s", "output_stride": 8}, "leave output_stride out"),
     ],
 )
