@@ -22,10 +22,17 @@ class NetworkChoice(BaseModel):
     else."""
     output_stride: Literal[8, 16, 32] | None = None
     """Stride of the deepest encoder stage; None = the architecture's own: 8 for deeplabv3, pspnet and ocr (but
-    32 over an HRNet), 16 for deeplabv3plus, the encoder's patch size for setr and dpt (which take no other), 64 for
-    pidnet (likewise), 32 for the others."""
+    32 over an HRNet), 16 for deeplabv3plus in its three forms, the encoder's patch size for setr and dpt (which take
+    no other), 64 for pidnet (likewise), 32 for the others."""
     decoder_channels: int | None = Field(default=None, ge=8, le=8192)
     """Width of the decoder (of a unet: of its last block); None = the architecture's own."""
+    align_corners: bool = False
+    """Bilinear resizing that puts corner pixels on corner pixels, and no padding of the image, as the published runs of
+    deeplabv3plus-plain and deeplabv3plus-separable have it: with sides of a multiple of 16 and one (513, 321), every
+    cell of a map lies on a pixel. Only these two take it."""
+    multi_grid: tuple[int, int, int] | None = None
+    """Factors on the dilation of the three blocks of a dilated ResNet's last stage, e.g. [2, 2, 4] in AugSeg's; None =
+    no factors."""
 
 
 class ModelSpec(NetworkChoice):

@@ -121,7 +121,9 @@ class _PyramidPooling(nn.Module):
 
     def contexts(self, maps: Tensor, same: Tensor) -> list[Tensor]:
         """The pooled scales, from the smallest window to the whole map; the last is `[B, branch_channels, 1, 1]`."""
-        return [resize(branch(maps), same) for branch in self.pooled] + [self.whole(maps.mean(dim=(2, 3), keepdim=True))]
+        return [resize(branch(maps), same) for branch in self.pooled] + [
+            self.whole(maps.mean(dim=(2, 3), keepdim=True))
+        ]
 
 
 class ParallelAggregationPyramidPooling(_PyramidPooling):

@@ -11,10 +11,12 @@ from torch import nn
 
 from semseg_app.errors import UserError, did_you_mean
 from semseg_app.model_spec import ModelSpec
+from semseg_app.models.deeplabv3plus import AtrousDecoder
 from semseg_app.models.dpt import DPTDecoder
 from semseg_app.models.encoders import is_hrnet, pyramid_encoder, transformer_encoder
 from semseg_app.models.hrnet import BRANCHES, HRNetDecoder
 from semseg_app.models.linear import LinearDecoder
+from semseg_app.models.multi_grid import widen_last_stage
 from semseg_app.models.network import AuxiliaryHead, plain_features
 from semseg_app.models.ocr import OCRDecoder, ocr_features
 from semseg_app.models.pidnet import SIZES as PIDNETS
@@ -31,6 +33,7 @@ ALL_SCALES = (-4, -3, -2, -1)
 DILATED = (-4, -2, -1)
 """Dilated encoders at strides 4, 8, 8."""
 FIRST_AND_LAST = (-4, -1)
+DILATED_ARCHITECTURES = ("deeplabv3", "deeplabv3plus", "deeplabv3plus-plain", "deeplabv3plus-separable", "pspnet")
 
 
 class Parts(NamedTuple):
@@ -66,6 +69,8 @@ class Architecture:
     """Encoder name -> the stages that multi-scale contrast reads where a recipe names none."""
     pyramid_levels: int = 0
     """Maps of its feature pyramid, `Features.pyramid`."""
+    aligns_corners: bool = False
+    """Whether it can be built with `align_corners`."""
 
 
 def _pyramid(stride: int, strides: Sequence[int] | None = None) -> Callable[[ModelSpec, str | None], tuple[Any, int]]:
@@ -77,7 +82,10 @@ def _pyramid(stride: int, strides: Sequence[int] | None = None) -> Callable[[Mod
             allowed = " or ".join(map(str, strides))
             advice = f"needs {allowed}" if len(strides) > 1 else "reads a full pyramid; leave output_stride out"
             raise UserError(f"model.output_stride: {spec.architecture} {advice}, not {chosen}")
-        return pyramid_encoder(spec.encoder, spec.architecture, chosen, weights), chosen
+        encoder = pyramid_encoder(spec.encoder, spec.architecture, chosen, weights)
+        if spec.multi_grid is not None:
+            widen_last_stage(encoder, spec.encoder, spec.multi_grid)
+        return encoder, chosen
 
     return make
 
@@ -130,6 +138,12 @@ def _deeplabv3plus(parts: Parts) -> nn.Module:
     )
 
 
+def _atrous(separable: bool) -> Callable[[Parts], nn.Module]:
+    return lambda parts: AtrousDecoder(
+        parts.channels, parts.width, ATROUS_RATES[parts.stride], separable, parts.spec.align_corners
+    )
+
+
 ARCHITECTURES: dict[str, Architecture] = {
     "deeplabv3": Architecture(
         encoder=_pyramid(8, (8, 16)),
@@ -140,6 +154,16 @@ ARCHITECTURES: dict[str, Architecture] = {
         contrast_stages=lambda encoder: DILATED,
     ),
     "deeplabv3plus": Architecture(encoder=_pyramid(16, (8, 16)), decoder=_deeplabv3plus, width=256),
+    "deeplabv3plus-plain": Architecture(
+        encoder=_pyramid(16, (8, 16)),
+        decoder=_atrous(separable=False),
+        width=256,
+        initialize=False,  # torch's own initial weights, as published
+        aligns_corners=True,
+    ),
+    "deeplabv3plus-separable": Architecture(
+        encoder=_pyramid(16, (8, 16)), decoder=_atrous(separable=True), width=256, aligns_corners=True
+    ),
     "pspnet": Architecture(
         encoder=_pyramid(8),
         decoder=lambda parts: PSPDecoder(parts.channels[-1], parts.width),
@@ -211,6 +235,16 @@ ARCHITECTURES: dict[str, Architecture] = {
         features=pidnet_features,
     ),
 }
+
+
+def refuse_unfit(spec: ModelSpec, row: Architecture) -> None:
+    """UserError for keys of the spec that its architecture cannot follow."""
+    if spec.align_corners and not row.aligns_corners:
+        able = " and ".join(name for name, other in ARCHITECTURES.items() if other.aligns_corners)
+        raise UserError(f"model.align_corners: {spec.architecture} cannot; {able} can")
+    if spec.multi_grid is not None and spec.architecture not in DILATED_ARCHITECTURES:
+        able = ", ".join(DILATED_ARCHITECTURES)
+        raise UserError(f"model.multi_grid: {spec.architecture} has no dilated encoder; choose one of {able}")
 
 
 def architecture(name: str) -> Architecture:

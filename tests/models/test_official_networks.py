@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.official_networks import PIDNET, filled, golden_input, golden_network, golden_weights
+from support.official_networks import DEEPLABV3PLUS, PIDNET, filled, golden_input, golden_network, golden_weights
 
 from semseg_app.artifact import ModelConfig
 from semseg_app.labels import LabelSpace
 from semseg_app.models import ModelSpec, load
 from semseg_app.models.initial import start_network
+
 
 def parameters(network: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
@@ -37,6 +38,16 @@ def test_pidnet_equals_the_official_network_with_its_heads_for_training(encoder:
     assert_close(features.auxiliary[0], golden["detail"])
     assert features.boundary is not None
     assert_close(features.boundary, golden["boundary"])
+
+
+def test_plain_deeplabv3plus_equals_the_official_network() -> None:
+    golden = golden_network("deeplabv3plus_resnet50")
+    spec = ModelSpec(architecture="deeplabv3plus-plain", encoder="tu-resnet50s", num_classes=21, align_corners=True)
+    network = filled(spec, DEEPLABV3PLUS, golden["entries"])
+    assert parameters(network) == golden["parameters"]
+    assert parameters(network) - parameters(network.encoder) == golden["head_parameters"]
+    with torch.inference_mode():
+        assert_close(network.full_logits(golden_input())[..., ::4, ::4], golden["logits"])
 
 
 @pytest.fixture(scope="module")

@@ -54,9 +54,21 @@ PIDNET = {
     r"^(final_layer|seghead_.)\.2": r"\1.conv1",
     r"^(final_layer|seghead_.)\.3": r"\1.bn2",
     r"^(final_layer|seghead_.)\.5": r"\1.conv2",
-    r"^(?!spp)(.*)\.(\d)\.(body|shortcut)\.": lambda found: f"{found[1]}.{int(found[2]) // 2}.{found[3]}.",  # ours counts ReLUs
+    r"^(?!spp)(.*)\.(\d)\.(body|shortcut)\.": lambda found: (
+        f"{found[1]}.{int(found[2]) // 2}.{found[3]}."
+    ),  # ours counts ReLUs
     r"body\.(\d)": lambda found: f"{'conv' if int(found[1]) % 3 == 0 else 'bn'}{int(found[1]) // 3 + 1}",
     r"^(layer.*)shortcut": r"\1downsample",
+}
+DEEPLABV3PLUS = {
+    r"^encoder\.(model\.)?bn1": "backbone.bn1",
+    r"^encoder\.(model\.)?": "backbone.",
+    r"^decoder\.pyramid\.here": "head.b0",
+    r"^decoder\.pyramid\.atrous\.(\d)": lambda found: f"head.b{int(found[1]) + 1}",
+    r"^decoder\.pyramid\.whole\.(\d)": lambda found: f"head.b4.gap.{int(found[1]) + 1}",
+    r"^decoder\.pyramid\.project": "head.project",
+    r"^decoder\.reduce": "reduce",
+    r"^decoder\.fuse\.(\d)\.(\d)": lambda found: f"fuse.{3 * int(found[1]) + int(found[2])}",
 }
 """Regular expression -> what stands for it in the authors' name; all are applied, in this order."""
 
@@ -102,7 +114,7 @@ def golden_weights(entries: np.ndarray) -> dict[str, torch.Tensor]:
         random = np.random.default_rng(zlib.crc32(name.encode()))
         if len(shape) >= 2:
             values = random.normal(size=shape) / np.sqrt(np.prod(shape[1:]))
-        elif name.endswith("running_var") or name.endswith("weight"):
+        elif name.endswith(("running_var", "weight")):
             values = random.uniform(0.5, 1.5, size=shape)
         else:
             values = random.normal(size=shape) * 0.2

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from semseg_app.labels import IGNORE
+from semseg_app.models import SegmentationNetwork
 
 Reduction = Literal["valid", "all"]
 """What a sum over pixels is divided by: the valid pixels (PseudoSeg, UniMatch) or all B*H*W (AugSeg, S4Former)."""
@@ -30,12 +31,19 @@ def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:
     return resized.squeeze(1) > 0.5
 
 
-def mask_on_grid(mask: Tensor, stride: int, height: int, width: int) -> Tensor:
+def mask_on_grid(mask: Tensor, network: SegmentationNetwork, height: int, width: int) -> Tensor:
     """bool `[B, H, W]` of a crop -> bool `[B, height, width]` on a grid of the network's maps.
 
-    The maps cover the image as the network pads it, right and bottom to its stride: that border is True.
+    The maps cover the image as the network pads it, right and bottom to its stride: that border is True. A network that
+    aligns corners pads nothing, and the corner cells of its maps lie on the corner pixels.
     """
-    padding = (0, -mask.shape[2] % stride, 0, -mask.shape[1] % stride)
+    if network.spec.align_corners:
+        rows, columns = (
+            torch.linspace(0, side - 1, cells, device=mask.device).round().long()
+            for side, cells in ((mask.shape[1], height), (mask.shape[2], width))
+        )
+        return mask[:, rows[:, None], columns]
+    padding = (0, -mask.shape[2] % network.stride, 0, -mask.shape[1] % network.stride)
     return resize_mask(functional.pad(mask, padding, value=True), height, width)
 
 
