@@ -45,7 +45,7 @@ ROWS = {
 }
 # UniMatch V2's released configurations, on four GPUs: batch, epochs, unlabeled images, crops with patches of 14 and 16.
 UNIMATCH_V2 = {
-    "voc": (16, 60, 10582, 518, 512),
+    "voc": (16, 60, 10582 - 92, 518, 512),
     "cityscapes": (8, 180, 2975 - 186, 798, 800),
     "ade20k": (8, 60, 20210 - 316, 518, 512),
     "coco": (16, 20, 118287 - 232, 518, 512),
@@ -73,9 +73,9 @@ STEPS = {
     "coco-s4former": 160_000,
 }
 EPOCHS = {
-    "voc-fixmatch": (80, 10582),
-    "voc-unimatch": (80, 10582),
-    "voc-augseg": (80, 10582),
+    "voc-fixmatch": (80, 10582 - 92),
+    "voc-unimatch": (80, 10582 - 92),
+    "voc-augseg": (80, 10582 - 92),
     "cityscapes-unimatch": (240, 2975 - 186),
     "cityscapes-augseg": (240, 2975 - 186),
     "coco-unimatch": (30, 118287 - 232),
@@ -125,6 +125,8 @@ def test_what_only_cityscapes_has():
     assert (unimatch.threshold, unimatch.ohem_threshold, unimatch.ohem_min_kept) == (0, 0.7, 200_000)
     assert (augseg.threshold, augseg.ohem_threshold, augseg.ohem_min_kept) == (0, 0.7, 100_000)
     assert (augseg.ema.momentum, RECIPES["voc-augseg"].method.ema.momentum) == (0.996, 0.999)
+    # The teacher is the student for an epoch of batches of 16.
+    assert (augseg.ema.copy_steps, RECIPES["voc-augseg"].method.ema.copy_steps) == (2789 // 16, 10490 // 16)
     elsewhere = [RECIPES[name].method for name in ROWS if not name.startswith("cityscapes")]
     assert all(getattr(method, "threshold", 0.95) == 0.95 and method.ohem_threshold is None for method in elsewhere)
 

@@ -76,7 +76,7 @@ AUGSEG_OPERATIONS: tuple[Callable[[Tensor, float], Tensor], ...] = (
     lambda image, level: functional.adjust_brightness(image, _between(ENHANCE_RANGE, level)),
     lambda image, level: functional.adjust_saturation(image, _between(ENHANCE_RANGE, level)),
     lambda image, level: functional.adjust_sharpness(image, _between(ENHANCE_RANGE, level)),
-    lambda image, level: functional.posterize(image, 4 + int(5 * level)),  # 4 to 8 bits
+    lambda image, level: functional.posterize(image, 4 + int(4 * level)),  # 4 to 7 bits
     lambda image, level: functional.solarize(image, level * (1 if image.is_floating_point() else 255)),
     lambda image, level: functional.adjust_hue(image, level - 0.5),
 )

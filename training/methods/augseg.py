@@ -22,7 +22,8 @@ from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLo
 
 
 class AugSegConfig(HardLabelConfig):
-    """The defaults are those of the published VOC runs; Cityscapes takes momentum 0.996, threshold 0, OHEM, no weak."""
+    """The defaults are those of the published VOC runs, but for `ema.copy_steps`, which is an epoch's length there.
+    Cityscapes takes momentum 0.996, threshold 0, OHEM, no weak."""
 
     name: Literal["augseg"] = "augseg"
     ema: EmaConfig = EmaConfig()

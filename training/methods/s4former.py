@@ -37,6 +37,12 @@ if TYPE_CHECKING:
     from semseg_app.training.recipe import Recipe
 
 
+class ConstantEmaConfig(EmaConfig):
+    """Its own default, so that a recipe which sets the momentum alone keeps it."""
+
+    warm_up: bool = False
+
+
 class S4FormerConfig(HardLabelConfig):
     """Three parts, each with its switch; all off is the host alone. Defaults are the released code's."""
 
@@ -44,7 +50,7 @@ class S4FormerConfig(HardLabelConfig):
     host: Literal["base", "unimatch", "augseg"] = "base"
     """What is built upon. base: EMA teacher + CutMix (S4Former-Base). unimatch: no EMA, two strong streams with its
     boxes, and the PASA stream in place of feature dropout. augseg: EMA teacher, its views, its adaptive CutMix."""
-    ema: EmaConfig = EmaConfig(warm_up=False)
+    ema: ConstantEmaConfig = ConstantEmaConfig()
     mix_probability: float = Field(default=0.5, ge=0, le=1)
     """Probability of CutMix, for the hosts base (one coin per batch) and unimatch (one per image)."""
     reduction: Reduction = "all"
