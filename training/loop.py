@@ -134,7 +134,7 @@ class _Run:
         """One step of the optimizer, over all of its micro-batches."""
         recipe, accelerator, method = self.recipe, self.accelerator, self.method
         for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * recipe.schedule.factor(step)
+            group["lr"] = recipe.schedule.rate(group["base_lr"], step)
         for part, batch in enumerate(next(self.batches)):
             # Dropout and the method's own draws belong to a batch, whichever rank or part of a step it falls to.
             number = part * accelerator.num_processes + accelerator.process_index
