@@ -30,6 +30,9 @@ class NetworkChoice(BaseModel):
     """Bilinear resizing that puts corner pixels on corner pixels, and no padding of the image, as the published runs of
     deeplabv3plus-plain and deeplabv3plus-separable have it: with sides of a multiple of 16 and one (513, 321), every
     cell of a map lies on a pixel. Only these two take it."""
+    fuse: Literal["nearest", "bilinear"] = "nearest"
+    """How an HRNet brings its coarser branches to the finer ones: nearest as timm does it and as its ImageNet weights
+    were trained, bilinear as in the code of HRNet, OCR and the contrast papers."""
     multi_grid: tuple[int, int, int] | None = None
     """Factors on the dilation of the three blocks of a dilated ResNet's last stage, e.g. [2, 2, 4] in AugSeg's; None =
     no factors."""

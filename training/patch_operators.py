@@ -59,6 +59,33 @@ def product_attention_bias(confident: Tensor, patch_size: int, weight: float) ->
     return functional.pad(unsure, (1, 0), value=1.0).unsqueeze(2) * functional.pad(weight * unsure, (1, 0)).unsqueeze(1)
 
 
+PasaForm = Literal["key", "product", "rand", "reverse1", "reverse2"]
+"""How PASA's bias follows from the confidence; `key` is published, the rest are the supplement's ablations."""
+
+
+def pasa_bias(form: PasaForm, confident: Tensor, patch_size: int, weight: float) -> Tensor:
+    """PASA's bias in one of its forms, `[B, 1 + N, 1 + N]` (supplement, section S1.3).
+
+    Column 0, the class token's, is 0. `rand`: weight * a uniform random number for every pair of patches. `reverse1`:
+    the sure half looks at sure patches. `reverse2`: the unsure half looks at sure patches. Halves are told apart as in
+    `attention_bias`, where the class token's row belongs to the unsure half. Random numbers come from torch's global
+    generator.
+    """
+    if form == "key":
+        return attention_bias(confident, patch_size, weight)
+    if form == "product":
+        return product_attention_bias(confident, patch_size, weight)
+    unsure = unconfidence(confident, patch_size)
+    batch, patches = unsure.shape
+    if form == "rand":
+        return functional.pad(weight * torch.rand(batch, 1 + patches, patches).to(unsure), (1, 0))
+    rank = unsure.argsort(dim=1, stable=True).argsort(dim=1)
+    asks = functional.pad((rank >= patches // 2).to(unsure.dtype), (1, 0), value=1.0)
+    if form == "reverse1":
+        asks = 1 - asks
+    return asks.unsqueeze(2) * functional.pad(weight * (1 - unsure), (1, 0)).unsqueeze(1)
+
+
 def negative_class_ranking(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -96,6 +123,32 @@ def negative_class_ranking(
             # Back to 0 at the class taken out: only the K - 1 negative classes carry the epsilon.
             pixel_loss = torch.linalg.vector_norm((difference + NCR_EPSILON).scatter(1, label, 0.0), dim=1)
     return (pixel_loss * labeled).sum() / max(labeled.numel(), 1)
+
+
+SOFT_TEMPERATURE = 2.0
+
+
+def softened_cross_entropy(student_logits: Tensor, pseudo_label: Tensor, ignore_index: int = 255) -> Tensor:
+    """The supplement's Soft, in place of NCR: cross-entropy of the logits divided by 2 (equation 5).
+
+    Args and result as `negative_class_ranking`, without a teacher.
+    """
+    logits = at_least_float32(student_logits) / SOFT_TEMPERATURE
+    total = functional.cross_entropy(logits, pseudo_label.long(), ignore_index=ignore_index, reduction="sum")
+    return total / max(pseudo_label.numel(), 1)
+
+
+def all_class_consistency(
+    student_logits: Tensor, teacher_logits: Tensor, pseudo_label: Tensor, ignore_index: int = 255
+) -> Tensor:
+    """The supplement's All-CR, in place of NCR: squared distance of the probabilities of all classes (equation 6).
+
+    Args and result as `negative_class_ranking`.
+    """
+    student = at_least_float32(student_logits).softmax(dim=1)
+    teacher = at_least_float32(teacher_logits.detach()).softmax(dim=1)
+    pixel_loss = (student - teacher).square().sum(dim=1)
+    return (pixel_loss * (pseudo_label != ignore_index)).sum() / max(pseudo_label.numel(), 1)
 
 
 def _without_class(logits: Tensor, label: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from semseg_app.model_spec import ModelSpec
 from semseg_app.models.deeplabv3plus import AtrousDecoder
 from semseg_app.models.dpt import DPTDecoder
 from semseg_app.models.encoders import is_hrnet, pyramid_encoder, transformer_encoder
-from semseg_app.models.hrnet import BRANCHES, HRNetDecoder
+from semseg_app.models.hrnet import BRANCHES, HRNetDecoder, fuse_bilinearly
 from semseg_app.models.linear import LinearDecoder
 from semseg_app.models.multi_grid import widen_last_stage
 from semseg_app.models.network import AuxiliaryHead, plain_features
@@ -83,6 +83,8 @@ def _pyramid(stride: int, strides: Sequence[int] | None = None) -> Callable[[Mod
             advice = f"needs {allowed}" if len(strides) > 1 else "reads a full pyramid; leave output_stride out"
             raise UserError(f"model.output_stride: {spec.architecture} {advice}, not {chosen}")
         encoder = pyramid_encoder(spec.encoder, spec.architecture, chosen, weights)
+        if spec.fuse == "bilinear":
+            fuse_bilinearly(encoder)
         if spec.multi_grid is not None:
             widen_last_stage(encoder, spec.encoder, spec.multi_grid)
         return encoder, chosen
@@ -191,7 +193,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "setr": Architecture(
         # SETR's heads begin with a norm of their own, so they get the bare residual stream.
-        encoder=_transformer(Readout((4, 7, 9, 11), normalize=False)),
+        # S4Former's ViT-L supervises blocks 9, 14, 19 and 23. The decoder reads the last alone.
+        encoder=_transformer(Readout((4, 7, 9, 11), normalize=False, of_24=(9, 14, 19, 23))),
         decoder=lambda parts: SETRDecoder(parts.channels[-1], parts.width, patch=parts.stride),
         width=256,
         auxiliary_head=SETRAuxiliaryHead,
@@ -242,6 +245,8 @@ def refuse_unfit(spec: ModelSpec, row: Architecture) -> None:
     if spec.align_corners and not row.aligns_corners:
         able = " and ".join(name for name, other in ARCHITECTURES.items() if other.aligns_corners)
         raise UserError(f"model.align_corners: {spec.architecture} cannot; {able} can")
+    if spec.fuse != "nearest" and not is_hrnet(spec.encoder):
+        raise UserError(f"model.fuse: {spec.encoder} is no HRNet, and fuses no branches; leave fuse out")
     if spec.multi_grid is not None and spec.architecture not in DILATED_ARCHITECTURES:
         able = ", ".join(DILATED_ARCHITECTURES)
         raise UserError(f"model.multi_grid: {spec.architecture} has no dilated encoder; choose one of {able}")

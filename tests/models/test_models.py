@@ -173,6 +173,7 @@ def test_pyramid_pooling_equals_adaptive_pooling(bins):
         ),
         ({"encoder": "tu-deit_tiny_patch16_224.best"}, r"no weights 'best'; .* tu-deit_tiny_patch16_224.fb_in1k"),
         ({"align_corners": True}, "deeplabv3plus cannot; deeplabv3plus-plain and deeplabv3plus-separable can"),
+        ({"fuse": "bilinear"}, "resnet18 is no HRNet, and fuses no branches; leave fuse out"),
         ({"multi_grid": (1, 2, 4)}, "resnet18 has no last stage of 3 blocks; take a ResNet of 50 or more layers"),
         ({"architecture": "unet", "multi_grid": (1, 2, 4)}, "unet has no dilated encoder; choose one of deeplabv3, "),
         ({"architecture": "ocr", "output_stride": 32}, "ocr needs 8 or 16, not 32"),

@@ -159,6 +159,15 @@ def cut_out(image: Tensor, random: Generator, size: int) -> tuple[Tensor, Tensor
     return torch.where(cut, fill, image), cut
 
 
+def with_cut_out(
+    image: Tensor, random: Generator, view: Callable[[Tensor, Generator], tuple[Tensor, Tensor]], size: int
+) -> tuple[Tensor, Tensor]:
+    """Another view, and then CutOut."""
+    image, cut = view(image, random)
+    image, more = cut_out(image, random, size)
+    return image, cut | more
+
+
 def same_view(image: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
     """The image itself."""
     return image, _nothing_cut(image)

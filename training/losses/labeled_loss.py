@@ -34,6 +34,9 @@ class LabeledLossConfig(MethodSettings):
     """A pixel counts (1 / share of its class)^this, on average 1: 0 is plain cross-entropy, 1 makes classes equal."""
     dice_weight: float = Field(default=0.0, ge=0)
     """Weight of a Dice loss over the batch (Milletari et al., "V-Net", 2016); it lifts small classes in short runs."""
+    labeled_reduction: Literal["labeled", "all"] = "labeled"
+    """What the sum of cross-entropies is divided by: the labeled pixels, or all pixels with the ignored ones and the
+    padding (mmsegmentation's default, and so S4Former's). OHEM has a mean of its own."""
     ohem_threshold: float | None = Field(default=None, gt=0, le=1)
     """Online hard example mining: cross-entropy only of pixels whose class has at most this probability (0.7 in the
     Cityscapes runs of UniMatch and AugSeg); null = of all."""
@@ -103,6 +106,8 @@ class LabeledLoss(nn.Module):
         total = functional.cross_entropy(
             logits, labeled.labels, self.class_weights, ignore_index=IGNORE, reduction="sum"
         )
+        if self.config.labeled_reduction == "all":
+            return total / labeled.labels.numel()
         return total / labeled.label_count.clamp(min=1)
 
 

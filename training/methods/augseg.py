@@ -47,7 +47,7 @@ class AugSeg(Method):
         self.teacher = EmaTeacher(network, config.ema)
         self.labeled_loss = LabeledLoss(config, labeled, network)
         self.hard_label_loss = HardLabelLoss(config, labeled)
-        self.monitor = PseudoLabelMonitor(config.guardrails, labeled, config.threshold)
+        self.monitor = config.monitor(labeled)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The labeled losses and `unsupervised`. The teacher labels the weak view in eval mode.

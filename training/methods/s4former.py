@@ -5,6 +5,7 @@ base, UniMatch and AugSeg. Where the paper and its released code differ, the cod
 """
 
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -18,19 +19,21 @@ from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
 from semseg_app.training.data.mixing import Mix, MixBatch, adaptive_cutmix, certainty, mix
 from semseg_app.training.data.streams import Batch, ImageDataset
-from semseg_app.training.data.strong_augmentation import STRONG_VIEWS
+from semseg_app.training.data.strong_augmentation import STRONG_VIEWS, with_cut_out
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.losses.pseudo_label import Reduction
 from semseg_app.training.methods.ema import EmaConfig, EmaTeacher
 from semseg_app.training.methods.guardrails import PseudoLabelMonitor
-from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLoss, pseudo_labels
+from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLoss, pseudo_labels, without_dropout
 from semseg_app.training.patch_operators import (
-    attention_bias,
+    PasaForm,
+    all_class_consistency,
     draw_permutation,
     negative_class_ranking,
+    pasa_bias,
     patch_shuffle,
-    product_attention_bias,
     restore_tokens,
+    softened_cross_entropy,
 )
 
 if TYPE_CHECKING:
@@ -48,11 +51,16 @@ class S4FormerConfig(HardLabelConfig):
 
     name: Literal["s4former"] = "s4former"
     host: Literal["base", "unimatch", "augseg"] = "base"
-    """What is built upon. base: EMA teacher + CutMix (S4Former-Base). unimatch: no EMA, two strong streams with its
-    boxes, and the PASA stream in place of feature dropout. augseg: EMA teacher, its views, its adaptive CutMix."""
+    """What is built upon. base: EMA teacher + CutMix (S4Former-Base). unimatch: no EMA, two strong streams, and the
+    PASA stream, on the first strong view, in place of feature dropout. augseg: EMA teacher, its views, its CutMix."""
     ema: ConstantEmaConfig = ConstantEmaConfig()
+    mix: Mix | None = None
+    """How strong views are mixed; null = as the released code does it: half for base and unimatch, and AugSeg's own,
+    the only one for that host. `class` is ClassMix, for table S3 of the supplement."""
     mix_probability: float = Field(default=0.5, ge=0, le=1)
-    """Probability of CutMix, for the hosts base (one coin per batch) and unimatch (one per image)."""
+    """Probability of mixing, for the hosts base and unimatch; `half` tosses one coin for each strong stream."""
+    cutout_size: int = Field(default=0, ge=0)
+    """Side in pixels of a square cut out of each strong view (supplement, table S3); 0 = none."""
     reduction: Reduction = "all"
 
     shuffle: bool = True
@@ -67,12 +75,15 @@ class S4FormerConfig(HardLabelConfig):
     """alpha; the published configs use 5, the code's default is 50."""
     pasa_confidence: Literal["binary", "soft"] = "binary"
     """A patch's confidence: the share of its pixels above the threshold (code), or their mean probability (paper)."""
-    pasa_form: Literal["key", "product"] = "key"
-    """alpha * u_j in the rows of the unsure half, or the supplement's alpha * u_i * u_j."""
+    pasa_form: PasaForm = "key"
+    """alpha * u_j in the rows of the unsure half; or one of the supplement's: product, alpha * u_i * u_j; rand, alpha *
+    a random number; reverse1 and reverse2, sure patches look at sure ones and unsure at sure ones."""
 
     ncr: bool = True
     """Negative-class ranking beside each mixed stream."""
-    ncr_distance: Literal["l2", "squared", "kl"] = "l2"
+    ncr_distance: Literal["l2", "squared", "kl", "soft", "all"] = "l2"
+    """How far student and teacher are apart over the classes that a pixel is not. In its place, the supplement's: soft,
+    cross-entropy at temperature 2; all, squared distance over all classes (All-CR)."""
     ncr_mix_logits: bool = True
     """Mix the teacher's logits like the images; False compares with the unmixed ones, as the code does by mistake."""
     ncr_on_pasa: bool = False
@@ -84,6 +95,8 @@ class S4FormerConfig(HardLabelConfig):
         if self.shuffle and any(side % block for side in recipe.view.crop):
             near = [max(1, round(side / block)) * block for side in recipe.view.crop]
             raise ValueError(f"view.crop {list(recipe.view.crop)} is not filled by shuffle_block {block}; use {near}")
+        if self.mix is not None and self.host == "augseg":
+            raise ValueError("method.mix: the host augseg mixes in its own way; leave mix out, or take another host")
 
 
 class S4Former(Method):
@@ -105,8 +118,10 @@ class S4Former(Method):
         self.labeled_loss = LabeledLoss(config, labeled, network)
         self.hard_label_loss = HardLabelLoss(config, labeled)
         view = STRONG_VIEWS["photometric" if config.host == "base" else config.host]
+        if config.cutout_size:
+            view = partial(with_cut_out, view=view, size=config.cutout_size)
         self.strong_views = (view, view) if config.host == "unimatch" else (view,)
-        self.monitor = PseudoLabelMonitor(config.guardrails, labeled, config.threshold)
+        self.monitor = config.monitor(labeled)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The labeled losses, `mixed`, and `pasa` and `ncr` where they are on."""
@@ -116,7 +131,8 @@ class S4Former(Method):
         height, width = pad.shape[1:]
         if self.teacher is None:
             images = torch.cat([batch.labeled.images, weak])
-            features, rest = self.network.features(images).split(len(batch.labeled.images))
+            with without_dropout(self.network):
+                features, rest = self.network.features(images).split(len(batch.labeled.images))
             pseudo = pseudo_labels(self.network, rest.logits, height, width)
         else:
             features = self.network.features(batch.labeled.images)
@@ -136,7 +152,7 @@ class S4Former(Method):
                 ncr_terms.append(self._ncr(student, mixed if config.ncr_mix_logits else own, mixed))
         unlabeled = {"mixed": each * torch.stack(mixed_terms).sum()}
         if config.pasa:
-            view, cut = (weak, torch.zeros_like(pad)) if self.teacher is None else (strong[0], batch.unlabeled.cut[0])
+            view, cut = strong[0], batch.unlabeled.cut[0]
             own = MixBatch(view, pseudo.labels, pseudo.confidence, pad, cut, pseudo.logits)
             student = self._biased_logits(view, pseudo.confidence)
             unlabeled["pasa"] = 0.5 * self.hard_label_loss(student, own)
@@ -160,8 +176,7 @@ class S4Former(Method):
     def _mix(self, own: MixBatch, batch: Batch, teacher_logits: Tensor) -> MixBatch:
         classes = self.network.spec.num_classes
         if self.config.host != "augseg":
-            kind: Mix = "half" if self.config.host == "base" else "unimatch"
-            return mix(kind, own, classes, self.config.mix_probability)
+            return mix(self.config.mix or "half", own, classes, self.config.mix_probability)
         labels = batch.labeled.labels
         # True labels have no logits: zeros, which NCR leaves out.
         logits = None
@@ -192,15 +207,20 @@ class S4Former(Method):
         certain = functional.pad(certain, (0, -width % stride, 0, -height % stride), value=1.0)
         patch = self.network.attention_patch
         assert patch is not None
-        make = attention_bias if self.config.pasa_form == "key" else product_attention_bias
-        maps = self.network.encode(images, make(certain, patch, self.config.pasa_weight))
+        bias = pasa_bias(self.config.pasa_form, certain, patch, self.config.pasa_weight)
+        maps = self.network.encode(images, bias)
         return self.network.upsample(self.network.head(maps), height, width)
 
     def _ncr(self, student: Tensor, teacher: MixBatch, target: MixBatch) -> Tensor:
         assert teacher.teacher_logits is not None
         learned = (target.confidence >= self.config.threshold) & target.valid & (teacher.teacher_logits != 0).any(dim=1)
         labels = torch.where(learned, target.labels, IGNORE)
-        return negative_class_ranking(student, teacher.teacher_logits, labels, IGNORE, self.config.ncr_distance)
+        distance = self.config.ncr_distance
+        if distance == "soft":
+            return softened_cross_entropy(student, labels, IGNORE)
+        if distance == "all":
+            return all_class_consistency(student, teacher.teacher_logits, labels, IGNORE)
+        return negative_class_ranking(student, teacher.teacher_logits, labels, IGNORE, distance)
 
 
 def _restored(stage: Tensor, permutation: Tensor, block: int) -> Tensor:

@@ -51,6 +51,7 @@ def test_numbers_against_a_plain_count():
     assert entry["coverage"] == pytest.approx(sum(confident) / sum(predicted), abs=1e-5)
     share = [count / sum(predicted) for count in predicted]
     assert entry["drift"] == pytest.approx((abs(share[0] - 0.5) + abs(share[1] - 0.3) + 0.2) / 2, abs=1e-5)
+    assert entry["share_of_sure"]["road"] == pytest.approx(confident[1] / sum(confident), abs=1e-5)
     by_class = entry["coverage_by_class"]
     assert by_class["road"] == pytest.approx(confident[1] / predicted[1], abs=1e-5)
     assert by_class["car"] is None
