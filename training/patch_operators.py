@@ -178,6 +178,26 @@ def patch_shuffle(images: Tensor, permutation: Tensor, block: int) -> Tensor:
     return _move_blocks(images.movedim(1, 3), permutation, block).movedim(3, 1).contiguous()
 
 
+def mix_tiles(maps: Tensor, permutation: Tensor, block: int) -> Tensor:
+    """Mix/UnMix (Kim et al., "MUM", CVPR 2022): block k of image b comes from image `permutation[k, b]`, at its place.
+
+    The inverse is the same with `permutation.argsort(dim=1)`, on maps of any stride whose cells the blocks hold whole.
+
+    Args:
+        maps: `[B, C, H, W]`, images or an encoder's maps.
+        permutation: int64 `[blocks, B]`, blocks counted row by row.
+        block: side of a block in cells of `maps`; must divide H and W.
+    """
+    batch, channels, height, width = maps.shape
+    if height % block or width % block:
+        raise ValueError(_not_divisible(f"the maps are {height}x{width}", height, width, block, "blocks"))
+    tiles = maps.unflatten(2, (-1, block)).unflatten(4, (-1, block))  # [B, C, rows, block, columns, block]
+    tiles = tiles.permute(2, 4, 0, 1, 3, 5).flatten(0, 1)  # [blocks, B, C, block, block]
+    chosen = permutation.to(maps.device)[:, :, None, None, None].expand_as(tiles)
+    mixed = tiles.gather(1, chosen).unflatten(0, (height // block, width // block))
+    return mixed.permute(2, 3, 0, 4, 1, 5).reshape(batch, channels, height, width)
+
+
 def restore_tokens(tokens: Tensor, permutation: Tensor, grid: tuple[int, int], block: int) -> Tensor:
     """The inverse of `patch_shuffle` on the tokens of a shuffled image.
 

@@ -29,6 +29,7 @@ from semseg_app.training.patch_operators import (
     PasaForm,
     all_class_consistency,
     draw_permutation,
+    mix_tiles,
     negative_class_ranking,
     pasa_bias,
     patch_shuffle,
@@ -68,6 +69,9 @@ class S4FormerConfig(HardLabelConfig):
     shuffle_block: int = Field(default=128, ge=1)
     """Side of a block in pixels: 8 patches of 16. Must divide the crop, and be a multiple of the network's stride."""
     shuffle_probability: float = Field(default=0.5, ge=0, le=1)
+    mix_unmix: bool = False
+    """Exchange such blocks between the images of the batch too, and put them back in the maps of the encoder
+    (supplement, table S3, Mix/UnMix)."""
 
     pasa: bool = True
     """A stream of its own, without mixing, whose self-attention is biased toward unsure patches."""
@@ -92,7 +96,7 @@ class S4FormerConfig(HardLabelConfig):
     def check(self, recipe: "Recipe") -> None:
         """Blocks of PatchShuffle fill the crop."""
         block = self.shuffle_block
-        if self.shuffle and any(side % block for side in recipe.view.crop):
+        if (self.shuffle or self.mix_unmix) and any(side % block for side in recipe.view.crop):
             near = [max(1, round(side / block)) * block for side in recipe.view.crop]
             raise ValueError(f"view.crop {list(recipe.view.crop)} is not filled by shuffle_block {block}; use {near}")
         if self.mix is not None and self.host == "augseg":
@@ -189,16 +193,25 @@ class S4Former(Method):
 
     def _shuffled_logits(self, images: Tensor) -> Tensor:
         """Logits at full resolution, every pixel at its own place, of images that the encoder saw shuffled."""
-        if not self.config.shuffle:
+        config, random = self.config, torch.default_generator
+        if not (config.shuffle or config.mix_unmix):
             return self.network.full_logits(images)
         height, width = images.shape[2:]
-        block = self.config.shuffle_block
+        block = config.shuffle_block
         blocks = (height // block) * (width // block)
-        chance = self.config.shuffle_probability
-        permutation = draw_permutation(len(images), blocks, torch.default_generator, chance).to(images.device)
-        maps = self.network.encode(patch_shuffle(images, permutation, block))
-        restored = [_restored(stage, permutation, block * stage.shape[2] // height) for stage in maps]
-        return self.network.upsample(self.network.head(restored), height, width)
+        if config.mix_unmix:
+            givers = draw_permutation(blocks, len(images), random, probability=1.0).to(images.device)
+            images = mix_tiles(images, givers, block)
+        if config.shuffle:
+            order = draw_permutation(len(images), blocks, random, config.shuffle_probability).to(images.device)
+            images = patch_shuffle(images, order, block)
+        maps = self.network.encode(images)
+        if config.shuffle:
+            maps = [_restored(stage, order, block * stage.shape[2] // height) for stage in maps]
+        if config.mix_unmix:
+            takers = givers.argsort(dim=1)
+            maps = [mix_tiles(stage, takers, block * stage.shape[2] // height) for stage in maps]
+        return self.network.upsample(self.network.head(maps), height, width)
 
     def _biased_logits(self, images: Tensor, confidence: Tensor) -> Tensor:
         height, width = images.shape[2:]
@@ -247,7 +260,7 @@ def _refuse_network(config: S4FormerConfig, network: SegmentationNetwork) -> Non
                 "PatchShuffle was published with +4.0, -0.4, -0.2 and NCR with -3.8, -3.6, -1.0 points of mIoU",
                 stacklevel=3,
             )
-    if config.shuffle and config.shuffle_block % network.stride:
+    if (config.shuffle or config.mix_unmix) and config.shuffle_block % network.stride:
         near = max(1, round(config.shuffle_block / network.stride)) * network.stride
         raise UserError(
             f"method.shuffle_block: {config.shuffle_block} is no multiple of the network's stride {network.stride}; "

@@ -150,21 +150,27 @@ def test_training_calls_the_operators(dataset, monkeypatch):
     assert calls == {"patch_shuffle": 1, "restore_tokens": stages, "pasa_bias": 1, "negative_class_ranking": 1}
 
 
-def test_shuffled_images_come_back_to_their_places(dataset):
+@pytest.mark.parametrize(("shuffle", "mix_unmix"), [(True, False), (False, True), (True, True)])
+def test_shuffled_images_come_back_to_their_places(dataset, shuffle, mix_unmix):
     """Where every 8 x 8 pixels are a world of their own, shuffling changes nothing but the encoder's view."""
     net = patch_network()
     torch.manual_seed(2)
     images = torch.rand(2, 3, 48, 64)
-    with pytest.warns(UserWarning, match="made for transformers"):
-        method = S4Former(
-            S4FormerConfig(shuffle_block=16, shuffle_probability=1.0, pasa=False, ncr=False), net, dataset
-        )
+    config = S4FormerConfig(
+        shuffle_block=16, shuffle_probability=1.0, pasa=False, ncr=False, shuffle=shuffle, mix_unmix=mix_unmix
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "method.shuffle on the CNN")
+        method = S4Former(config, net, dataset)
     seen = []
     net.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     with torch.no_grad():
         torch.testing.assert_close(method._shuffled_logits(images), net.full_logits(images))
     assert not torch.equal(seen[0], seen[1])
-    assert torch.equal(seen[0].flatten(2).sort(2).values, seen[1].flatten(2).sort(2).values)
+    both = [batch.transpose(0, 1).flatten(1).sort(1).values for batch in seen]
+    assert torch.equal(*both), "no pixel is lost"
+    alone = [batch.flatten(2).sort(2).values for batch in seen]
+    assert torch.equal(*alone) == (not mix_unmix), "and none leaves its image where images are not mixed"
 
 
 def test_true_labels_of_augseg_are_learned_but_not_ranked(dataset):

@@ -13,6 +13,7 @@ from semseg_app.training.patch_operators import (
     all_class_consistency,
     attention_bias,
     draw_permutation,
+    mix_tiles,
     negative_class_ranking,
     pasa_bias,
     patch_shuffle,
@@ -137,6 +138,22 @@ def test_probabilities_give_the_soft_form() -> None:
     bias = product_attention_bias(confidence, 3, 50.0)
     torch.testing.assert_close(bias[:, 1:, 1:], 50 * unsure.unsqueeze(2) * unsure.unsqueeze(1))
     assert bias[:, :, 0].eq(0).all()
+
+
+def test_mixed_tiles_by_a_plain_loop_and_back() -> None:
+    maps = torch.randn(3, 2, 4, 6)
+    givers = draw_permutation(6, 3, torch.Generator().manual_seed(1), probability=1.0)
+    mixed = mix_tiles(maps, givers, 2)
+    for block in range(6):
+        top, left = 2 * (block // 3), 2 * (block % 3)
+        for image in range(3):
+            expected = maps[givers[block, image], :, top : top + 2, left : left + 2]
+            assert mixed[image, :, top : top + 2, left : left + 2].equal(expected)
+    assert mix_tiles(mixed, givers.argsort(dim=1), 2).equal(maps)
+    empty = torch.zeros(3, 0, 4, 6)  # a transformer's empty map
+    assert mix_tiles(empty, givers, 2).shape == empty.shape
+    with pytest.raises(ValueError, match="the maps are 4x6, which blocks of 4 do not fill"):
+        mix_tiles(maps, givers, 4)
 
 
 def test_the_supplements_forms_by_their_equations() -> None:
