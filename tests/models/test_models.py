@@ -24,9 +24,15 @@ NETWORKS = {
     ),
     "deeplabv3plus": ModelSpec(architecture="deeplabv3plus", num_classes=CLASSES),
     "deeplabv3plus-mobilenet": ModelSpec(architecture="deeplabv3plus", encoder="mobilenet_v2", num_classes=CLASSES),
-    "deeplabv3plus-plain": ModelSpec(architecture="deeplabv3plus-plain", num_classes=CLASSES, decoder_channels=32),
+    "deeplabv3plus-plain": ModelSpec(
+        architecture="deeplabv3plus-plain", encoder="tu-test_resnet", num_classes=CLASSES, decoder_channels=32
+    ),
     "deeplabv3plus-aligned": ModelSpec(
-        architecture="deeplabv3plus-separable", num_classes=CLASSES, decoder_channels=32, align_corners=True
+        architecture="deeplabv3plus-separable",
+        encoder="tu-test_resnet",
+        num_classes=CLASSES,
+        decoder_channels=32,
+        align_corners=True,
     ),
     "pspnet": ModelSpec(architecture="pspnet", num_classes=CLASSES, decoder_channels=32),
     "upernet": ModelSpec(architecture="upernet", num_classes=CLASSES, decoder_channels=32),
@@ -37,7 +43,6 @@ NETWORKS = {
     "ocr": ModelSpec(architecture="ocr", encoder="tu-test_resnet", num_classes=CLASSES, decoder_channels=32),
     "ocr-hrnet": ModelSpec(architecture="ocr", encoder="tu-hrnet_test", num_classes=CLASSES, decoder_channels=32),
     "pidnet": ModelSpec(architecture="pidnet", encoder="pidnet_s", num_classes=CLASSES, decoder_channels=32),
-    "pidnet-large": ModelSpec(architecture="pidnet", encoder="pidnet_l", num_classes=CLASSES, decoder_channels=32),
     "segformer-timm": ModelSpec(architecture="segformer", encoder="tu-convnext_atto", num_classes=CLASSES),
     "setr": ModelSpec(architecture="setr", encoder="tu-test_vit", num_classes=CLASSES, decoder_channels=32),
     "dpt": ModelSpec(architecture="dpt", encoder="tu-test_vit", num_classes=CLASSES, decoder_channels=32),
