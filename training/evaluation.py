@@ -39,6 +39,9 @@ class Evaluation(NamedTuple):
     """`coverage` and `agreement`: the share of labeled pixels that reach the threshold, and how many of those are
     right (left out where none does). A held-out measure of what unlabeled images are taught. Empty without a
     threshold."""
+    by_class: dict[str, dict[str, float | None]]
+    """The same for the pixels that are predicted as each class: `coverage`, `precision` (how many of the sure ones are
+    right), and `share_of_sure`, its part of all sure pixels; None where it is 0 of 0. Empty without a threshold."""
 
 
 def evaluate_network(
@@ -59,7 +62,9 @@ def evaluate_network(
             whole, larger ones in windows of TILE.
     """
     scorer = Scorer(dataset.data.num_classes, WHILE_TRAINING)
-    confident = torch.zeros(3, dtype=torch.int64)  # labeled pixels, confident ones of them, right ones of those
+    classes = dataset.data.num_classes
+    # Of the labeled pixels predicted as each class: all, confident ones, right ones of those.
+    confident = torch.zeros(3, classes, dtype=torch.int64)
     was_training = network.training
     network.train(False)
     mine = range(accelerator.process_index, len(dataset), accelerator.num_processes)
@@ -70,15 +75,34 @@ def evaluate_network(
             if threshold is not None:
                 labeled = labels != IGNORE
                 sure &= labeled
-                confident += torch.stack([labeled.sum(), sure.sum(), (sure & (predicted == labels)).sum()])
+                right = sure & (predicted == labels)
+                confident += torch.stack(
+                    [torch.bincount(predicted[of].long(), minlength=classes) for of in (labeled, sure, right)]
+                )
     network.train(was_training)
     counts = [torch.from_numpy(array).to(accelerator.device) for array in scorer.counts]
     scorer.set_counts([np.asarray(accelerator.reduce(array, "sum").cpu()) for array in counts])
     scores = scorer.result()
-    labeled, sure, right = accelerator.reduce(confident.to(accelerator.device), "sum").tolist()
+    counted = accelerator.reduce(confident.to(accelerator.device), "sum").cpu()
+    labeled, sure, right = counted.sum(dim=1).tolist()
     if not labeled:
-        return Evaluation(scores, {})
-    return Evaluation(scores, {"coverage": sure / labeled} | ({"agreement": right / sure} if sure else {}))
+        return Evaluation(scores, {}, {})
+    by_class: dict[str, dict[str, float | None]] = {
+        name: {
+            "coverage": _share(sure_of_class, of_class),
+            "precision": _share(right_of_class, sure_of_class),
+            "share_of_sure": _share(sure_of_class, sure),
+        }
+        for name, (of_class, sure_of_class, right_of_class) in zip(
+            dataset.data.info.classes, counted.T.tolist(), strict=True
+        )
+    }
+    overall = {"coverage": sure / labeled} | ({"agreement": right / sure} if sure else {})
+    return Evaluation(scores, overall, by_class)
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 5) if whole else None
 
 
 def _segmented(

@@ -72,7 +72,7 @@ def train(recipe: Recipe, resume: bool = False, say: Say | None = None) -> dict[
     folder = RunFolder(recipe.run_folder)
     with locked(folder.path) if accelerator.is_main_process else contextlib.nullcontext():
         with memory_advice("preparing the run", LESS_MEMORY):
-            run = _set_up(recipe, resume, accelerator, folder, say)
+            run = set_up(recipe, resume, accelerator, folder, say)
         if run.evaluation_is_due():  # the run was interrupted between its checkpoint and its evaluation
             run.evaluate()
         for step in range(run.done, recipe.schedule.steps):
@@ -91,7 +91,7 @@ def train(recipe: Recipe, resume: bool = False, say: Say | None = None) -> dict[
 
 
 @dataclass
-class _Run:
+class Run:
     """What a run holds from its set-up to its report."""
 
     recipe: Recipe
@@ -134,7 +134,7 @@ class _Run:
         """One step of the optimizer, over all of its micro-batches."""
         recipe, accelerator, method = self.recipe, self.accelerator, self.method
         for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * recipe.schedule.factor(step)
+            group["lr"] = recipe.schedule.rate(group["base_lr"], step)
         for part, batch in enumerate(next(self.batches)):
             # Dropout and the method's own draws belong to a batch, whichever rank or part of a step it falls to.
             number = part * accelerator.num_processes + accelerator.process_index
@@ -229,7 +229,7 @@ class _Run:
         """Score every network of the method on data.val, and keep each as a model folder."""
         assert self.val is not None
         began = time.monotonic()
-        self.evaluations, self.evaluated_step = {}, self.done
+        self.evaluations, self.evaluated_step, by_class = {}, self.done, {}
         monitor, main = self.method.monitor, self.accelerator.is_main_process
         for role, network in self.method.networks().items():
             with memory_advice(f"step {self.done}: validation", LESS_MEMORY_FOR_SCORES):
@@ -238,6 +238,8 @@ class _Run:
             scores = evaluation.scores
             miou, known = scores.values["miou"], scores.values | evaluation.pseudo_labels
             self.evaluations[role] = known
+            if evaluation.by_class:
+                by_class[role] = evaluation.by_class
             confident = agreement(evaluation.pseudo_labels)
             self.say(f"  step {self.done}: {role} val mIoU {100 * miou:.2f} %{confident}")
             improved = miou > self.best.get(role, {}).get("miou", -1.0)
@@ -249,7 +251,8 @@ class _Run:
                     self.publisher.offer(model, miou)
         if main:
             self.folder.prune()
-            self.folder.log({"step": self.done, "evaluation": self.evaluations})
+            classes = {"pseudo_label_classes": by_class} if by_class else {}
+            self.folder.log({"step": self.done, "evaluation": self.evaluations} | classes)
         self.logged += time.monotonic() - began
 
     def _primary_role(self) -> str:
@@ -278,6 +281,9 @@ class _Run:
             "best": self.best,
             "last": self.evaluations,
             "pseudo_labels": self.entry.get("pseudo_labels"),
+            "pseudo_label_classes": next(
+                (entry.get("pseudo_label_classes", {}) for entry in reversed(self.folder.evaluations())), {}
+            ),
             "model": str(self.folder.path / ("best" if self.val else "last")),
         }
         if self.accelerator.is_main_process:
@@ -294,7 +300,7 @@ class _Run:
         return report
 
 
-def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFolder, say: Say) -> _Run:
+def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFolder, say: Say) -> Run:
     """Data, network, method and optimizer; then what an interrupted run left, where it is to go on."""
     if folder.has_run() and not resume:
         raise UserError(f"{folder.path}: already holds a run; add --resume, or choose another output=")
@@ -371,7 +377,7 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
         say(f"  before the first step: {role} val mIoU {100 * facts[role]['miou']:.2f} %")
     batches = load_batches(recipe, accelerator, labeled, unlabeled, method, first_step, workers)
     prepared.train()
-    return _Run(
+    return Run(
         recipe=recipe,
         accelerator=accelerator,
         folder=folder,

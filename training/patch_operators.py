@@ -59,6 +59,33 @@ def product_attention_bias(confident: Tensor, patch_size: int, weight: float) ->
     return functional.pad(unsure, (1, 0), value=1.0).unsqueeze(2) * functional.pad(weight * unsure, (1, 0)).unsqueeze(1)
 
 
+PasaForm = Literal["key", "product", "rand", "reverse1", "reverse2"]
+"""How PASA's bias follows from the confidence; `key` is published, the rest are the supplement's ablations."""
+
+
+def pasa_bias(form: PasaForm, confident: Tensor, patch_size: int, weight: float) -> Tensor:
+    """PASA's bias in one of its forms, `[B, 1 + N, 1 + N]` (supplement, section S1.3).
+
+    Column 0, the class token's, is 0. `rand`: weight * a uniform random number for every pair of patches. `reverse1`:
+    the sure half looks at sure patches. `reverse2`: the unsure half looks at sure patches. Halves are told apart as in
+    `attention_bias`, where the class token's row belongs to the unsure half. Random numbers come from torch's global
+    generator.
+    """
+    if form == "key":
+        return attention_bias(confident, patch_size, weight)
+    if form == "product":
+        return product_attention_bias(confident, patch_size, weight)
+    unsure = unconfidence(confident, patch_size)
+    batch, patches = unsure.shape
+    if form == "rand":
+        return functional.pad(weight * torch.rand(batch, 1 + patches, patches).to(unsure), (1, 0))
+    rank = unsure.argsort(dim=1, stable=True).argsort(dim=1)
+    asks = functional.pad((rank >= patches // 2).to(unsure.dtype), (1, 0), value=1.0)
+    if form == "reverse1":
+        asks = 1 - asks
+    return asks.unsqueeze(2) * functional.pad(weight * (1 - unsure), (1, 0)).unsqueeze(1)
+
+
 def negative_class_ranking(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -98,6 +125,32 @@ def negative_class_ranking(
     return (pixel_loss * labeled).sum() / max(labeled.numel(), 1)
 
 
+SOFT_TEMPERATURE = 2.0
+
+
+def softened_cross_entropy(student_logits: Tensor, pseudo_label: Tensor, ignore_index: int = 255) -> Tensor:
+    """The supplement's Soft, in place of NCR: cross-entropy of the logits divided by 2 (equation 5).
+
+    Args and result as `negative_class_ranking`, without a teacher.
+    """
+    logits = at_least_float32(student_logits) / SOFT_TEMPERATURE
+    total = functional.cross_entropy(logits, pseudo_label.long(), ignore_index=ignore_index, reduction="sum")
+    return total / max(pseudo_label.numel(), 1)
+
+
+def all_class_consistency(
+    student_logits: Tensor, teacher_logits: Tensor, pseudo_label: Tensor, ignore_index: int = 255
+) -> Tensor:
+    """The supplement's All-CR, in place of NCR: squared distance of the probabilities of all classes (equation 6).
+
+    Args and result as `negative_class_ranking`.
+    """
+    student = at_least_float32(student_logits).softmax(dim=1)
+    teacher = at_least_float32(teacher_logits.detach()).softmax(dim=1)
+    pixel_loss = (student - teacher).square().sum(dim=1)
+    return (pixel_loss * (pseudo_label != ignore_index)).sum() / max(pseudo_label.numel(), 1)
+
+
 def _without_class(logits: Tensor, label: Tensor) -> Tensor:
     """The logits with a very low, finite value at the pixel's own class (-inf would give NaN where K = 1)."""
     logits = at_least_float32(logits)
@@ -123,6 +176,26 @@ def patch_shuffle(images: Tensor, permutation: Tensor, block: int) -> Tensor:
     if height % block or width % block:
         raise ValueError(_not_divisible(f"the images are {height}x{width}", height, width, block, "blocks"))
     return _move_blocks(images.movedim(1, 3), permutation, block).movedim(3, 1).contiguous()
+
+
+def mix_tiles(maps: Tensor, permutation: Tensor, block: int) -> Tensor:
+    """Mix/UnMix (Kim et al., "MUM", CVPR 2022): block k of image b comes from image `permutation[k, b]`, at its place.
+
+    The inverse is the same with `permutation.argsort(dim=1)`, on maps of any stride whose cells the blocks hold whole.
+
+    Args:
+        maps: `[B, C, H, W]`, images or an encoder's maps.
+        permutation: int64 `[blocks, B]`, blocks counted row by row.
+        block: side of a block in cells of `maps`; must divide H and W.
+    """
+    batch, channels, height, width = maps.shape
+    if height % block or width % block:
+        raise ValueError(_not_divisible(f"the maps are {height}x{width}", height, width, block, "blocks"))
+    tiles = maps.unflatten(2, (-1, block)).unflatten(4, (-1, block))  # [B, C, rows, block, columns, block]
+    tiles = tiles.permute(2, 4, 0, 1, 3, 5).flatten(0, 1)  # [blocks, B, C, block, block]
+    chosen = permutation.to(maps.device)[:, :, None, None, None].expand_as(tiles)
+    mixed = tiles.gather(1, chosen).unflatten(0, (height // block, width // block))
+    return mixed.permute(2, 3, 0, 4, 1, 5).reshape(batch, channels, height, width)
 
 
 def restore_tokens(tokens: Tensor, permutation: Tensor, grid: tuple[int, int], block: int) -> Tensor:

@@ -109,24 +109,30 @@ class OptimizerSection(Section):
 
 
 class ScheduleSection(Section):
-    """Linear warm-up, then lr * (1 - step/steps)^power, never below `floor` times lr."""
+    """Linear warm-up, then lr * (1 - step/steps)^power, never below `floor` times lr, and down to `min_lr`."""
 
     steps: int = Field(default=1000, ge=1)
     warmup: int = Field(default=0, ge=0)
     power: float = Field(default=0.9, ge=0)
     floor: float = Field(default=0.0, ge=0, le=1)
+    min_lr: float = Field(default=0.0, ge=0)
+    """Rate that every group of parameters ends at: (lr - min_lr) * (1 - step/steps)^power + min_lr, as mmcv's poly
+    policy computes it; the groups' own rates then meet at the end."""
 
     @model_validator(mode="after")
-    def _warmup_fits(self) -> "ScheduleSection":
+    def _fits(self) -> "ScheduleSection":
         if self.warmup >= self.steps:
             raise ValueError(f"warmup ({self.warmup}) must be shorter than steps ({self.steps})")
+        if self.floor and self.min_lr:
+            raise ValueError("floor and min_lr both say where the rate ends; leave one out")
         return self
 
-    def factor(self, step: int) -> float:
-        """What the learning rate of `step` (from 0) is multiplied with."""
+    def rate(self, base: float, step: int) -> float:
+        """The learning rate at `step` (from 0) of parameters whose rate begins at `base`."""
         if step < self.warmup:
-            return (step + 1) / (self.warmup + 1)
-        return max(self.floor, (1 - step / self.steps) ** self.power)
+            return base * (step + 1) / (self.warmup + 1)
+        factor = (1 - step / self.steps) ** self.power
+        return max(self.floor * base, (base - self.min_lr) * factor + self.min_lr)
 
 
 class Recipe(Section):
@@ -176,6 +182,9 @@ class Recipe(Section):
     def _fits_together(self) -> "Recipe":
         if self.log_gradient_norms and self.compile:
             raise ValueError("log_gradient_norms takes several backward passes, which compile cannot; turn one off")
+        lowest = self.optimizer.lr * min(1.0, self.optimizer.head_lr_factor)
+        if self.schedule.min_lr > lowest:
+            raise ValueError(f"schedule.min_lr ({self.schedule.min_lr:g}) is above the rate to begin with ({lowest:g})")
         self.method.check(self)
         return self
 

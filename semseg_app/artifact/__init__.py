@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from semseg_app.errors import UserError, explain
 from semseg_app.files import atomic_file, atomic_folder, sha256
 from semseg_app.labels import LabelSpace
-from semseg_app.model_spec import ModelSpec
+from semseg_app.model_spec import ModelSpec, stored_spec
 
 CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
 
@@ -34,6 +34,13 @@ class ModelConfig(BaseModel):
     labels: LabelSpace
     provenance: dict[str, Any] = Field(default_factory=dict)
     """Recipe, data fingerprints, commit, versions, metrics: whatever the training wrote."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_any_version(cls, content: Any) -> Any:
+        if isinstance(content, dict) and isinstance(model := content.get("model"), dict):
+            return {**content, "model": stored_spec(model)}
+        return content
 
     @model_validator(mode="after")
     def _classes_fit(self) -> Self:

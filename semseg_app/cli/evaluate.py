@@ -21,6 +21,10 @@ def evaluate(
     ] = None,
     scales: Annotated[str, typer.Option(help="Average over resized images, e.g. 0.75,1,1.25.")] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Average over mirrored images too.")] = False,
+    short_side: Annotated[
+        int | None, typer.Option(help="First resize photos so that their shorter side has so many pixels.")
+    ] = None,
+    long_side: Annotated[int | None, typer.Option(help="The same for the longer side.")] = None,
     engine: Annotated[
         Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"], typer.Option(help="What runs the model.")
     ] = "auto",
@@ -52,7 +56,7 @@ def evaluate(
     from semseg_app.inference.evaluate import evaluate as run
 
     path = local_model(model, revision)
-    protocol = EvaluationProtocol(slide, stride, _parse_scales(scales), flip)
+    protocol = EvaluationProtocol(slide, stride, _parse_scales(scales), flip, short_side, long_side)
     opened = open_aloud(data)
     samples = opened.samples(split)
     if engine == "auto" and protocol.averages and path.is_dir():

@@ -5,23 +5,49 @@ from typing import Annotated
 
 import typer
 
+from semseg_app.errors import UserError
+
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file (YAML), or the name of a preset.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. optimizer.lr=0.01")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build everything, take one step, say what the whole run would take.")
+    ] = False,
+    generated: Annotated[
+        bool,
+        typer.Option("--generated", help="With --dry-run: on made-up photos of the preset's dataset, without weights."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the final report as JSON on stdout.")] = False,
 ) -> None:
     """Train a network as a recipe says."""
     from semseg_app.training.presets import recipe_file
 
+    if generated and not dry_run:
+        raise UserError("--generated: made-up photos teach nothing; add --dry-run")
     recipe_file(recipe)  # an unknown name is refused before torch is imported, which takes seconds
+    if dry_run:
+        _dry_run(recipe, overrides or [], generated, as_json)
+        return
     from semseg_app.training.loop import train as run
     from semseg_app.training.recipe import load_recipe
 
     report = run(load_recipe(recipe, overrides or []), resume)
     if as_json:
         print(json.dumps(report, indent=2))
+
+
+def _dry_run(source: str, overrides: list[str], generated: bool, as_json: bool) -> None:
+    from semseg_app.training.dry_run import described, dry_run
+    from semseg_app.training.recipe import load_recipe
+
+    recipe = load_recipe(source, overrides)
+    # What makes the step small is left out of the projection; all else that was overridden belongs to the run.
+    small = ("view.crop=", "batch_size=", "unlabeled_batch_size=")
+    whole = load_recipe(source, [override for override in overrides if not override.startswith(small)])
+    report = dry_run(recipe, whole, generated)
+    print(json.dumps(report, indent=2) if as_json else described(report, recipe))
 
 
 def schema() -> None:

@@ -34,6 +34,10 @@ class EvaluationProtocol:
     """Factors by which the image is resized before it is segmented."""
     flip: bool = False
     """Each view also mirrored left to right."""
+    short_side: int | None = None
+    """Photos are first resized, in proportion, so that their shorter side has so many pixels; None = as they are."""
+    long_side: int | None = None
+    """The same for the longer side; with both, the smaller of the two sizes."""
 
     def __post_init__(self) -> None:
         if self.window is not None and self.window < 1:
@@ -44,11 +48,21 @@ class EvaluationProtocol:
             raise UserError(f"stride {self.stride}: must be from 1 to the window, {self.window}")
         if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
             raise UserError("scales: give one or more positive numbers, such as 0.75,1,1.25")
+        for name, side in (("short side", self.short_side), ("long side", self.long_side)):
+            if side is not None and side < 1:
+                raise UserError(f"{name} {side}: must be at least 1 pixel")
 
     @property
     def averages(self) -> bool:
         """Whether more than one answer is averaged for a pixel, or the answer is on another grid than the image."""
-        return self.window is not None or self.flip or self.scales != (1.0,)
+        resized = self.short_side is not None or self.long_side is not None
+        return self.window is not None or self.flip or self.scales != (1.0,) or resized
+
+    def size(self, height: int, width: int, scale: float) -> tuple[int, int]:
+        """Height and width, in pixels, in which a photo of that size is shown at a scale."""
+        sides = ((self.short_side, min(height, width)), (self.long_side, max(height, width)))
+        factor = scale * min((wished / side for wished, side in sides if wished is not None), default=1.0)
+        return max(round(height * factor), 1), max(round(width * factor), 1)
 
     @property
     def step(self) -> int | None:
@@ -164,7 +178,7 @@ def averaged_probabilities(
     mirrorings = (False, True) if protocol.flip else (False,)
     total = np.zeros((len(engine.labels.classes), height, width), np.float32)
     for scale in protocol.scales:
-        scaled = _resize_image(image, max(round(height * scale), 1), max(round(width * scale), 1))
+        scaled = _resize_image(image, *protocol.size(height, width, scale))
         for mirrored in mirrorings:
             view = scaled[:, ::-1] if mirrored else scaled
             if protocol.window is None:

@@ -14,7 +14,7 @@ from semseg_app.model_spec import ModelSpec
 from semseg_app.models.adaptation import merged_weights
 from semseg_app.models.batch_norm import take_single_values
 from semseg_app.models.network import Features, SegmentationNetwork
-from semseg_app.models.registry import Parts, architecture
+from semseg_app.models.registry import Parts, architecture, refuse_unfit
 
 __all__ = ["Features", "ModelSpec", "SegmentationNetwork", "build", "load", "save_network"]
 
@@ -42,9 +42,10 @@ def build(
         row = architecture(spec.architecture)
     except ValueError as error:
         raise UserError(f"model.architecture: {error}") from None
+    refuse_unfit(spec, row)
     encoder, stride = row.encoder(spec, encoder_weights)
     channels = list(encoder.out_channels)
-    width = spec.decoder_channels or (row.width if isinstance(row.width, int) else row.width(channels))
+    width = spec.decoder_channels or (row.width if isinstance(row.width, int) else row.width(spec, channels))
     decoder = row.decoder(Parts(spec, channels, width, stride, training_heads))
     stages = [count for count in channels[1:] if count > 0]
     for index in auxiliary:

@@ -43,7 +43,7 @@ def checkpoint_blocks(network: SegmentationNetwork) -> None:
     training = network.training
     with torch.no_grad():
         device = network.mean.device
-        network.eval().encode(torch.zeros(1, 3, 2 * network.stride, 2 * network.stride, device=device))
+        network.eval().encode(torch.zeros(1, 3, 2 * network.deepest_stride, 2 * network.deepest_stride, device=device))
     network.train(training)
     for hook in hooks:
         hook.remove()

@@ -120,7 +120,7 @@ def _refuse_idle(network: SegmentationNetwork, names: list[str]) -> None:
     training = network.training
     with torch.no_grad():
         device = network.mean.device
-        network.eval().encode(torch.zeros(1, 3, 2 * network.stride, 2 * network.stride, device=device))
+        network.eval().encode(torch.zeros(1, 3, 2 * network.deepest_stride, 2 * network.deepest_stride, device=device))
     network.train(training)
     for hook in hooks:
         hook.remove()

@@ -42,7 +42,7 @@ def encoder_depths(network: SegmentationNetwork) -> Depths:
         blocks = len(encoder.model.blocks)
         of = {name: _in_transformer(name, encoder.layers, blocks) for name, _ in encoder.named_parameters()}
         return Depths(of, len(encoder.layers), blocks + 2)
-    by_stage = _first_stages(encoder, network.stride)
+    by_stage = _first_stages(encoder, network.deepest_stride)
     stages = len(network.stage_channels)
     return Depths({name: Depth(stage, stage) for name, stage in by_stage.items()}, stages, stages + 1)
 

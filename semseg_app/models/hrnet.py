@@ -3,6 +3,10 @@
 Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", 2020, section 3.3 (HRNetV2). With a
 timm HRNet the last four of the encoder's maps are the parallel branches of its last stage, at strides 4, 8, 16, 32, as
 they leave it: encoders.py turns off the wider copies of them that timm offers, which belong to classification.
+
+timm fuses the branches by nearest neighbor, in 31 places of an HRNet-W48, and so were its ImageNet weights trained; the
+authors' segmentation code (seg_hrnet.py) fuses bilinearly. With the same weights the logits differ by a third of their
+deviation, so it is a choice: `ModelSpec.fuse`.
 """
 
 from collections.abc import Sequence
@@ -35,3 +39,10 @@ class HRNetDecoder(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         return self.mix(concatenate_branches(maps))
+
+
+def fuse_bilinearly(encoder: nn.Module) -> None:
+    """Let the fusions of a timm HRNet resize bilinearly, in place."""
+    for module in encoder.modules():
+        if isinstance(module, nn.Upsample):
+            module.mode, module.align_corners = "bilinear", False

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -73,7 +73,7 @@ def start_network(
     source = find_weights(weights, spec.encoder, fetch) if weights is not None else None
     expected = _normalization(source, spec.encoder)
     mean, std = normalization[0] or expected.mean, normalization[1] or expected.std
-    spec = spec.model_copy(update={"mean": mean, "std": std})
+    spec = spec.model_copy(update={"mean": mean, "std": std, "revision": _revision(source, spec)})
     network = build(spec, source.name if isinstance(source, HubSet) else None, auxiliary)
     if source is None:
         return Start(network, Lineage(), ["weights: random (model.weights is null)"])
@@ -105,6 +105,15 @@ def _normalization(source: Source | None, encoder: str) -> Normalization:
             return Normalization(model.mean, model.std, "the model's own")
         case _:
             return IMAGENET
+
+
+def _revision(source: Source | None, spec: ModelSpec) -> Literal[1, 2]:
+    """Weights go on in the form of the architecture that they were trained in."""
+    if isinstance(source, ModelFolder):
+        before = read_config(source.path).model
+        if before.architecture == spec.architecture:
+            return before.revision
+    return spec.revision
 
 
 def _load(source: Source, network: SegmentationNetwork, classes: Sequence[str]) -> tuple[_Loaded, Lineage]:

@@ -82,7 +82,7 @@ class SegmentationNetwork(nn.Module):
         encoder: image -> list of maps, the image itself first (segmentation_models_pytorch's convention).
         decoder: that list -> `[B, D, h, w]`.
         decoder_channels: D.
-        stride: sides of the images are padded to a multiple of it.
+        stride: of the encoder's deepest map.
         auxiliary_stages: indices into `Features.stages` that get an auxiliary head.
         auxiliary_head: (channels of the stage, classes) -> such a head.
         decoded: (decoder, maps) -> its map with what training reads beside it.
@@ -108,7 +108,9 @@ class SegmentationNetwork(nn.Module):
         """Names of modules that stay in eval mode, because none of their parameters learns."""
         self._decoded = decoded
         self.spec = spec
-        self.stride = stride
+        self.deepest_stride = stride
+        self.stride = 1 if spec.align_corners else stride
+        """Sides of the images are padded to a multiple of it, and the maps cover the padded image."""
         self.stage_channels = stage_channels
         self.decoder_channels = decoder_channels
         self.encoder = encoder
@@ -156,6 +158,8 @@ class SegmentationNetwork(nn.Module):
 
     def upsample(self, logits: Tensor, height: int, width: int) -> Tensor:
         """Bilinear from the grid of the padded image to that image, then cropped to `[B, C, height, width]`."""
+        if self.spec.align_corners:
+            return functional.interpolate(logits, size=(height, width), mode="bilinear", align_corners=True)
         padded = (self._padded(height), self._padded(width))
         return functional.interpolate(logits, size=padded, mode="bilinear", align_corners=False)[..., :height, :width]
 

@@ -11,14 +11,16 @@ from torch import nn
 
 from semseg_app.errors import UserError, did_you_mean
 from semseg_app.model_spec import ModelSpec
+from semseg_app.models.deeplabv3plus import AtrousDecoder
 from semseg_app.models.dpt import DPTDecoder
 from semseg_app.models.encoders import is_hrnet, pyramid_encoder, transformer_encoder
-from semseg_app.models.hrnet import BRANCHES, HRNetDecoder
+from semseg_app.models.hrnet import BRANCHES, HRNetDecoder, fuse_bilinearly
 from semseg_app.models.linear import LinearDecoder
+from semseg_app.models.multi_grid import widen_last_stage
 from semseg_app.models.network import AuxiliaryHead, plain_features
 from semseg_app.models.ocr import OCRDecoder, ocr_features
+from semseg_app.models.pidnet import SIZES as PIDNETS
 from semseg_app.models.pidnet import STRIDE as PIDNET_STRIDE
-from semseg_app.models.pidnet import WIDTHS as PIDNET_WIDTHS
 from semseg_app.models.pidnet import PIDNetDecoder, PIDNetEncoder, pidnet_features
 from semseg_app.models.pyramid_pooling import PSPDecoder
 from semseg_app.models.setr import SETRAuxiliaryHead, SETRDecoder
@@ -31,6 +33,7 @@ ALL_SCALES = (-4, -3, -2, -1)
 DILATED = (-4, -2, -1)
 """Dilated encoders at strides 4, 8, 8."""
 FIRST_AND_LAST = (-4, -1)
+DILATED_ARCHITECTURES = ("deeplabv3", "deeplabv3plus", "deeplabv3plus-plain", "deeplabv3plus-separable", "pspnet")
 
 
 class Parts(NamedTuple):
@@ -55,8 +58,8 @@ class Architecture:
     """(spec, name of the weights or None) -> (encoder, stride of its deepest map). UserError where it does not fit."""
     decoder: Callable[[Parts], nn.Module]
     """Takes the encoder's list of maps and gives `[B, width, h, w]`."""
-    width: int | Callable[[list[int]], int]
-    """Width of the decoder where a recipe names none, or how it follows from the encoder's channels."""
+    width: int | Callable[[ModelSpec, list[int]], int]
+    """Width of the decoder where a recipe names none, or how it follows from the encoder and its channels."""
     features: Callable[[Any, list[Any]], Any] = plain_features
     """(decoder, maps) -> `Decoded`: the decoder's map, with what training reads beside it."""
     auxiliary_head: Callable[[int, int], nn.Module] = AuxiliaryHead
@@ -66,6 +69,8 @@ class Architecture:
     """Encoder name -> the stages that multi-scale contrast reads where a recipe names none."""
     pyramid_levels: int = 0
     """Maps of its feature pyramid, `Features.pyramid`."""
+    aligns_corners: bool = False
+    """Whether it can be built with `align_corners`."""
 
 
 def _pyramid(stride: int, strides: Sequence[int] | None = None) -> Callable[[ModelSpec, str | None], tuple[Any, int]]:
@@ -77,7 +82,12 @@ def _pyramid(stride: int, strides: Sequence[int] | None = None) -> Callable[[Mod
             allowed = " or ".join(map(str, strides))
             advice = f"needs {allowed}" if len(strides) > 1 else "reads a full pyramid; leave output_stride out"
             raise UserError(f"model.output_stride: {spec.architecture} {advice}, not {chosen}")
-        return pyramid_encoder(spec.encoder, spec.architecture, chosen, weights), chosen
+        encoder = pyramid_encoder(spec.encoder, spec.architecture, chosen, weights)
+        if spec.fuse == "bilinear":
+            fuse_bilinearly(encoder)
+        if spec.multi_grid is not None:
+            widen_last_stage(encoder, spec.encoder, spec.multi_grid)
+        return encoder, chosen
 
     return make
 
@@ -102,8 +112,8 @@ def _transformer(readout: Readout) -> Callable[[ModelSpec, str | None], tuple[An
 
 
 def _pidnet_encoder(spec: ModelSpec, weights: str | None) -> tuple[Any, int]:
-    if spec.encoder not in PIDNET_WIDTHS:
-        raise UserError(f"model.encoder: pidnet has its own, {' and '.join(PIDNET_WIDTHS)}, not {spec.encoder}")
+    if spec.encoder not in PIDNETS:
+        raise UserError(f"model.encoder: pidnet has its own, {', '.join(PIDNETS)}; not {spec.encoder}")
     if spec.output_stride:
         raise UserError("model.output_stride: pidnet keeps its strides; leave output_stride out")
     if weights is not None:
@@ -111,7 +121,7 @@ def _pidnet_encoder(spec: ModelSpec, weights: str | None) -> tuple[Any, int]:
             f"model.weights: no weights are published that fit {spec.encoder}; set model.weights=null to start from "
             "random weights, which needs many more steps, or name a model folder"
         )
-    return PIDNetEncoder(PIDNET_WIDTHS[spec.encoder]), PIDNET_STRIDE
+    return PIDNetEncoder(PIDNETS[spec.encoder], published=spec.revision > 1), PIDNET_STRIDE
 
 
 def _linear(parts: Parts) -> nn.Module:
@@ -130,6 +140,12 @@ def _deeplabv3plus(parts: Parts) -> nn.Module:
     )
 
 
+def _atrous(separable: bool) -> Callable[[Parts], nn.Module]:
+    return lambda parts: AtrousDecoder(
+        parts.channels, parts.width, ATROUS_RATES[parts.stride], separable, parts.spec.align_corners
+    )
+
+
 ARCHITECTURES: dict[str, Architecture] = {
     "deeplabv3": Architecture(
         encoder=_pyramid(8, (8, 16)),
@@ -140,6 +156,16 @@ ARCHITECTURES: dict[str, Architecture] = {
         contrast_stages=lambda encoder: DILATED,
     ),
     "deeplabv3plus": Architecture(encoder=_pyramid(16, (8, 16)), decoder=_deeplabv3plus, width=256),
+    "deeplabv3plus-plain": Architecture(
+        encoder=_pyramid(16, (8, 16)),
+        decoder=_atrous(separable=False),
+        width=256,
+        initialize=False,  # torch's own initial weights, as published
+        aligns_corners=True,
+    ),
+    "deeplabv3plus-separable": Architecture(
+        encoder=_pyramid(16, (8, 16)), decoder=_atrous(separable=True), width=256, aligns_corners=True
+    ),
     "pspnet": Architecture(
         encoder=_pyramid(8),
         decoder=lambda parts: PSPDecoder(parts.channels[-1], parts.width),
@@ -167,7 +193,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "setr": Architecture(
         # SETR's heads begin with a norm of their own, so they get the bare residual stream.
-        encoder=_transformer(Readout((4, 7, 9, 11), normalize=False)),
+        # S4Former's ViT-L supervises blocks 9, 14, 19 and 23. The decoder reads the last alone.
+        encoder=_transformer(Readout((4, 7, 9, 11), normalize=False, of_24=(9, 14, 19, 23))),
         decoder=lambda parts: SETRDecoder(parts.channels[-1], parts.width, patch=parts.stride),
         width=256,
         auxiliary_head=SETRAuxiliaryHead,
@@ -182,12 +209,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     "linear": Architecture(
         encoder=_transformer(Readout((2, 5, 8, 11), normalize=True)),  # the head reads the last alone
         decoder=_linear,
-        width=lambda channels: channels[-1],
+        width=lambda spec, channels: channels[-1],
     ),
     "hrnet": Architecture(
         encoder=_pyramid(32, (32,)),
         decoder=lambda parts: HRNetDecoder(parts.channels, parts.width),
-        width=lambda channels: sum(channels[-BRANCHES:]),
+        width=lambda spec, channels: sum(channels[-BRANCHES:]),
     ),
     "ocr": Architecture(
         encoder=_ocr_encoder,
@@ -201,12 +228,28 @@ ARCHITECTURES: dict[str, Architecture] = {
     "pidnet": Architecture(
         encoder=_pidnet_encoder,
         decoder=lambda parts: PIDNetDecoder(
-            PIDNET_WIDTHS[parts.spec.encoder], parts.width, parts.spec.num_classes, parts.training_heads
+            PIDNETS[parts.spec.encoder],
+            parts.width,
+            parts.spec.num_classes,
+            parts.training_heads,
+            published=parts.spec.revision > 1,
         ),
-        width=128,
+        width=lambda spec, channels: PIDNETS[spec.encoder].head,
         features=pidnet_features,
     ),
 }
+
+
+def refuse_unfit(spec: ModelSpec, row: Architecture) -> None:
+    """UserError for keys of the spec that its architecture cannot follow."""
+    if spec.align_corners and not row.aligns_corners:
+        able = " and ".join(name for name, other in ARCHITECTURES.items() if other.aligns_corners)
+        raise UserError(f"model.align_corners: {spec.architecture} cannot; {able} can")
+    if spec.fuse != "nearest" and not is_hrnet(spec.encoder):
+        raise UserError(f"model.fuse: {spec.encoder} is no HRNet, and fuses no branches; leave fuse out")
+    if spec.multi_grid is not None and spec.architecture not in DILATED_ARCHITECTURES:
+        able = ", ".join(DILATED_ARCHITECTURES)
+        raise UserError(f"model.multi_grid: {spec.architecture} has no dilated encoder; choose one of {able}")
 
 
 def architecture(name: str) -> Architecture:

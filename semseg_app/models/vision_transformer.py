@@ -28,8 +28,13 @@ class Readout(NamedTuple):
     normalize: bool
     """Whether the transformer's own final norm is put on every map."""
 
+    of_24: tuple[int, ...] | None = None
+    """Those of a transformer of depth 24 (ViT-L), where its paper does not take the same relative depth."""
+
     def of_depth(self, depth: int) -> list[int]:
         """The blocks, from 0, of a transformer of `depth` blocks."""
+        if depth == 24 and self.of_24 is not None:
+            return list(self.of_24)
         return [-(-(layer + 1) * depth // 12) - 1 for layer in self.layers]
 
 

@@ -36,7 +36,13 @@ def lively_network(architecture: str) -> models.SegmentationNetwork:
     architecture, _, encoder = architecture.partition("/")
     encoder = encoder or ENCODERS.get(architecture, "tu-test_resnet")
     width = None if architecture == "linear" else 32
-    spec = ModelSpec(architecture=architecture, encoder=encoder, num_classes=len(CLASSES), decoder_channels=width)
+    spec = ModelSpec(
+        architecture=architecture,
+        encoder=encoder,
+        num_classes=len(CLASSES),
+        decoder_channels=width,
+        align_corners=architecture == "deeplabv3plus-plain",
+    )
     network = models.build(spec).eval()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -60,7 +60,10 @@ def test_whole_images_on_an_exported_graph(
     hits = np.diag(evaluation.scores.confusion)
     assert evaluation.scores.values["pixel_accuracy"] == hits.sum() / evaluation.scores.confusion.sum()
     assert evaluation.images == 3
-    assert evaluation.to_json()["protocol"] == {"window": None, "stride": None, "scales": (1.0,), "flip": False}
+    assert evaluation.to_json()["protocol"] == {"window": None, "stride": None, "scales": (1.0,), "flip": False} | {
+        "short_side": None,
+        "long_side": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -70,6 +73,8 @@ def test_whole_images_on_an_exported_graph(
         EvaluationProtocol(scales=(0.5, 1.0, 1.75), flip=True),
         EvaluationProtocol(window=24, stride=11, flip=True),
         EvaluationProtocol(window=24, scales=(0.75,)),
+        EvaluationProtocol(short_side=40, scales=(1.0, 0.75)),
+        EvaluationProtocol(short_side=60, long_side=56),
     ],
 )
 def test_views_are_averaged_as_a_plain_loop_would(
@@ -90,6 +95,10 @@ def test_views_are_averaged_as_a_plain_loop_would(
         height, width = image.shape[:2]
         total = torch.zeros(3, height, width)
         for scale, mirrored in itertools.product(protocol.scales, [False, True] if protocol.flip else [False]):
+            if protocol.long_side:  # 56 for the longer side is less than 60 for the shorter one
+                scale *= 56 / max(height, width)
+            elif protocol.short_side:
+                scale *= 40 / min(height, width)
             size = (round(width * scale), round(height * scale))
             view = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
             view = np.fliplr(view).copy() if mirrored else view

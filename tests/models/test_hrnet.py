@@ -22,6 +22,25 @@ def test_the_last_stages_are_the_parallel_branches_themselves():
     assert not [name for name, _ in network.encoder.named_parameters() if "incre" in name or "final_layer" in name]
 
 
+def test_branches_are_fused_bilinearly_where_asked():
+    spec = ModelSpec(architecture="hrnet", encoder="tu-hrnet_test", num_classes=4)
+    torch.manual_seed(0)
+    nearest = build(spec).eval()
+    bilinear = build(spec.model_copy(update={"fuse": "bilinear"})).eval()
+    bilinear.load_state_dict(nearest.state_dict())  # the same tensors
+    resized = []
+    for module in bilinear.encoder.modules():
+        if isinstance(module, torch.nn.Upsample):
+            module.register_forward_hook(lambda module, inputs, output: resized.append((inputs[0], output)))
+    images = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        assert not torch.allclose(bilinear(images), nearest(images), atol=1e-3)
+    assert resized
+    for before, after in resized:
+        expected = torch.nn.functional.interpolate(before, size=after.shape[2:], mode="bilinear", align_corners=False)
+        torch.testing.assert_close(after, expected)
+
+
 def test_branches_are_laid_over_one_another():
     """Constant maps, and a ramp: its values at the centers of fine cells, away from the border, lie on the ramp."""
     ramp = (2 * torch.arange(4.0) + 1).expand(1, 1, 2, 4)

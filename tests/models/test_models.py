@@ -24,6 +24,16 @@ NETWORKS = {
     ),
     "deeplabv3plus": ModelSpec(architecture="deeplabv3plus", num_classes=CLASSES),
     "deeplabv3plus-mobilenet": ModelSpec(architecture="deeplabv3plus", encoder="mobilenet_v2", num_classes=CLASSES),
+    "deeplabv3plus-plain": ModelSpec(
+        architecture="deeplabv3plus-plain", encoder="tu-test_resnet", num_classes=CLASSES, decoder_channels=32
+    ),
+    "deeplabv3plus-aligned": ModelSpec(
+        architecture="deeplabv3plus-separable",
+        encoder="tu-test_resnet",
+        num_classes=CLASSES,
+        decoder_channels=32,
+        align_corners=True,
+    ),
     "pspnet": ModelSpec(architecture="pspnet", num_classes=CLASSES, decoder_channels=32),
     "upernet": ModelSpec(architecture="upernet", num_classes=CLASSES, decoder_channels=32),
     "unet": ModelSpec(architecture="unet", num_classes=CLASSES, decoder_channels=8),
@@ -167,9 +177,13 @@ def test_pyramid_pooling_equals_adaptive_pooling(bins):
             "take model.architecture dpt, linear or setr",
         ),
         ({"encoder": "tu-deit_tiny_patch16_224.best"}, r"no weights 'best'; .* tu-deit_tiny_patch16_224.fb_in1k"),
+        ({"align_corners": True}, "deeplabv3plus cannot; deeplabv3plus-plain and deeplabv3plus-separable can"),
+        ({"fuse": "bilinear"}, "resnet18 is no HRNet, and fuses no branches; leave fuse out"),
+        ({"multi_grid": (1, 2, 4)}, "resnet18 has no last stage of 3 blocks; take a ResNet of 50 or more layers"),
+        ({"architecture": "unet", "multi_grid": (1, 2, 4)}, "unet has no dilated encoder; choose one of deeplabv3, "),
         ({"architecture": "ocr", "output_stride": 32}, "ocr needs 8 or 16, not 32"),
         ({"architecture": "deeplabv3", "encoder": "tu-hrnet_test"}, "keeps strides 4 to 32"),
-        ({"architecture": "pidnet"}, "pidnet has its own, pidnet_s and pidnet_m, not resnet18"),
+        ({"architecture": "pidnet"}, "pidnet has its own, pidnet_s, pidnet_m, pidnet_l; not resnet18"),
         ({"architecture": "pidnet", "encoder": "pidnet_s", "output_stride": 8}, "leave output_stride out"),
     ],
 )
@@ -183,7 +197,9 @@ def test_wrong_auxiliary_stage():
         build(ModelSpec(num_classes=3), auxiliary=(7,))
 
 
-@pytest.mark.parametrize("architecture", ["deeplabv3plus", "deeplabv3", "pspnet", "upernet", "ocr"])
+@pytest.mark.parametrize(
+    "architecture", ["deeplabv3plus", "deeplabv3plus-separable", "deeplabv3", "pspnet", "upernet", "ocr"]
+)
 def test_one_image_in_a_pass_trains(architecture):
     """Pooled to 1x1 it has no variance, which plain batch norm refuses."""
     network = build(ModelSpec(architecture=architecture, encoder="tu-resnet10t", decoder_channels=16, num_classes=3))

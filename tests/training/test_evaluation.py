@@ -77,6 +77,14 @@ def test_windows_score_what_whole_photos_score(network: SmallField, dataset: Ima
     assert np.abs(found.scores.confusion - counts).sum() <= 4
     assert found.pseudo_labels["coverage"] == pytest.approx(coverage, abs=1e-4)
     assert 0.05 < coverage < 0.95
+    shares = [found.by_class[name] for name in dataset.data.info.classes]
+    predicted = counts.sum(axis=0) / counts.sum()
+    assert sum((one["coverage"] or 0) * part for one, part in zip(shares, predicted, strict=True)) == pytest.approx(
+        coverage, abs=1e-3
+    )
+    assert sum(one["share_of_sure"] for one in shares) == pytest.approx(1, abs=1e-3)
+    right = sum((one["precision"] or 0) * one["share_of_sure"] for one in shares)
+    assert right == pytest.approx(found.pseudo_labels["agreement"], abs=1e-3)
     assert network.training
     if window is None:
         assert network.shown == [(3, 3, 200, 330), (1, 3, 90, 64), (1, 3, 500, 70)]

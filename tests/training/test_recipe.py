@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from semseg_app.errors import UserError
 from semseg_app.training.presets import PRESETS
@@ -81,10 +82,29 @@ def test_presets_are_valid_and_say_what_they_aim_at(path):
 
 def test_schedule_by_hand():
     schedule = ScheduleSection(steps=100, warmup=4, power=1.0, floor=0.1)
-    assert [schedule.factor(step) for step in (0, 3)] == [0.2, 0.8]
-    assert schedule.factor(50) == 0.5
-    assert schedule.factor(99) == 0.1
-    assert ScheduleSection(steps=10, power=0.9).factor(5) == pytest.approx(0.5**0.9)
+    assert [schedule.rate(1, step) for step in (0, 3)] == [0.2, 0.8]
+    assert schedule.rate(1, 50) == 0.5
+    assert schedule.rate(3, 99) == pytest.approx(0.3)
+    assert ScheduleSection(steps=10, power=0.9).rate(1, 5) == pytest.approx(0.5**0.9)
+
+
+@pytest.mark.parametrize("preset", ["voc-s4former", "cityscapes-s4former", "coco-s4former", "voc-mean-teacher"])
+def test_s4formers_rates_are_those_of_mmcv(preset: str) -> None:
+    """PolyLrUpdaterHook: coeff = (1 - progress / max_progress) ** power; (base_lr - min_lr) * coeff + min_lr."""
+    recipe = load_recipe(preset, [])
+    steps = {"voc": 80_000, "cityscapes": 40_000, "coco": 160_000}[preset.partition("-")[0]]
+    for base in (0.001, 0.01):  # encoder, head
+        for step in [part * steps // 9 - (part == 9) for part in range(10)]:
+            coefficient = (1 - step / steps) ** 0.9
+            assert recipe.schedule.rate(base, step) == pytest.approx((base - 1e-4) * coefficient + 1e-4, rel=1e-12)
+    assert (recipe.optimizer.lr, recipe.optimizer.head_lr_factor) == (0.001, 10)
+
+
+def test_where_the_rate_ends_is_said_once_and_not_above_its_beginning() -> None:
+    with pytest.raises(ValidationError, match="leave one out"):
+        ScheduleSection(steps=10, floor=0.1, min_lr=0.001)
+    with pytest.raises(UserError, match=r"schedule.min_lr \(0.01\) is above the rate to begin with \(0.001\)"):
+        load_recipe("voc-s4former", ["schedule.min_lr=0.01"])
 
 
 def test_schema_for_editors_is_printed_and_fits():

@@ -135,11 +135,21 @@ def french_boxes(batch: int, height: int, width: int, random: Generator, area: f
 
 
 def beta_boxes(batch: int, height: int, width: int, first: int, second: int, random: Generator) -> Tensor:
-    """CutMix (Yun et al., 2019): lambda ~ Beta(first, second), box sides sqrt(1 - lambda) of the image's, inside it."""
+    """AugSeg's CutMix boxes: bool `[batch, height, width]`, sides sqrt(1 - lambda) of the image's.
+
+    As its code draws them (augs_ALIA.py): one lambda ~ Beta(first, second) for the whole batch; centers anywhere but in
+    the first eighth of the rows and of the columns; boxes are clipped at the border. So the mean box is a fifth to a
+    third smaller than the 1 - lambda of CutMix (Yun et al., 2019).
+    """
     # Beta from two gamma variables, and those, for whole shapes, from sums of exponentials.
-    draws = torch.empty(batch, first + second, dtype=torch.float64, device=random.device).exponential_(generator=random)
-    side = (draws[:, first:].sum(dim=1, keepdim=True) / draws.sum(dim=1, keepdim=True)).sqrt()
-    return _placed_boxes((side * height).long(), (side * width).long(), height, width, random)
+    draws = torch.empty(first + second, dtype=torch.float64, device=random.device).exponential_(generator=random)
+    side = (draws[first:].sum() / draws.sum()).sqrt()
+    rows, columns = (
+        (sides // 8 + _integers(random, sides - sides // 8, batch), (side * sides).long() // 2)
+        for sides in (height, width)
+    )
+    top, left = rows[0] - rows[1], columns[0] - columns[1]
+    return _box_mask(top, left, 2 * rows[1], 2 * columns[1], height, width)
 
 
 def class_mix(labels: Tensor, num_classes: int, random: Generator) -> Tensor:
@@ -172,7 +182,8 @@ def adaptive_cutmix(unlabeled: MixBatch, labeled: MixBatch, scores: Tensor, rand
     """AugSeg's CutMix (Zhao et al., CVPR 2023, section 3.3): the less sure an image, the more it gets true labels.
 
     With probability 1 - score a box of a labeled image goes into a copy (lambda ~ Beta(8, 2)); then a box of another
-    image's copy goes into each unlabeled image (lambda ~ Beta(4, 4)).
+    image's copy goes into each unlabeled image (lambda ~ Beta(4, 4)). One permutation of the batch says which labeled
+    image and which copy; it may leave an image its own.
 
     Args:
         unlabeled: `[B, ...]`.
@@ -181,12 +192,11 @@ def adaptive_cutmix(unlabeled: MixBatch, labeled: MixBatch, scores: Tensor, rand
         random: source of randomness.
     """
     count, height, width = unlabeled.labels.shape
-    source = _integers(random, len(labeled.images), count).squeeze(1).to(unlabeled.images.device)
-    drawn = _pick(labeled, source)
+    order = torch.randperm(count, generator=random, device=random.device).to(unlabeled.images.device)
     helped = (_uniform(random, count, 1, 1).to(scores.device) >= scores.view(-1, 1, 1)).to(unlabeled.images.device)
     boxes = beta_boxes(count, height, width, 8, 2, random).to(unlabeled.images.device)
-    copies = paste(unlabeled, drawn, boxes & helped)
-    return paste(unlabeled, partners(copies), beta_boxes(count, height, width, 4, 4, random))
+    copies = paste(unlabeled, _pick(labeled, order % len(labeled.images)), boxes & helped)
+    return paste(unlabeled, _pick(copies, order), beta_boxes(count, height, width, 4, 4, random))
 
 
 def _pick(batch: MixBatch, index: Tensor) -> MixBatch:

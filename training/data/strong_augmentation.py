@@ -76,7 +76,7 @@ AUGSEG_OPERATIONS: tuple[Callable[[Tensor, float], Tensor], ...] = (
     lambda image, level: functional.adjust_brightness(image, _between(ENHANCE_RANGE, level)),
     lambda image, level: functional.adjust_saturation(image, _between(ENHANCE_RANGE, level)),
     lambda image, level: functional.adjust_sharpness(image, _between(ENHANCE_RANGE, level)),
-    lambda image, level: functional.posterize(image, 4 + int(5 * level)),  # 4 to 8 bits
+    lambda image, level: functional.posterize(image, 4 + int(4 * level)),  # 4 to 7 bits
     lambda image, level: functional.solarize(image, level * (1 if image.is_floating_point() else 255)),
     lambda image, level: functional.adjust_hue(image, level - 0.5),
 )
@@ -157,6 +157,15 @@ def cut_out(image: Tensor, random: Generator, size: int) -> tuple[Tensor, Tensor
     color = torch.tensor(MEAN_COLOR, device=image.device).view(3, 1, 1)
     fill = color.to(image.dtype) if image.is_floating_point() else (255 * color).round().to(image.dtype)
     return torch.where(cut, fill, image), cut
+
+
+def with_cut_out(
+    image: Tensor, random: Generator, view: Callable[[Tensor, Generator], tuple[Tensor, Tensor]], size: int
+) -> tuple[Tensor, Tensor]:
+    """Another view, and then CutOut."""
+    image, cut = view(image, random)
+    image, more = cut_out(image, random, size)
+    return image, cut | more
 
 
 def same_view(image: Tensor, random: Generator) -> tuple[Tensor, Tensor]:

@@ -59,6 +59,13 @@ def boundary_aware_cross_entropy(logits: Tensor, boundary_logits: Tensor, labels
     Returns:
         Scalar: the mean over images of the mean over such pixels, 0 for images that have none.
     """
-    seen = (boundary_logits.detach().squeeze(1).sigmoid() > THRESHOLD) & (labels != IGNORE)
-    pixel_loss = functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+    kept = at_boundaries(boundary_logits, labels)
+    seen = kept != IGNORE
+    pixel_loss = functional.cross_entropy(logits, kept, ignore_index=IGNORE, reduction="none")
     return ((pixel_loss * seen).sum(dim=(1, 2)) / seen.sum(dim=(1, 2)).clamp(min=1)).mean()
+
+
+def at_boundaries(boundary_logits: Tensor, labels: Tensor) -> Tensor:
+    """The labels `[B, H, W]` where the boundary head `[B, 1, H, W]` sees a boundary, and 255 elsewhere."""
+    seen = boundary_logits.detach().squeeze(1).sigmoid() > THRESHOLD
+    return torch.where(seen, labels, IGNORE)

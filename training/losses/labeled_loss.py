@@ -1,6 +1,7 @@
 """What every method does with labeled images: cross-entropy; if asked OHEM, Dice, class weights, heads, contrast."""
 
 import math
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -13,7 +14,11 @@ from semseg_app.labels import IGNORE
 from semseg_app.models import Features, SegmentationNetwork
 from semseg_app.training.contracts import MethodSettings
 from semseg_app.training.data.streams import ImageDataset, LabeledBatch
-from semseg_app.training.losses.boundary import boundary_aware_cross_entropy, boundary_cross_entropy
+from semseg_app.training.losses.boundary import (
+    at_boundaries,
+    boundary_aware_cross_entropy,
+    boundary_cross_entropy,
+)
 from semseg_app.training.losses.contrast import ContrastAddOn, ContrastConfig
 
 
@@ -29,11 +34,17 @@ class LabeledLossConfig(MethodSettings):
     """A pixel counts (1 / share of its class)^this, on average 1: 0 is plain cross-entropy, 1 makes classes equal."""
     dice_weight: float = Field(default=0.0, ge=0)
     """Weight of a Dice loss over the batch (Milletari et al., "V-Net", 2016); it lifts small classes in short runs."""
+    labeled_reduction: Literal["labeled", "all"] = "labeled"
+    """What the sum of cross-entropies is divided by: the labeled pixels, or all pixels with the ignored ones and the
+    padding (mmsegmentation's default, and so S4Former's). OHEM has a mean of its own."""
     ohem_threshold: float | None = Field(default=None, gt=0, le=1)
     """Online hard example mining: cross-entropy only of pixels whose class has at most this probability (0.7 in the
     Cityscapes runs of UniMatch and AugSeg); null = of all."""
     ohem_min_kept: int = Field(default=100_000, ge=1)
     """... and of at least so many pixels of every process's batch, the hardest."""
+    ohem_heads: Literal["all", "main"] = "all"
+    """Where hard examples are mined. main = by the classifier alone, in the boundary-aware loss too, and plain
+    cross-entropy of auxiliary heads: PIDNet's code, with threshold 0.9 and 131072 pixels."""
     contrast: ContrastConfig | None = None
     """Multi- and cross-scale contrast (training/losses/contrast.py); null = none, {} = as published."""
 
@@ -71,23 +82,32 @@ class LabeledLoss(nn.Module):
             losses["dice"] = self.config.dice_weight * self.dice(logits, labeled.labels)
         if features.auxiliary:
             full = [network.upsample(one.float(), height, width) for one in features.auxiliary]
-            auxiliary = torch.stack([self._cross_entropy(one, labeled) for one in full]).sum()
+            plain = self.config.ohem_heads == "main"
+            auxiliary = torch.stack([self._cross_entropy(one, labeled, plain) for one in full]).sum()
             losses["auxiliary"] = self.config.auxiliary_weight * auxiliary
         if features.boundary is not None:
             boundary = network.upsample(features.boundary.float(), height, width)
             losses["boundary"] = self.config.boundary_weight * boundary_cross_entropy(boundary, labeled.labels)
-            losses["boundary_aware"] = boundary_aware_cross_entropy(logits, boundary, labeled.labels)
+            losses["boundary_aware"] = self._boundary_aware(logits, boundary, labeled.labels)
         if self.contrast is not None:
             losses |= self.contrast(features, labeled.labels)
         return losses
 
-    def _cross_entropy(self, logits: Tensor, labeled: LabeledBatch) -> Tensor:
-        if self.config.ohem_threshold is not None:
+    def _boundary_aware(self, logits: Tensor, boundary: Tensor, labels: Tensor) -> Tensor:
+        if self.config.ohem_threshold is None or self.config.ohem_heads == "all":
+            return boundary_aware_cross_entropy(logits, boundary, labels)
+        least, kept = self.config.ohem_threshold, self.config.ohem_min_kept
+        return hard_cross_entropy(logits, at_boundaries(boundary, labels), self.class_weights, least, kept)
+
+    def _cross_entropy(self, logits: Tensor, labeled: LabeledBatch, plain: bool = False) -> Tensor:
+        if self.config.ohem_threshold is not None and not plain:
             least, kept = self.config.ohem_threshold, self.config.ohem_min_kept
             return hard_cross_entropy(logits, labeled.labels, self.class_weights, least, kept)
         total = functional.cross_entropy(
             logits, labeled.labels, self.class_weights, ignore_index=IGNORE, reduction="sum"
         )
+        if self.config.labeled_reduction == "all":
+            return total / labeled.labels.numel()
         return total / labeled.label_count.clamp(min=1)
 
 

@@ -22,7 +22,8 @@ from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLo
 
 
 class AugSegConfig(HardLabelConfig):
-    """The defaults are those of the published VOC runs; Cityscapes takes momentum 0.996, threshold 0, OHEM, no weak."""
+    """The defaults are those of the published VOC runs, but for `ema.copy_steps`, which is an epoch's length there.
+    Cityscapes takes momentum 0.996, threshold 0, OHEM, no weak."""
 
     name: Literal["augseg"] = "augseg"
     ema: EmaConfig = EmaConfig()
@@ -46,7 +47,7 @@ class AugSeg(Method):
         self.teacher = EmaTeacher(network, config.ema)
         self.labeled_loss = LabeledLoss(config, labeled, network)
         self.hard_label_loss = HardLabelLoss(config, labeled)
-        self.monitor = PseudoLabelMonitor(config.guardrails, labeled, config.threshold)
+        self.monitor = config.monitor(labeled)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The labeled losses and `unsupervised`. The teacher labels the weak view in eval mode.

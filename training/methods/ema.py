@@ -21,6 +21,12 @@ class EmaConfig(BaseModel):
     momentum: float = Field(default=0.999, ge=0, le=1)
     warm_up: bool = True
     """See `ema_decay`; False is S4Former's constant momentum."""
+    copy_steps: int = Field(default=0, ge=0)
+    """For so many first steps the teacher is the student itself; AugSeg's first epoch."""
+
+    def decay(self, step: int) -> float:
+        """The weight that the teacher keeps after the optimizer's `step` (from 0)."""
+        return 0.0 if step < self.copy_steps else ema_decay(step, self.momentum, self.warm_up)
 
 
 class EmaTeacher(nn.Module):
@@ -43,7 +49,7 @@ class EmaTeacher(nn.Module):
 
     def follow(self, student: SegmentationNetwork, step: int) -> None:
         """After the optimizer's step number `step` (from 0)."""
-        update_ema(self.network, student, ema_decay(step, self.config.momentum, self.config.warm_up))
+        update_ema(self.network, student, self.config.decay(step))
 
 
 def make_teacher(student: Network) -> Network:

@@ -17,7 +17,7 @@ from semseg_app.training.data.streams import Batch, ImageDataset
 from semseg_app.training.data.strong_augmentation import STRONG_VIEWS, StrongViewName
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.methods.guardrails import PseudoLabelMonitor
-from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLoss, pseudo_labels
+from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLoss, pseudo_labels, without_dropout
 
 
 class FixMatchConfig(HardLabelConfig):
@@ -42,7 +42,7 @@ class FixMatch(Method):
         self.labeled_loss = LabeledLoss(config, labeled, network)
         self.hard_label_loss = HardLabelLoss(config, labeled)
         self.strong_views = (STRONG_VIEWS[config.strong],)
-        self.monitor = PseudoLabelMonitor(config.guardrails, labeled, config.threshold)
+        self.monitor = config.monitor(labeled)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The labeled losses and `unsupervised`, each at half weight (equation 1 and the code).
@@ -51,7 +51,8 @@ class FixMatch(Method):
         """
         assert batch.unlabeled is not None
         images = torch.cat([batch.labeled.images, batch.unlabeled.weak])
-        first, rest = self.network.features(images).split(len(batch.labeled.images))
+        with without_dropout(self.network):
+            first, rest = self.network.features(images).split(len(batch.labeled.images))
         losses = self.labeled_loss(self.network, first, batch.labeled)
         pad, cut = batch.unlabeled.pad, batch.unlabeled.cut[0]
         pseudo = pseudo_labels(self.network, rest.logits, *pad.shape[1:])

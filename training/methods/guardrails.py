@@ -1,7 +1,8 @@
 """Whether pseudo labels are worth following, watched while a method trains.
 
-Three numbers per log interval: coverage (the share of unlabeled pixels that are confident enough to be learned from),
-the same per class, and drift (how far the classes that the teacher predicts are from those of the labeled images).
+Numbers per log interval: coverage (the share of unlabeled pixels that are confident enough to be learned from), the
+same per class, each class's share of the confident pixels, and drift (how far the classes that the teacher predicts are
+from those of the labeled images).
 At evaluations the teacher's confident labels are also compared with the held-out ones (training/evaluation.py).
 Coverage that stays near zero and drift that stays high give warnings; predictions collapsed to one class end the
 run.
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from semseg_app.errors import UserError
 from semseg_app.training.data.streams import ImageDataset
+from semseg_app.training.losses.pseudo_label import sure_pixels
 
 
 class GuardrailConfig(BaseModel):
@@ -39,11 +41,15 @@ class PseudoLabelMonitor:
         config: limits.
         labeled: where the classes' true shares come from.
         threshold: confidence from which a pseudo label is learned from.
+        surest_share: which share of each class is learned from instead; see `sure_pixels`.
     """
 
-    def __init__(self, config: GuardrailConfig, labeled: ImageDataset, threshold: float):
+    def __init__(
+        self, config: GuardrailConfig, labeled: ImageDataset, threshold: float, surest_share: float | None = None
+    ):
         self.config = config
         self.threshold = threshold
+        self.surest_share = surest_share
         self.classes = labeled.data.info.classes
         counts = labeled.class_counts()
         self.labeled_share = counts / counts.sum().clamp(min=1)
@@ -54,7 +60,8 @@ class PseudoLabelMonitor:
     def observe(self, labels: Tensor, confidence: Tensor, valid: Tensor) -> None:
         """Count a batch: int `[B, h, w]`, float `[B, h, w]`, bool `[B, h, w]` (False where the crop was padded)."""
         classes = len(self.classes)
-        kind = torch.where(confidence >= self.threshold, labels + classes, labels)  # confident ones in a second row
+        sure = sure_pixels(labels, confidence, valid, self.threshold, self.surest_share)
+        kind = torch.where(sure, labels + classes, labels)  # confident ones in a second row
         kind = torch.where(valid, kind, 2 * classes)
         counts = torch.zeros(2 * classes + 1, dtype=torch.int64, device=labels.device)
         counts.scatter_add_(0, kind.flatten(), torch.ones_like(kind).flatten())
@@ -103,6 +110,10 @@ class PseudoLabelMonitor:
             "coverage_by_class": {
                 name: round(float(sure / whole), 5) if whole else None
                 for name, sure, whole in zip(self.classes, confident, predicted, strict=True)
+            },
+            "share_of_sure": {
+                name: round(float(sure / confident.sum().clamp(min=1)), 5)
+                for name, sure in zip(self.classes, confident, strict=True)
             },
         }
         largest = int(share.argmax())

@@ -1,17 +1,20 @@
 """What all methods with unlabeled images share: their config keys, and labels made from predictions."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.data.mixing import MixBatch
 from semseg_app.training.data.streams import ImageDataset
 from semseg_app.training.losses.labeled_loss import LabeledLossConfig, class_weights
 from semseg_app.training.losses.pseudo_label import Reduction, at_least_float32, pseudo_label_loss
-from semseg_app.training.methods.guardrails import GuardrailConfig
+from semseg_app.training.methods.guardrails import GuardrailConfig, PseudoLabelMonitor
 
 
 class SemiSupervisedConfig(LabeledLossConfig):
@@ -33,11 +36,34 @@ class HardLabelConfig(SemiSupervisedConfig):
 
     threshold: float = Field(default=0.95, ge=0, le=1)
     """Confidence from which a pixel is learned from; 0 = all are."""
+    surest_share: float | None = Field(default=None, gt=0, le=1)
+    """Instead of the threshold: this share of the pixels of each predicted class is learned from, the surest of every
+    process's batch. So no class is left out because the network is never as sure of it as of the road."""
     reduction: Reduction = "valid"
     """What the sum over those pixels is divided by; see training/losses/pseudo_label.py."""
     pseudo_label_balance: float = Field(default=0.0, ge=0, le=1)
-    """As class_balance, for pseudo labels (weights from the shares in the labeled images). Rare classes seldom reach
-    the threshold: without it short runs unlearn them."""
+    """As class_balance, for pseudo labels (weights from the shares in the labeled images), on average 1 over the pixels
+    that are learned from. Rare classes seldom reach the threshold: without it short runs unlearn them."""
+
+    def monitor(self, labeled: ImageDataset) -> PseudoLabelMonitor:
+        """Counts the pixels that this method learns from."""
+        return PseudoLabelMonitor(self.guardrails, labeled, self.threshold, self.surest_share)
+
+
+@contextmanager
+def without_dropout(network: SegmentationNetwork) -> Iterator[None]:
+    """The decoder without its dropout: labels are written by the whole network, as the published ones have no dropout.
+
+    For students that label in train mode, where batch norm shall see the batch.
+    """
+    dropouts = [module for module in network.decoder.modules() if isinstance(module, _DropoutNd) and module.training]
+    for module in dropouts:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module in dropouts:
+            module.train()
 
 
 class HardLabelLoss(nn.Module):
@@ -60,6 +86,7 @@ class HardLabelLoss(nn.Module):
             self.config.threshold,
             self.config.reduction,
             self.class_weights,
+            self.config.surest_share,
         )
 
 

@@ -51,7 +51,7 @@ class MeanTeacher(Method):
         self.labeled_loss = LabeledLoss(config, labeled, network)
         self.hard_label_loss = HardLabelLoss(config, labeled)
         self.strong_views = (STRONG_VIEWS[config.strong],)
-        self.monitor = PseudoLabelMonitor(config.guardrails, labeled, config.threshold)
+        self.monitor = config.monitor(labeled)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The labeled losses and `unsupervised`."""

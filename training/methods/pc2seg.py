@@ -85,11 +85,11 @@ class PC2Seg(Method):
 
         grid = strong_logits.shape[2:]
         invalid = unlabeled.pad | unlabeled.cut[0]
-        valid = ~mask_on_grid(invalid, network.stride, *grid)
+        valid = ~mask_on_grid(invalid, network, *grid)
         consistency = label_consistency(strong_logits, weak_logits, valid)
         losses["consistency"] = weight * config.consistency_weight * consistency
         confidence, classes = weak_logits.softmax(dim=1).max(dim=1)
-        self.monitor.observe(classes, confidence, ~mask_on_grid(unlabeled.pad, network.stride, *grid))
+        self.monitor.observe(classes, confidence, ~mask_on_grid(unlabeled.pad, network, *grid))
         if self.projection is not None:
             contrast = self._contrast(self.projection, strong_maps[-1], weak_maps[-1], weak_logits, invalid)
             losses["contrast"] = weight * config.contrast_weight * contrast
@@ -103,7 +103,7 @@ class PC2Seg(Method):
         A pixel is valid where it is neither pad nor cut.
         """
         count, _, height, width = strong.shape
-        valid = ~mask_on_grid(invalid, self.network.stride, height, width).flatten()
+        valid = ~mask_on_grid(invalid, self.network, height, width).flatten()
         probabilities = functional.adaptive_avg_pool2d(weak_logits.softmax(dim=1), (height, width))
         image_index = torch.arange(count, device=valid.device).repeat_interleave(height * width)
         weights = negative_weights(self.config.sampling, _rows(probabilities), image_index)

@@ -124,16 +124,16 @@ class PseudoSeg(Method):
 
         strong_logits = self.network(unlabeled.strong[0])
         grid = strong_logits.shape[2:]
-        invalid = mask_on_grid(unlabeled.pad | unlabeled.cut[0], self.network.stride, *grid)
+        invalid = mask_on_grid(unlabeled.pad | unlabeled.cut[0], self.network, *grid)
         losses["unsupervised"] = unlabeled_weight * soft_label_loss(strong_logits, target, ~invalid)
         confidence, classes = target.max(dim=1)
-        self.monitor.observe(classes, confidence, ~mask_on_grid(unlabeled.pad, self.network.stride, *grid))
+        self.monitor.observe(classes, confidence, ~mask_on_grid(unlabeled.pad, self.network, *grid))
         return losses
 
     def _attention_loss(self, stages: list[Tensor], present: Tensor, labeled: LabeledBatch) -> Tensor:
         """L_sa: SGC learns the labels. Its inputs are stopped, so nothing else learns from this."""
         cam = grad_cam(stages[-1], self.classifier.linear.weight, present)
-        pad = mask_on_grid(labeled.pad, self.network.stride, *cam.shape[2:])
+        pad = mask_on_grid(labeled.pad, self.network, *cam.shape[2:])
         logits = at_least_float32(self.attention(hypercolumn(stages), cam, pad))
         full = self.network.upsample(logits, *labeled.labels.shape[1:])
         total = functional.cross_entropy(full, labeled.labels, ignore_index=IGNORE, reduction="sum")
@@ -145,7 +145,7 @@ class PseudoSeg(Method):
         if present is None:
             present = self.classifier(maps[-1]) >= 0  # a probability of at least 1/2
         cam = grad_cam(maps[-1], self.classifier.linear.weight, present)
-        logits: Tensor = self.attention(hypercolumn(maps), cam, mask_on_grid(pad, self.network.stride, *cam.shape[2:]))
+        logits: Tensor = self.attention(hypercolumn(maps), cam, mask_on_grid(pad, self.network, *cam.shape[2:]))
         return logits
 
     def networks(self) -> dict[str, SegmentationNetwork]:

@@ -5,6 +5,7 @@ base, UniMatch and AugSeg. Where the paper and its released code differ, the cod
 """
 
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -18,23 +19,32 @@ from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
 from semseg_app.training.data.mixing import Mix, MixBatch, adaptive_cutmix, certainty, mix
 from semseg_app.training.data.streams import Batch, ImageDataset
-from semseg_app.training.data.strong_augmentation import STRONG_VIEWS
+from semseg_app.training.data.strong_augmentation import STRONG_VIEWS, with_cut_out
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.losses.pseudo_label import Reduction
 from semseg_app.training.methods.ema import EmaConfig, EmaTeacher
 from semseg_app.training.methods.guardrails import PseudoLabelMonitor
-from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLoss, pseudo_labels
+from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLoss, pseudo_labels, without_dropout
 from semseg_app.training.patch_operators import (
-    attention_bias,
+    PasaForm,
+    all_class_consistency,
     draw_permutation,
+    mix_tiles,
     negative_class_ranking,
+    pasa_bias,
     patch_shuffle,
-    product_attention_bias,
     restore_tokens,
+    softened_cross_entropy,
 )
 
 if TYPE_CHECKING:
     from semseg_app.training.recipe import Recipe
+
+
+class ConstantEmaConfig(EmaConfig):
+    """Its own default, so that a recipe which sets the momentum alone keeps it."""
+
+    warm_up: bool = False
 
 
 class S4FormerConfig(HardLabelConfig):
@@ -42,11 +52,16 @@ class S4FormerConfig(HardLabelConfig):
 
     name: Literal["s4former"] = "s4former"
     host: Literal["base", "unimatch", "augseg"] = "base"
-    """What is built upon. base: EMA teacher + CutMix (S4Former-Base). unimatch: no EMA, two strong streams with its
-    boxes, and the PASA stream in place of feature dropout. augseg: EMA teacher, its views, its adaptive CutMix."""
-    ema: EmaConfig = EmaConfig(warm_up=False)
+    """What is built upon. base: EMA teacher + CutMix (S4Former-Base). unimatch: no EMA, two strong streams, and the
+    PASA stream, on the first strong view, in place of feature dropout. augseg: EMA teacher, its views, its CutMix."""
+    ema: ConstantEmaConfig = ConstantEmaConfig()
+    mix: Mix | None = None
+    """How strong views are mixed; null = as the released code does it: half for base and unimatch, and AugSeg's own,
+    the only one for that host. `class` is ClassMix, for table S3 of the supplement."""
     mix_probability: float = Field(default=0.5, ge=0, le=1)
-    """Probability of CutMix, for the hosts base (one coin per batch) and unimatch (one per image)."""
+    """Probability of mixing, for the hosts base and unimatch; `half` tosses one coin for each strong stream."""
+    cutout_size: int = Field(default=0, ge=0)
+    """Side in pixels of a square cut out of each strong view (supplement, table S3); 0 = none."""
     reduction: Reduction = "all"
 
     shuffle: bool = True
@@ -54,6 +69,9 @@ class S4FormerConfig(HardLabelConfig):
     shuffle_block: int = Field(default=128, ge=1)
     """Side of a block in pixels: 8 patches of 16. Must divide the crop, and be a multiple of the network's stride."""
     shuffle_probability: float = Field(default=0.5, ge=0, le=1)
+    mix_unmix: bool = False
+    """Exchange such blocks between the images of the batch too, and put them back in the maps of the encoder
+    (supplement, table S3, Mix/UnMix)."""
 
     pasa: bool = True
     """A stream of its own, without mixing, whose self-attention is biased toward unsure patches."""
@@ -61,12 +79,15 @@ class S4FormerConfig(HardLabelConfig):
     """alpha; the published configs use 5, the code's default is 50."""
     pasa_confidence: Literal["binary", "soft"] = "binary"
     """A patch's confidence: the share of its pixels above the threshold (code), or their mean probability (paper)."""
-    pasa_form: Literal["key", "product"] = "key"
-    """alpha * u_j in the rows of the unsure half, or the supplement's alpha * u_i * u_j."""
+    pasa_form: PasaForm = "key"
+    """alpha * u_j in the rows of the unsure half; or one of the supplement's: product, alpha * u_i * u_j; rand, alpha *
+    a random number; reverse1 and reverse2, sure patches look at sure ones and unsure at sure ones."""
 
     ncr: bool = True
     """Negative-class ranking beside each mixed stream."""
-    ncr_distance: Literal["l2", "squared", "kl"] = "l2"
+    ncr_distance: Literal["l2", "squared", "kl", "soft", "all"] = "l2"
+    """How far student and teacher are apart over the classes that a pixel is not. In its place, the supplement's: soft,
+    cross-entropy at temperature 2; all, squared distance over all classes (All-CR)."""
     ncr_mix_logits: bool = True
     """Mix the teacher's logits like the images; False compares with the unmixed ones, as the code does by mistake."""
     ncr_on_pasa: bool = False
@@ -75,9 +96,11 @@ class S4FormerConfig(HardLabelConfig):
     def check(self, recipe: "Recipe") -> None:
         """Blocks of PatchShuffle fill the crop."""
         block = self.shuffle_block
-        if self.shuffle and any(side % block for side in recipe.view.crop):
+        if (self.shuffle or self.mix_unmix) and any(side % block for side in recipe.view.crop):
             near = [max(1, round(side / block)) * block for side in recipe.view.crop]
             raise ValueError(f"view.crop {list(recipe.view.crop)} is not filled by shuffle_block {block}; use {near}")
+        if self.mix is not None and self.host == "augseg":
+            raise ValueError("method.mix: the host augseg mixes in its own way; leave mix out, or take another host")
 
 
 class S4Former(Method):
@@ -99,8 +122,10 @@ class S4Former(Method):
         self.labeled_loss = LabeledLoss(config, labeled, network)
         self.hard_label_loss = HardLabelLoss(config, labeled)
         view = STRONG_VIEWS["photometric" if config.host == "base" else config.host]
+        if config.cutout_size:
+            view = partial(with_cut_out, view=view, size=config.cutout_size)
         self.strong_views = (view, view) if config.host == "unimatch" else (view,)
-        self.monitor = PseudoLabelMonitor(config.guardrails, labeled, config.threshold)
+        self.monitor = config.monitor(labeled)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The labeled losses, `mixed`, and `pasa` and `ncr` where they are on."""
@@ -110,7 +135,8 @@ class S4Former(Method):
         height, width = pad.shape[1:]
         if self.teacher is None:
             images = torch.cat([batch.labeled.images, weak])
-            features, rest = self.network.features(images).split(len(batch.labeled.images))
+            with without_dropout(self.network):
+                features, rest = self.network.features(images).split(len(batch.labeled.images))
             pseudo = pseudo_labels(self.network, rest.logits, height, width)
         else:
             features = self.network.features(batch.labeled.images)
@@ -130,7 +156,7 @@ class S4Former(Method):
                 ncr_terms.append(self._ncr(student, mixed if config.ncr_mix_logits else own, mixed))
         unlabeled = {"mixed": each * torch.stack(mixed_terms).sum()}
         if config.pasa:
-            view, cut = (weak, torch.zeros_like(pad)) if self.teacher is None else (strong[0], batch.unlabeled.cut[0])
+            view, cut = strong[0], batch.unlabeled.cut[0]
             own = MixBatch(view, pseudo.labels, pseudo.confidence, pad, cut, pseudo.logits)
             student = self._biased_logits(view, pseudo.confidence)
             unlabeled["pasa"] = 0.5 * self.hard_label_loss(student, own)
@@ -154,8 +180,7 @@ class S4Former(Method):
     def _mix(self, own: MixBatch, batch: Batch, teacher_logits: Tensor) -> MixBatch:
         classes = self.network.spec.num_classes
         if self.config.host != "augseg":
-            kind: Mix = "half" if self.config.host == "base" else "unimatch"
-            return mix(kind, own, classes, self.config.mix_probability)
+            return mix(self.config.mix or "half", own, classes, self.config.mix_probability)
         labels = batch.labeled.labels
         # True labels have no logits: zeros, which NCR leaves out.
         logits = None
@@ -168,16 +193,25 @@ class S4Former(Method):
 
     def _shuffled_logits(self, images: Tensor) -> Tensor:
         """Logits at full resolution, every pixel at its own place, of images that the encoder saw shuffled."""
-        if not self.config.shuffle:
+        config, random = self.config, torch.default_generator
+        if not (config.shuffle or config.mix_unmix):
             return self.network.full_logits(images)
         height, width = images.shape[2:]
-        block = self.config.shuffle_block
+        block = config.shuffle_block
         blocks = (height // block) * (width // block)
-        chance = self.config.shuffle_probability
-        permutation = draw_permutation(len(images), blocks, torch.default_generator, chance).to(images.device)
-        maps = self.network.encode(patch_shuffle(images, permutation, block))
-        restored = [_restored(stage, permutation, block * stage.shape[2] // height) for stage in maps]
-        return self.network.upsample(self.network.head(restored), height, width)
+        if config.mix_unmix:
+            givers = draw_permutation(blocks, len(images), random, probability=1.0).to(images.device)
+            images = mix_tiles(images, givers, block)
+        if config.shuffle:
+            order = draw_permutation(len(images), blocks, random, config.shuffle_probability).to(images.device)
+            images = patch_shuffle(images, order, block)
+        maps = self.network.encode(images)
+        if config.shuffle:
+            maps = [_restored(stage, order, block * stage.shape[2] // height) for stage in maps]
+        if config.mix_unmix:
+            takers = givers.argsort(dim=1)
+            maps = [mix_tiles(stage, takers, block * stage.shape[2] // height) for stage in maps]
+        return self.network.upsample(self.network.head(maps), height, width)
 
     def _biased_logits(self, images: Tensor, confidence: Tensor) -> Tensor:
         height, width = images.shape[2:]
@@ -186,15 +220,20 @@ class S4Former(Method):
         certain = functional.pad(certain, (0, -width % stride, 0, -height % stride), value=1.0)
         patch = self.network.attention_patch
         assert patch is not None
-        make = attention_bias if self.config.pasa_form == "key" else product_attention_bias
-        maps = self.network.encode(images, make(certain, patch, self.config.pasa_weight))
+        bias = pasa_bias(self.config.pasa_form, certain, patch, self.config.pasa_weight)
+        maps = self.network.encode(images, bias)
         return self.network.upsample(self.network.head(maps), height, width)
 
     def _ncr(self, student: Tensor, teacher: MixBatch, target: MixBatch) -> Tensor:
         assert teacher.teacher_logits is not None
         learned = (target.confidence >= self.config.threshold) & target.valid & (teacher.teacher_logits != 0).any(dim=1)
         labels = torch.where(learned, target.labels, IGNORE)
-        return negative_class_ranking(student, teacher.teacher_logits, labels, IGNORE, self.config.ncr_distance)
+        distance = self.config.ncr_distance
+        if distance == "soft":
+            return softened_cross_entropy(student, labels, IGNORE)
+        if distance == "all":
+            return all_class_consistency(student, teacher.teacher_logits, labels, IGNORE)
+        return negative_class_ranking(student, teacher.teacher_logits, labels, IGNORE, distance)
 
 
 def _restored(stage: Tensor, permutation: Tensor, block: int) -> Tensor:
@@ -221,7 +260,7 @@ def _refuse_network(config: S4FormerConfig, network: SegmentationNetwork) -> Non
                 "PatchShuffle was published with +4.0, -0.4, -0.2 and NCR with -3.8, -3.6, -1.0 points of mIoU",
                 stacklevel=3,
             )
-    if config.shuffle and config.shuffle_block % network.stride:
+    if (config.shuffle or config.mix_unmix) and config.shuffle_block % network.stride:
         near = max(1, round(config.shuffle_block / network.stride)) * network.stride
         raise UserError(
             f"method.shuffle_block: {config.shuffle_block} is no multiple of the network's stride {network.stride}; "

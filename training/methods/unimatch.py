@@ -19,7 +19,13 @@ from semseg_app.training.data.streams import Batch, ImageDataset, UnlabeledBatch
 from semseg_app.training.data.strong_augmentation import unimatch_view
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.methods.guardrails import PseudoLabelMonitor
-from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLoss, PseudoLabels, pseudo_labels
+from semseg_app.training.methods.hard_labels import (
+    HardLabelConfig,
+    HardLabelLoss,
+    PseudoLabels,
+    pseudo_labels,
+    without_dropout,
+)
 
 
 class UniMatchConfig(HardLabelConfig):
@@ -45,7 +51,7 @@ class UniMatch(Method):
         self.network = network
         self.labeled_loss = LabeledLoss(config, labeled, network)
         self.hard_label_loss = HardLabelLoss(config, labeled)
-        self.monitor = PseudoLabelMonitor(config.guardrails, labeled, config.threshold)
+        self.monitor = config.monitor(labeled)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The labeled losses, `strong` and `feature`: (L_x + 1/4 L_s1 + 1/4 L_s2 + 1/2 L_fp) / 2.
@@ -56,7 +62,8 @@ class UniMatch(Method):
         assert batch.unlabeled is not None
         weak, pad, labeled = batch.unlabeled.weak, batch.unlabeled.pad, len(batch.labeled.images)
         height, width = pad.shape[1:]
-        clean, dropped = self._clean_and_dropped(torch.cat([batch.labeled.images, weak]), labeled)
+        with without_dropout(self.network):
+            clean, dropped = self._clean_and_dropped(torch.cat([batch.labeled.images, weak]), labeled)
         first, rest = clean.split(labeled)
         losses = self.labeled_loss(self.network, first, batch.labeled)
         pseudo = pseudo_labels(self.network, rest.logits, height, width)

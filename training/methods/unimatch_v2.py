@@ -52,7 +52,7 @@ class UniMatchV2(Method):
         self.teacher = EmaTeacher(network, config.ema)
         self.labeled_loss = LabeledLoss(config, labeled, network)
         self.hard_label_loss = HardLabelLoss(config, labeled)
-        self.monitor = PseudoLabelMonitor(config.guardrails, labeled, config.threshold)
+        self.monitor = config.monitor(labeled)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The labeled losses and `strong`: (L_x + (L_s1 + L_s2) / 2) / 2. Labels are the teacher's, in eval mode.

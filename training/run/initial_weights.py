@@ -6,6 +6,7 @@ from typing import Any
 from semseg_app.artifact.lineage import Lineage
 from semseg_app.errors import UserError
 from semseg_app.hub.download import local_model
+from semseg_app.model_spec import stored_spec
 from semseg_app.models import ModelSpec, SegmentationNetwork, build
 from semseg_app.models.initial import start_network
 from semseg_app.training.recipe import ModelSection
@@ -26,7 +27,7 @@ def initial_network(
     if state is not None:
         if "model" not in state or "weights" not in state:
             raise UserError("--resume: the checkpoint is of another version of semseg; choose another output=")
-        network = build(ModelSpec.model_validate(state["model"]), auxiliary=choice.auxiliary)
+        network = build(ModelSpec.model_validate(stored_spec(state["model"])), auxiliary=choice.auxiliary)
         return network, Lineage.model_validate(state["weights"])
     start = start_network(
         choice.spec(len(classes)), choice.weights, classes, local_model, choice.auxiliary, (choice.mean, choice.std)

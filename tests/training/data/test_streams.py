@@ -8,7 +8,7 @@ from semseg_app.data.layouts import open_dataset
 from semseg_app.errors import UserError
 from semseg_app.training.data.randomness import generator
 from semseg_app.training.data.streams import AugmentedDataset, ImageDataset, StepBatchSampler, batches
-from semseg_app.training.data.weak_augmentation import PAD_COLOR, WeakView, weak_view
+from semseg_app.training.data.weak_augmentation import PAD_COLOR, WeakView, largest_class_share, weak_view
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,45 @@ def test_padding_is_ignored_and_marked():
     assert (view.label[view.pad] == 255).all()
     assert int(view.pad.sum()) == 64 * 80 - 40 * 40
     assert [int(channel[view.pad].float().mean()) for channel in view.image] == list(PAD_COLOR)
+
+
+def test_the_scale_can_count_from_a_size_of_the_shorter_side():
+    """S4Former's: a photo of 30x60 at half of 80 is 40x80, whatever its own size is."""
+    image, label = coordinates(30, 60)
+    view = weak_view(image, label, WeakView(crop=(64, 96), scale=(0.5, 0.5), flip=0, short_side=80), generator(0, "x"))
+    assert (~view.pad).nonzero().amax(0).tolist() == [39, 79]
+    again = weak_view(image.repeat_interleave(2, 1).repeat_interleave(2, 2), None, WeakView(
+        crop=(64, 96), scale=(0.5, 0.5), flip=0, short_side=80), generator(0, "x"))  # fmt: skip
+    assert again.pad.equal(view.pad)
+
+
+def test_crops_of_almost_one_class_are_drawn_again_and_only_where_there_are_labels():
+    image = torch.zeros(3, 40, 400, dtype=torch.uint8)
+    label = torch.zeros(40, 400, dtype=torch.uint8)
+    label[:, 300:320] = 1
+    label[:, :10] = 255
+    config = WeakView(crop=(40, 40), scale=(1, 1), flip=0)
+    varied = config.model_copy(update={"max_class_share": 0.75})
+
+    def shares(config: WeakView) -> list[float]:
+        views = [weak_view(image, label, config, generator(seed, "test")).label for seed in range(60)]
+        return [largest_class_share(view) for view in views]
+
+    def is_varied(values: list[float]) -> float:
+        return sum(value < 0.75 for value in values) / len(values)
+
+    plain, drawn_again = is_varied(shares(config)), is_varied(shares(varied))
+    chance = 39 / 361  # windows that show at least 11 of the 20 columns of class 1: their first column is 271 to 309
+    assert plain == pytest.approx(chance, abs=0.08)
+    assert drawn_again == pytest.approx(1 - (1 - chance) ** 11, abs=0.12)
+    blind = [weak_view(image, None, each, generator(7, "test")).image for each in (config, varied)]
+    assert blind[0].equal(blind[1])
+
+
+def test_share_of_the_largest_class_is_mmsegmentations():
+    assert largest_class_share(torch.tensor([[0, 0, 1, 255]])) == pytest.approx(2 / 3)
+    assert largest_class_share(torch.tensor([[4, 4, 255]])) == 1
+    assert largest_class_share(torch.tensor([[255]])) == 1
 
 
 def test_image_and_label_of_different_size_are_named(tiny_dataset, tmp_path):

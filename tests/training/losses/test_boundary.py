@@ -91,5 +91,20 @@ def test_a_pidnet_is_trained_with_all_its_losses(tiny_dataset):
     assert set(losses) == {"supervised", "auxiliary", "boundary", "boundary_aware"}
     boundary = network.upsample(features.boundary, 48, 64)
     torch.testing.assert_close(losses["boundary"], 20 * boundary_cross_entropy(boundary, labels))
+    # As the authors mine: by the main classifier alone, among all its pixels and among those at boundaries.
+    with torch.no_grad():
+        features.boundary[:, :, :, :4] += 5  # the left half is seen as a boundary, the right is not
+        features.boundary[:, :, :, 4:] -= 5
+    boundary = network.upsample(features.boundary, 48, 64).detach()
+    mined = LabeledLoss(
+        LabeledLossConfig(ohem_threshold=0.3, ohem_min_kept=1, ohem_heads="main"),
+        ImageDataset(data, data.samples("train"), with_labels=True),
+    )(network, features, batch)
+    torch.testing.assert_close(mined["auxiliary"], losses["auxiliary"])
+    probability = network.upsample(features.logits, 48, 64).softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
+    hard, seen = probability <= 0.3, boundary.squeeze(1).sigmoid() > 0.8
+    assert 0 < (hard & seen).sum() < hard.sum()
+    torch.testing.assert_close(mined["supervised"], -probability[hard].log().mean())
+    torch.testing.assert_close(mined["boundary_aware"], -probability[hard & seen].log().mean())
     torch.stack(list(losses.values())).sum().backward()
     assert not [name for name, one in network.named_parameters() if one.grad is None]

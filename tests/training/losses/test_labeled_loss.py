@@ -115,6 +115,22 @@ def test_hard_pixels_at_the_edges(dataset):
     torch.testing.assert_close(losses["auxiliary"], 0.4 * hard_cross_entropy(second, labels, None, 0.1, 50))
 
 
+def test_the_sum_can_be_divided_by_all_pixels(dataset):
+    """mmsegmentation's mean counts ignored pixels too: with half of them ignored the loss is halved."""
+    torch.manual_seed(0)
+    network = build(ModelSpec(architecture="segformer", encoder="tu-test_efficientnet", num_classes=3), auxiliary=(-1,))
+    labels = torch.randint(3, (2, 48, 64))
+    labels[:, :, :32] = 255
+    batch = LabeledBatch(torch.rand(2, 3, 48, 64), labels, labels == 255, torch.tensor(3072.0))
+    features = network.features(batch.images)
+    losses = [
+        LabeledLoss(LabeledLossConfig(labeled_reduction=over), dataset)(network, features, batch)
+        for over in ("labeled", "all")
+    ]
+    for name in ("supervised", "auxiliary"):
+        torch.testing.assert_close(losses[1][name], losses[0][name] / 2)
+
+
 def test_contrast_is_added_by_every_method_that_gives_its_network(dataset):
     torch.manual_seed(0)
     network = build(ModelSpec(architecture="segformer", encoder="tu-test_efficientnet", num_classes=3))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from semseg_app.training.methods.ema import ema_decay, make_teacher, update_ema
+from semseg_app.training.methods.ema import EmaConfig, ema_decay, make_teacher, update_ema
 
 
 def network(seed: int) -> nn.Module:
@@ -71,3 +71,10 @@ def test_the_update_leaves_no_graph_and_the_student_alone() -> None:
     assert student[0].weight.equal(before)
     with pytest.raises(ValueError, match="zip"):
         update_ema(teacher, nn.Sequential(nn.Conv2d(3, 4, 3)), 0.5)
+
+
+def test_the_teacher_is_the_student_for_the_first_steps_that_a_recipe_names() -> None:
+    """AugSeg's first epoch; from then on the decay is that of the step, as without it."""
+    config = EmaConfig(momentum=0.9, copy_steps=3)
+    assert [config.decay(step) for step in (0, 1, 2, 3, 4, 100)] == [0, 0, 0, 1 - 1 / 4, 1 - 1 / 5, 0.9]
+    assert [EmaConfig(momentum=0.9).decay(step) for step in (1, 3)] == [ema_decay(1, 0.9), ema_decay(3, 0.9)]

@@ -51,6 +51,7 @@ def test_numbers_against_a_plain_count():
     assert entry["coverage"] == pytest.approx(sum(confident) / sum(predicted), abs=1e-5)
     share = [count / sum(predicted) for count in predicted]
     assert entry["drift"] == pytest.approx((abs(share[0] - 0.5) + abs(share[1] - 0.3) + 0.2) / 2, abs=1e-5)
+    assert entry["share_of_sure"]["road"] == pytest.approx(confident[1] / sum(confident), abs=1e-5)
     by_class = entry["coverage_by_class"]
     assert by_class["road"] == pytest.approx(confident[1] / predicted[1], abs=1e-5)
     assert by_class["car"] is None
@@ -137,7 +138,7 @@ def test_a_run_shows_them_in_its_log_its_lines_and_its_report(tiny_dataset, tmp_
     logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     entries = [line["pseudo_labels"] for line in logged if "losses" in line]
     assert len(entries) == 2
-    assert all(entry.keys() == {"coverage", "drift", "coverage_by_class"} for entry in entries)
+    assert all(entry.keys() == {"coverage", "drift", "coverage_by_class", "share_of_sure"} for entry in entries)
     assert report["pseudo_labels"] == entries[-1]
     progress = [line for line in lines if line.startswith("step ")]
     for line, entry in zip(progress, entries, strict=True):
@@ -147,6 +148,7 @@ def test_a_run_shows_them_in_its_log_its_lines_and_its_report(tiny_dataset, tmp_
     for role, link in (("teacher", "last"), ("student", "last-student")):
         network = load(tmp_path / "run" / link)
         labeled = sure = right = 0
+        by_class = torch.zeros(3, 2)  # of each predicted class: sure pixels, right ones of them
         for sample in data.samples("val"):
             image = torch.from_numpy(data.read_image(sample).copy()).permute(2, 0, 1).unsqueeze(0) / 255
             label = torch.from_numpy(data.read_label(sample)).long()
@@ -156,10 +158,18 @@ def test_a_run_shows_them_in_its_log_its_lines_and_its_report(tiny_dataset, tmp_
             labeled += int(known.sum())
             sure += int((known & (confidence >= 0.5)).sum())
             right += int((known & (confidence >= 0.5) & (predicted == label)).sum())
+            for kind in range(3):
+                chosen = known & (confidence >= 0.5) & (predicted == kind)
+                by_class[kind] += torch.tensor([chosen.sum(), (chosen & (label == kind)).sum()])
         scores = report["last"][role]
         assert 0 < sure < labeled
         assert scores["coverage"] == pytest.approx(sure / labeled, abs=1e-3)
         assert scores["agreement"] == pytest.approx(right / sure, abs=1e-3)
+        classes = report["pseudo_label_classes"][role]
+        for name, (of_class, of_these) in zip(data.info.classes, by_class.tolist(), strict=True):
+            assert classes[name]["share_of_sure"] == pytest.approx(of_class / sure, abs=1e-3)
+            expected = None if of_class == 0 else pytest.approx(of_these / of_class, abs=5e-3)
+            assert classes[name]["precision"] == expected
         said = next(line for line in lines if f"{role} val mIoU" in line)
         assert f"({100 * scores['coverage']:.1f} %) {100 * scores['agreement']:.1f} % are right" in said
 

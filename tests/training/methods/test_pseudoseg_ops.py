@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from semseg_app.models import ModelSpec, SegmentationNetwork, build
 from semseg_app.training.losses.pseudo_label import (
     mask_on_grid,
     masked_mean,
@@ -210,10 +211,23 @@ def test_resized_mask_samples_pixel_centers() -> None:
     assert resize_mask(mask, 8, 8) is mask
 
 
-def test_mask_on_a_grid_covers_what_the_network_pads() -> None:
-    mask = torch.zeros(1, 9, 14, dtype=torch.bool)  # a network of stride 8 pads it to 16 x 16
+@pytest.fixture(scope="module")
+def networks() -> tuple[SegmentationNetwork, SegmentationNetwork]:
+    """One that pads images to its stride of 8, and one that aligns corners and pads nothing."""
+    spec = ModelSpec(architecture="deeplabv3plus-plain", encoder="tu-resnet10t", num_classes=3, output_stride=8)
+    with torch.device("meta"):
+        return build(spec), build(spec.model_copy(update={"align_corners": True}))
+
+
+def test_mask_on_a_grid_covers_what_the_network_pads(networks) -> None:
+    mask = torch.zeros(1, 9, 14, dtype=torch.bool)  # padded to 16 x 16
     mask[:, :, :4] = True
     expected = [[1, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
     expected[0][3] = expected[1][3] = 1  # center at column 14
-    assert mask_on_grid(mask, 8, 4, 4).int().tolist() == [expected]
-    assert mask_on_grid(mask, 1, 9, 14).equal(mask)
+    assert mask_on_grid(mask, networks[0], 4, 4).int().tolist() == [expected]
+    assert mask_on_grid(mask, networks[1], 9, 14).equal(mask)
+
+
+def test_mask_on_a_grid_with_aligned_corners_is_read_at_the_cells_own_pixels(networks) -> None:
+    mask = torch.rand(2, 17, 33) > 0.5
+    assert mask_on_grid(mask, networks[1], 3, 5).equal(mask[:, ::8, ::8])

@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from pydantic import ValidationError
 from support.patch_network import patch_network
 from torch.nn import functional
 
@@ -13,6 +14,7 @@ from semseg_app.models import ModelSpec, SegmentationNetwork, build
 from semseg_app.training.data.streams import Batch, ImageDataset, LabeledBatch, UnlabeledBatch
 from semseg_app.training.methods import s4former
 from semseg_app.training.methods.s4former import S4Former, S4FormerConfig, negative_class_ranking
+from semseg_app.training.patch_operators import all_class_consistency, softened_cross_entropy
 from semseg_app.training.recipe import Recipe
 
 THRESHOLD = 0.4
@@ -88,7 +90,7 @@ def test_base_streams_and_their_weights(dataset):
     torch.testing.assert_close(every["ncr"], (ranking[0] + ranking[1]) / 2)
 
 
-def test_unimatch_host_has_two_streams_and_biases_the_weak_view(dataset):
+def test_unimatch_host_has_two_streams_and_biases_the_first_strong_view(dataset):
     net, batch = transformer(), crops(views=2)
     weak, strong, _, learned, cross_entropy = expected_streams(net, batch)
     method = S4Former(S4FormerConfig(**PLAIN, host="unimatch", shuffle=False, pasa_weight=0.0), net, dataset)
@@ -96,14 +98,44 @@ def test_unimatch_host_has_two_streams_and_biases_the_weak_view(dataset):
     with torch.no_grad():
         second = net.full_logits(batch.unlabeled.strong[1])
     torch.testing.assert_close(losses["mixed"], (cross_entropy(strong) + cross_entropy(second)) / 4)
-    torch.testing.assert_close(losses["pasa"], cross_entropy(weak) / 2)  # a bias of 0 changes nothing
+    torch.testing.assert_close(losses["pasa"], cross_entropy(strong) / 2)  # a bias of 0 changes nothing
     ranking = [negative_class_ranking(logits, weak, learned) for logits in (strong, second)]
     torch.testing.assert_close(losses["ncr"], (ranking[0] + ranking[1]) / 4)
     assert list(method.networks()) == ["student"]
 
 
+@pytest.mark.parametrize(("key", "losses"), [("soft", softened_cross_entropy), ("all", all_class_consistency)])
+def test_the_supplements_losses_take_the_place_of_ncr(dataset, key, losses):
+    net, batch = transformer(), crops()
+    weak, strong, _, learned, _ = expected_streams(net, batch)
+    method = S4Former(S4FormerConfig(**PLAIN, shuffle=False, pasa=False, ncr_distance=key), net, dataset)
+    arguments = (strong, learned) if key == "soft" else (strong, weak, learned)
+    torch.testing.assert_close(method(batch, 0)["ncr"], losses(*arguments))
+
+
+def test_views_can_be_cut_out_and_mixed_by_class(dataset):
+    config = S4FormerConfig(**PLAIN | {"mix_probability": 1.0}, mix="class", cutout_size=16, shuffle=False, pasa=False)
+    method = S4Former(config, transformer(), dataset)
+    image = torch.randint(0, 256, (3, 48, 64), dtype=torch.uint8)
+    _, cut = method.strong_views[0](image, torch.Generator().manual_seed(3))
+    assert 0 < int(cut.sum()) <= 16 * 16
+    torch.manual_seed(0)
+    assert all(loss.isfinite() for loss in method(crops(), 0).values())
+    with pytest.raises(ValidationError, match=r"method\.mix: the host augseg mixes in its own way"):
+        Recipe.model_validate(
+            {"name": "x", "data": {"root": "x"}, "view": {"crop": [256, 256]},
+             "method": {"name": "s4former", "host": "augseg", "mix": "class"}}
+        )  # fmt: skip
+
+
+def test_the_momentum_alone_keeps_s4formers_constant_average(dataset):
+    config = S4FormerConfig.model_validate({"ema": {"momentum": 0.99}})
+    assert (config.ema.momentum, config.ema.warm_up) == (0.99, False)
+    assert config.ema.decay(0) == 0.99
+
+
 def test_training_calls_the_operators(dataset, monkeypatch):
-    calls = dict.fromkeys(("patch_shuffle", "restore_tokens", "attention_bias", "negative_class_ranking"), 0)
+    calls = dict.fromkeys(("patch_shuffle", "restore_tokens", "pasa_bias", "negative_class_ranking"), 0)
     for name in calls:
         operator = getattr(s4former, name)
 
@@ -115,24 +147,30 @@ def test_training_calls_the_operators(dataset, monkeypatch):
     net, batch = transformer(), crops()
     S4Former(S4FormerConfig(**PLAIN), net, dataset)(batch, 0)
     stages = sum(1 for stage in net.encode(batch.labeled.images) if stage.shape[1])
-    assert calls == {"patch_shuffle": 1, "restore_tokens": stages, "attention_bias": 1, "negative_class_ranking": 1}
+    assert calls == {"patch_shuffle": 1, "restore_tokens": stages, "pasa_bias": 1, "negative_class_ranking": 1}
 
 
-def test_shuffled_images_come_back_to_their_places(dataset):
+@pytest.mark.parametrize(("shuffle", "mix_unmix"), [(True, False), (False, True), (True, True)])
+def test_shuffled_images_come_back_to_their_places(dataset, shuffle, mix_unmix):
     """Where every 8 x 8 pixels are a world of their own, shuffling changes nothing but the encoder's view."""
     net = patch_network()
     torch.manual_seed(2)
     images = torch.rand(2, 3, 48, 64)
-    with pytest.warns(UserWarning, match="made for transformers"):
-        method = S4Former(
-            S4FormerConfig(shuffle_block=16, shuffle_probability=1.0, pasa=False, ncr=False), net, dataset
-        )
+    config = S4FormerConfig(
+        shuffle_block=16, shuffle_probability=1.0, pasa=False, ncr=False, shuffle=shuffle, mix_unmix=mix_unmix
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "method.shuffle on the CNN")
+        method = S4Former(config, net, dataset)
     seen = []
     net.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     with torch.no_grad():
         torch.testing.assert_close(method._shuffled_logits(images), net.full_logits(images))
     assert not torch.equal(seen[0], seen[1])
-    assert torch.equal(seen[0].flatten(2).sort(2).values, seen[1].flatten(2).sort(2).values)
+    both = [batch.transpose(0, 1).flatten(1).sort(1).values for batch in seen]
+    assert torch.equal(*both), "no pixel is lost"
+    alone = [batch.flatten(2).sort(2).values for batch in seen]
+    assert torch.equal(*alone) == (not mix_unmix), "and none leaves its image where images are not mixed"
 
 
 def test_true_labels_of_augseg_are_learned_but_not_ranked(dataset):

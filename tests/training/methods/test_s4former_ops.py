@@ -1,5 +1,6 @@
 """S4Former's operators against golden vectors, hand-computed numbers and a real ViT."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from semseg_app.training.patch_operators import (
+    all_class_consistency,
     attention_bias,
     draw_permutation,
+    mix_tiles,
     negative_class_ranking,
+    pasa_bias,
     patch_shuffle,
     product_attention_bias,
     restore_tokens,
+    softened_cross_entropy,
     unconfidence,
 )
 
@@ -133,6 +138,52 @@ def test_probabilities_give_the_soft_form() -> None:
     bias = product_attention_bias(confidence, 3, 50.0)
     torch.testing.assert_close(bias[:, 1:, 1:], 50 * unsure.unsqueeze(2) * unsure.unsqueeze(1))
     assert bias[:, :, 0].eq(0).all()
+
+
+def test_mixed_tiles_by_a_plain_loop_and_back() -> None:
+    maps = torch.randn(3, 2, 4, 6)
+    givers = draw_permutation(6, 3, torch.Generator().manual_seed(1), probability=1.0)
+    mixed = mix_tiles(maps, givers, 2)
+    for block in range(6):
+        top, left = 2 * (block // 3), 2 * (block % 3)
+        for image in range(3):
+            expected = maps[givers[block, image], :, top : top + 2, left : left + 2]
+            assert mixed[image, :, top : top + 2, left : left + 2].equal(expected)
+    assert mix_tiles(mixed, givers.argsort(dim=1), 2).equal(maps)
+    empty = torch.zeros(3, 0, 4, 6)  # a transformer's empty map
+    assert mix_tiles(empty, givers, 2).shape == empty.shape
+    with pytest.raises(ValueError, match="the maps are 4x6, which blocks of 4 do not fill"):
+        mix_tiles(maps, givers, 4)
+
+
+def test_the_supplements_forms_by_their_equations() -> None:
+    confident = confident_map([0, 0, 0.25, 0.5, 0.75, 1], 3)
+    confidence = [1 - value for value in (0, 0, 0.25, 0.5, 0.75, 1)]
+    sure = [True, True, True, False, False, False]
+    for form, asks in (("reverse1", sure), ("reverse2", [not one for one in sure])):
+        bias = pasa_bias(form, confident, 2, 4.0)[0]
+        for query, answers in enumerate(asks):
+            expected = [0.0] + [4.0 * value if answers else 0.0 for value in confidence]
+            assert bias[1 + query].tolist() == expected
+    torch.manual_seed(0)
+    drawn = pasa_bias("rand", confident.repeat(3, 1, 1), 2, 4.0)
+    assert drawn[:, :, 0].eq(0).all()
+    assert 0 < drawn[:, :, 1:].min() < 0.5
+    assert 3.5 < drawn[:, :, 1:].max() < 4
+    assert len(drawn[:, :, 1:].unique()) == 3 * 7 * 6
+    assert pasa_bias("key", confident, 2, 4.0).equal(attention_bias(confident, 2, 4.0))
+    assert pasa_bias("product", confident, 2, 4.0).equal(product_attention_bias(confident, 2, 4.0))
+
+
+def test_soft_and_all_cr_by_hand() -> None:
+    student, teacher = torch.tensor([2.0, 0.0, -2.0]), torch.tensor([0.0, 1.0, 0.0])
+    maps = [logits.view(1, 3, 1, 1).expand(1, 3, 1, 2) for logits in (student, teacher)]
+    labels = torch.tensor([[[0, 255]]])  # one of two pixels counts
+    soft = -math.log(math.exp(1) / (math.exp(1) + 1 + math.exp(-1)))
+    assert softened_cross_entropy(maps[0], labels).item() == pytest.approx(soft / 2, rel=1e-6)
+    every = (student.softmax(0) - teacher.softmax(0)).square().sum()
+    assert all_class_consistency(*maps, labels).item() == pytest.approx(every.item() / 2, rel=1e-6)
+    assert softened_cross_entropy(maps[0], torch.full_like(labels, 255)) == 0
 
 
 def test_a_sure_teacher_or_weight_zero_leaves_a_vit_as_it_is() -> None:
