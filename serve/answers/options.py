@@ -81,6 +81,16 @@ class Options(BaseModel):
             max_length=400,
         ),
     ] = None
+    simplify: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=100,
+            description="For polygons and GeoJSON: corners may be left out where the new outline passes them within so "
+            "many pixels; neighbors keep one border.",
+            examples=[1],
+        ),
+    ] = 0.0
     opacity: Annotated[float, Field(ge=0, le=1, description="Opacity of the colors in an overlay.")] = 0.5
 
     def resize(self) -> Callable[[int, int], tuple[int, int]] | None:
