@@ -24,8 +24,17 @@ def train(
         print(json.dumps(report, indent=2))
 
 
-def schema() -> None:
+def schema(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a page of every key, with its default and what it does.")
+    ] = False,
+) -> None:
     """Print the JSON schema of a recipe, for editors."""
+    if markdown:
+        from semseg_app.training.reference import reference
+
+        print(reference(), end="")
+        return
     from semseg_app.training.recipe import Recipe
 
     print(json.dumps(Recipe.model_json_schema(), indent=2))

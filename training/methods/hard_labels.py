@@ -22,6 +22,7 @@ class SemiSupervisedConfig(LabeledLossConfig):
     ramp_up: int = Field(default=0, ge=0)
     """Steps in which that weight grows linearly from 0: from random weights the first pseudo labels are noise."""
     guardrails: GuardrailConfig = GuardrailConfig()
+    """When the run warns about its pseudo labels, and when it stops."""
 
     def unlabeled_weight(self, step: int) -> float:
         """The weight at `step`, from 0."""
@@ -32,9 +33,9 @@ class HardLabelConfig(SemiSupervisedConfig):
     """Keys of the methods that learn the confident pixels of hard pseudo labels."""
 
     threshold: float = Field(default=0.95, ge=0, le=1)
-    """Confidence from which a pixel is learned from; 0 = all are."""
+    """Confidence from which a pixel is learned from; 0 = all are. Lower it where a run warns of low coverage."""
     reduction: Reduction = "valid"
-    """What the sum over those pixels is divided by; see training/losses/pseudo_label.py."""
+    """What the sum over those pixels is divided by: all pixels of the batch, or the valid ones (those of the photo)."""
     pseudo_label_balance: float = Field(default=0.0, ge=0, le=1)
     """As class_balance, for pseudo labels (weights from the shares in the labeled images). Rare classes seldom reach
     the threshold: without it short runs unlearn them."""

@@ -45,20 +45,23 @@ class S4FormerConfig(HardLabelConfig):
     """What is built upon. base: EMA teacher + CutMix (S4Former-Base). unimatch: no EMA, two strong streams with its
     boxes, and the PASA stream in place of feature dropout. augseg: EMA teacher, its views, its adaptive CutMix."""
     ema: EmaConfig = EmaConfig(warm_up=False)
+    """The teacher, a moving average of the student."""
     mix_probability: float = Field(default=0.5, ge=0, le=1)
     """Probability of CutMix, for the hosts base (one coin per batch) and unimatch (one per image)."""
     reduction: Reduction = "all"
+    """What the sum over confident pixels is divided by: all pixels of the batch, or the valid ones."""
 
     shuffle: bool = True
     """PatchShuffle of the mixed streams."""
     shuffle_block: int = Field(default=128, ge=1)
     """Side of a block in pixels: 8 patches of 16. Must divide the crop, and be a multiple of the network's stride."""
     shuffle_probability: float = Field(default=0.5, ge=0, le=1)
+    """Probability that the patches of a block change places."""
 
     pasa: bool = True
     """A stream of its own, without mixing, whose self-attention is biased toward unsure patches."""
     pasa_weight: float = Field(default=5.0, ge=0)
-    """alpha; the published configs use 5, the code's default is 50."""
+    """Weight of the bias (alpha); the published configs use 5, the code's default is 50."""
     pasa_confidence: Literal["binary", "soft"] = "binary"
     """A patch's confidence: the share of its pixels above the threshold (code), or their mean probability (paper)."""
     pasa_form: Literal["key", "product"] = "key"
@@ -67,6 +70,7 @@ class S4FormerConfig(HardLabelConfig):
     ncr: bool = True
     """Negative-class ranking beside each mixed stream."""
     ncr_distance: Literal["l2", "squared", "kl"] = "l2"
+    """Distance of the two rankings: L2 norm, squared, or KL divergence."""
     ncr_mix_logits: bool = True
     """Mix the teacher's logits like the images; False compares with the unmixed ones, as the code does by mistake."""
     ncr_on_pasa: bool = False
