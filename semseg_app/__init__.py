@@ -25,6 +25,7 @@ def load(
     threads: int | None = None,
     tile: int | None = 1024,
     revision: str | None = None,
+    force: bool = False,
 ) -> "Model":
     """Load a model to segment photos with.
 
@@ -38,6 +39,7 @@ def load(
         threads: CPU threads; None = one per core that the process may use.
         tile: longest side, in pixels, of what runs at once: larger photos run in overlapping tiles. None = never tile.
         revision: branch, tag or commit of a model on the Hub.
+        force: run a graph that verification rejected all the same.
 
     Raises:
         UserError: the model cannot be found or downloaded, or cannot run here; one line says how to fix it.
@@ -49,4 +51,4 @@ def load(
     from semseg_app.inference.engines.open import open_engine
     from semseg_app.inference.model import Model
 
-    return Model(open_engine(local_model(model, revision), engine, device, threads, precision), tile)
+    return Model(open_engine(local_model(model, revision), engine, device, threads, precision, force), tile)
