@@ -1,10 +1,11 @@
 """Semantic segmentation from a few labels to a verified, served model.
 
->>> import semseg_app
->>> model = semseg_app.load("runs/street/best")
->>> result = model.predict("photo.jpg")
->>> result.shares
-{'road': 0.75, 'car': 0.25}
+Examples:
+    >>> import semseg_app
+    >>> model = semseg_app.load("runs/street/best")
+    >>> result = model.predict("photo.jpg")
+    >>> result.shares
+    {'road': 0.75, 'car': 0.25}
 """
 
 from pathlib import Path
@@ -44,8 +45,9 @@ def load(
     Raises:
         UserError: the model cannot be found or downloaded, or cannot run here; one line says how to fix it.
 
-    >>> load("runs/street/best", engine="onnxruntime", threads=1)
-    Model('street': road, car, tree; onnxruntime fp32 on cpu)
+    Examples:
+        >>> load("runs/street/best", engine="onnxruntime", threads=1)
+        Model('street': road, car, tree; onnxruntime fp32 on cpu)
     """
     from semseg_app.hub.download import local_model
     from semseg_app.inference.engines.open import open_engine

@@ -61,13 +61,14 @@ class Model:
             UserError: a file cannot be read, or holds no 8-bit photo, or memory runs out.
             ValueError: an array of another type or shape.
 
-        >>> import semseg_app
-        >>> model = semseg_app.load("runs/street/best")
-        >>> model.predict("photo.jpg")
-        Segmentation(photo.jpg, 80x64: road 75.0 %, car 25.0 %; mean confidence 0.89)
-        >>> from PIL import Image
-        >>> len(model.predict([Image.open("photo.jpg"), "photo.jpg"]))
-        2
+        Examples:
+            >>> import semseg_app
+            >>> model = semseg_app.load("runs/street/best")
+            >>> model.predict("photo.jpg")
+            Segmentation(photo.jpg, 80x64: road 75.0 %, car 25.0 %; mean confidence 0.89)
+            >>> from PIL import Image
+            >>> len(model.predict([Image.open("photo.jpg"), "photo.jpg"]))
+            2
         """
         if isinstance(photo, list | tuple):
             return list(self.predict_many(photo))
@@ -77,11 +78,12 @@ class Model:
     def predict_many(self, photos: Iterable[Photo]) -> Iterator[Segmentation]:
         """Segment photos one after the other, in order; no more than a batch of them is in memory.
 
-        >>> import semseg_app
-        >>> from pathlib import Path
-        >>> model = semseg_app.load("runs/street/best")
-        >>> for result in model.predict_many(Path("photos").glob("*.jpg")):
-        ...     result.save(f"{result.source.stem}.png")
+        Examples:
+            >>> import semseg_app
+            >>> from pathlib import Path
+            >>> model = semseg_app.load("runs/street/best")
+            >>> for result in model.predict_many(Path("photos").glob("*.jpg")):
+            ...     result.save(f"{result.source.stem}.png")
         """
         waiting: list[tuple[Path | None, np.ndarray]] = []  # read, and not yet answered
 

@@ -21,12 +21,13 @@ from semseg_app.plots.overlays import class_shares, overlay
 class Segmentation:
     """What a model says of one photo. `classes, confidence = segmentation` works, too.
 
-    >>> import semseg_app
-    >>> result = semseg_app.load("runs/street/best").predict("photo.jpg")
-    >>> result.classes.shape, result.labels.classes[result.classes[0, 0]]
-    ((64, 80), 'road')
-    >>> result.save("mask.png")
-    >>> result.overlay(opacity=0.4).save("overlay.jpg")
+    Examples:
+        >>> import semseg_app
+        >>> result = semseg_app.load("runs/street/best").predict("photo.jpg")
+        >>> result.classes.shape, result.labels.classes[result.classes[0, 0]]
+        ((64, 80), 'road')
+        >>> result.save("mask.png")
+        >>> result.overlay(opacity=0.4).save("overlay.jpg")
     """
 
     image: np.ndarray
@@ -81,10 +82,11 @@ class Segmentation:
         Raises:
             UserError: the outlines have more than a million corners.
 
-        >>> import semseg_app
-        >>> result = semseg_app.load("runs/street/best").predict("photo.jpg")
-        >>> result.polygons(simplify=1)["car"][0].exterior.tolist()
-        [[80, 32], [80, 64], [40, 64], [40, 32]]
+        Examples:
+            >>> import semseg_app
+            >>> result = semseg_app.load("runs/street/best").predict("photo.jpg")
+            >>> result.polygons(simplify=1)["car"][0].exterior.tolist()
+            [[80, 32], [80, 64], [40, 64], [40, 32]]
         """
         outlines = simplified(self.classes, polygons(self.classes), simplify)
         named: dict[str, list[Polygon]] = {}
