@@ -4,7 +4,7 @@ VENV ?= .venv
 ARGS ?=
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format lock clean
+.PHONY: demo test lint format docs lock clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/semseg demo $(ARGS)
@@ -22,12 +22,16 @@ format: $(INSTALLED)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+# The documentation as a site in build/site; a warning, such as a dead link, is an error.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet $(ARGS)
+
 # Version and hashes of every package: all of them, and those of the Docker image among them. Versions that are locked
 # already stay; `make lock ARGS=--upgrade` takes the newest. Needs uv.
 COMPILE := uv pip compile --no-config --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--default-index https://pypi.org/simple --custom-compile-command 'make lock'
 lock:
-	$(COMPILE) pyproject.toml --extra export --extra serve --extra cpu --extra large --extra dev \
+	$(COMPILE) pyproject.toml --extra export --extra serve --extra cpu --extra large --extra docs --extra dev \
 	    --output-file constraints.txt $(ARGS)
 	echo setuptools | $(COMPILE) pyproject.toml - --extra serve --extra cpu --constraint constraints.txt \
 	    --output-file requirements-docker.txt

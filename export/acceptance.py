@@ -3,13 +3,11 @@
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.progress import track
-
 from semseg_app.errors import UserError
 from semseg_app.export.verification_set import VerificationSet, bounded, resized
 from semseg_app.inference.engines.base import Engine
 from semseg_app.metrics.scores import Scorer
+from semseg_app.progress import tracked
 
 SCORES = ("miou", "boundary_iou", "calibration_error")
 """The metrics that the gate limits, rows of metrics/scores.py."""
@@ -55,9 +53,7 @@ def reasons_of_row(row: Mapping[str, Any], gate: Gate) -> list[str]:
 def score(engine: Engine, photos: VerificationSet) -> dict[str, float]:
     """Each of `SCORES`, of 1: every sample segmented whole and compared with its label. Progress goes to stderr."""
     scorer = Scorer(photos.data.num_classes, SCORES)
-    console = Console(stderr=True)
-    title = f"{engine.kind} {engine.precision}"
-    for sample in track(photos.samples, title, console=console, transient=True, disable=not console.is_terminal):
+    for sample in tracked(photos.samples, f"scoring {engine.kind} {engine.precision}", len(photos.samples)):
         photo, label = photos.data.read_pair(sample)
         size = bounded(photo)
         (classes,), (confidence,) = engine.infer(resized(photo, size)[None])

@@ -12,7 +12,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class NetworkChoice(BaseModel):
     """Which network, before the data has said how many classes there are."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     architecture: str = "deeplabv3plus"
     """A row of semseg_app/models/registry.py."""

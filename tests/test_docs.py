@@ -1,4 +1,4 @@
-"""Every ```sh and ```python block of README.md and docs/ is run, in order, in one folder, as a reader would.
+"""Every ```sh and ```python block of docs/ is run, in order, in one folder, as a reader would.
 
 The folder holds what the pages take for granted: generated streets, photos, a recipe, a trained and exported model; and
 what a page shows as a ```yaml block that begins with "# name.yaml", unless the folder has such a file. A command that
@@ -26,6 +26,7 @@ from semseg_app.synthetic import generate
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+WITH_COMMANDS = [page for page in PAGES if page.name != "README.md"]  # test_readme.py runs that in an empty folder
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SMALL = {
     "schedule": {"steps": 2},
@@ -132,7 +133,7 @@ def run_block(block: str, folder: Path, commands: Path) -> None:
             server.communicate(timeout=30)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.name)
 def test_commands_of(page, prepared, commands, tmp_path):
     text = page.read_text()
     folder = tmp_path / "reader"

@@ -186,6 +186,7 @@ for name in ("torch", "torchvision", "timm", "accelerate", "segmentation_models_
     "module",
     [
         "semseg_app.cli.main",
+        "semseg_app.inference.model",
         "semseg_app.artifact",
         "semseg_app.data.layouts",
         "semseg_app.data.check",

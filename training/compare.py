@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from semseg_app.data.dataset import read_yaml
 from semseg_app.data.layouts import open_dataset
-from semseg_app.errors import UserError, explain
+from semseg_app.errors import UserError, did_you_mean, explain
 from semseg_app.training.recipe import Recipe, checked_recipe, recipe_file, set_key
 from semseg_app.training.run.folder import RunFolder, changed_key
 
@@ -141,7 +141,8 @@ def read_runs(folders: Iterable[Path]) -> dict[str, list[Report]]:
 def tabulate(reports: dict[str, list[Report]], baseline: str | None) -> list[ComparisonRow]:
     """The table. UserError where rows were not scored on the same images."""
     if baseline is not None and baseline not in reports:
-        raise UserError(f"--baseline {baseline}: no such row; choose one of {', '.join(reports)}")
+        near = did_you_mean(baseline, reports)
+        raise UserError(f"--baseline {baseline}: no such row; choose one of {', '.join(reports)}{near}")
     scored_on: dict[str, str] = {}
     for name, runs in reports.items():
         for report in runs:

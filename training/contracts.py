@@ -47,7 +47,7 @@ class Segmenter(Protocol):
 class PartConfig(BaseModel):
     """The config of a method or of a distiller: unknown keys are refused, and it checks itself against the recipe."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     def check(self, recipe: Recipe) -> None:
         """Raise a ValueError, with the fix, where this config does not fit the rest of the recipe."""
@@ -57,6 +57,7 @@ class MethodSettings(PartConfig):
     """The config of a method. Subclasses narrow `name` to a Literal, by which a recipe chooses them."""
 
     name: str = ""
+    """The method."""
 
     def image_label_table(self) -> Path | None:
         """A table of image labels that unlabeled batches shall carry (training/data/image_labels.py), or None."""

@@ -25,7 +25,7 @@ RENAMED = {"model.pretrained": "model.weights"}
 class Section(BaseModel):
     """Common to all sections: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class DataSection(Section):
@@ -34,6 +34,8 @@ class DataSection(Section):
     root: Path
     """A dataset folder, or a published dataset (VOC, Cityscapes, ADE20K, COCO-Stuff, CamVid)."""
     layout: str = "auto"
+    """How the folder is laid out: auto (looks), folder, photos, voc, cityscapes, ade20k, coco_stuff, camvid_segnet or
+    camvid_cambridge. Name it where auto takes a folder for something else."""
     labeled: str = "train"
     """A split ("train") or a list in splits/ ("1_8-labeled")."""
     unlabeled: str | None = None
@@ -65,12 +67,14 @@ class ModelSection(NetworkChoice):
     """Which network."""
 
     architecture: str = Field(default="deeplabv3plus", json_schema_extra=_architectures)
+    """The decoder and how it meets the encoder; docs/train.md says which is for what."""
     weights: str | None = "imagenet"
     """What the network starts from: imagenet (an installed package with weights, else the Hub), a file of weights
     (.safetensors, .pth), a model folder, or its Hub id; null = random weights. What cannot be had is an error."""
     mean: tuple[float, float, float] | None = None
+    """Mean of RGB in [0, 1], which the network subtracts itself; null = as the weights expect it."""
     std: tuple[float, float, float] | None = None
-    """Normalization of RGB in [0, 1], which the network applies itself; null = as the weights expect it."""
+    """Deviation of RGB in [0, 1], by which the network divides itself; null = as the weights expect it."""
     auxiliary: tuple[int, ...] = ()
     """Encoder stages with an auxiliary head while training, e.g. [-2]."""
     freeze: Literal["encoder"] | tuple[int, ...] = ()
@@ -96,25 +100,35 @@ class OptimizerSection(Section):
     """Parameter groups: encoder, the rest; weight decay spares norms, biases and position tables if asked."""
 
     name: Literal["sgd", "adamw"] = "sgd"
+    """sgd for convolutional networks, adamw for transformers."""
     lr: float = Field(default=0.01, gt=0)
+    """Learning rate of the encoder at the top of the schedule. The first key to change when the loss does not fall (try
+    a third) or falls slowly (try three times); adamw takes about a hundredth of what sgd takes."""
     head_lr_factor: float = Field(default=1.0, gt=0)
-    """Everything but the encoder learns at lr times this."""
+    """Everything but the encoder learns at lr times this; 10 is usual where the encoder starts from weights."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """The encoder's layers learn at lr times this to the power of their distance from the decoder, e.g. 0.75."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of sgd; adamw does not read it."""
     weight_decay: float = Field(default=1e-4, ge=0)
+    """Pull of the weights toward 0; 0.01 to 0.05 is usual for adamw."""
     decay_norms: bool = True
     """False: no decay on norms, biases and position tables, as transformers are trained."""
     clip_norm: float | None = Field(default=None, gt=0)
+    """Gradients are scaled down to this L2 norm; null = never. Set it, to 1 or 10, where the loss jumps."""
 
 
 class ScheduleSection(Section):
     """Linear warm-up, then lr * (1 - step/steps)^power, never below `floor` times lr, and down to `min_lr`."""
 
     steps: int = Field(default=1000, ge=1)
+    """Length of the run, in steps of the optimizer: each shows batch_size labeled photos."""
     warmup: int = Field(default=0, ge=0)
+    """Steps in which the learning rate grows linearly from near 0; raise it where the first steps diverge."""
     power: float = Field(default=0.9, ge=0)
+    """Of the decay; 1 is linear, 0 keeps the rate constant."""
     floor: float = Field(default=0.0, ge=0, le=1)
+    """Fraction of lr below which the decay does not go."""
     min_lr: float = Field(default=0.0, ge=0)
     """Rate that every group of parameters ends at: (lr - min_lr) * (1 - step/steps)^power + min_lr, as mmcv's poly
     policy computes it; the groups' own rates then meet at the end."""
@@ -139,6 +153,7 @@ class Recipe(Section):
     """One run."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Letters, digits, dots, hyphens and underscores; names the run folder and the model."""
     aims_at: str = ""
     """For a preset: the published row that it is after."""
     output: Path | None = None
@@ -148,24 +163,36 @@ class Recipe(Section):
     push_to: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
     """user/repo on the Hub: every best model becomes a commit there, private, in the background."""
     seed: int = Field(default=0, ge=0)
+    """Of every draw: the same seed gives the same run. Repeat a comparison with several."""
     data: DataSection
+    """Which images."""
     model: ModelSection = ModelSection()
+    """Which network, and what it starts from."""
     view: WeakView = WeakView()
+    """How a photo becomes a training crop."""
     method: MethodConfig = next(iter(METHODS.values())).config()
+    """How the network learns: one of the methods below, by its name."""
     optimizer: OptimizerSection = OptimizerSection()
+    """How weights follow gradients."""
     schedule: ScheduleSection = ScheduleSection()
+    """How long, and how the learning rate falls."""
     batch_size: int = Field(default=8, ge=1)
-    """Labeled images per step, over all processes."""
+    """Labeled images per step, over all processes. Lower it, or raise accumulate, when memory runs out."""
     unlabeled_batch_size: int | None = Field(default=None, ge=1)
     """Unlabeled images per step; null = batch_size."""
     accumulate: int = Field(default=1, ge=1)
     """Split every step into this many passes, to save memory."""
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    """Of the forward and backward pass (autocast): bf16 needs no loss scaling and is the fastest that recent processors
+    and GPUs have; fp16 is for older GPUs, fp32 for comparisons bit by bit."""
     channels_last: bool = True
+    """Keep activations in the order [N, H, W, C], which is faster for convolutions; the numbers are the same."""
     compile: bool = False
+    """Compile the network with torch.compile: minutes at the start, faster steps in long runs."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; null leaves torch's choice."""
     log_every: int = Field(default=20, ge=1)
+    """Steps between two lines of log.jsonl and of progress."""
     log_gradient_norms: bool = False
     """Log the norm of each loss's own gradient over the network too: for the last micro-batch of a logged step, on the
     first process. One more backward pass for each loss, in logged steps only."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from semseg_app import machine
 from semseg_app.artifact import WEIGHTS, manifest_entry, read_config
-from semseg_app.errors import UserError
+from semseg_app.errors import UserError, did_you_mean
 from semseg_app.inference.engines import plans
 from semseg_app.inference.engines.base import GRAPHS, Engine
 from semseg_app.inference.engines.open import open_engine
@@ -139,4 +139,4 @@ def _nothing(folder: Path, engines: Sequence[str], precisions: Sequence[str]) ->
 def _check(option: str, given: Sequence[str], known: tuple[str, ...]) -> None:
     for name in given:
         if name not in known:
-            raise UserError(f"{option} {name}: unknown; choose one of {', '.join(known)}")
+            raise UserError(f"{option} {name}: unknown; choose one of {', '.join(known)}{did_you_mean(name, known)}")

@@ -8,9 +8,10 @@ import typer
 
 from semseg_app.cli.data_import import import_dataset
 from semseg_app.cli.data_next import next_labels
+from semseg_app.cli.help import App
 from semseg_app.cli.model_option import ANY_MODEL, Revision, TeacherClasses, in_classes_of_data
 
-app = typer.Typer(help="Splits of a dataset.", no_args_is_help=True, rich_markup_mode=None)
+app = App(help="Import, export, list, split, pseudo-label, generate, pull and push datasets.")
 
 app.command("import")(import_dataset)
 app.command("next")(next_labels)

@@ -46,10 +46,8 @@ def evaluate(
     """Score a model on labeled images."""
     import json
 
-    from rich.console import Console
-    from rich.progress import track
-
     from semseg_app.cli.data_option import open_aloud
+    from semseg_app.cli.progress import tracked
     from semseg_app.hub.download import local_model
     from semseg_app.inference.engines.open import open_engine
     from semseg_app.inference.evaluate import EvaluationProtocol
@@ -63,8 +61,7 @@ def evaluate(
         engine = "torch"
     loaded = open_engine(path, engine, device, threads, precision, force)
     loaded = in_classes_of_data(loaded, opened.info, teacher_classes)
-    console = Console(stderr=True)
-    shown = track(samples, "evaluating", console=console, disable=not console.is_terminal)
+    shown = tracked(samples, "evaluating", len(samples))
     evaluation = run(loaded, opened, shown, protocol, batch_size=1 if loaded.device == "cpu" else 4)
     report = {
         "model": loaded.name,

@@ -21,8 +21,7 @@ def pull(
     as_json: Annotated[bool, typer.Option("--json", help="The answer as JSON on stdout.")] = False,
 ) -> None:
     """Write a dataset of the Hub as a dataset folder, row by row."""
-    from rich.console import Console
-
+    from semseg_app.cli.progress import progress_bar
     from semseg_app.hub.dataset_pull import Wish, pull_dataset
 
     def parts(text: str) -> tuple[str, ...]:
@@ -30,9 +29,13 @@ def pull(
 
     wish = Wish(config, parts(splits), image, mask, info, parts(classes), ignore_index, limit)
     counts: dict[str, int] = {}
-    console = Console(stderr=True)
-    with console.status("reading"):
-        found = pull_dataset(dataset, out, wish, lambda split, rows: counts.update({split: rows}))
+    with progress_bar("reading rows") as update:
+
+        def read(split: str, rows: int) -> None:
+            counts[split] = rows
+            update(sum(counts.values()), None)
+
+        found = pull_dataset(dataset, out, wish, read)
     if as_json:
         print(json.dumps({"folder": str(out), "classes": found.classes, "rows": counts}, indent=1))
         return

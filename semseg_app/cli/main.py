@@ -5,11 +5,12 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
+from semseg_app import __version__
 from semseg_app.cli import data, hub_data
 from semseg_app.cli.benchmark import benchmark
 from semseg_app.cli.check import check
@@ -20,6 +21,7 @@ from semseg_app.cli.doctor import doctor
 from semseg_app.cli.evaluate import evaluate
 from semseg_app.cli.export import export
 from semseg_app.cli.generate import generate
+from semseg_app.cli.help import App
 from semseg_app.cli.predict import predict
 from semseg_app.cli.pull import pull
 from semseg_app.cli.push import push
@@ -43,14 +45,28 @@ DISK_ERRORS = {
 """What the operating system refuses and the user can change, whichever verb meets it -> the fix."""
 
 
-app = typer.Typer(
+app = App(
     name="semseg",
-    help="Semantic segmentation from a few labels to a verified, served model.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"semseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def semseg(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Semantic segmentation from a few labels to a verified, served model."""
+
+
 data.app.command("export")(export_data)
 data.app.command()(generate)
 data.app.command()(hub_data.pull)
@@ -110,8 +126,18 @@ def usage_error(message: str, arguments: Sequence[str]) -> str:
         known = choice["choices"].replace("'", "").split(", ")
         near = did_you_mean(choice["value"].strip("'"), known)
         return f"{choice['option'] or ''}unknown value {choice['value']}; choose one of {', '.join(known)}{near}"
-    verb = "" if message.startswith("No such command") or arguments[0].startswith("-") else f"{arguments[0]} "
+    line = re.sub(r"\. Did you mean (.*)\?$", lambda near: _did_you_mean(near[1]), line)
+    line = re.sub(r" \(Possible options: (.*)\)$", lambda near: _did_you_mean(near[1]), line)
+    at_top = arguments[0].startswith("-") or (message.startswith("No such command") and arguments[0] != "data")
+    verb = "" if at_top else f"{arguments[0]} "
+    if line.endswith("?"):
+        return f"{line[:1].lower()}{line[1:]}"
     return f"{line[:1].lower()}{line[1:].rstrip('.')}; see `semseg {verb}--help`"
+
+
+def _did_you_mean(near: str) -> str:
+    """The end of a message, from a list of typer's: "'a', 'b'"."""
+    return f"; did you mean {' or '.join(near.replace(chr(39), '').split(', '))}?"
 
 
 def _stop(line: str) -> NoReturn:

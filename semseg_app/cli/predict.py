@@ -1,5 +1,6 @@
 """`semseg predict`: segment images into masks, overlays and a table of class shares."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -37,9 +38,7 @@ def predict(
     """Segment images: OUT/masks/*.png, OUT/overlays/*.jpg, OUT/shares.csv."""
     import json
 
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
+    from semseg_app.cli.progress import progress_bar
     from semseg_app.errors import UserError
 
     if tile and tile < 64:
@@ -50,13 +49,13 @@ def predict(
         raise UserError("--threads is for this machine; on a Ray cluster, Ray shares out the cores")
     if not ray and (addresses := [text for text in (*inputs, out) if "://" in text]):
         raise UserError(f"{addresses[0]}: buckets are read and written with --ray")
-    console = Console(stderr=True, soft_wrap=True)
     failed: list[dict[str, str]] = []
+    done = 0
 
     def say(error: object) -> None:
-        console.print(f"semseg: {error}", markup=False, highlight=False)
+        print(f"semseg: {error}", file=sys.stderr)
 
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress_bar("segmenting") as update:
         if ray:
             try:
                 from semseg_app.cluster.ray_batch import Job, find_sources, segment_on_ray
@@ -64,12 +63,13 @@ def predict(
                 raise UserError(f"--ray needs the extra `ray` ({error}): pip install 'semseg-app[ray]'") from error
 
             sources = find_sources(inputs, out)
-            done = progress.add_task("segmenting", total=len(sources))
 
             def told(images: int, broken: list[dict[str, str]]) -> None:
-                progress.advance(done, images)
-                for one in broken:
-                    say(one["error"])
+                nonlocal done
+                done += images
+                update(done, len(sources))
+                for failure in broken:
+                    say(failure["error"])
 
             job = Job(model, out, engine, device, precision, tile, overlay, revision, force)
             ran, rows, failed, shares = segment_on_ray(sources, job, workers, told)
@@ -83,22 +83,18 @@ def predict(
             images = find_images(inputs, leave_out=Path(out))
             loaded = open_engine(local_model(model, revision), engine, device, threads, precision, force)
             results = ResultFolder(Path(out), loaded.labels, overlay)
-            done = progress.add_task("segmenting", total=len(images))
-            strips: dict[Path, TaskID] = {}
 
             def fail(path: Path, error: UserError) -> None:
                 failed.append({"file": str(path), "error": str(error)})
                 say(error)
 
             def taken(path: Path) -> None:
-                progress.advance(done)
-                if path in strips:
-                    progress.remove_task(strips[path])
+                nonlocal done
+                done += 1
+                update(done, len(images))
 
             def part_done(path: Path, share: float) -> None:
-                if path not in strips:
-                    strips[path] = progress.add_task(path.name, total=1.0)
-                progress.update(strips[path], completed=share)
+                update(done + share, len(images))
 
             files = zip(images, result_names(images), strict=True)
             segment_files(files, make_predictor(loaded, tile), results, fail, taken, part_done)
@@ -112,10 +108,7 @@ def predict(
     if as_json:
         print(json.dumps(ran | {"images": rows, "shares": shares, "failed": failed}, indent=2))
     else:
-        console.print(
-            f"{len(rows)} images in {out} ({', '.join(ran.values())})" + (f"; {len(failed)} failed" if failed else ""),
-            markup=False,
-            highlight=False,
-        )
+        broken = f"; {len(failed)} failed" if failed else ""
+        print(f"{len(rows)} images in {out} ({', '.join(ran.values())}){broken}", file=sys.stderr)
     if failed:
         raise typer.Exit(1)

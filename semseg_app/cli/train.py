@@ -50,8 +50,17 @@ def _dry_run(source: str, overrides: list[str], generated: bool, as_json: bool) 
     print(json.dumps(report, indent=2) if as_json else described(report, recipe))
 
 
-def schema() -> None:
+def schema(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a page of every key, with its default and what it does.")
+    ] = False,
+) -> None:
     """Print the JSON schema of a recipe, for editors."""
+    if markdown:
+        from semseg_app.training.reference import reference
+
+        print(reference(), end="")
+        return
     from semseg_app.training.recipe import Recipe
 
     print(json.dumps(Recipe.model_json_schema(), indent=2))

@@ -353,6 +353,7 @@ class SegmentationData:
         if not listing.is_file():
             raise UserError(
                 f"{self.root}: no split or list named {name!r}; choose one of {', '.join(self.split_names())}"
+                f"{did_you_mean(name, self.split_names())}"
             )
         try:
             lines = listing.read_text(encoding="utf-8-sig").splitlines()

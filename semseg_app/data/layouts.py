@@ -13,7 +13,7 @@ from semseg_app.data.class_files import read_class_file
 from semseg_app.data.dataset import DatasetInfo, SegmentationData, open_folder, read_yaml, require_folder
 from semseg_app.data.listing import IMAGE_SUFFIXES, SplitFiles, list_files
 from semseg_app.data.tool_exports import recognize
-from semseg_app.errors import UserError
+from semseg_app.errors import UserError, did_you_mean
 
 PUBLISHED = Path(__file__).parent / "published"
 
@@ -50,7 +50,8 @@ def open_dataset(root: Path | str, layout: str = "auto") -> SegmentationData:
     if layout == "folder" or (layout == "auto" and (root / "dataset.yaml").is_file()):
         return open_folder(root)
     if layout != "auto" and layout not in LAYOUTS:
-        raise UserError(f"no layout named {layout!r}; choose one of auto, folder, photos, {', '.join(LAYOUTS)}")
+        known = ["auto", "folder", "photos", *LAYOUTS]
+        raise UserError(f"no layout named {layout!r}; choose one of {', '.join(known)}{did_you_mean(layout, known)}")
     candidates = LAYOUTS if layout == "auto" else {layout: LAYOUTS[layout]}
     for name, candidate in candidates.items():
         for place in (root, *(root / inner for inner in candidate.inner)):

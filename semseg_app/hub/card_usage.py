@@ -9,13 +9,13 @@ semseg predict {repo} photo.jpg -o results
 ```
 
 ```python
-import numpy as np
-from PIL import Image
-from semseg_app.hub.model import SegmentationModel
+import semseg_app
 
-model = SegmentationModel.from_pretrained("{repo}")
-classes, confidence = model.predict(np.asarray(Image.open("photo.jpg").convert("RGB")))
-print(model.labels.classes[classes[0, 0]], confidence[0, 0] / 255)
+model = semseg_app.load("{repo}")
+result = model.predict("photo.jpg")
+print(result)
+result.overlay().save("overlay.jpg")
+classes, confidence = result  # uint8 [H, W]; model.labels.classes has the names, confidence 255 is certain
 ```"""
 
 RUNTIME = """```python

@@ -4,19 +4,15 @@ import shutil
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from semseg_app.artifact import CONFIG, MANIFEST, WEIGHTS, ModelConfig, model_folder, read_config
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_folder
-from semseg_app.inference.engines.base import Prediction
 from semseg_app.inference.engines.open import open_engine
-from semseg_app.inference.predictor import Predictor
-from semseg_app.labels import LabelSpace
+from semseg_app.inference.model import Model
 
 
-class SegmentationModel:
-    """A model folder, loaded. One call at a time.
+class SegmentationModel(Model):
+    """A model folder, loaded, with the methods that huggingface_hub's mixins have. One call at a time.
 
     Args:
         folder: the model folder.
@@ -36,7 +32,7 @@ class SegmentationModel:
     ):
         self.folder = folder
         self.config: ModelConfig = read_config(folder)
-        self._predictor = Predictor(open_engine(folder, engine, device, precision=precision), tile)
+        super().__init__(open_engine(folder, engine, device, precision=precision), tile)
 
     @classmethod
     def from_pretrained(
@@ -61,17 +57,6 @@ class SegmentationModel:
             raise UserError(f"{path}: no such model folder, and no id on the Hub (user/repo)")
         folder = fetch(named.repo, revision or named.revision, token, cache_dir, force_download, local_files_only)
         return cls(folder, **options)
-
-    @property
-    def labels(self) -> LabelSpace:
-        """Classes and palette."""
-        return self._predictor.engine.labels
-
-    def predict(self, image: np.ndarray) -> Prediction:
-        """Segment one photo, uint8 RGB `[H, W, 3]` of any size: class index and confidence (of 255), uint8 `[H, W]`."""
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
-            raise ValueError(f"a photo is uint8 RGB [H, W, 3]; got {image.dtype} {list(image.shape)}")
-        return self._predictor.predict(image)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Copy the model folder to `save_directory`, which must not exist."""

@@ -23,12 +23,14 @@ ADAPTER = "default"
 class LoraSection(BaseModel):
     """Low-rank adaptation (Hu et al., 2021): `W + alpha / rank * B A` with W frozen, in the encoder's transformer."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     rank: int = Field(default=8, ge=1)
+    """Width of the adapters: more learn more, and weigh more."""
     alpha: float | None = Field(default=None, gt=0)
     """null = rank, so that the factor is 1."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Probability with which an input of an adapter is dropped while training."""
     layers: Literal["attention", "all"] = "attention"
     """Which linear layers are adapted: those of the attention, or those of the MLPs, too."""
 

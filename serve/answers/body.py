@@ -22,11 +22,11 @@ def render(form: str, segmentation: Segmentation, engine: Engine, model: str, op
         segmentation: already filtered by `options`.
         engine: the engine that answered.
         model: the name under which the model is served.
-        options: `transform` and `opacity` are used here.
+        options: `transform`, `simplify` and `opacity` are used here.
 
     BadOption when the image cannot be answered in this format, such as outlines with too many corners.
     """
-    asked = Rendering(segmentation, engine, model, options.opacity, options.affine())
+    asked = Rendering(segmentation, engine, model, options.opacity, options.affine(), options.simplify)
     try:
         return FORMATS[form].render(asked)
     except UserError as error:

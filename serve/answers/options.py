@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from semseg_app.errors import UserError
+from semseg_app.errors import UserError, did_you_mean
 from semseg_app.inference.engines.base import Prediction
 from semseg_app.labels import LabelSpace
 from semseg_app.masks.geojson import Transform, parse_transform
@@ -26,7 +26,8 @@ class BadOption(UserError):
 
 def _known_format(name: str) -> str:
     if name not in FORMATS:
-        raise PydanticCustomError("format", "choose one of {names}", {"names": ", ".join(FORMATS)})
+        known = {"names": ", ".join(FORMATS), "near": did_you_mean(name, FORMATS)}
+        raise PydanticCustomError("format", "choose one of {names}{near}", known)
     return name
 
 
@@ -81,6 +82,16 @@ class Options(BaseModel):
             max_length=400,
         ),
     ] = None
+    simplify: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=100,
+            description="For polygons and GeoJSON: corners may be left out where the new outline passes them within so "
+            "many pixels; neighbors keep one border.",
+            examples=[1],
+        ),
+    ] = 0.0
     opacity: Annotated[float, Field(ge=0, le=1, description="Opacity of the colors in an overlay.")] = 0.5
 
     def resize(self) -> Callable[[int, int], tuple[int, int]] | None:

@@ -144,7 +144,9 @@ def push_and_use_elsewhere(hub: StandIn, machine: Callable[..., Machine], model:
             run_shell(block, there)
         else:
             blocked = WITHOUT_TRAINING.partition("from semseg_app")[0]
-            there.python(f"{blocked}\n{block}\nnp.save('classes.npy', classes.reshape(classes.shape[-2:]))")
+            there.python(
+                f"{blocked}\nimport numpy as np\n{block}\nnp.save('classes.npy', classes.reshape(classes.shape[-2:]))"
+            )
             masks.append(np.load(there.place / "classes.npy"))
             if (there.place / "mask.png").exists():
                 palette = np.array(json.loads(files["config.json"])["labels"]["palette"], np.uint8)

@@ -21,10 +21,10 @@ PAD_COLOR = (124, 116, 104)  # the ImageNet mean: close to zero after normalizat
 class WeakView(BaseModel):
     """Random resize, crop with padding at the bottom and right, horizontal flip."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     crop: tuple[int, int] = (320, 320)
-    """Height and width of a training crop, in pixels."""
+    """Height and width of a training crop, in pixels: as much context as memory allows."""
     scale: tuple[float, float] = (0.5, 2.0)
     """The image is resized by a factor drawn uniformly from this range before the crop."""
     short_side: int | None = Field(default=None, ge=16)
@@ -34,6 +34,7 @@ class WeakView(BaseModel):
     """Crops with labels are drawn again, up to ten times, until no class has a larger share of their labeled pixels
     (0.75 in mmsegmentation and the contrast papers). Unlabeled photos are cropped without a look at any label."""
     flip: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a mirror image; 0 where left and right differ in meaning, as in traffic signs."""
     photometric: bool = False
     """Change the colors of weak views too, as mmsegmentation does (S4Former); strong views start from the photo."""
 

@@ -21,25 +21,32 @@ class AfDCDConfig(PartConfig):
     """Defaults are the recommended ones, for strided features of common street and object sets."""
 
     feature_weight: float = Field(default=33.0, ge=0)
-    """lambda_2, for the form of `feature_loss`."""
+    """Weight of the feature term, for the form of `feature_loss` (lambda_2)."""
     feature_loss: FeatureLoss = "mean"
+    """mean: over all elements, one weight for every resolution. sum: over C, H, W, and the mean over images, as
+    published."""
     contrast_weight: float = Field(default=5e-3, ge=0)
-    """lambda_3. It belongs to L1: the gradient of L2 is about sqrt(C / M) times smaller."""
+    """Weight of the contrast (lambda_3). It belongs to L1: the gradient of L2 is about sqrt(C / M) times smaller."""
     temperature: float = Field(default=0.07, gt=0)
+    """Of the contrast's softmax."""
     channel_groups: int = Field(default=16, ge=1)
-    """M."""
+    """Groups into which channels are cut for the contrast (M)."""
     patch_size: int = Field(default=4, ge=1)
-    """N."""
+    """Side of the patches within which items are contrasted, in pixels of the map (N)."""
     pool_size: int = Field(default=4, ge=0)
     """Max-pooling before patches are cut; 0 = none, right for small images."""
     negatives: Negatives = "other_group"
+    """other_group: items of the patch in another channel group, as the code does. all: every other item of it."""
     distance: Distance = "l1"
+    """Between two items: L1, L2, or squared L2."""
     drop_ratio: float = Field(default=0.75, ge=0, le=1)
-    """zeta."""
+    """Fraction of the student's pixels that are hidden from the generator (zeta)."""
     generator: Literal["plain", "enhanced"] = "plain"
+    """plain: two 3x3 convolutions. enhanced: two such blocks, averaged, at twice the cost."""
     clip_norm: float | None = Field(default=15.0, gt=0)
     """L2 norm to which the gradients of alignment and generator are clipped; the student's are left alone."""
     features: MapName = -1
+    """The map that is compared: decoder (what the classifier reads), logits, or an encoder stage (-1 = the deepest)."""
 
     @model_validator(mode="after")
     def _has_terms_and_negatives(self) -> "AfDCDConfig":

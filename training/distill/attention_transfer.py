@@ -15,7 +15,9 @@ class AttentionTransferConfig(PartConfig):
     """Weight of the CIRKD code base."""
 
     weight: float = Field(default=10000.0, ge=0)
+    """Weight of the term."""
     features: MapName = "decoder"
+    """The map that is compared: decoder (what the classifier reads), logits, or an encoder stage (-1 = the deepest)."""
 
 
 def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:

@@ -22,8 +22,11 @@ class CIRKDConfig(PartConfig):
     weight: float = Field(default=1.0, ge=0)
     """Weight of the mini-batch term."""
     pixel_weight: float = Field(default=0.1, ge=0)
+    """Weight of the comparison with queued pixels."""
     region_weight: float = Field(default=0.1, ge=0)
+    """Weight of the comparison with queued class means."""
     temperature: float = Field(default=0.1, gt=0)
+    """Of the softmax over similarities (tau)."""
     pixel_queue: int = Field(default=20000, ge=1)
     """Pixels kept per class; 389 MB of float32 for 19 classes and a teacher 256 wide."""
     region_queue: int = Field(default=2000, ge=1)
@@ -31,9 +34,11 @@ class CIRKDConfig(PartConfig):
     pixel_samples: int = Field(default=4096, ge=1)
     """Queued pixels that are compared with in a step, over all classes (plus one per class)."""
     region_samples: int = Field(default=1024, ge=1)
+    """Queued class means that are compared with in a step, over all classes."""
     pixels_per_image: int = Field(default=16, ge=1)
     """Pixels of a class that an image adds to the queue, at most."""
     features: MapName = "decoder"
+    """The map that is compared: decoder (what the classifier reads), logits, or an encoder stage (-1 = the deepest)."""
 
 
 def cross_image_similarity(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

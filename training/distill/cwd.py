@@ -15,10 +15,13 @@ class CWDConfig(PartConfig):
     """Weights of the CIRKD code base for convolutional pairs; it takes 5 and 0.3 for SegFormer."""
 
     logit_weight: float = Field(default=3.0, ge=0)
+    """Weight of the loss on the logits."""
     feature_weight: float = Field(default=50.0, ge=0)
     """Weight of the same loss on `features`."""
     temperature: float = Field(default=4.0, gt=0)
+    """Softens both distributions over the pixels of a channel."""
     features: MapName = "decoder"
+    """The map that is compared: decoder (what the classifier reads), logits, or an encoder stage (-1 = the deepest)."""
 
 
 def cwd(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

@@ -14,7 +14,9 @@ class FitNetConfig(PartConfig):
     """Weight of the CIRKD code base."""
 
     weight: float = Field(default=10.0, ge=0)
+    """Weight of the term."""
     features: MapName = "decoder"
+    """The map that is compared: decoder (what the classifier reads), logits, or an encoder stage (-1 = the deepest)."""
 
 
 class FitNet(Distiller):

@@ -18,9 +18,11 @@ class IFVDConfig(PartConfig):
     """Weight of the CIRKD code base; the original takes 200."""
 
     weight: float = Field(default=20.0, ge=0)
+    """Weight of the term."""
     count_ignored: bool = True
     """Ignored pixels contribute nothing, but stay in the mean, as in the released code."""
     features: MapName = "decoder"
+    """The map that is compared: decoder (what the classifier reads), logits, or an encoder stage (-1 = the deepest)."""
 
 
 def ifvd(student: Tensor, teacher: Tensor, label: Tensor, num_classes: int, count_ignored: bool = True) -> Tensor:

@@ -16,7 +16,9 @@ class KDConfig(PartConfig):
     """Defaults of the CIRKD code base. Repositories that average the divergence over classes too use weight 10."""
 
     weight: float = Field(default=1.0, ge=0)
+    """Weight of the term."""
     temperature: float = Field(default=1.0, gt=0)
+    """Softens both distributions; the loss is multiplied with its square."""
 
 
 def kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

@@ -27,12 +27,15 @@ class MasKDConfig(PartConfig):
     folder has none."""
 
     weight: float = Field(default=1.0, ge=0)
+    """Weight of the loss between the masked maps."""
     tokens: int = Field(default=8, ge=2)
+    """Number of masks that are learned."""
     token_steps: int = Field(default=500, ge=1)
     """Steps at the beginning in which the tokens learn; the released code takes 10000. They need the labels."""
     token_lr: float = Field(default=0.1, gt=0)
     """Learning rate of the tokens' own SGD, with momentum 0.9 and polynomial decay."""
     token_weight_decay: float = Field(default=1e-3, ge=0)
+    """Of the tokens' own SGD."""
 
     def check(self, recipe: "Recipe") -> None:
         """The student follows the masks only after the tokens have learned."""

@@ -16,12 +16,18 @@ class MGDConfig(PartConfig):
     """The published alpha is 2e-5 on the sum form, which at 512x512, stride 8 and 2048 channels is 168 on the mean."""
 
     weight: float = Field(default=168.0, ge=0)
+    """Weight of the feature term, for the form of `feature_loss` (alpha)."""
     feature_loss: FeatureLoss = "mean"
+    """mean: over all elements, one weight for every resolution. sum: over C, H, W, and the mean over images, as
+    published."""
     drop_ratio: float = Field(default=0.75, ge=0, le=1)
+    """Fraction of the student's pixels that are hidden from the generator."""
     logit_weight: float = Field(default=3.0, ge=0)
     """Weight of CWD on the logits; 0 = the paper's loss alone."""
     logit_temperature: float = Field(default=4.0, gt=0)
+    """Of CWD on the logits."""
     features: MapName = -1
+    """The map that is compared: decoder (what the classifier reads), logits, or an encoder stage (-1 = the deepest)."""
 
 
 class MGD(Distiller):

@@ -18,8 +18,11 @@ class SKDConfig(PartConfig):
     """Weight of the CIRKD code base; the original takes 0.5 with its own pooling."""
 
     weight: float = Field(default=10.0, ge=0)
+    """Weight of the term."""
     pool_size: int = Field(default=2, ge=1)
+    """Side of the cells, in pixels of the map, that are compared in pairs; larger is cheaper."""
     features: MapName = "decoder"
+    """The map that is compared: decoder (what the classifier reads), logits, or an encoder stage (-1 = the deepest)."""
 
 
 def pairwise_similarity(student: Tensor, teacher: Tensor, pool_size: int = 2) -> Tensor:

@@ -25,7 +25,7 @@ from semseg_app.training.losses.pseudo_label import at_least_float32
 class ContrastConfig(BaseModel):
     """Defaults of the released configurations, but with the budget per image instead of per GPU."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     weight: float = Field(default=0.1, ge=0)
     """Weight of the sum over scales."""
@@ -38,10 +38,13 @@ class ContrastConfig(BaseModel):
     detach_candidates: bool = False
     """Stop the cross-scale gradient at the deeper scale."""
     temperature: float = Field(default=0.1, gt=0)
+    """Of the softmax within a scale; lower looks harder at the nearest pixels."""
     cross_temperature: float = Field(default=0.1, gt=0)
+    """The same between scales."""
     dimension: int = Field(default=256, ge=1)
     """Width of the common space."""
     anchors_per_image: int = Field(default=5000, ge=1)
+    """Most pixels that are contrasted, per image and scale; memory grows with its square."""
     min_pixels: int = Field(default=5, ge=1)
     """A class with fewer pixels in an image is left out there, at that scale."""
     max_views: int = Field(default=2500, ge=1)

@@ -31,7 +31,8 @@ class LabeledLossConfig(MethodSettings):
     boundary_weight: float = Field(default=20.0, ge=0)
     """Weight of the loss of a boundary head (PIDNet's lambda_1); no effect on other networks."""
     class_balance: float = Field(default=0.0, ge=0, le=1)
-    """A pixel counts (1 / share of its class)^this, on average 1: 0 is plain cross-entropy, 1 makes classes equal."""
+    """A pixel counts (1 / share of its class)^this, on average 1: 0 is plain cross-entropy, 1 makes classes equal.
+    Try 0.5 where rare classes are never predicted."""
     dice_weight: float = Field(default=0.0, ge=0)
     """Weight of a Dice loss over the batch (Milletari et al., "V-Net", 2016); it lifts small classes in short runs."""
     labeled_reduction: Literal["labeled", "all"] = "labeled"
@@ -41,7 +42,7 @@ class LabeledLossConfig(MethodSettings):
     """Online hard example mining: cross-entropy only of pixels whose class has at most this probability (0.7 in the
     Cityscapes runs of UniMatch and AugSeg); null = of all."""
     ohem_min_kept: int = Field(default=100_000, ge=1)
-    """... and of at least so many pixels of every process's batch, the hardest."""
+    """With ohem_threshold: the least number of pixels, the hardest, that count in every process's batch."""
     ohem_heads: Literal["all", "main"] = "all"
     """Where hard examples are mined. main = by the classifier alone, in the boundary-aware loss too, and plain
     cross-entropy of auxiliary heads: PIDNet's code, with threshold 0.9 and 131072 pixels."""

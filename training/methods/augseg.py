@@ -27,10 +27,12 @@ class AugSegConfig(HardLabelConfig):
 
     name: Literal["augseg"] = "augseg"
     ema: EmaConfig = EmaConfig()
+    """The teacher, a moving average of the student."""
     weak_in_batch: bool = True
     """The student's batch also holds the weak views, without a loss: batch norm then sees images as they are. It costs
     a third of the student's pass, and a network without batch norm gains nothing by it."""
     reduction: Reduction = "all"
+    """What the sum over confident pixels is divided by: all pixels of the batch, or the valid ones."""
 
 
 class AugSeg(Method):

@@ -3,12 +3,13 @@
 The distillers themselves, each with its paper, are in training/distill/; a recipe puts any of them together by weight.
 """
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from pydantic import create_model, model_validator
+from pydantic import Field, create_model, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -64,7 +65,15 @@ class DistillationKeys(LabeledLossConfig):
             section.check(recipe)
 
 
-_SECTIONS: dict[str, Any] = {name: (row.config | None, row.default) for name, row in DISTILLERS.items()}
+def _about(config: type[PartConfig]) -> str:
+    """The first sentence of a distiller's file."""
+    return (sys.modules[config.__module__].__doc__ or "").partition("\n")[0]
+
+
+_SECTIONS: dict[str, Any] = {
+    name: (row.config | None, Field(default=row.default, description=f"{_about(row.config)} null = off."))
+    for name, row in DISTILLERS.items()
+}
 DistillationConfig = create_model("DistillationConfig", __base__=DistillationKeys, __module__=__name__, **_SECTIONS)
 """`DistillationKeys` with one section for each distiller of the table."""
 

@@ -16,11 +16,12 @@ Network = TypeVar("Network", bound=nn.Module)
 class EmaConfig(BaseModel):
     """How slowly the teacher follows."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     momentum: float = Field(default=0.999, ge=0, le=1)
+    """What the teacher keeps of itself in each step; nearer to 1 is slower and steadier."""
     warm_up: bool = True
-    """See `ema_decay`; False is S4Former's constant momentum."""
+    """Follow faster in the first steps: min(1 - 1 / (step + 1), momentum); false is S4Former's constant momentum."""
     copy_steps: int = Field(default=0, ge=0)
     """For so many first steps the teacher is the student itself; AugSeg's first epoch."""
 

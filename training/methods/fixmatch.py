@@ -25,8 +25,11 @@ class FixMatchConfig(HardLabelConfig):
 
     name: Literal["fixmatch"] = "fixmatch"
     strong: StrongViewName = "unimatch"
+    """The strong view of unlabeled photos, by the paper whose it is; none = the weak view."""
     mix: Mix = "unimatch"
+    """How strong views are mixed: CutMix of S4Former (half), UniMatch or French et al., ClassMix (class), or none."""
     mix_probability: float = Field(default=0.5, ge=0, le=1)
+    """Probability of mixing; `half` tosses one coin per batch, `unimatch` and `class` one per image."""
 
 
 class FixMatch(Method):

@@ -22,16 +22,17 @@ from semseg_app.training.losses.pseudo_label import sure_pixels
 class GuardrailConfig(BaseModel):
     """When to speak up, and when to stop."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     low_coverage: float = Field(default=0.01, ge=0, le=1)
     """Warn when a smaller share of the unlabeled pixels is learned from."""
     collapse: float = Field(default=0.99, gt=0, le=1)
     """Stop when one class has a larger share of the predictions, unless it is as common in the labeled images."""
     high_drift: float = Field(default=0.5, ge=0, le=1)
-    """Warn when the predicted classes are further from those of the labeled images."""
+    """Warn when the shares of the predicted classes are further from those of the labeled images: 0 is equal, 1
+    disjoint."""
     patience: int = Field(default=200, ge=1)
-    """... for so many steps in a row."""
+    """Steps in a row after which a run warns or stops."""
 
 
 class PseudoLabelMonitor:

@@ -25,6 +25,7 @@ class SemiSupervisedConfig(LabeledLossConfig):
     ramp_up: int = Field(default=0, ge=0)
     """Steps in which that weight grows linearly from 0: from random weights the first pseudo labels are noise."""
     guardrails: GuardrailConfig = GuardrailConfig()
+    """When the run warns about its pseudo labels, and when it stops."""
 
     def unlabeled_weight(self, step: int) -> float:
         """The weight at `step`, from 0."""
@@ -35,12 +36,12 @@ class HardLabelConfig(SemiSupervisedConfig):
     """Keys of the methods that learn the confident pixels of hard pseudo labels."""
 
     threshold: float = Field(default=0.95, ge=0, le=1)
-    """Confidence from which a pixel is learned from; 0 = all are."""
+    """Confidence from which a pixel is learned from; 0 = all are. Lower it where a run warns of low coverage."""
     surest_share: float | None = Field(default=None, gt=0, le=1)
     """Instead of the threshold: this share of the pixels of each predicted class is learned from, the surest of every
     process's batch. So no class is left out because the network is never as sure of it as of the road."""
     reduction: Reduction = "valid"
-    """What the sum over those pixels is divided by; see training/losses/pseudo_label.py."""
+    """What the sum over those pixels is divided by: all pixels of the batch, or the valid ones (those of the photo)."""
     pseudo_label_balance: float = Field(default=0.0, ge=0, le=1)
     """As class_balance, for pseudo labels (weights from the shares in the labeled images), on average 1 over the pixels
     that are learned from. Rare classes seldom reach the threshold: without it short runs unlearn them."""

@@ -28,8 +28,11 @@ class MeanTeacherConfig(HardLabelConfig):
 
     name: Literal["mean-teacher"] = "mean-teacher"
     ema: EmaConfig = EmaConfig()
+    """The teacher, a moving average of the student."""
     strong: StrongViewName = "photometric"
+    """The strong view of unlabeled photos, by the paper whose it is; none = the weak view."""
     mix: Mix = "half"
+    """How strong views are mixed: CutMix of S4Former (half), UniMatch or French et al., ClassMix (class), or none."""
     mix_probability: float = Field(default=0.5, ge=0, le=1)
     """`half` tosses one coin per batch, `unimatch` and `class` one per image; `french` always mixes."""
     loss: Literal["cross-entropy", "squared"] = "cross-entropy"

@@ -34,15 +34,20 @@ class PC2SegConfig(SemiSupervisedConfig):
 
     name: Literal["pc2seg"] = "pc2seg"
     consistency_weight: float = Field(default=1.0, ge=0)
+    """Weight of the consistency of weak and strong view."""
     contrast_weight: float = Field(default=0.1, ge=0)
     """0 is the paper's label-consistency-only variant, without a projection and without gradient in weak views."""
     contrast_sg: bool = False
     """Stop the contrast's gradient into weak views: positives and negatives then stand still."""
     temperature: float = Field(default=0.07, gt=0)
+    """Of the contrast's softmax; lower looks harder at the nearest negatives."""
     negatives: int = Field(default=200, ge=1)
     """Drawn for each pixel of the deepest encoder stage."""
     sampling: NegativeSampling = "cross-image-debiased"
+    """Which pixels are likely negatives: those of other images (cross-image), those that probably have another class
+    (debiased), both, or all alike (uniform)."""
     projection_channels: int = Field(default=128, ge=1)
+    """Width of the space in which pixels are contrasted."""
     cutout_size: int = Field(default=100, ge=0)
     """Side of the square that is cut out of strong views, in pixels of the crop; see PseudoSeg."""
 

@@ -50,6 +50,7 @@ class PseudoSegConfig(SemiSupervisedConfig):
     temperature: float = Field(default=0.5, gt=0)
     """The pseudo label is sharpened to the power 1 / temperature."""
     classifier_weight: float = Field(default=1.0, ge=0)
+    """Weight of the image classifier's loss."""
     attention_weight: float = Field(default=1.0, ge=0)
     """Weight of the loss that trains SGC on labeled images."""
     key_channels: int = Field(default=128, ge=1)

@@ -55,6 +55,7 @@ class S4FormerConfig(HardLabelConfig):
     """What is built upon. base: EMA teacher + CutMix (S4Former-Base). unimatch: no EMA, two strong streams, and the
     PASA stream, on the first strong view, in place of feature dropout. augseg: EMA teacher, its views, its CutMix."""
     ema: ConstantEmaConfig = ConstantEmaConfig()
+    """The teacher, a moving average of the student."""
     mix: Mix | None = None
     """How strong views are mixed; null = as the released code does it: half for base and unimatch, and AugSeg's own,
     the only one for that host. `class` is ClassMix, for table S3 of the supplement."""
@@ -63,12 +64,14 @@ class S4FormerConfig(HardLabelConfig):
     cutout_size: int = Field(default=0, ge=0)
     """Side in pixels of a square cut out of each strong view (supplement, table S3); 0 = none."""
     reduction: Reduction = "all"
+    """What the sum over confident pixels is divided by: all pixels of the batch, or the valid ones."""
 
     shuffle: bool = True
     """PatchShuffle of the mixed streams."""
     shuffle_block: int = Field(default=128, ge=1)
     """Side of a block in pixels: 8 patches of 16. Must divide the crop, and be a multiple of the network's stride."""
     shuffle_probability: float = Field(default=0.5, ge=0, le=1)
+    """Probability that the patches of a block change places."""
     mix_unmix: bool = False
     """Exchange such blocks between the images of the batch too, and put them back in the maps of the encoder
     (supplement, table S3, Mix/UnMix)."""
@@ -76,7 +79,7 @@ class S4FormerConfig(HardLabelConfig):
     pasa: bool = True
     """A stream of its own, without mixing, whose self-attention is biased toward unsure patches."""
     pasa_weight: float = Field(default=5.0, ge=0)
-    """alpha; the published configs use 5, the code's default is 50."""
+    """Weight of the bias (alpha); the published configs use 5, the code's default is 50."""
     pasa_confidence: Literal["binary", "soft"] = "binary"
     """A patch's confidence: the share of its pixels above the threshold (code), or their mean probability (paper)."""
     pasa_form: PasaForm = "key"

@@ -25,6 +25,7 @@ class UniMatchV2Ema(EmaConfig):
     """Follows faster than other teachers do."""
 
     momentum: float = Field(default=0.996, ge=0, le=1)
+    """What the teacher keeps of itself in each step; nearer to 1 is slower and steadier."""
 
 
 class UniMatchV2Config(HardLabelConfig):
@@ -32,6 +33,7 @@ class UniMatchV2Config(HardLabelConfig):
 
     name: Literal["unimatch-v2"] = "unimatch-v2"
     ema: UniMatchV2Ema = UniMatchV2Ema()
+    """The teacher, a moving average of the student."""
     mix_probability: float = Field(default=0.5, ge=0, le=1)
     """Probability of a CutMix box, for each image of each strong view by itself."""
     intact: float = Field(default=0.5, ge=0, le=1)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semseg_app.data.exporters.simplify import signed_area, simplified
 from semseg_app.labels import IGNORE
 from semseg_app.masks.polygons import Polygon, polygons
 from semseg_app.masks.regions import regions
+from semseg_app.masks.simplify import signed_area, simplified
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from semseg_app.artifact import check_graph, check_weights, manifest_entry, model_folder, read_config
 from semseg_app.artifact.transformers_folder import transformers_type
-from semseg_app.errors import UserError
+from semseg_app.errors import UserError, did_you_mean
 from semseg_app.inference.engines.base import DEVICES, GRAPHS, KINDS, PRECISIONS, Engine
 from semseg_app.inference.engines.plans import SUFFIX
 
@@ -110,7 +110,8 @@ def open_engine(
         ("precision", precision, PRECISIONS),
     ):
         if value not in choices:
-            raise UserError(f"unknown {name} {value!r}; choose one of {', '.join(choices)}")
+            near = did_you_mean(value, choices)
+            raise UserError(f"unknown {name} {value!r}; choose one of {', '.join(choices)}{near}")
     if not path.exists():
         raise UserError(f"{path}: no such model folder or .onnx file")
     path = model_folder(path)

@@ -93,8 +93,8 @@ def test_simplified_polygons_stay_near_and_leave_no_gaps(name, pictures, tmp_pat
 
 def test_neighbors_keep_one_border(pictures):
     """Each edge between two classes is in both outlines, so nothing lies between them and nothing twice."""
-    from semseg_app.data.exporters.simplify import simplified
     from semseg_app.masks.polygons import polygons
+    from semseg_app.masks.simplify import simplified
 
     for seed in range(8):
         classes = scene(seed)

@@ -191,6 +191,8 @@ def test_a_broken_one_among_several_is_named(client, encoded, photo):
         ("format=geojson&transform=1,2", "transform '1,2': give six numbers"),
         ("treshold=0.5", "unknown parameter 'treshold'; /docs lists the parameters"),
         ("opacity=x", "opacity: "),
+        ("simplify=-1", "simplify: must be greater than or equal to 0"),
+        ("simplify=nan", "simplify: "),
         ("classes=" + "9" * 5000, "the model has no '9999"),
         ("classes=" + "9" * 5000 + "&format=geojson", "the model has no '9999"),
         ("format=geojson&transform=1e308,0,0,0,-1e308,0", "must lie between -1e+12 and 1e+12"),
@@ -247,3 +249,45 @@ def test_several_images_need_no_more_slots_than_there_are(engine, encoded, photo
         with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
             assert [archive.read(name) == mask.tobytes() for name in archive.namelist()] == [True] * 6
         assert 'semseg_requests_inside{model="colors"} 0.0' in client.get("/metrics").text
+
+
+def discs() -> np.ndarray:
+    """uint8 RGB [60, 80, 3]: a green and a blue disc that touch, on red."""
+    y, x = np.mgrid[:60, :80]
+    photo = np.zeros((60, 80, 3), np.uint8)
+    photo[..., 0] = 100
+    photo[(y - 30) ** 2 + (x - 25) ** 2 < 400, 1] = 200
+    photo[(y - 25) ** 2 + (x - 55) ** 2 < 300, 2] = 250
+    return photo
+
+
+@pytest.mark.parametrize("form", ["polygons", "geojson"])
+def test_simplified_outlines_have_fewer_corners_and_leave_no_gaps(ask, form):
+    def shapes(query: str) -> dict[int, shapely.Geometry]:
+        answer = ask(f"?format={form}{query}", image=discs()).json()
+        if form == "geojson":
+            return {it["properties"]["index"]: read_geojson(it["geometry"]) for it in answer["features"]}
+        return {
+            entry["index"]: shapely.MultiPolygon(
+                [(part["exterior"], part["holes"]) for part in entry["polygons"]],
+            )
+            for entry in answer["classes"]
+        }
+
+    exact, simple = shapes(""), shapes("&simplify=1")
+    assert exact.keys() == simple.keys() == {0, 1, 2}
+    for index, shape in simple.items():
+        assert shape.is_valid
+        assert shapely.get_num_coordinates(shape) < 0.5 * shapely.get_num_coordinates(exact[index])
+        assert shapely.hausdorff_distance(shape, exact[index]) <= 1 + 1e-9
+    assert sum(shape.area for shape in simple.values()) == 60 * 80
+    assert shapely.union_all(list(simple.values())).area == 60 * 80
+
+
+def test_outlines_with_too_many_corners_are_not_simplified(client, encoded, monkeypatch):
+    monkeypatch.setattr("semseg_app.serve.answers.formats.MOST_TO_SIMPLIFY", 50)
+    files = {"image": encoded(discs())}
+    assert client.post("/v1/segment?format=polygons", files=files).status_code == 200
+    answer = client.post("/v1/segment?format=polygons&simplify=1", files=files)
+    assert answer.status_code == 422
+    assert "at most 50 are simplified; reduce the photo with size=, or leave simplify= out" in answer.json()["error"]
