@@ -5,6 +5,9 @@ log.jsonl            one line a log interval and one an evaluation
 checkpoints/         for --resume (checkpoint.py)
 models/              model folders, of which `best` and `last` point to one each (best-teacher ... for other roles)
 report.json          the final report
+report.html          the run as one page, anew with every evaluation (training/report)
+evaluation.json      what the page shows of the newest evaluation, photos included
+tracking/            how far the trackers are (trackers.py), and TensorBoard's files
 """
 
 import json
@@ -42,6 +45,8 @@ FREE_TO_CHANGE = {
     "log_every",
     "log_gradient_norms",
     "evaluate_every",
+    "patience",
+    "tracking",
     "val_window",  # the way out of a validation that ran out of memory; training itself does not read it
     "checkpoint_every",
     "threads",
