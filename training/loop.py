@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from semseg_app import machine
@@ -19,9 +18,8 @@ from semseg_app.artifact import ModelConfig
 from semseg_app.artifact.lineage import Lineage
 from semseg_app.data.dataset import SegmentationData
 from semseg_app.data.layouts import open_dataset
-from semseg_app.data.pseudo_label_folder import read_manifest
-from semseg_app.data.training_check import refuse_or_warn, shared_photos
-from semseg_app.errors import UserError, explain, memory_advice
+from semseg_app.data.training_check import refuse_or_warn
+from semseg_app.errors import UserError, memory_advice
 from semseg_app.labels import LabelSpace
 from semseg_app.metrics.scores import Scores, class_iou
 from semseg_app.models import ModelSpec, SegmentationNetwork
@@ -33,9 +31,10 @@ from semseg_app.training.evaluation import evaluate_network
 from semseg_app.training.loader import load_batches, unlabeled_images
 from semseg_app.training.methods import build_method
 from semseg_app.training.recipe import Recipe
+from semseg_app.training.run.before import evaluations_before, fingerprints, refuse_other_run, refuse_overlap
 from semseg_app.training.run.checkpoint import load_checkpoint, save_checkpoint
 from semseg_app.training.run.examples import Examples
-from semseg_app.training.run.folder import RunFolder, provenance, refuse_changed_data, refuse_changed_recipe
+from semseg_app.training.run.folder import RunFolder, provenance
 from semseg_app.training.run.gradient_norms import gradient_norms
 from semseg_app.training.run.initial_weights import initial_network
 from semseg_app.training.run.launch import make_accelerator
@@ -365,7 +364,7 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
     val = ImageDataset(data, data.samples(recipe.data.val), True, recipe.data.cache) if recipe.data.val else None
     refuse_or_warn(data, labeled.samples, say, val.samples if val else ())
     if val:
-        _refuse_overlap(labeled, val, recipe)
+        refuse_overlap(labeled, val, recipe)
 
     # Network, method, optimizer
     torch.manual_seed(derive(recipe.seed, "init"))
@@ -384,7 +383,7 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
     facts: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json"),
         "lineage": training_lineage(recipe, method, weights),
-        "data": _fingerprints(recipe, data, labeled, unlabeled, val),
+        "data": fingerprints(recipe, data, labeled, unlabeled, val),
         "processes": accelerator.num_processes,
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "threads": torch.get_num_threads(),
@@ -392,7 +391,7 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
 
     # Resume
     if state:
-        _refuse_other_run(state, recipe, facts, folder)
+        refuse_other_run(state, recipe, facts, folder)
         method.load_state_dict(state["method"])
         optimizer.load_state_dict(state["optimizer"])
         if method.monitor:
@@ -410,7 +409,7 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
     if main:
         folder.begin(recipe, first_step)
     accelerator.wait_for_everyone()
-    best, last, evaluated_step, without_gain = _evaluations_before(folder)
+    best, last, evaluated_step, without_gain = evaluations_before(folder)
 
     say(
         f"{recipe.name}: {recipe.method.name}, {spec.architecture}/{spec.encoder}, {len(labeled)} labeled"
@@ -456,65 +455,6 @@ def _set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunF
         evaluated_seconds=_evaluated_seconds(state, evaluated_step),
         without_gain=without_gain,
     )
-
-
-def _refuse_overlap(labeled: ImageDataset, val: ImageDataset, recipe: Recipe) -> None:
-    shared = shared_photos(labeled.samples, val.samples)
-    if shared:
-        raise UserError(
-            f"data: {len(shared)} images are both in {recipe.data.labeled} and in {recipe.data.val} "
-            f"(e.g. {min(shared)}); a score on training images means nothing: "
-            f"write data.labeled='{recipe.data.labeled} - {recipe.data.val}', or delete the copies"
-        )
-
-
-def _fingerprints(
-    recipe: Recipe,
-    data: SegmentationData,
-    labeled: ImageDataset,
-    unlabeled: ImageDataset | None,
-    val: ImageDataset | None,
-) -> dict[str, Any]:
-    datasets = {"labeled": labeled, "unlabeled": unlabeled, "val": val}
-    lists = {
-        name: {"images": len(dataset), "hash": data.fingerprint(dataset.samples)}
-        for name, dataset in datasets.items()
-        if dataset
-    }
-    folder = recipe.method.pseudo_label_folder()
-    written = {"pseudo_labels": read_manifest(folder).model_dump()} if folder else {}
-    terms = {"license": data.info.license, "source": data.info.source}
-    return {"name": data.info.name, **terms, **lists, **written}
-
-
-def _refuse_other_run(state: dict[str, Any], recipe: Recipe, facts: dict[str, Any], folder: RunFolder) -> None:
-    """UserError where the checkpoint belongs to a run of another recipe or of other data."""
-    try:  # through the model, so that keys which a newer version added have their defaults
-        before = Recipe.model_validate(state["recipe"])
-    except ValidationError as error:
-        raise explain(error, f"{folder.path}: --resume: its recipe is of another version of semseg") from None
-    refuse_changed_recipe(before, recipe)
-    lists = ("labeled", "unlabeled", "val")
-    was, now = ({name: data[name] for name in lists if name in data} for data in (state["data"], facts["data"]))
-    refuse_changed_data(was, now, recipe.data.root)
-
-
-def _evaluations_before(
-    folder: RunFolder,
-) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]], int, int]:
-    """By role, the best and the last evaluation of the run so far; the last one's step (-1 before the first); and how
-    many in a row were no better than an earlier one, for the role that comes first."""
-    best: dict[str, dict[str, float]] = {}
-    last: dict[str, dict[str, float]] = {}
-    step, without_gain = -1, 0
-    for entry in folder.evaluations():
-        step, last = entry["step"], entry["evaluation"]
-        without_gain += 1
-        for role, scores in last.items():
-            if scores["miou"] > best.get(role, {}).get("miou", -1.0):
-                best[role] = {"step": step, **scores}
-                without_gain = 0 if role == next(iter(last)) else without_gain
-    return best, last, step, without_gain
 
 
 def _evaluated_seconds(state: dict[str, Any] | None, evaluated_step: int) -> float:

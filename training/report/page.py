@@ -111,7 +111,7 @@ def _charts(run: RunContent) -> str:
             log=True,
         )
     )
-    charts.append(line_chart({"lr": [(line["step"], line["lr"]) for line in run.lines]}, "learning rate"))
+    charts.append(line_chart({"learning rate": [(line["step"], line["lr"]) for line in run.lines]}, "learning rate"))
     speed = [(line["step"], line["images_per_second"]) for line in run.lines]
     charts.append(line_chart({"images per second": speed}, "speed"))
     drawn = "".join(charts)
@@ -165,7 +165,9 @@ def _photos(run: RunContent) -> str:
         "best": "Best of the validation photos",
         "watched": "The same photos at every evaluation",
     }
-    parts = []
+    colors = zip(run.newest["classes"], run.newest["palette"], strict=True)
+    swatches = (f'<span><i style="background:{hex_color(color)}"></i>{escape(name)}</span>' for name, color in colors)
+    parts = [f'<div class="legend">{"".join(swatches)}</div>']
     for kind, title in titles.items():
         cards = [_photo(photo) for photo in run.newest["photos"].get(kind, [])]
         if cards:

@@ -149,18 +149,18 @@ class RunFolder:
 
 def changed_key(before: Recipe, now: Recipe) -> tuple[str, str, str] | None:
     """The first dotted key whose change gives another run, with both values as JSON; None where it is the same run."""
-    was, is_now = (_leaves(recipe.model_dump(mode="json")) for recipe in (before, now))
+    was, is_now = (leaves(recipe.model_dump(mode="json")) for recipe in (before, now))
     for key in {**is_now, **was}:
         if key not in FREE_TO_CHANGE and was.get(key) != is_now.get(key):
             return key, json.dumps(was.get(key)), json.dumps(is_now.get(key))
     return None
 
 
-def _leaves(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def leaves(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Every value of nested sections by its dotted key."""
     leaves: dict[str, Any] = {}
     for key, value in content.items():
-        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        leaves |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return leaves
 
 
