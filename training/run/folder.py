@@ -158,10 +158,10 @@ def changed_key(before: Recipe, now: Recipe) -> tuple[str, str, str] | None:
 
 def leaves(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Every value of nested sections by its dotted key."""
-    leaves: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in content.items():
-        leaves |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return leaves
+        values |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return values
 
 
 def refuse_changed_recipe(before: Recipe, now: Recipe) -> None:

@@ -33,8 +33,8 @@ def choose(name: str, root: str, layout: str, lists: Lists, facts: Facts) -> lis
         Choice("name", name, "the run is written to runs/<name>"),
         Choice("data.root", root, f"classes: {', '.join(facts.shares)}"),
         Choice("data.layout", layout, "how the folder is read; auto looks at what is there"),
-        Choice("data.labeled", lists.labeled, f"{facts.labeled} photos: {lists.labeled_why}"),
-        Choice("data.unlabeled", lists.unlabeled, f"{facts.unlabeled} photos: {lists.unlabeled_why}"),
+        Choice("data.labeled", lists.labeled, _counted(facts.labeled, lists.labeled_why)),
+        Choice("data.unlabeled", lists.unlabeled, _counted(facts.unlabeled, lists.unlabeled_why)),
         Choice("data.val", lists.val, f"scored while training: {lists.val_why}"),
         *_network(cuda),
         _crop(facts, LARGEST_CROP[device]),
@@ -64,6 +64,10 @@ def without_weights(choices: list[Choice], reason: str) -> list[Choice]:
         choice._replace(value=changed[choice.key][0], why=changed[choice.key][1]) if choice.key in changed else choice
         for choice in choices
     ]
+
+
+def _counted(photos: int, why: str) -> str:
+    return f"{photos} photos: {why}" if photos else why
 
 
 def _network(cuda: bool) -> list[Choice]:

@@ -21,6 +21,7 @@ from semseg_app.training.run.launch import make_accelerator
 
 STEPS = 3
 """Steps that count; one goes before them to warm up."""
+FEWEST_STEPS = 300
 MEMORY_SHARE = 0.6
 """Of the memory that is free, for a step: the rest is for evaluations and whatever else the machine does."""
 
@@ -61,17 +62,23 @@ def measure(recipe: Recipe) -> Measured:
     return Measured(statistics.median(steps), val_seconds, max(line["memory_mb"] for line in lines))
 
 
-def largest_batch(recipe: Recipe, most: int) -> tuple[Recipe, Measured, str]:
+def largest_batch(recipe: Recipe, most: int, seconds: float) -> tuple[Recipe, Measured, str]:
     """The recipe with the largest batch of 2, 4, 8 ... up to `most` that fits, what it costs, and why it was taken.
+
+    Batches stop growing where fewer than FEWEST_STEPS of the next would fit into the run's `seconds`: many small steps
+    teach more than a few large ones.
 
     A CPU's memory ends a process without a word, so batches grow only while the next is sure to fit: a step of twice
     the photos takes at most twice the memory. On a GPU the first that does not fit is an error, which is caught.
     """
     free = _free_mb()
-    fits, measured = recipe.model_copy(update={"batch_size": 2}), None
+    fits = recipe.model_copy(update={"batch_size": 2})
     measured = measure(fits)
     why = f"the most that was tried; a step takes {measured.memory_mb / 1024:.1f} GiB"
     while fits.batch_size < most:
+        if seconds < 2 * measured.step_seconds * FEWEST_STEPS:
+            why = f"larger ones would leave fewer than {FEWEST_STEPS} steps in the time"
+            break
         if 2 * measured.memory_mb > MEMORY_SHARE * free:
             why = f"{measured.memory_mb / 1024:.1f} GiB in a step; twice as many may not fit into {free / 1024:.1f} GiB"
             break

@@ -12,6 +12,7 @@ from semseg_app.data.layouts import open_dataset
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_file
 from semseg_app.training.recipe import Recipe, checked_recipe, set_key
+from semseg_app.training.report.style import duration
 from semseg_app.training.starter.choices import LARGEST_BATCH, Choice, choose, without_weights
 from semseg_app.training.starter.lists import choose_lists, count
 from semseg_app.training.starter.measure import Measured, largest_batch
@@ -52,13 +53,13 @@ def write_recipe(
     say(f"{facts.labeled} labeled, {facts.unlabeled} unlabeled photos; measuring steps on this machine")
     most = min(LARGEST_BATCH["cuda" if torch.cuda.is_available() else "cpu"], max(2, _power_of_two(facts.labeled)))
     try:
-        recipe, measured, why = largest_batch(_recipe(choices, out), most)
+        recipe, measured, why = largest_batch(_recipe(choices, out), most, seconds)
     except UserError as error:
         if not str(error).startswith("model.weights"):
             raise
         say(f"warning: {error}")
         choices = without_weights(choices, "neither an installed package nor the Hub has them")
-        recipe, measured, why = largest_batch(_recipe(choices, out), most)
+        recipe, measured, why = largest_batch(_recipe(choices, out), most, seconds)
     choices.append(Choice("batch_size", recipe.batch_size, f"labeled photos per step; {why}"))
     choices += _length(measured, seconds, len(data.samples(lists.val)))
     with atomic_file(out) as part:
@@ -72,12 +73,16 @@ def _length(measured: Measured, seconds: float, val_photos: int) -> list[Choice]
     evaluations = max(1, min(EVALUATIONS, int(seconds / 60), int(VAL_SHARE * seconds / max(one_evaluation, 1e-3))))
     steps = max(1, int((SPARE * seconds - evaluations * one_evaluation) / measured.step_seconds))
     step, evaluation = f"{measured.step_seconds:.2g} s", f"{one_evaluation:.2g} s"
-    told = f"{seconds / 60:.3g} minutes here: a step took {step}, an evaluation takes about {evaluation}"
+    told = f"for {duration(seconds)} here: a step took {step}, an evaluation takes about {evaluation}"
     warmup = min(steps // 20, 100)
     return [
         Choice("schedule.steps", steps, told),
         Choice("schedule.warmup", warmup, "the first steps of adamw are small, or it starts badly"),
-        Choice("evaluate_every", max(1, steps // evaluations), f"{evaluations} evaluations in all"),
+        Choice(
+            "evaluate_every",
+            max(1, steps // evaluations),
+            f"{evaluations} evaluation{'' if evaluations == 1 else 's'} in all",
+        ),
     ]
 
 
