@@ -1,6 +1,5 @@
 """The photos that a report shows of an evaluation: the same few each time, and the worst and best predicted ones."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -51,10 +50,8 @@ class Examples:
         if not (watched or (scored and (low or high))):
             return
         every = -(-max(label.shape) // SIDE)
-        small = image[:, ::every, ::every].transpose(1, 2, 0)
-        example = Example(
-            index, miou, *(np.ascontiguousarray(part) for part in (small, *_thin(every, label, predicted)))
-        )
+        small = image[:, ::every, ::every].transpose(1, 2, 0).copy()
+        example = Example(index, miou, small, label[::every, ::every].copy(), predicted[::every, ::every].copy())
         if watched:
             self.watched.append(example)
         if scored and low:
@@ -73,13 +70,5 @@ class Examples:
 
 
 def watched_indices(count: int) -> set[int]:
-    """Evenly spread over a list of `count` samples."""
-    return (
-        {position * count // WATCHED for position in range(min(WATCHED, count))}
-        if count >= WATCHED
-        else {*range(count)}
-    )
-
-
-def _thin(every: int, *maps: np.ndarray) -> Sequence[np.ndarray]:
-    return [each[::every, ::every] for each in maps]
+    """Evenly spread over a list of `count` samples; all of them where they are few."""
+    return {position * count // WATCHED for position in range(WATCHED)} if count >= WATCHED else {*range(count)}
