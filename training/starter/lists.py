@@ -55,7 +55,7 @@ def choose_lists(data: SegmentationData) -> Lists:
     split = _training_split(data)
     if "val" in names and "val" not in data.folders and {"all-labeled", "all-unlabeled"} <= {*names}:
         why = "drawn by an earlier init"  # or by `semseg data split --val`, which writes the same lists
-        unlabeled = "all-unlabeled" if data.samples("all-unlabeled") else None
+        unlabeled = _unlabeled(data, "all-unlabeled")
         return Lists("all-labeled", why, unlabeled, why if unlabeled else "every photo has a mask", "val", why)
     if "val" in names:
         unlabeled = "unlabeled" if "unlabeled" in names else None
@@ -64,13 +64,11 @@ def choose_lists(data: SegmentationData) -> Lists:
     total = len(data.labeled_samples(split))
     held = _held_out(data, split, total)
     (drawn,) = nested_splits(data, ["all"], split, 0, None, held.training)
-    unlabeled_samples = drawn.unlabeled
-    extra = "unlabeled" in data.folders
     write_lists(data, {"val": held.val}, only_check=True)
     write_splits(data, [drawn])
     write_lists(data, {"val": held.val})
     why = f"{total} photos of {split!r} have a mask; {len(held.val)} of them are held out in splits/val.txt"
-    unlabeled = "unlabeled" if extra else f"{drawn.name}-unlabeled" if unlabeled_samples else None
+    unlabeled = _unlabeled(data, f"{drawn.name}-unlabeled")
     rest = "photos without a mask" if unlabeled else "every photo has a mask"
     drawn_why = f"drawn here: one labeled photo in {HELD_OUT}; near-duplicates of them are in no other list"
     return Lists(f"{drawn.name}-labeled", why, unlabeled, rest, "val", drawn_why)
@@ -100,6 +98,12 @@ def count(data: SegmentationData, lists: Lists) -> Facts:
         (min(width for width, _ in sizes), min(height for _, height in sizes)),
         dict(zip(data.info.classes, shares.tolist(), strict=True)),
     )
+
+
+def _unlabeled(data: SegmentationData, drawn: str) -> str | None:
+    """What to learn from without masks: the data's own folder for it, the drawn rest, both, or nothing."""
+    names = [name for name in ("unlabeled", drawn) if name != "unlabeled" or name in data.folders]
+    return " + ".join(name for name in names if data.samples(name)) or None
 
 
 def _training_split(data: SegmentationData) -> str:
