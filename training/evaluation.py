@@ -19,9 +19,11 @@ from torch import Tensor
 
 from semseg_app.inference.tiling import GRID, OVERLAP, TILE, tile_side, tiles
 from semseg_app.labels import IGNORE
+from semseg_app.metrics.confusion import ConfusionMatrix
 from semseg_app.metrics.scores import WHILE_TRAINING, Scorer, Scores
 from semseg_app.training.contracts import Segmenter
 from semseg_app.training.data.streams import ImageDataset
+from semseg_app.training.run.examples import Examples
 
 BATCH = 4
 """Most photos that the network sees at once."""
@@ -50,6 +52,7 @@ def evaluate_network(
     accelerator: Accelerator,
     threshold: float | None = None,
     window: int | None = None,
+    examples: Examples | None = None,
 ) -> Evaluation:
     """Scores over a labeled dataset; the same on every process.
 
@@ -60,6 +63,7 @@ def evaluate_network(
         threshold: confidence of a pseudo label; None = pseudo labels are not judged.
         window: longest side of what the network sees at once, a multiple of GRID; None = photos of up to WHOLE_PIXELS
             whole, larger ones in windows of TILE.
+        examples: takes the photos that a report will show; None = none are kept.
     """
     scorer = Scorer(dataset.data.num_classes, WHILE_TRAINING)
     classes = dataset.data.num_classes
@@ -68,10 +72,18 @@ def evaluate_network(
     was_training = network.training
     network.train(False)
     mine = range(accelerator.process_index, len(dataset), accelerator.num_processes)
+    position = 0
     with torch.inference_mode():
         for images, labels in _equal_sized(dataset, mine, window):
             predicted, sure = _segmented(network, images.to(accelerator.device), threshold, window)
-            scorer.add(predicted.numpy(), labels.numpy())
+            for image, label, classes in zip(images.numpy(), labels.numpy(), predicted.numpy(), strict=True):
+                before = scorer.confusion.counts.copy()
+                scorer.add(classes, label)
+                if examples is not None:
+                    alone = ConfusionMatrix(dataset.data.num_classes)
+                    alone.counts = scorer.confusion.counts - before
+                    examples.add(mine[position], alone.result().miou, image, label, classes)
+                position += 1
             if threshold is not None:
                 labeled = labels != IGNORE
                 sure &= labeled

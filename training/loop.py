@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from pydantic import ValidationError
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from semseg_app import machine
@@ -18,10 +18,10 @@ from semseg_app.artifact import ModelConfig
 from semseg_app.artifact.lineage import Lineage
 from semseg_app.data.dataset import SegmentationData
 from semseg_app.data.layouts import open_dataset
-from semseg_app.data.pseudo_label_folder import read_manifest
-from semseg_app.data.training_check import refuse_or_warn, shared_photos
-from semseg_app.errors import UserError, explain, memory_advice
+from semseg_app.data.training_check import refuse_or_warn
+from semseg_app.errors import UserError, memory_advice
 from semseg_app.labels import LabelSpace
+from semseg_app.metrics.scores import Scores, class_iou
 from semseg_app.models import ModelSpec, SegmentationNetwork
 from semseg_app.models.adaptation import adapt
 from semseg_app.training.contracts import Method
@@ -31,8 +31,10 @@ from semseg_app.training.evaluation import evaluate_network
 from semseg_app.training.loader import load_batches, unlabeled_images
 from semseg_app.training.methods import build_method
 from semseg_app.training.recipe import Recipe
+from semseg_app.training.run.before import evaluations_before, fingerprints, refuse_other_run, refuse_overlap
 from semseg_app.training.run.checkpoint import load_checkpoint, save_checkpoint
-from semseg_app.training.run.folder import RunFolder, provenance, refuse_changed_data, refuse_changed_recipe
+from semseg_app.training.run.examples import Examples
+from semseg_app.training.run.folder import RunFolder, provenance
 from semseg_app.training.run.gradient_norms import gradient_norms
 from semseg_app.training.run.initial_weights import initial_network
 from semseg_app.training.run.launch import make_accelerator
@@ -49,12 +51,15 @@ from semseg_app.training.run.progress import (
 )
 from semseg_app.training.run.publisher import Publisher
 from semseg_app.training.run.stop_signal import StopSignal
+from semseg_app.training.run.watch import Watch
 
 Say = Callable[[str], None]
 LESS_MEMORY = "lower batch_size, view.crop or model.decoder_channels, or raise accumulate"
 LESS_MEMORY_FOR_SCORES = (
     "lower val_window, e.g. val_window=512, and continue with --resume, or lower model.decoder_channels"
 )
+EVALUATIONS_APART = 60.0
+"""Least seconds between two evaluations of a recipe that leaves evaluate_every out."""
 LESS_MEMORY_FOR_REFERENCES = "lower val_window, e.g. val_window=512"
 """The trained networks that a method brings along have a fixed size: no key of the recipe makes them smaller."""
 
@@ -76,6 +81,9 @@ def train(recipe: Recipe, resume: bool = False, say: Say | None = None) -> dict[
         if run.evaluation_is_due():  # the run was interrupted between its checkpoint and its evaluation
             run.evaluate()
         for step in range(run.done, recipe.schedule.steps):
+            if run.has_stopped_improving():
+                say(f"stopped after step {run.done}: {recipe.patience} evaluations in a row without a better val mIoU")
+                break
             with memory_advice(f"step {step + 1}", LESS_MEMORY):
                 run.learn(step)
             if recipe.logs_after(step):
@@ -112,6 +120,8 @@ class Run:
     facts: dict[str, Any]
     """Provenance: recipe, lineage, data, versions, hardware."""
     publisher: Publisher | None
+    watch: Watch | None
+    """On the main process."""
     stop: StopSignal
     done: int
     """Steps that are behind us."""
@@ -125,6 +135,10 @@ class Run:
     best: dict[str, dict[str, float]]
     evaluations: dict[str, dict[str, float]]
     evaluated_step: int
+    evaluated_seconds: float
+    """What the run had taken at its last evaluation."""
+    without_gain: int
+    """Evaluations in a row without a better score of what the method delivers."""
     entry: dict[str, Any] = field(default_factory=dict)
     norms: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
@@ -179,10 +193,12 @@ class Run:
         if monitor:
             counts = self.accelerator.reduce(monitor.take().to(self.accelerator.device), "sum")
             self.entry["pseudo_labels"], warnings = monitor.judge(counts, steps, self.done)
+            if warnings:
+                self.entry["warnings"] = warnings
             for warning in warnings:
                 self.say(f"warning: step {self.done}: {warning}")
-        if self.accelerator.is_main_process:
-            self.folder.log(self.entry)
+        if self.watch:
+            self.watch.log(self.entry)
         self.say(progress_line(self.entry, recipe.schedule.steps, (recipe.schedule.steps - self.done) / rate))
         self.sums, self.logged, self.logged_step = {}, now, self.done
 
@@ -211,6 +227,7 @@ class Run:
                 "sums": self.sums,
                 "logged_step": self.logged_step,
                 "seconds": self.seconds(),
+                "evaluated_seconds": self.evaluated_seconds,
             }
             save_checkpoint(self.folder.checkpoints, self.done, state)
         accelerator.wait_for_everyone()
@@ -220,22 +237,44 @@ class Run:
         return self.seconds_before + time.monotonic() - self.started
 
     def evaluation_is_due(self) -> bool:
-        """With every evaluation interval and at the end, where there is something to validate on."""
-        steps = self.recipe.schedule.steps
-        due = self.done == steps or (self.done > 0 and self.done % self.recipe.evaluation_interval == 0)
-        return self.val is not None and due and self.evaluated_step != self.done
+        """With every evaluation interval and at the end, where there is something to validate on.
+
+        An interval that the recipe leaves out is stretched to a minute, by the clock of the first process.
+        """
+        if self.val is None or self.evaluated_step == self.done:
+            return False
+        if self.done == self.recipe.schedule.steps:
+            return True
+        if self.done == 0 or self.done % self.recipe.evaluation_interval:
+            return False
+        if self.recipe.evaluate_every is not None:
+            return True
+        passed = torch.tensor(self.seconds() - self.evaluated_seconds, device=self.accelerator.device)
+        return float(broadcast(passed)) >= EVALUATIONS_APART
+
+    def has_stopped_improving(self) -> bool:
+        """Whether `patience` evaluations in a row brought nothing better."""
+        return self.recipe.patience is not None and self.without_gain >= self.recipe.patience
 
     def evaluate(self) -> None:
         """Score every network of the method on data.val, and keep each as a model folder."""
         assert self.val is not None
         began = time.monotonic()
-        self.evaluations, self.evaluated_step, by_class = {}, self.done, {}
-        monitor, main = self.method.monitor, self.accelerator.is_main_process
+        self.evaluations, self.evaluated_step, by_class = {}, self.done, dict[str, Any]()
+        monitor, classes = self.method.monitor, self.data.info.classes
+        examples, evaluated = Examples(len(self.val)), dict[str, Scores]()
         for role, network in self.method.networks().items():
             with memory_advice(f"step {self.done}: validation", LESS_MEMORY_FOR_SCORES):
                 threshold = monitor.threshold if monitor else None
-                evaluation = evaluate_network(network, self.val, self.accelerator, threshold, self.recipe.val_window)
-            scores = evaluation.scores
+                evaluation = evaluate_network(
+                    network,
+                    self.val,
+                    self.accelerator,
+                    threshold,
+                    self.recipe.val_window,
+                    examples if self.watch and not evaluated else None,
+                )
+            scores = evaluated[role] = evaluation.scores
             miou, known = scores.values["miou"], scores.values | evaluation.pseudo_labels
             self.evaluations[role] = known
             if evaluation.by_class:
@@ -243,17 +282,27 @@ class Run:
             confident = agreement(evaluation.pseudo_labels)
             self.say(f"  step {self.done}: {role} val mIoU {100 * miou:.2f} %{confident}")
             improved = miou > self.best.get(role, {}).get("miou", -1.0)
+            if role == self._primary_role():
+                self.without_gain = 0 if improved else self.without_gain + 1
             if improved:
                 self.best[role] = {"step": self.done, **known}
-            if main:
-                model = self._save_model(role, network, scores.to_json(self.data.info.classes), improved)
+            if self.watch:
+                model = self._save_model(role, network, scores.to_json(classes), improved)
                 if self.publisher and improved and role == self._primary_role():
                     self.publisher.offer(model, miou)
-        if main:
+        if self.watch:
             self.folder.prune()
-            classes = {"pseudo_label_classes": by_class} if by_class else {}
-            self.folder.log({"step": self.done, "evaluation": self.evaluations} | classes)
+            entry: dict[str, Any] = {
+                "step": self.done,
+                "evaluation": self.evaluations,
+                "class_iou": {role: class_iou(scores, classes) for role, scores in evaluated.items()},
+            }
+            if by_class:
+                entry["pseudo_label_classes"] = by_class
+            took = self.seconds(), time.monotonic() - began
+            self.watch.evaluated(entry, evaluated[self._primary_role()], examples, self.val.samples, took)
         self.logged += time.monotonic() - began
+        self.evaluated_seconds = self.seconds()
 
     def _primary_role(self) -> str:
         return next(iter(self.method.networks()))
@@ -273,9 +322,13 @@ class Run:
     def finish(self) -> dict[str, Any]:
         """Write and return the report."""
         self.stop.restore()
+        early = self.done < self.recipe.schedule.steps
+        if early and self.sums and self.done > self.resumed_at:
+            self.log()  # the steps since the last line
         report = self.facts | {
             "name": self.recipe.name,
-            "steps": self.recipe.schedule.steps,
+            "steps": self.done,
+            "stopped_early": early,
             "seconds": round(self.seconds(), 1),
             "memory_mb": peak_memory_mb(self.accelerator.device),
             "best": self.best,
@@ -293,6 +346,8 @@ class Run:
                 self.folder.prune()
             report["step_seconds"] = round(self.folder.step_seconds(self.recipe.batch_size), 6)
             self.folder.write_report(report)
+        if self.watch:
+            self.watch.finish()
         if self.publisher:
             self.publisher.finish()
         self.accelerator.wait_for_everyone()
@@ -316,7 +371,7 @@ def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFo
     val = ImageDataset(data, data.samples(recipe.data.val), True, recipe.data.cache) if recipe.data.val else None
     refuse_or_warn(data, labeled.samples, say, val.samples if val else ())
     if val:
-        _refuse_overlap(labeled, val, recipe)
+        refuse_overlap(labeled, val, recipe)
 
     # Network, method, optimizer
     torch.manual_seed(derive(recipe.seed, "init"))
@@ -335,7 +390,7 @@ def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFo
     facts: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json"),
         "lineage": training_lineage(recipe, method, weights),
-        "data": _fingerprints(recipe, data, labeled, unlabeled, val),
+        "data": fingerprints(recipe, data, labeled, unlabeled, val),
         "processes": accelerator.num_processes,
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "threads": torch.get_num_threads(),
@@ -343,7 +398,7 @@ def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFo
 
     # Resume
     if state:
-        _refuse_other_run(state, recipe, facts, folder)
+        refuse_other_run(state, recipe, facts, folder)
         method.load_state_dict(state["method"])
         optimizer.load_state_dict(state["optimizer"])
         if method.monitor:
@@ -361,7 +416,7 @@ def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFo
     if main:
         folder.begin(recipe, first_step)
     accelerator.wait_for_everyone()
-    best, last, evaluated_step = _evaluations_before(folder)
+    best, last, evaluated_step, without_gain = evaluations_before(folder)
 
     say(
         f"{recipe.name}: {recipe.method.name}, {spec.architecture}/{spec.encoder}, {len(labeled)} labeled"
@@ -375,6 +430,7 @@ def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFo
         with memory_advice(f"validation of the {role} before the first step", LESS_MEMORY_FOR_REFERENCES):
             facts[role] = evaluate_network(reference, val, accelerator, None, recipe.val_window).scores.values
         say(f"  before the first step: {role} val mIoU {100 * facts[role]['miou']:.2f} %")
+    labels = LabelSpace(classes=data.info.classes, palette=data.info.palette)
     batches = load_batches(recipe, accelerator, labeled, unlabeled, method, first_step, workers)
     prepared.train()
     return Run(
@@ -393,6 +449,7 @@ def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFo
         batches=batches,
         facts=facts,
         publisher=publisher,
+        watch=Watch(recipe, accelerator, folder, labels, facts, first_step, say) if main else None,
         stop=StopSignal(accelerator.num_processes == 1),
         done=first_step,
         resumed_at=first_step,
@@ -402,61 +459,16 @@ def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFo
         best=best,
         evaluations=last,
         evaluated_step=evaluated_step,
+        evaluated_seconds=_evaluated_seconds(state, evaluated_step),
+        without_gain=without_gain,
     )
 
 
-def _refuse_overlap(labeled: ImageDataset, val: ImageDataset, recipe: Recipe) -> None:
-    shared = shared_photos(labeled.samples, val.samples)
-    if shared:
-        raise UserError(
-            f"data: {len(shared)} images are both in {recipe.data.labeled} and in {recipe.data.val} "
-            f"(e.g. {min(shared)}); a score on training images means nothing: "
-            f"write data.labeled='{recipe.data.labeled} - {recipe.data.val}', or delete the copies"
-        )
-
-
-def _fingerprints(
-    recipe: Recipe,
-    data: SegmentationData,
-    labeled: ImageDataset,
-    unlabeled: ImageDataset | None,
-    val: ImageDataset | None,
-) -> dict[str, Any]:
-    datasets = {"labeled": labeled, "unlabeled": unlabeled, "val": val}
-    lists = {
-        name: {"images": len(dataset), "hash": data.fingerprint(dataset.samples)}
-        for name, dataset in datasets.items()
-        if dataset
-    }
-    folder = recipe.method.pseudo_label_folder()
-    written = {"pseudo_labels": read_manifest(folder).model_dump()} if folder else {}
-    terms = {"license": data.info.license, "source": data.info.source}
-    return {"name": data.info.name, **terms, **lists, **written}
-
-
-def _refuse_other_run(state: dict[str, Any], recipe: Recipe, facts: dict[str, Any], folder: RunFolder) -> None:
-    """UserError where the checkpoint belongs to a run of another recipe or of other data."""
-    try:  # through the model, so that keys which a newer version added have their defaults
-        before = Recipe.model_validate(state["recipe"])
-    except ValidationError as error:
-        raise explain(error, f"{folder.path}: --resume: its recipe is of another version of semseg") from None
-    refuse_changed_recipe(before, recipe)
-    lists = ("labeled", "unlabeled", "val")
-    was, now = ({name: data[name] for name in lists if name in data} for data in (state["data"], facts["data"]))
-    refuse_changed_data(was, now, recipe.data.root)
-
-
-def _evaluations_before(folder: RunFolder) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]], int]:
-    """By role, the best and the last evaluation of the run so far, and the last one's step (-1 before the first)."""
-    best: dict[str, dict[str, float]] = {}
-    last: dict[str, dict[str, float]] = {}
-    step = -1
-    for entry in folder.evaluations():
-        step, last = entry["step"], entry["evaluation"]
-        for role, scores in last.items():
-            if scores["miou"] > best.get(role, {}).get("miou", -1.0):
-                best[role] = {"step": step, **scores}
-    return best, last, step
+def _evaluated_seconds(state: dict[str, Any] | None, evaluated_step: int) -> float:
+    """What the interrupted run had taken at its last evaluation, which may have come right after its checkpoint."""
+    if state is None:
+        return 0.0
+    return float(state["seconds"] if evaluated_step == state["step"] else state.get("evaluated_seconds", 0.0))
 
 
 def _refuse_non_finite(losses: dict[str, float], step: int, folder: RunFolder) -> None:

@@ -197,7 +197,11 @@ class Recipe(Section):
     """Log the norm of each loss's own gradient over the network too: for the last micro-batch of a logged step, on the
     first process. One more backward pass for each loss, in logged steps only."""
     evaluate_every: int | None = Field(default=None, ge=1)
-    """Steps between evaluations on data.val; null = ten times per run."""
+    """Steps between evaluations on data.val; null = ten times per run, but at least a minute apart, and at the end."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after so many evaluations in a row without a better val mIoU of what the method delivers; null = never."""
+    tracking: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    """Where scores, losses and overlays go besides log.jsonl and report.html, e.g. [tensorboard]."""
     val_window: int | None = Field(default=None, ge=64, multiple_of=32)
     """Longest side of what the network sees at once in an evaluation, in pixels: larger photos are shown in overlapping
     windows. Lower it when validation runs out of memory. null = photos of up to 4 megapixels (4,194,304 pixels) whole,
@@ -212,6 +216,8 @@ class Recipe(Section):
         lowest = self.optimizer.lr * min(1.0, self.optimizer.head_lr_factor)
         if self.schedule.min_lr > lowest:
             raise ValueError(f"schedule.min_lr ({self.schedule.min_lr:g}) is above the rate to begin with ({lowest:g})")
+        if self.patience is not None and self.data.val is None:
+            raise ValueError("patience needs data.val: without scores no run can stop early")
         self.method.check(self)
         return self
 

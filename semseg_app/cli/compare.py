@@ -1,5 +1,6 @@
 """`semseg compare`: runs side by side."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,9 @@ def compare(
     baseline: Annotated[str | None, typer.Option(help="The row that gains are relative to.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds to use in place of those in the file, e.g. 0,1.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the runs of a comparison file.")] = Path("runs/compare"),
+    report: Annotated[
+        Path | None, typer.Option(help="Also write a page of all runs here; for a comparison file OUT/report.html.")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON on stdout.")] = False,
 ) -> None:
@@ -31,9 +35,16 @@ def compare(
             comparison = comparison.model_copy(update={"seeds": _numbers(seeds)})
         reports = run_comparison(comparison, out)
         baseline = baseline or comparison.baseline
+        report = report or out / "report.html"
+        folders = [Path(run["recipe"]["output"]) for runs in reports.values() for run in runs]
     else:
         reports = read_runs(what)
+        folders = what
     rows = tabulate(reports, baseline)
+    if report is not None:
+        from semseg_app.training.report.several import write_several
+
+        print(f"report: {write_several(folders, report)}", file=sys.stderr)
     if as_json:
         print(json.dumps([row._asdict() | {"deviation": row.deviation} for row in rows], indent=2))
     elif markdown:

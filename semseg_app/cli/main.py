@@ -22,9 +22,11 @@ from semseg_app.cli.evaluate import evaluate
 from semseg_app.cli.export import export
 from semseg_app.cli.generate import generate
 from semseg_app.cli.help import App
+from semseg_app.cli.init import init
 from semseg_app.cli.predict import predict
 from semseg_app.cli.pull import pull
 from semseg_app.cli.push import push
+from semseg_app.cli.report import report
 from semseg_app.cli.serve import serve
 from semseg_app.cli.space import space
 from semseg_app.cli.train import schema, train
@@ -73,8 +75,10 @@ data.app.command()(hub_data.pull)
 data.app.command()(hub_data.push)
 app.add_typer(data.app, name="data")
 app.command()(check)
+app.command()(init)
 app.command()(train)
 app.command()(schema)
+app.command()(report)
 app.command()(compare)
 app.command()(evaluate)
 app.command()(export)

@@ -1,16 +1,28 @@
 """`semseg train`: run a recipe."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from semseg_app.cli.init import Force, Hours, Minutes, refuse_existing, run_seconds
 from semseg_app.errors import UserError
+
+WRITTEN = Path("recipe.yaml")
+"""What --data writes."""
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe file (YAML), or the name of a preset.")],
+    recipe: Annotated[str | None, typer.Argument(help="A recipe file (YAML), or the name of a preset.")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. optimizer.lr=0.01")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="In place of a recipe: write recipe.yaml for this data, as init does, and train."),
+    ] = None,
+    minutes: Minutes = None,
+    hours: Hours = None,
+    force: Force = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Build everything, take one step, say what the whole run would take.")
@@ -26,14 +38,35 @@ def train(
 
     if generated and not dry_run:
         raise UserError("--generated: made-up photos teach nothing; add --dry-run")
-    recipe_file(recipe)  # an unknown name is refused before torch is imported, which takes seconds
+    changes = overrides or []
+    if data is not None:
+        changes = [*([recipe] if recipe else []), *changes]
+        if changes and "=" not in changes[0]:
+            raise UserError(f"{changes[0]}: --data writes a recipe of its own; leave one of the two out")
+        recipe = str(WRITTEN)
+        if not resume:
+            refuse_existing(WRITTEN, force)
+    elif minutes is not None or hours is not None or force:
+        raise UserError("--minutes, --hours and --force belong to --data; a recipe has schedule.steps")
+    if recipe is None:
+        raise UserError("name a recipe or a preset, or give --data FOLDER; see `semseg train --help`")
     if dry_run:
-        _dry_run(recipe, overrides or [], generated, as_json)
+        if data is not None:
+            raise UserError("--dry-run takes a recipe or a preset; write one with `semseg init` first")
+        recipe_file(recipe)
+        _dry_run(recipe, changes, generated, as_json)
         return
+    if data is None or resume:
+        recipe_file(recipe)  # an unknown name is refused before torch is imported, which takes seconds
+    else:
+        from semseg_app.training.run.progress import to_stderr
+        from semseg_app.training.starter.write import write_recipe
+
+        write_recipe(data, WRITTEN, run_seconds(minutes, hours), force, to_stderr)
     from semseg_app.training.loop import train as run
     from semseg_app.training.recipe import load_recipe
 
-    report = run(load_recipe(recipe, overrides or []), resume)
+    report = run(load_recipe(recipe, changes), resume)
     if as_json:
         print(json.dumps(report, indent=2))
 

@@ -135,3 +135,11 @@ class Scores:
         values = {name: None if np.isnan(value) else float(value) for name, value in self.values.items()}
         bins = [found._asdict() for found in self.reliability]
         return values | self.by_class.to_json(classes) | ({"reliability": bins} if bins else {})
+
+
+def class_iou(scores: Scores, classes: Sequence[str]) -> dict[str, float | None]:
+    """The IoU of each class by name; None where a class occurs in neither labels nor predictions."""
+    return {
+        name: None if np.isnan(iou) else round(float(iou), 6)
+        for name, iou in zip(classes, scores.by_class.iou, strict=True)
+    }

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 
 def test_an_unknown_recipe_is_refused_before_torch_is_imported() -> None:
@@ -13,3 +14,15 @@ def test_an_unknown_recipe_is_refused_before_torch_is_imported() -> None:
     assert run.stderr.startswith("semseg: voc-unimtch: no such recipe file, and no preset of that name")
     assert run.stderr.endswith("did you mean voc-unimatch?\n")
     assert run.stderr.count("\n") == 1
+
+
+def test_a_recipe_that_exists_is_not_replaced_and_torch_is_not_imported(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("name: mine\n")
+    code = "import sys; sys.modules['torch'] = None; from semseg_app.cli.main import main; main()"
+    for verb in (["init", "photos"], ["train", "--data", "photos"]):
+        run = subprocess.run(
+            [sys.executable, "-c", code, *verb], capture_output=True, text=True, check=False, cwd=tmp_path
+        )
+        assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+        assert "recipe.yaml: exists; train it with `semseg train recipe.yaml`, or replace it with --force" in run.stderr
+    assert (tmp_path / "recipe.yaml").read_text() == "name: mine\n"

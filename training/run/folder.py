@@ -5,6 +5,9 @@ log.jsonl            one line a log interval and one an evaluation
 checkpoints/         for --resume (checkpoint.py)
 models/              model folders, of which `best` and `last` point to one each (best-teacher ... for other roles)
 report.json          the final report
+report.html          the run as one page, anew with every evaluation (training/report)
+evaluation.json      what the page shows of the newest evaluation, photos included
+tracking/            how far the trackers are (trackers.py), and TensorBoard's files
 """
 
 import json
@@ -42,6 +45,8 @@ FREE_TO_CHANGE = {
     "log_every",
     "log_gradient_norms",
     "evaluate_every",
+    "patience",
+    "tracking",
     "val_window",  # the way out of a validation that ran out of memory; training itself does not read it
     "checkpoint_every",
     "threads",
@@ -144,19 +149,19 @@ class RunFolder:
 
 def changed_key(before: Recipe, now: Recipe) -> tuple[str, str, str] | None:
     """The first dotted key whose change gives another run, with both values as JSON; None where it is the same run."""
-    was, is_now = (_leaves(recipe.model_dump(mode="json")) for recipe in (before, now))
+    was, is_now = (leaves(recipe.model_dump(mode="json")) for recipe in (before, now))
     for key in {**is_now, **was}:
         if key not in FREE_TO_CHANGE and was.get(key) != is_now.get(key):
             return key, json.dumps(was.get(key)), json.dumps(is_now.get(key))
     return None
 
 
-def _leaves(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def leaves(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Every value of nested sections by its dotted key."""
-    leaves: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in content.items():
-        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return leaves
+        values |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return values
 
 
 def refuse_changed_recipe(before: Recipe, now: Recipe) -> None:

@@ -5,10 +5,11 @@ import os
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 
 from semseg_app.errors import UserError
 from semseg_app.training.recipe import Recipe
+from semseg_app.training.run.trackers import require_trackers
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
@@ -16,12 +17,15 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     cuda = torch.cuda.is_available()
     if recipe.precision == "fp16" and not cuda:
         raise UserError("precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    require_trackers(recipe.tracking)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:  # accelerate keeps the precision of the first run in a process; a second run may have another
         AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         cpu=not cuda,
         mixed_precision="no" if recipe.precision == "fp32" else recipe.precision,
+        log_with=list(recipe.tracking) or None,
+        project_config=ProjectConfiguration(logging_dir=str(recipe.run_folder / "tracking")),
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
     if accelerator.num_processes != world:

@@ -1,0 +1,126 @@
+"""`semseg init`: lists, choices with reasons, and lengths that fit the time."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from semseg_app.data.layouts import open_dataset
+from semseg_app.errors import UserError
+from semseg_app.training.recipe import load_recipe
+from semseg_app.training.starter import choices, write
+from semseg_app.training.starter.lists import choose_lists, count
+from semseg_app.training.starter.measure import Measured
+from semseg_app.training.starter.write import write_recipe
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+@pytest.fixture
+def few_labels(tiny_dataset, tmp_path) -> Path:
+    """4 photos with masks, 8 without, 5 for validation."""
+    root = tmp_path / "My street photos"
+    shutil.copytree(tiny_dataset, root, ignore=shutil.ignore_patterns("splits"))
+    for index in range(4, 12):
+        (root / "labels" / "train" / f"train{index:02d}.png").unlink()
+    return root
+
+
+@pytest.fixture
+def measured(monkeypatch) -> None:
+    """Half a second per step, a second per validation photo, a batch of 4."""
+
+    def largest_batch(recipe, most, seconds):
+        return recipe.model_copy(update={"batch_size": 4}), Measured(0.5, 1.0, 500.0), "as measured"
+
+    monkeypatch.setattr(write, "largest_batch", largest_batch)
+
+
+def test_a_real_recipe_for_few_labels(few_labels, tmp_path, monkeypatch):
+    """Measured with real steps of the loop, then read back as any recipe is."""
+    monkeypatch.setattr(write, "LARGEST_BATCH", {"cpu": 2, "cuda": 2})
+    monkeypatch.setattr(choices, "package_for", lambda encoder: None)
+    monkeypatch.setattr(choices, "LARGEST_CROP", {"cpu": 64, "cuda": 64})
+
+    def tiny(cuda: bool) -> list[choices.Choice]:
+        rows = {"architecture": "segformer", "encoder": "tu-test_efficientnet", "weights": None, "decoder_channels": 16}
+        return [choices.Choice(f"model.{key}", value, "a tiny network") for key, value in rows.items()]
+
+    monkeypatch.setattr(choices, "_network", tiny)
+    out = tmp_path / "recipe.yaml"
+    recipe = write_recipe(few_labels, out, 30, False, quiet)
+    assert load_recipe(str(out), []) == recipe
+    assert (recipe.name, recipe.batch_size, recipe.view.crop) == ("my-street-photos", 2, (64, 64))
+    assert (recipe.data.labeled, recipe.data.unlabeled, recipe.data.val) == ("train", "unlabeled", "val")
+    assert recipe.method.name == "pc2seg"
+    assert recipe.schedule.steps >= 1
+    lines = out.read_text().splitlines()
+    assert all(line.endswith(":") or len(line.partition("# ")[2]) > 10 for line in lines)
+    with pytest.raises(UserError, match=r"exists; train it with `semseg train .*--force"):
+        write_recipe(few_labels, out, 30, False, quiet)
+
+
+def test_steps_fill_the_time(few_labels, tmp_path, measured):
+    """600 s: 95 % of them, less ten evaluations of 5 photos, in steps of half a second."""
+    recipe = write_recipe(few_labels, tmp_path / "recipe.yaml", 600, False, quiet)
+    assert recipe.schedule.steps == (570 - 10 * 5) / 0.5
+    assert recipe.evaluate_every == 104
+    short = write_recipe(few_labels, tmp_path / "recipe.yaml", 60, True, quiet)
+    assert short.schedule.steps == (57 - 5) / 0.5 and short.evaluate_every == 104
+
+
+def test_lists_are_drawn_where_no_val_exists_and_stay(tiny_dataset, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(tiny_dataset, root, ignore=shutil.ignore_patterns("splits", "val"))
+    for number, path in enumerate(sorted((root / "images" / "train").iterdir())):  # no photo nearly repeats another
+        Image.fromarray((np.asarray(Image.open(path)) * (1 - number / 14)).astype(np.uint8)).save(path)
+    lists = choose_lists(open_dataset(root))
+    data = open_dataset(root)
+    val, labeled = ({sample.stem for sample in data.samples(name)} for name in (lists.val, lists.labeled))
+    assert (len(val), len(labeled), lists.unlabeled) == (3, 9, None)
+    assert not val & labeled
+    before = {path: path.read_text() for path in (root / "splits").iterdir()}
+    again = choose_lists(data)
+    assert (again.labeled, again.unlabeled, again.val) == (lists.labeled, None, lists.val)
+    assert {path: path.read_text() for path in (root / "splits").iterdir()} == before
+
+
+def test_rare_classes_weigh_more_and_all_labels_need_no_method_for_few(tiny_dataset, tmp_path):
+    def chosen(root: Path) -> dict[str, object]:
+        data = open_dataset(root)
+        lists = choose_lists(data)
+        rows = choices.choose("x", str(root), "auto", lists, count(data, lists))
+        return {choice.key: choice.value for choice in rows}
+
+    usual = chosen(tiny_dataset)
+    assert usual["method.name"] == "supervised" and usual["data.unlabeled"] is None
+    assert usual["method.class_balance"] == 0.0
+    root = tmp_path / "data"
+    shutil.copytree(tiny_dataset, root)
+    for path in sorted((root / "labels" / "train").iterdir())[1:]:  # discs in one photo alone
+        label = np.asarray(Image.open(path)).copy()
+        label[label == 2] = 0
+        Image.fromarray(label).save(path)
+    assert chosen(root)["method.class_balance"] == 0.2
+
+
+def test_weights_that_cannot_be_had_are_said_and_left_out(few_labels, tmp_path, monkeypatch, measured):
+    real, said = write.largest_batch, list[str]()
+
+    def offline(recipe, most, seconds):
+        if recipe.model.weights is not None:
+            raise UserError("model.weights: no weights for it: the Hub cannot be reached")
+        return real(recipe, most, seconds)
+
+    monkeypatch.setattr(write, "largest_batch", offline)
+    out = tmp_path / "recipe.yaml"
+    recipe = write_recipe(few_labels, out, 60, False, said.append)
+    assert recipe.model.weights is None and recipe.optimizer.lr == 0.0015
+    assert "warning: model.weights: no weights for it: the Hub cannot be reached" in said
+    line = next(line for line in out.read_text().splitlines() if line.strip().startswith("weights:"))
+    assert "random, since" in line and yaml.safe_load(line) == {"weights": None}

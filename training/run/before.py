@@ -1,0 +1,74 @@
+"""What a run must know before its first step: whether its data may be used, and what an earlier part of it left."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from semseg_app.data.dataset import SegmentationData
+from semseg_app.data.pseudo_label_folder import read_manifest
+from semseg_app.data.training_check import shared_photos
+from semseg_app.errors import UserError, explain
+from semseg_app.training.data.streams import ImageDataset
+from semseg_app.training.recipe import Recipe
+from semseg_app.training.run.folder import RunFolder, refuse_changed_data, refuse_changed_recipe
+
+
+def refuse_overlap(labeled: ImageDataset, val: ImageDataset, recipe: Recipe) -> None:
+    """UserError where a photo is both learned from and scored on."""
+    shared = shared_photos(labeled.samples, val.samples)
+    if shared:
+        raise UserError(
+            f"data: {len(shared)} images are both in {recipe.data.labeled} and in {recipe.data.val} "
+            f"(e.g. {min(shared)}); a score on training images means nothing: "
+            f"write data.labeled='{recipe.data.labeled} - {recipe.data.val}', or delete the copies"
+        )
+
+
+def fingerprints(
+    recipe: Recipe,
+    data: SegmentationData,
+    labeled: ImageDataset,
+    unlabeled: ImageDataset | None,
+    val: ImageDataset | None,
+) -> dict[str, Any]:
+    """Name, license and source of the data, and of every list that is read how many images and their hash."""
+    datasets = {"labeled": labeled, "unlabeled": unlabeled, "val": val}
+    lists = {
+        name: {"images": len(dataset), "hash": data.fingerprint(dataset.samples)}
+        for name, dataset in datasets.items()
+        if dataset
+    }
+    folder = recipe.method.pseudo_label_folder()
+    written = {"pseudo_labels": read_manifest(folder).model_dump()} if folder else {}
+    terms = {"license": data.info.license, "source": data.info.source}
+    return {"name": data.info.name, **terms, **lists, **written}
+
+
+def refuse_other_run(state: dict[str, Any], recipe: Recipe, facts: dict[str, Any], folder: RunFolder) -> None:
+    """UserError where the checkpoint belongs to a run of another recipe or of other data."""
+    try:  # through the model, so that keys which a newer version added have their defaults
+        before = Recipe.model_validate(state["recipe"])
+    except ValidationError as error:
+        raise explain(error, f"{folder.path}: --resume: its recipe is of another version of semseg") from None
+    refuse_changed_recipe(before, recipe)
+    lists = ("labeled", "unlabeled", "val")
+    was, now = ({name: data[name] for name in lists if name in data} for data in (state["data"], facts["data"]))
+    refuse_changed_data(was, now, recipe.data.root)
+
+
+def evaluations_before(
+    folder: RunFolder,
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]], int, int]:
+    """By role, the best and the last evaluation of the run so far; the last one's step (-1 before the first); and how
+    many in a row were no better than an earlier one, for the role that comes first."""
+    best: dict[str, dict[str, float]] = {}
+    last: dict[str, dict[str, float]] = {}
+    step, without_gain = -1, 0
+    for entry in folder.evaluations():
+        step, last = entry["step"], entry["evaluation"]
+        without_gain += 1
+        for role, scores in last.items():
+            if scores["miou"] > best.get(role, {}).get("miou", -1.0):
+                best[role] = {"step": step, **scores}
+                without_gain = 0 if role == next(iter(last)) else without_gain
+    return best, last, step, without_gain
