@@ -13,6 +13,7 @@ from semseg_app import __version__
 from semseg_app.inference.engines.base import Engine
 from semseg_app.serve.answers import schemas as answers
 from semseg_app.serve.config import ServeConfig
+from semseg_app.serve.http.docs_page import add_docs
 from semseg_app.serve.http.errors import answer_errors, problem
 from semseg_app.serve.http.stack import middleware_stack
 from semseg_app.serve.jobs import Jobs
@@ -59,12 +60,14 @@ def create_app(served: Models | Engine, config: ServeConfig | None = None) -> Fa
         summary=f"Semantic segmentation with {', '.join(models.names())}",
         version=__version__,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         middleware=middleware_stack(models, segment_route),
     )
     answer_errors(app)
     source = ImageSource(config.label_studio_url, config.label_studio_token, config.max_bytes)
 
+    add_docs(app)
     app.include_router(segment_routes)
     app.include_router(job_routes.router(models, jobs))
     app.include_router(huggingface.router(models))

@@ -77,6 +77,7 @@ def serve(
     try:
         from semseg_app.serve.config import ServeConfig
         from semseg_app.serve.http.api_keys import read_keys
+        from semseg_app.serve.model_facts import ModelFacts, model_facts
         from semseg_app.serve.scheduling.registry import Models
         from semseg_app.serve.scheduling.served_model import ServedModel
         from semseg_app.serve.scheduling.warm_up import SIZES, parse_size
@@ -118,12 +119,17 @@ def serve(
     note_reload_signals()
     with claim_address(host, port) as address:  # before the model is loaded: a port in use is known at once
         served = []
+        opened: dict[int, Path] = {}  # by position: one model may be served twice, under two names
         for index, source in enumerate(model):
 
-            def reopen(source: str = source) -> Engine:
-                return open_engine(local_model(source, revision), engine, device, threads, precision, force)
+            def reopen(source: str = source, index: int = index) -> Engine:
+                opened[index] = local_model(source, revision)
+                return open_engine(opened[index], engine, device, threads, precision, force)
 
-            served.append(ServedModel(reopen(), name[index] if name else None, reopen, sizes))
+            def describe(running: Engine, index: int = index) -> ModelFacts:
+                return model_facts(opened[index], running)
+
+            served.append(ServedModel(reopen(), name[index] if name else None, reopen, sizes, describe))
         run_server(Models(served, config), address)
 
 

@@ -1,5 +1,6 @@
 """Many photos at once: files, a folder or a ZIP in; a ZIP with what `semseg predict` writes out."""
 
+import logging
 import shutil
 import tempfile
 import time
@@ -13,9 +14,12 @@ from semseg_app.errors import UserError
 from semseg_app.inference.engines.base import Prediction
 from semseg_app.inference.inputs import result_names
 from semseg_app.inference.results import ResultFolder
+from semseg_app.serve.demo.words import in_plain_words
 from semseg_app.serve.scheduling.admission import DeadlineExceeded, Overloaded, Requester
 from semseg_app.serve.scheduling.segmentation import Segmentation
 from semseg_app.serve.scheduling.served_model import ServedModel
+
+log = logging.getLogger("semseg.serve")
 
 MOST_PHOTOS = 200
 MOST_WAITS = 5
@@ -68,11 +72,11 @@ def segment_many(
             try:
                 data = photo.read_bytes()
                 if len(data) > max_bytes:
-                    raise UserError(f"more than {max_bytes / 2**20:g} MiB")
+                    raise UserError(f"this photo has more than {max_bytes / 2**20:g} megabytes")
                 image, classes, confidence, *_ = _segment_patiently(served, data, who)
                 results.add(Path(names[photo]), result, image, Prediction(classes, confidence))
             except (UserError, Overloaded, DeadlineExceeded) as error:
-                failed.append((names[photo], str(error)))
+                failed.append((names[photo], in_plain_words(error)))
         if results.rows:
             results.write_shares()
         with zipfile.ZipFile(archive, "w") as packed:  # stored: pictures do not get smaller
@@ -105,10 +109,11 @@ def _photos(uploads: Sequence[tuple[str, Path]], folder: Path, max_bytes: int) -
         for photo in photos:
             count += 1
             if count > MOST_PHOTOS:
-                raise UserError(f"more than {MOST_PHOTOS} photos; send fewer, or use `semseg predict`")
+                raise UserError(f"these are more than {MOST_PHOTOS} photos; send fewer at once")
             total += photo.stat().st_size
             if total > MOST_LARGEST_PHOTOS * max_bytes:
-                raise UserError(f"more than {MOST_LARGEST_PHOTOS * max_bytes / 2**20:g} MiB in all; send fewer")
+                limit = MOST_LARGEST_PHOTOS * max_bytes / 2**20
+                raise UserError(f"these photos have more than {limit:g} megabytes in all; send fewer at once")
             yield photo
 
 
@@ -127,7 +132,8 @@ def _unpack(path: Path, folder: Path, max_bytes: int) -> Iterator[Path]:
                     target.write_bytes(packed.read(max_bytes + 1))
                 yield target
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError) as error:
-        raise UserError(f"the ZIP cannot be unpacked ({error})") from None
+        log.info("a ZIP cannot be unpacked: %s", error)
+        raise UserError("the ZIP file is damaged or has a password; pack it again without one") from None
 
 
 def _copy(path: Path, target: Path) -> Path:

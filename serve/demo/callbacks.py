@@ -20,6 +20,7 @@ from semseg_app.serve.demo.batch import segment_many
 from semseg_app.serve.demo.flags import FlagFolder
 from semseg_app.serve.demo.uploads import read_upload, upload_path
 from semseg_app.serve.demo.urls import fetch_photo
+from semseg_app.serve.demo.words import in_plain_words
 from semseg_app.serve.http.requester import requester
 from semseg_app.serve.scheduling.admission import DeadlineExceeded, Overloaded, Requester
 from semseg_app.serve.scheduling.decoding import Source, decode
@@ -32,8 +33,8 @@ Upload = dict[str, Any]
 """A file as Gradio's clients send it: `path` of the upload, and `orig_name`."""
 
 REFUSALS = (UserError, Overloaded, DeadlineExceeded)
-"""Whose messages are for the visitor."""
-NO_PHOTO = "Drop a photo, take one or pick an example. The result appears here."
+"""Whose messages may be shown; others could name paths of the server."""
+NO_PHOTO = "Drop a photo, take one or pick an example. Its classes appear here."
 
 
 class Calls:
@@ -53,18 +54,18 @@ class Calls:
         """The page's input, set when the page is built; it knows the folder of uploads."""
 
     def segment(self, upload: Upload | None, model: str | None, request: gr.Request) -> tuple[Any, ...]:
-        """-> stage, legend, the two sides of the slider, the JSON answer."""
+        """-> stage, legend, the JSON answer."""
         if upload is None:
-            return html.notice(NO_PHOTO), "", None, None
+            return html.notice(NO_PHOTO), "", None
         try:
             segmentation = self._segmented(upload, model, request)
             engine = segmentation.engine
-        except REFUSALS as error:
+        except Exception as error:
             # In the stage, not as a passing gr.Error: the last photo's result must not stand beside this photo.
-            return html.notice(f"This photo cannot be used: {error}."), "", None, {"error": str(error)}
+            said = in_plain_words(error)
+            return html.notice(said), "", {"error": str(error) if isinstance(error, REFUSALS) else said}
         summary = summarize(engine, segmentation, model)
-        sides = (html.display_photo(segmentation), html.display_colors(segmentation, engine.labels))
-        return html.stage(segmentation, engine.labels, summary), html.legend(summary), sides, summary.model_dump()
+        return html.stage(segmentation, engine.labels, summary), html.legend(summary), summary.model_dump()
 
     def compare(self, upload: Upload | None, request: gr.Request) -> str:
         """-> all models' answers about one photo, as cards."""
@@ -74,11 +75,13 @@ class Calls:
             source: Source = read_upload(upload, self.photo)
             compared = []
             for name in self.models.names():
-                segmentation = self.models.get(name).segment_blocking(source, _visitor(request))
+                served = self.models.get(name)
+                segmentation = served.segment_blocking(source, _visitor(request))
                 source, engine = segmentation.image, segmentation.engine  # decoded once, for all models
-                compared.append(html.Compared(name, segmentation, engine.labels, engine_info(engine)))
-        except REFUSALS as error:
-            return html.notice(f"This photo cannot be used: {error}.")
+                facts = served.describe(engine)
+                compared.append(html.Compared(name, segmentation, engine.labels, engine_info(engine), facts))
+        except Exception as error:
+            return html.notice(in_plain_words(error))
         return html.comparison(compared)
 
     def download(self, upload: Upload | None, model: str | None, form: str, request: gr.Request) -> str:
@@ -94,15 +97,14 @@ class Calls:
             content = render(form, segmentation, engine, served, Options(format=form))
             height, width = segmentation.classes.shape
             body, _, _ = packed(form, [Answered("", height, width, content)])
-        except REFUSALS as error:
-            raise gr.Error(f"Nothing to download: {error}.", print_exception=False) from None
+        except Exception as error:
+            raise gr.Error(in_plain_words(error), print_exception=False) from None
         path: str = save_bytes_to_cache(body, FORMATS[form].file, cache_dir=self.photo.GRADIO_CACHE)
         return path
 
     def many(
         self,
         uploads: Sequence[Upload] | None,
-        folder: Sequence[Upload] | None,
         model: str | None,
         request: gr.Request,
         progress: Callable[..., Any] = gr.Progress(),  # noqa: B008  Gradio looks for it here
@@ -110,8 +112,7 @@ class Calls:
         """-> a table with the largest classes of each photo, and a ZIP of masks, overlays and shares."""
         try:
             files = [
-                (str(upload.get("orig_name") or "photo"), upload_path(upload, self.photo))
-                for upload in [*(uploads or []), *(folder or [])]
+                (str(upload.get("orig_name") or "photo"), upload_path(upload, self.photo)) for upload in uploads or []
             ]
             if not files:
                 raise UserError("pick photos, a folder or a ZIP first")
@@ -125,8 +126,8 @@ class Calls:
                 who=_visitor(request),
                 progress=lambda done, total: progress((done, total), unit="photos"),
             )
-        except REFUSALS as error:
-            return html.message(f"{error}.", good=False), gr.update(visible=False)
+        except Exception as error:
+            return html.message(in_plain_words(error), good=False), gr.update(visible=False)
         return html.table(batch.rows, batch.failed), gr.update(value=str(batch.archive), visible=True)
 
     def fetch(self, url: str) -> str:
@@ -134,8 +135,8 @@ class Calls:
         try:
             data = fetch_photo(url, self.max_bytes)
             decode(data, self.models.config.max_pixels)
-        except UserError as error:
-            raise gr.Error(f"{error}.", print_exception=False) from None
+        except Exception as error:
+            raise gr.Error(in_plain_words(error), print_exception=False) from None
         path: str = save_bytes_to_cache(data, "fetched", cache_dir=self.photo.GRADIO_CACHE)
         return path
 
@@ -152,11 +153,11 @@ class Calls:
                 return html.message(f"Thank you. The photo is kept as {kept}, for the next round of training.", True)
             segmentation = self.models.get(model).segment_blocking(image, _visitor(request))
             kept = self.flags.correct(data, image, segmentation.classes, drawing)
-        except REFUSALS as error:
-            return html.message(f"Not kept: {error}.", good=False)
         except OSError:  # its text would name paths of the server
             log.exception("a flagged photo could not be written")
             return html.message("Not kept: the server could not write the photo; its log says why.", good=False)
+        except Exception as error:
+            return html.message(f"Not kept. {in_plain_words(error)}", good=False)
         return html.message(f"Thank you. The photo and its corrected mask are kept as {kept}.", good=True)
 
     def _segmented(self, upload: Upload, model: str | None, request: gr.Request) -> Segmentation:

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +12,9 @@ from PIL import Image
 
 from semseg_app.labels import LabelSpace, hex_color
 from semseg_app.masks import gray_png, indexed_png
-from semseg_app.plots.overlays import overlay
 from semseg_app.serve.answers.schemas import EngineInfo, Summary
+from semseg_app.serve.demo.colors import HEAT, distinct_colors, heat_colors
+from semseg_app.serve.model_facts import ModelFacts
 from semseg_app.serve.scheduling.segmentation import Segmentation
 
 DISPLAY_SIDE = 1600
@@ -21,9 +23,8 @@ DISPLAY_SIDE = 1600
 COMPARED_SIDE = 800
 """The same on the cards of models side by side."""
 
-_HEAT = [(0.0, "#fcfdbf"), (0.3, "#fe9f6d"), (0.55, "#de4968"), (0.8, "#8c2981"), (1.0, "#2a1155")]
-"""Confidence 0 to 1 -> color (after matplotlib's magma, reversed). Unsure pixels glow; lightness falls
-steadily, so that the scale can be read with color blindness."""
+_DIFFERENCE = (225, 29, 116)
+"""Where two models disagree. The photo below it is shown in gray."""
 
 _MARK = (
     '<svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8" fill="#0f766e"/>'
@@ -34,6 +35,12 @@ _MARK = (
 )
 
 
+_ZOOM = "".join(
+    f'<button type="button" data-zoom="{step}" aria-label="{label}" title="{label}">{text}</button>'
+    for step, label, text in (("out", "Zoom out", "−"), ("fit", "Show the whole photo", "fit"), ("in", "Zoom in", "+"))
+)
+
+
 class Compared(NamedTuple):
     """One model's answer about the photo that all of them were given."""
 
@@ -41,6 +48,7 @@ class Compared(NamedTuple):
     segmentation: Segmentation
     labels: LabelSpace
     engine: EngineInfo
+    facts: ModelFacts
 
 
 def heading(models: list[str], engine: EngineInfo, classes: int) -> str:
@@ -67,22 +75,27 @@ def stage(segmentation: Segmentation, labels: LabelSpace, summary: Summary) -> s
     confidence = gray_png(_nearest(segmentation.confidence, size))
     height, width = segmentation.classes.shape
     largest = ", ".join(f"{entry.name} {_percent(entry.share)}" for entry in summary.classes[:5])
+    spoken = f"the photo with its classes: {largest}. Arrow keys read out pixels, plus and minus zoom."
     data = {
         "classes": json.dumps(labels.classes),
         "palette": json.dumps([hex_color(color) for color in labels.palette]),
-        "heat": json.dumps([hex_color(color) for color in _heat_palette()]),
+        "distinct": json.dumps(distinct_colors(len(labels.classes))),
+        "heat": json.dumps(heat_colors()),
     }
     attributes = " ".join(f'data-{key}="{html.escape(value)}"' for key, value in data.items())
-    stops = ",".join(f"{color} {confidence:.0%}" for confidence, color in _HEAT)
+    stops = ",".join(f"{color} {confidence:.0%}" for confidence, color in HEAT)
     return (
         f'<figure class="stage" {attributes}>'
         f'<div class="layers" style="aspect-ratio:{size[0]}/{size[1]};--ratio:{size[0] / size[1]:.4f}" tabindex="0" '
-        f'role="img" aria-label="{html.escape(f"the photo with its classes: {largest}. Arrow keys read out pixels.")}">'
+        f'role="img" aria-label="{html.escape(spoken)}">'
+        '<div class="sheet">'
         f'<img class="photo" alt="" src="{_data_uri(_jpeg(display_photo(segmentation)), "image/jpeg")}">'
         f'<img class="classes" alt="" hidden src="{_data_uri(classes, "image/png")}">'
         f'<img class="confidence" alt="" hidden src="{_data_uri(confidence, "image/png")}">'
         '<canvas class="layer classes"></canvas><canvas class="layer confidence"></canvas>'
+        '<canvas class="layer outlines"></canvas><span class="divider"></span></div>'
         '<span class="tip" role="status" hidden></span></div>'
+        f'<div class="zoom">{_ZOOM}</div>'
         f'<p class="scale"><span>unsure</span><i style="background:linear-gradient(to right,{stops})"></i>'
         "<span>sure</span></p>"
         f"<figcaption><span>{width} × {height}</span><span>decoded in {summary.latency_ms.decode:.0f} ms</span>"
@@ -98,15 +111,17 @@ def legend(summary: Summary) -> str:
         return ""
     widest = summary.classes[0].share
     bar = "".join(
-        f'<i style="width:{100 * entry.share:.2f}%;background:{entry.color}" title="{html.escape(entry.name)}"></i>'
+        f'<i data-color="{entry.index}" style="width:{100 * entry.share:.2f}%;background:{entry.color}" '
+        f'title="{html.escape(entry.name)}"></i>'
         for entry in summary.classes
     )
     rows = "".join(
         f'<li data-index="{entry.index}" title="mean confidence {_percent(entry.confidence)}"><label>'
         f'<input type="checkbox" checked data-class="{html.escape(entry.name)}">'
-        f'<span class="swatch" style="background:{entry.color}"></span>'
+        f'<span class="swatch" data-color="{entry.index}" style="background:{entry.color}"></span>'
         f'<span class="name">{html.escape(entry.name)}</span>'
-        f'<span class="bar"><i style="width:{100 * entry.share / widest:.1f}%;background:{entry.color}"></i></span>'
+        f'<span class="bar"><i data-color="{entry.index}" '
+        f'style="width:{100 * entry.share / widest:.1f}%;background:{entry.color}"></i></span>'
         f'<span class="share">{_percent(entry.share)}</span></label></li>'
         for entry in summary.classes
     )
@@ -120,7 +135,7 @@ def legend(summary: Summary) -> str:
 
 
 def comparison(compared: list[Compared]) -> str:
-    """The answers of several models side by side, with their time and their agreement with the first."""
+    """Several models' answers side by side: facts and time of each, and where it differs from the first."""
     first = compared[0]
     fastest = min(answer.segmentation.inference_ms for answer in compared)
     cards = []
@@ -136,6 +151,13 @@ def comparison(compared: list[Compared]) -> str:
             if answer.labels.classes == first.labels.classes
             else "has other classes"
         )
+        differs = ""
+        if answer is not first and answer.labels.classes == first.labels.classes:
+            mask = _difference(answer.segmentation.classes != first.segmentation.classes, size)
+            differs = (
+                f'<img class="differences" alt="where {html.escape(answer.model)} differs from '
+                f'{html.escape(first.model)}" src="{_data_uri(mask, "image/png")}">'
+            )
         share = 100 * answer.segmentation.inference_ms / max(c.segmentation.inference_ms for c in compared)
         quickest = " fastest" if answer.segmentation.inference_ms == fastest and len(compared) > 1 else ""
         cards.append(
@@ -143,12 +165,24 @@ def comparison(compared: list[Compared]) -> str:
             f'<div class="layers" style="aspect-ratio:{size[0]}/{size[1]}">'
             f'<img class="photo" alt="" src="{_data_uri(photo, "image/jpeg")}">'
             f'<img class="layer" alt="classes predicted by {html.escape(answer.model)}" '
-            f'src="{_data_uri(classes, "image/png")}"></div>'
+            f'src="{_data_uri(classes, "image/png")}">{differs}</div>'
             f'<p class="time"><b>{answer.segmentation.inference_ms:.0f} ms</b>'
             f'<span class="bar"><i style="width:{share:.1f}%"></i></span></p>'
-            f"<p>{agreement}</p><p>{answer.engine.kind} on {answer.engine.device}, {answer.engine.precision}</p></li>"
+            f"<p>{agreement}</p>{_facts(answer)}</li>"
         )
     return f'<ul class="cards">{"".join(cards)}</ul>'
+
+
+def _facts(answer: Compared) -> str:
+    """Score, size, precision and engine of a model; what is not known is left out."""
+    facts = {
+        "mIoU": None if answer.facts.miou is None else f"{100 * answer.facts.miou:.1f} %",
+        "size": None if answer.facts.file_bytes is None else f"{answer.facts.file_bytes / 1e6:.1f} MB",
+        "precision": answer.engine.precision,
+        "runs with": f"{answer.engine.kind} on {answer.engine.device}",
+    }
+    rows = "".join(f"<div><dt>{name}</dt><dd>{html.escape(value)}</dd></div>" for name, value in facts.items() if value)
+    return f"<dl>{rows}</dl>"
 
 
 def table(rows: list[dict[str, object]], failed: list[tuple[str, str]]) -> str:
@@ -174,6 +208,17 @@ def table(rows: list[dict[str, object]], failed: list[tuple[str, str]]) -> str:
     )
 
 
+def pickers(suffixes: Sequence[str]) -> str:
+    """Two more ways into the field of many photos: browsers pick either files or a folder, never both in one dialog."""
+    accept = ",".join([*suffixes, ".zip"])
+    return (
+        '<label class="picker">Pick photos or a ZIP'
+        f'<input type="file" multiple accept="{accept}" data-into="uploads"></label>'
+        '<label class="picker">Pick a folder<input type="file" multiple webkitdirectory data-into="uploads"></label>'
+        "<span>or drop all of them above, folders too.</span>"
+    )
+
+
 def message(text: str, good: bool) -> str:
     """A line that says what a button did."""
     return f'<p class="message {"good" if good else "bad"}" role="status">{html.escape(text)}</p>'
@@ -193,29 +238,24 @@ def display_photo(segmentation: Segmentation, side: int = DISPLAY_SIDE) -> np.nd
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2))
 
 
-def display_colors(segmentation: Segmentation, labels: LabelSpace) -> np.ndarray:
-    """The photo under the class colors at that size, uint8 RGB `[h, w, 3]`."""
-    classes = _nearest(segmentation.classes, display_size(segmentation))
-    return overlay(display_photo(segmentation), classes, labels.palette, 0.75)
-
-
 def _jpeg(pixels: np.ndarray) -> bytes:
     encoded = io.BytesIO()
     Image.fromarray(pixels).save(encoded, "JPEG", quality=88)
     return encoded.getvalue()
 
 
+def _difference(apart: np.ndarray, size: tuple[int, int]) -> bytes:
+    """bool `[H, W]` -> a PNG of (width, height) `size`: one color where True, transparent elsewhere."""
+    picture = Image.fromarray(_nearest(apart.astype(np.uint8), size))
+    picture.putpalette([0, 0, 0, *_DIFFERENCE])
+    encoded = io.BytesIO()
+    picture.save(encoded, "PNG", transparency=0)
+    return encoded.getvalue()
+
+
 def _nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """uint8 [H, W] at (width, height) `size`, without mixing values."""
     return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.NEAREST))
-
-
-def _heat_palette() -> list[tuple[int, int, int]]:
-    """256 colors, unsure to sure."""
-    positions = [255 * confidence for confidence, _ in _HEAT]
-    stops = np.array([tuple(bytes.fromhex(color[1:])) for _, color in _HEAT])
-    channels = [np.interp(np.arange(256), positions, stops[:, channel]).round() for channel in range(3)]
-    return [(int(red), int(green), int(blue)) for red, green, blue in zip(*channels, strict=True)]
 
 
 def _percent(part: float) -> str:

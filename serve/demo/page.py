@@ -13,6 +13,7 @@ import gradio as gr  # isort: skip
 from fastapi import FastAPI
 from gradio.components import Component
 
+from semseg_app.data.listing import IMAGE_SUFFIXES
 from semseg_app.serve.answers.formats import FORMATS
 from semseg_app.serve.answers.schemas import engine_info
 from semseg_app.serve.demo import html
@@ -28,6 +29,7 @@ KEEP_UPLOADS = (300, 900)
 """Seconds: how often Gradio deletes uploaded files, and how old they must be. All go when the server stops."""
 
 VIEWS = ("Classes", "Confidence", "Before / after")
+CARD_VIEWS = ("Classes", "Differences from the first model")
 _OPACITY = 60
 """Opacity of the classes at first, %."""
 _BRUSH = 6
@@ -55,86 +57,80 @@ def build_page(models: Models) -> Built:
         model = gr.Radio(
             names, value=names[0], label="Model", elem_id="model", visible=len(names) > 1, interactive=True
         )
-        with gr.Tab("One photo", elem_id="one"), gr.Row(equal_height=False):
-            with gr.Column(scale=4, min_width=300):
-                photo = gr.Image(
-                    value=examples[0][0] if examples else None,
-                    label="Photo",
-                    type="filepath",
-                    sources=["upload", "webcam", "clipboard"],
-                    buttons=[],
-                    height=280,
-                    elem_id="photo",
-                )
-                if config.demo_urls:
-                    with gr.Row(elem_id="url"):
-                        url = gr.Textbox(label="Address of a photo", placeholder="https://", scale=4, min_width=160)
-                        fetch = gr.Button("Fetch", scale=1, min_width=80, elem_id="fetch")
-                if examples:
-                    gr.Examples(examples, photo, examples_per_page=12, elem_id="examples")
-            with gr.Column(scale=7, min_width=320, elem_id="answer"):
-                with gr.Row(equal_height=True):
-                    view = gr.Radio(VIEWS, value=VIEWS[0], label="View", scale=3, min_width=320, elem_id="view")
-                    opacity = gr.Slider(
-                        0, 100, _OPACITY, step=1, label="Opacity, %", scale=2, min_width=200, elem_id="opacity"
+        with gr.Tab("One photo", elem_id="one"):
+            with gr.Row(equal_height=False, elem_id="answer"):
+                with gr.Column(scale=7, min_width=320, elem_id="main"):
+                    photo = gr.Image(
+                        value=examples[0][0] if examples else None,
+                        label="Photo",
+                        type="filepath",
+                        sources=["upload", "webcam", "clipboard"],
+                        buttons=[],
+                        height=280,
+                        elem_id="photo",
                     )
-                result = gr.HTML(elem_id="result")
-                slider = gr.ImageSlider(
-                    label="Before and after",
-                    show_label=False,
-                    format="jpeg",
-                    buttons=[],
-                    elem_id="slider",
-                    interactive=False,
-                )
-                classes = gr.HTML(elem_id="legend", container=True)
-                with gr.Accordion("Download, or call it yourself", open=False, elem_id="take"):
+                    result = gr.HTML(elem_id="result")
+                with gr.Column(scale=4, min_width=300, elem_id="aside"):
+                    with gr.Column(elem_id="look", min_width=260):  # a Group would give its id to two elements
+                        view = gr.Radio(VIEWS, value=VIEWS[0], label="View", elem_id="view")
+                        opacity = gr.Slider(0, 100, _OPACITY, step=1, label="Opacity, %", elem_id="opacity")
+                        split = gr.Slider(0, 100, 50, step=1, label="Photo up to, %", elem_id="split")
+                        outlines = gr.Checkbox(label="Outlines of the classes", elem_id="outlines")
+                        distinct = gr.Checkbox(label="Colors that are easy to tell apart", elem_id="distinct")
+                    classes = gr.HTML(elem_id="legend", container=True)
+                    if examples:
+                        gr.Examples(examples, photo, examples_per_page=12, elem_id="examples")
+                    if config.demo_urls:
+                        with gr.Row(elem_id="url"):
+                            url = gr.Textbox(label="Address of a photo", placeholder="https://", scale=4, min_width=140)
+                            fetch = gr.Button("Fetch", scale=1, min_width=80, elem_id="fetch")
+            with gr.Accordion("Download, or call it yourself", open=False, elem_id="take"):
+                with gr.Row():
+                    pairs = [(row.title, name) for name, row in FORMATS.items()]
+                    form = gr.Dropdown(
+                        pairs, value="png", label="Format", filterable=False, min_width=200, elem_id="format"
+                    )
+                    download = gr.Button("Download", variant="primary", min_width=120, elem_id="download")
+                file = gr.File(elem_id="file", interactive=False, label="File")
+                with gr.Tab("curl"):
+                    curl = gr.Code(language="shell", label="curl", lines=1, interactive=False, wrap_lines=True)
+                with gr.Tab("Python"):
+                    python = gr.Code(language="python", label="Python", lines=1, interactive=False, wrap_lines=True)
+                with gr.Tab("JSON answer"):
+                    answer = gr.JSON(label="JSON answer", max_height=320)
+            if flags:
+                with gr.Accordion("Something is wrong here", open=False, elem_id="flag"):
+                    gr.Markdown(
+                        "Send this photo to the owner of this server, for the next training. It helps most if you "
+                        "correct it: pick a class, paint over what is wrong, then send."
+                    )
+                    with gr.Row(equal_height=True):
+                        brush = gr.Dropdown(
+                            ["Do not paint", *engine.labels.classes],
+                            value="Do not paint",
+                            label="Paint as",
+                            elem_id="brush",
+                        )
+                        size = gr.Slider(1, 30, _BRUSH, step=1, label="Brush, % of the photo", elem_id="brush-size")
                     with gr.Row():
-                        pairs = [(row.title, name) for name, row in FORMATS.items()]
-                        form = gr.Dropdown(
-                            pairs, value="png", label="Format", filterable=False, min_width=200, elem_id="format"
-                        )
-                        download = gr.Button("Download", variant="primary", min_width=120, elem_id="download")
-                    file = gr.File(elem_id="file", interactive=False, label="File")
-                    with gr.Tab("curl"):
-                        curl = gr.Code(language="shell", label="curl", lines=1, interactive=False, wrap_lines=True)
-                    with gr.Tab("Python"):
-                        python = gr.Code(language="python", label="Python", lines=1, interactive=False, wrap_lines=True)
-                    with gr.Tab("JSON answer"):
-                        answer = gr.JSON(label="JSON answer", max_height=320)
-                if flags:
-                    with gr.Accordion("Something is wrong here", open=False, elem_id="flag"):
-                        gr.Markdown(
-                            "Send this photo to the owner of this server, for the next training. It helps most if you "
-                            "correct it: pick a class, paint over what is wrong, then send."
-                        )
-                        with gr.Row(equal_height=True):
-                            brush = gr.Dropdown(
-                                ["Do not paint", *engine.labels.classes],
-                                value="Do not paint",
-                                label="Paint as",
-                                elem_id="brush",
-                            )
-                            size = gr.Slider(1, 30, _BRUSH, step=1, label="Brush, % of the photo", elem_id="brush-size")
-                        with gr.Row():
-                            undo = gr.Button("Undo a stroke", elem_id="undo")
-                            send = gr.Button("Send", variant="primary", elem_id="send")
-                        drawing = gr.Textbox(visible=False)
-                        kept = gr.HTML(elem_id="kept")
+                        undo = gr.Button("Undo a stroke", elem_id="undo")
+                        send = gr.Button("Send", variant="primary", elem_id="send")
+                    drawing = gr.Textbox(visible=False)
+                    kept = gr.HTML(elem_id="kept")
         if len(names) > 1:
             with gr.Tab("Side by side", elem_id="side") as side:
+                shown = gr.Radio(CARD_VIEWS, value=CARD_VIEWS[0], label="Show on the photos", elem_id="shown")
                 cards = gr.HTML(html.notice("Pick a photo first."), elem_id="compared")
         with gr.Tab("Many photos", elem_id="many"):
-            with gr.Row():
-                uploads = gr.File(file_count="multiple", label="Photos or a ZIP", elem_id="uploads", height=180)
-                folder = gr.File(file_count="directory", label="A folder", elem_id="folder", height=180)
-            start = gr.Button("Segment all", variant="primary", elem_id="start")
+            uploads = gr.File(file_count="multiple", label="Photos, folders or a ZIP", elem_id="uploads", height=200)
+            gr.HTML(html.pickers(IMAGE_SUFFIXES), elem_id="folder")
+            start = gr.Button("Segment all", variant="primary", elem_id="start", interactive=False)
             listed = gr.HTML(elem_id="listed")
             archive = gr.File(label="Masks, overlays and shares", interactive=False, visible=False, elem_id="archive")
 
         calls.photo = photo
         # preprocess=False hands over the uploaded file: Gradio's own decoding has neither our limits nor our words.
-        outputs = [result, classes, slider, answer]
+        outputs = [result, classes, answer]
         photo.change(
             calls.segment,
             [photo, model],
@@ -162,7 +158,10 @@ def build_page(models: Models) -> Built:
             show_progress="hidden",
         )
         opacity.input(None, opacity, js="(percent) => window.semsegDemo.setOpacity(percent)")
+        split.input(None, split, js="(percent) => window.semsegDemo.setSplit(percent)")
         view.change(None, view, js="(name) => window.semsegDemo.setView(name)")
+        outlines.change(None, outlines, js="(outlined) => window.semsegDemo.setOutlines(outlined)")
+        distinct.change(None, distinct, js="(distinct) => window.semsegDemo.setDistinct(distinct)")
 
         # Behind a proxy, only the browser knows the address that the visitor sees.
         several = json.dumps(len(names) > 1)
@@ -189,9 +188,13 @@ def build_page(models: Models) -> Built:
             photo.change(lambda: "", None, kept, api_visibility="private")
         if len(names) > 1:
             side.select(calls.compare, photo, cards, preprocess=False, api_name="compare")
-        start.click(calls.many, [uploads, folder, model], [listed, archive], preprocess=False, api_name="many")
+            shown.change(None, shown, js="(name) => window.semsegDemo.setCards(name)")
+        uploads.change(
+            lambda files: gr.update(interactive=bool(files)), uploads, start, preprocess=False, api_visibility="private"
+        )
+        start.click(calls.many, [uploads, model], [listed, archive], preprocess=False, api_name="many")
     page.queue(max_size=WAITING_VISITORS)
-    return Built(page, [photo, uploads, folder])
+    return Built(page, [photo, uploads])
 
 
 def mount_page(app: FastAPI, models: Models) -> None:

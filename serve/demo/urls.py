@@ -79,7 +79,7 @@ async def _body(response: httpx.Response, max_bytes: int) -> bytes:
     async for chunk in response.aiter_raw():
         body += chunk if expand is None else expand.decompress(chunk, max_bytes + 1 - len(body))
         if len(body) > max_bytes:
-            raise UserError(f"the photo has more than {max_bytes / 2**20:g} MiB")
+            raise UserError(f"the photo has more than {max_bytes / 2**20:g} megabytes")
     if expand is not None and not expand.eof:
         raise zlib.error("the body ends early")
     return bytes(body)

@@ -16,6 +16,7 @@ from semseg_app.inference.large import LargeResult, segment_large
 from semseg_app.labels import LabelSpace
 from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.metrics import Metrics
+from semseg_app.serve.model_facts import ModelFacts
 from semseg_app.serve.scheduling.admission import Admission, Requester, RequestSlot
 from semseg_app.serve.scheduling.decoding import Source
 from semseg_app.serve.scheduling.image_task import ImageTask, Render
@@ -43,6 +44,7 @@ class ServedModel:
         name: in addresses and answers; default: the engine's own.
         reopen: loads the model anew, for `reload`; None = it cannot be reloaded.
         sizes: (height, width) of the images to warm up with, for engines without sizes of their own.
+        describe: score and size of what an engine runs, for the web page.
     """
 
     def __init__(
@@ -51,10 +53,12 @@ class ServedModel:
         name: str | None = None,
         reopen: Callable[[], Engine] | None = None,
         sizes: Sequence[tuple[int, int]] = SIZES,
+        describe: Callable[[Engine], ModelFacts] = lambda engine: ModelFacts(),
     ):
         self.name = name or engine.name
         self.engine = engine
         """The engine that answers what comes now."""
+        self.describe = describe
         self._reopen = reopen
         self._sizes = sizes
         self._admission: Admission

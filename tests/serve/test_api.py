@@ -1,6 +1,7 @@
 import io
 import itertools
 import logging
+import re
 import struct
 import threading
 import time
@@ -165,7 +166,6 @@ def test_models_docs_and_schema(client):
             }
         ]
     }
-    assert client.get("/docs").status_code == 200
     operation = client.get("/openapi.json").json()["paths"]["/v1/segment"]["post"]
     assert {"multipart/form-data", "image/jpeg"} <= set(operation["requestBody"]["content"])
     kinds = {f"image/{kind}" for kind in ("png", "jpeg")} | {
@@ -175,6 +175,16 @@ def test_models_docs_and_schema(client):
     assert {"400", "406", "413", "415", "422"} <= set(operation["responses"])
     root = client.get("/", follow_redirects=False)
     assert (root.status_code, root.headers["location"]) == (307, "docs")
+
+
+def test_the_docs_page_needs_no_other_host(client):
+    page = client.get("/docs").text
+    addresses = re.findall(r"""(?:src|href)="([^"]+)"|url: '([^']+)'""", page)
+    given = {first or second: client.get(first or second) for first, second in addresses}
+    assert {address: answer.status_code for address, answer in given.items()} == dict.fromkeys(given, 200)
+    assert "/openapi.json" in given
+    (script,) = (answer.text for address, answer in given.items() if address.endswith(".js"))
+    assert "SwaggerUIBundle" in script
 
 
 def test_ready_waits_for_the_warm_up_and_live_does_not(engine, monkeypatch):

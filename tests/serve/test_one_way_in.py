@@ -88,7 +88,7 @@ def ask_label_studio(url, data, path):
 
 def ask_page(url, data, path):
     client = Client(url, verbose=False, httpx_kwargs={"timeout": 120})
-    summary = client.predict(handle_file(path), "colors", api_name="/segment")[3]
+    summary = client.predict(handle_file(path), "colors", api_name="/segment")[2]
     client.close()
     assert [entry["name"] for entry in summary["classes"]] == ["red", "green", "<blue>"]
 

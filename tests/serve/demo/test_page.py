@@ -29,6 +29,7 @@ from semseg_app.serve.answers.formats import FORMATS
 from semseg_app.serve.app import create_app
 from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.demo.flags import FlagFolder
+from semseg_app.serve.model_facts import ModelFacts
 from semseg_app.serve.scheduling.registry import Models
 from semseg_app.serve.scheduling.served_model import ServedModel
 
@@ -68,7 +69,8 @@ def url(running, example, dataset):
     # Inside a loop, because Gradio makes (and never closes) one of its own for each lock that it creates outside.
     async def build() -> FastAPI:
         config = ServeConfig(examples=[example], max_pixels=1_000_000, max_bytes=300_000, flag_to=dataset)
-        models = Models([ServedModel(ColorEngine()), ServedModel(Contrary())], config)
+        known = ServedModel(ColorEngine(), describe=lambda engine: ModelFacts(file_bytes=2_500_000, miou=0.615))
+        models = Models([known, ServedModel(Contrary())], config)
         return create_app(models)
 
     with running(asyncio.run(build())) as url:
@@ -101,8 +103,8 @@ def drawing(values: np.ndarray, painted: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(encoded.getvalue()).decode()
 
 
-def test_the_endpoint_answers_stage_legend_slider_and_summary(client, example):
-    stage, legend, slider, summary = client.predict(handle_file(example), "colors", api_name="/segment")
+def test_the_endpoint_answers_stage_legend_and_summary(client, example):
+    stage, legend, summary = client.predict(handle_file(example), "colors", api_name="/segment")
     mask = np.repeat([[0] * 45 + [2] * 15], 40, axis=0)
     np.testing.assert_array_equal(np.asarray(layer(stage, "classes")), mask)
     np.testing.assert_array_equal(np.asarray(layer(stage, "confidence")), 255)
@@ -116,42 +118,51 @@ def test_the_endpoint_answers_stage_legend_slider_and_summary(client, example):
         ("&lt;blue&gt;", "25.0 %"),
     ]
     assert "fake on cpu, fp32" in stage
-    before, after = (np.asarray(Image.open(side).convert("RGB"), np.float32)[20, [10, 55]] for side in slider)
-    np.testing.assert_allclose(before, [(255, 0, 0), (0, 0, 255)], atol=8)
-    np.testing.assert_allclose(after, [(214, 22, 22), (22, 22, 214)], atol=8)  # 3/4 class color
     assert [entry["share"] for entry in summary["classes"]] == [0.75, 0.25]
     assert (summary["model"], summary["latency_ms"]["inference"] > 0) == ("colors", True)
-    assert client.predict(handle_file(example), "contrary", api_name="/segment")[3]["classes"][1]["name"] == "green"
+    assert client.predict(handle_file(example), "contrary", api_name="/segment")[2]["classes"][1]["name"] == "green"
 
 
 def test_large_photos_are_shown_smaller_and_segmented_whole(client, tmp_path):
     image = np.zeros((100, 3200, 3), np.uint8)
     image[:, :1600, 1] = image[:, 1600:, 0] = 255
     Image.fromarray(image).save(tmp_path / "wide.png")
-    stage, _, _, summary = client.predict(handle_file(tmp_path / "wide.png"), "colors", api_name="/segment")
+    stage, _, summary = client.predict(handle_file(tmp_path / "wide.png"), "colors", api_name="/segment")
     assert (summary["width"], summary["height"]) == (3200, 100)
     assert [layer(stage, name).size for name in ("photo", "classes", "confidence")] == [(1600, 50)] * 3
 
 
-def test_no_photo_and_bad_photos(client, tmp_path):
-    stage, legend, slider, summary = client.predict(None, "colors", api_name="/segment")
+def test_no_photo_and_bad_photos(client, encoded, tmp_path):
+    stage, legend, summary = client.predict(None, "colors", api_name="/segment")
     assert "Drop a photo" in stage
-    assert (legend, slider, summary) == ("", None, None)
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no photo")
+    assert (legend, summary) == ("", None)
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8))
+    (tmp_path / "broken.jpg").write_bytes(encoded(photo, "JPEG")[:2000])
+    (tmp_path / "text.jpg").write_bytes(b"\xff\xd8\xff no photo")
     Image.new("1", (2000, 1000)).save(tmp_path / "large.png")
-    for name, words in {"broken.jpg": "image", "large.png": "above the limit of 1 million"}.items():
-        stage, legend, _, summary = client.predict(handle_file(tmp_path / name), "colors", api_name="/segment")
-        assert "This photo cannot be used" in stage
+    for name, words, cause in (
+        ("broken.jpg", "This photo is damaged or incomplete", "truncated or damaged"),
+        ("text.jpg", "This file is not a photo that can be read here", "not an image that can be read"),
+        ("large.png", "This photo is too large", "above the limit of 1 million"),
+    ):
+        stage, legend, summary = client.predict(handle_file(tmp_path / name), "colors", api_name="/segment")
         assert words in stage
+        assert "struct" not in stage
         assert legend == ""
-        assert words in summary["error"]
+        assert cause in summary["error"], "the JSON answer is for programmers"
 
 
 def test_models_side_by_side(client, example):
     cards = client.predict(handle_file(example), api_name="/compare")
     assert re.findall("<h2>(.*?)</h2>", cards) == ["colors", "contrary"]
     assert "<b>75.0 %</b> of the pixels agree with colors" in cards
-    assert re.findall(r"fake on cpu, (\w+)", cards) == ["fp32", "int8"]
+    assert re.findall(r"<dt>precision</dt><dd>(\w+)<", cards) == ["fp32", "int8"]
+    assert re.findall(r"<dt>mIoU</dt><dd>(.*?)<", cards) == ["61.5 %"], "known of one model only"
+    assert re.findall(r"<dt>size</dt><dd>(.*?)<", cards) == ["2.5 MB"]
+    differs = re.search(r'class="differences" alt="([^"]*)" src="data:image/png;base64,([^"]*)"', cards)
+    assert differs[1] == "where contrary differs from colors"
+    mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(differs[2]))))
+    np.testing.assert_array_equal(mask, np.repeat([[0] * 45 + [1] * 15], 40, axis=0))
     assert len(re.findall(r"<b>\d+ ms</b>", cards)) == 2
 
 
@@ -181,7 +192,7 @@ def test_many_photos_in_and_a_zip_out(client, encoded, tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(red))
     (tmp_path / "broken.jpg").write_bytes(b"no photo")
     files = [handle_file(tmp_path / name) for name in ("a.png", "more.zip", "broken.jpg")]
-    table, answered = client.predict(files, None, "colors", api_name="/many")
+    table, answered = client.predict(files, "colors", api_name="/many")
     path = answered["value"] if isinstance(answered, dict) else answered
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
@@ -197,9 +208,14 @@ def test_many_photos_in_and_a_zip_out(client, encoded, tmp_path):
     assert re.findall("failed'><th scope='row'>(.*?)<", table) == ["more/trip/heavy.png", "broken.jpg"]
     assert str(tmp_path.parent) not in table
 
-    for bad, words in (([], "pick photos"), ([tmp_path / "none.txt"], "the uploads hold no photos")):
-        (tmp_path / "none.txt").write_text("text")
-        said, _ = client.predict([handle_file(path) for path in bad], None, "colors", api_name="/many")
+    (tmp_path / "none.txt").write_text("text")
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "more.zip").read_bytes()[50:])
+    for bad, words in (
+        ([], "Pick photos"),
+        (["none.txt"], "The uploads hold no photos"),
+        (["cut.zip"], "The ZIP file is damaged"),
+    ):
+        said, _ = client.predict([handle_file(tmp_path / name) for name in bad], "colors", api_name="/many")
         assert words in said
 
 
@@ -314,7 +330,7 @@ def test_the_page_hands_out_no_file_of_the_server_and_fetches_none(http, url, ex
         file = {"path": path, **meta}
         data = {"segment": [file, "colors"], "compare": [file], "download": [file, "colors", "png"]} | {
             "flag": [file, "colors", ""],
-            "many": [[file], None, "colors"],
+            "many": [[file], "colors"],
         }
         call = http.post(f"/gradio_api/call/{endpoint}", json={"data": data[endpoint]}).json()
         return http.get(f"/gradio_api/call/{endpoint}/{call['event_id']}").text
@@ -324,16 +340,16 @@ def test_the_page_hands_out_no_file_of_the_server_and_fetches_none(http, url, ex
     outside = [str(secret), str(secret.relative_to("/")), f"/tmp/gradio/../{secret}", "", None]
     for path in outside:
         answer = ask(path)
-        assert answer.startswith("event: error") or "the upload is not on the server" in answer, answer
+        assert answer.startswith("event: error") or "upload is not on the server" in answer, answer
         assert "base64" not in answer
         assert str(Path.cwd()) not in answer
     for endpoint in ("compare", "download", "flag", "many"):
         answer = ask(str(secret), endpoint)
-        assert answer.startswith("event: error") or "the upload is not on the server" in answer, answer
+        assert answer.startswith("event: error") or "upload is not on the server" in answer, answer
         assert "base64" not in answer
         assert "sent" not in answer
     for path in (f"{url}/favicon.ico", "https://example.com/a.png"):
-        assert ("send the photo itself, not its address" if meta else "the upload is not on the server") in ask(path)
+        assert ("send the photo itself, not its address" if meta else "upload is not on the server") in ask(path)
     assert http.get(f"/gradio_api/file={secret}").status_code == 403
 
 

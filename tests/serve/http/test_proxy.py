@@ -3,6 +3,7 @@
 import contextlib
 import getpass
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -43,7 +44,10 @@ def use_every_kind_of_route(client: httpx.Client, data: bytes, path: str) -> Non
     assert client.get(f"{path}/v2/models/colors").json()["name"] == "colors"
     described = client.get(f"{path}/openapi.json").json()
     assert described["servers"] == [{"url": path}]
-    assert f"{path}/openapi.json" in client.get(f"{path}/docs").text
+    page = client.get(f"{path}/docs").text
+    assert f"{path}/openapi.json" in page
+    for address in re.findall(r'(?:src|href)="([^"]+)"', page):
+        assert client.get(address).status_code == 200, address
     large = client.post(f"{path}/v1/jobs", content=data, headers={"Content-Type": "image/png"})
     assert large.headers["location"].startswith(f"{path}/v1/jobs/")
     deadline = time.monotonic() + 10
