@@ -28,14 +28,15 @@ def masks_by_name(folder: Path) -> dict[str, np.ndarray]:
     return {sample.image.stem: names[data.read_label(sample)] for sample in samples}
 
 
+def run(*command: object) -> None:
+    done = CliRunner().invoke(app, [str(part) for part in command])
+    assert done.exit_code == 0, done.output
+
+
 def there_and_back(streets: Path, tmp_path: Path, *options: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     out, back = tmp_path / "out", tmp_path / "back"
-    for command in (
-        ["data", "export", streets, "--split", "val", *options, "-o", out],
-        ["data", "import", out, "-o", back, "--background", "ignore", "--no-check"],
-    ):
-        done = CliRunner().invoke(app, [str(part) for part in command])
-        assert done.exit_code == 0, done.output
+    run("data", "export", streets, "--split", "val", *options, "-o", out)
+    run("data", "import", out, "-o", back, "--background", "ignore", "--no-check")
     of_val = {sample.image.stem for sample in open_dataset(streets).samples("val")}
     return {name: mask for name, mask in masks_by_name(streets).items() if name in of_val}, masks_by_name(back)
 
@@ -54,3 +55,13 @@ def test_polygons_without_tolerance_are_nearly_the_same(streets, tmp_path, tool)
     assert before.keys() == after.keys()
     equal = np.mean([np.mean(after[name] == before[name]) for name in before])
     assert equal > 0.999, equal
+
+
+@pytest.mark.parametrize("tool", ["coco", "cvat", "label-studio", "yolo"])
+def test_splits_come_back(tiny_dataset, tmp_path, tool):
+    before = open_dataset(tiny_dataset)
+    run("data", "export", tiny_dataset, "--to", tool, "-o", tmp_path / "out")
+    run("data", "import", tmp_path / "out", "-o", tmp_path / "back", "--background", "ignore", "--no-check")
+    after = open_dataset(tmp_path / "back")
+    assert [sample.stem for sample in after.samples("val")] == [sample.stem for sample in before.samples("val")]
+    assert [sample.stem for sample in after.samples("train")] == [sample.stem for sample in before.samples("train")]

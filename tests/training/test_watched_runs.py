@@ -204,6 +204,7 @@ def test_a_killed_run_has_a_page_and_no_run_is_one_line(finished, tmp_path):
     (broken / "recipe.yaml").write_bytes((finished / "recipe.yaml").read_bytes())
     (broken / "log.jsonl").write_text((finished / "log.jsonl").read_text()[:-30])  # cut in its last line
     page = write_page(broken).read_text()
-    assert "running" in page and "losses" in page
+    assert "running" in page
+    assert "losses" in page
     with pytest.raises(UserError, match=r"recipe.yaml is missing"):
         write_page(tmp_path)

@@ -39,7 +39,9 @@ class LabelStudioWriter:
         return Path("images", picture.below)
 
     def add(self, picture: Picture, shapes: list[Shape]) -> None:
-        task: dict[str, Any] = {"data": {"image": self._prefix + quote(self.photo_path(picture).as_posix())}}
+        address = self._prefix + quote(self.photo_path(picture).as_posix())
+        # Label Studio has no splits, but gives a task's data back as they came.
+        task: dict[str, Any] = {"data": {"image": address, "split": picture.split}}
         result = [self._region(number, shape, picture) for number, shape in enumerate(shapes)]
         scores = [shape.score for shape in shapes if shape.score is not None]
         if picture.confidence is not None:

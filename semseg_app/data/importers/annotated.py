@@ -1,7 +1,7 @@
 """What every annotation format is read into: class names, and shapes or pixels for each photo."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -107,6 +107,10 @@ class Drawing:
     no_area: Counter[str] = field(default_factory=Counter)
     """Kinds of annotation that cover no pixels (points, lines), how many of each."""
 
+    def unless_empty(self) -> "Drawing | None":
+        """None where nothing was annotated: for tools that list every photo, annotated or not."""
+        return self if self.pixels or self.no_area or any(self.versions) else None
+
 
 @dataclass(frozen=True)
 class Item:
@@ -153,6 +157,23 @@ class Export:
     colors: Mapping[str, Color] = field(default_factory=dict)
     notes: Sequence[str] = ()
     """What a person should know of how it was read, a sentence each."""
+
+
+def drawing_of(found: Iterable[Object | str], size: Size) -> Drawing:
+    """The annotation of one photo by one annotator.
+
+    Args:
+        found: what a format's reader finds, in the order of the file: an object, or the kind of one without an area.
+        size: of the picture that was annotated.
+    """
+    objects: list[Object] = []
+    no_area: Counter[str] = Counter()
+    for item in found:
+        if isinstance(item, Object):
+            objects.append(item)
+        else:
+            no_area[item] += 1
+    return Drawing([objects], size=size, no_area=no_area)
 
 
 def unique(names: Sequence[str]) -> list[str]:

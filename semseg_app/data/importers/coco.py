@@ -5,8 +5,7 @@ beneath the other objects. An annotation with a box and no outline says only tha
 255 too.
 """
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NotRequired
 
@@ -24,6 +23,7 @@ from semseg_app.data.importers.annotated import (
     Runs,
     Shape,
     Size,
+    drawing_of,
     unique,
 )
 from semseg_app.data.importers.json_files import files_below, place, read_json, signature
@@ -153,22 +153,22 @@ def _reader(
         if not members:
             return None
         frame = (image.get("width") or size[0], image.get("height") or size[1])
-        objects = []
-        no_area: Counter[str] = Counter()
-        for index, annotation in members:
-            at = place(path, "annotations", index, "segmentation")
-            known = not ((crowds and annotation.get("iscrowd")) or annotation.get("ignore"))
-            shape = _shape(annotation.get("segmentation"), at, frame)
-            if shape is None:
-                shape, known = _box(annotation), False
-            if shape is None:
-                no_area["annotation without outline and box"] += 1
-                continue
-            name = names[annotation["category_id"]] if known else None
-            objects.append(Object(name, shape, at, beneath=not known))
-        return Drawing([objects], size=frame, no_area=no_area)
+        return drawing_of(_objects(path, members, names, crowds, frame), frame)
 
     return read_image
+
+
+def _objects(path: Path, members: Members, names: dict[Id, str], crowds: bool, frame: Size) -> Iterator[Object | str]:
+    for index, annotation in members:
+        at = place(path, "annotations", index, "segmentation")
+        known = not ((crowds and annotation.get("iscrowd")) or annotation.get("ignore"))
+        shape = _shape(annotation.get("segmentation"), at, frame)
+        if shape is None:
+            shape, known = _box(annotation), False
+        if shape is None:
+            yield "annotation without outline and box"
+        else:
+            yield Object(names[annotation["category_id"]] if known else None, shape, at, beneath=not known)
 
 
 def _shape(segmentation: Any, at: str, frame: Size) -> Shape | None:

@@ -6,8 +6,7 @@ points, skeletons, cuboids and tags cover no area.
 """
 
 import re
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
@@ -25,10 +24,11 @@ from semseg_app.data.importers.annotated import (
     ReadOptions,
     Shape,
     Size,
+    drawing_of,
     unique,
 )
 from semseg_app.data.importers.json_files import files_below
-from semseg_app.data.importers.photo_index import PhotoIndex, split_of
+from semseg_app.data.importers.photo_index import PhotoIndex, named_split
 from semseg_app.data.listing import IMAGE_SUFFIXES
 from semseg_app.errors import UserError
 from semseg_app.labels import Color
@@ -67,7 +67,7 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
         known = set(classes)
         for image in root.iterfind("image"):
             name = image.get("name") or ""
-            split = _split(image.get("subset") or "")
+            split = named_split(image.get("subset") or "")
             at = f"{path}: image {name!r}"
             frame = _size(image.get("width"), image.get("height"), at)
             photo = photos.find(name, path.parent, split)
@@ -97,12 +97,6 @@ def _color(text: str) -> Color | None:
         return None
     value = int(text[1:], 16)
     return value >> 16, value >> 8 & 255, value & 255
-
-
-def _split(subset: str) -> str | None:
-    if subset.lower() in ("", "default"):
-        return None
-    return split_of(subset) or re.sub(r"[^\w.-]+", "_", subset)
 
 
 def _size(width: str | None, height: str | None, at: str) -> Size | None:
@@ -140,22 +134,23 @@ def _frames(path: Path, root: Element, photos: PhotoIndex, known: set[str]) -> l
 
 def _reader(shapes: list[Element], at: str, frame: Size | None, known: set[str]) -> Callable[[Size], Drawing | None]:
     def read_shapes(size: Size) -> Drawing | None:
-        objects = []
-        no_area: Counter[str] = Counter()
-        for number, shape in enumerate(shapes):
-            where = f"{at}: {shape.tag} {number}"
-            label = shape.get("label") or ""
-            if label not in known and shape.tag not in NO_AREA:
-                raise UserError(f"{where}: its label {label!r} is not among the labels of the task")
-            if shape.tag in NO_AREA:
-                no_area[shape.tag] += 1
-                continue
-            (z,) = _numbers(shape, where, "z_order")
-            objects.append(Object(label, _shape(shape, where), where, z=int(z)))
         # CVAT lists every image of a task, annotated or not.
-        return Drawing([objects], size=frame, no_area=no_area) if objects or no_area else None
+        return drawing_of(_objects(shapes, at, known), frame or size).unless_empty()
 
     return read_shapes
+
+
+def _objects(shapes: list[Element], at: str, known: set[str]) -> Iterator[Object | str]:
+    for number, shape in enumerate(shapes):
+        where = f"{at}: {shape.tag} {number}"
+        if shape.tag in NO_AREA:
+            yield shape.tag
+            continue
+        label = shape.get("label") or ""
+        if label not in known:
+            raise UserError(f"{where}: its label {label!r} is not among the labels of the task")
+        (z,) = _numbers(shape, where, "z_order")
+        yield Object(label, _shape(shape, where), where, z=int(z))
 
 
 def _shape(shape: Element, at: str) -> Shape:

@@ -2,7 +2,8 @@
 
 Regions: polygon, rectangle and ellipse in percent of the picture, brush (run lengths), bitmask (a PNG). A region's
 label stands in it, or in a second result of the same id. Later regions lie over earlier ones. Skipped annotations do
-not count. Where several people annotated a task, the ground truth counts, or `--annotator`, or else the majority.
+not count. Where several people annotated a task, the ground truth counts, or `--annotator`, or else the majority. A
+task's split is what its data call `split`, as `semseg data export` writes it: Label Studio itself has none.
 """
 
 import base64
@@ -32,12 +33,13 @@ from semseg_app.data.importers.annotated import (
     ReadOptions,
     Shape,
     Size,
+    drawing_of,
     some,
     unique,
 )
 from semseg_app.data.importers.cvat import rotated
 from semseg_app.data.importers.json_files import files_below, place, read_json, signature
-from semseg_app.data.importers.photo_index import PhotoIndex
+from semseg_app.data.importers.photo_index import PhotoIndex, named_split
 from semseg_app.data.listing import IMAGE_SUFFIXES
 from semseg_app.errors import UserError, explain
 from semseg_app.masks.brush import decode_brush_rle
@@ -121,7 +123,9 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
             names = list(_names(task, at))
             photo = next((photo for name in names if (photo := photos.find(name, path.parent))), None)
             name = names[0] if photo is None else photos.relative(photo)
-            items.append(Item(name, photo, _reader(task, at, options), at))
+            split = task["data"].get("split")
+            named = named_split(split) if isinstance(split, str) else None
+            items.append(Item(name, photo, _reader(task, at, options), at, named))
     if options.annotator is not None and options.annotator not in people:
         raise UserError(f"--annotator {options.annotator}: annotated nothing; choose one of {some(unique(people))}")
     return Export("Label Studio", sorted(set(labels)), items, overlap="last")
@@ -185,12 +189,13 @@ def _reader(task: Task, at: str, options: ReadOptions) -> Callable[[Size], Drawi
             and (options.annotator is None or options.annotator in _people(annotation))
         ]
         truth = [pair for pair in chosen if pair[1].get("ground_truth")]
-        versions, no_area = [], Counter[str]()
         frame = _frame([result for _, annotation in chosen for result in annotation["result"]], at) or size
-        for index, annotation in truth or chosen:
-            version, others = _objects(annotation, f"{at}.annotations.{index}", frame)
-            versions.append(version)
-            no_area += others
+        drawings = [
+            drawing_of(_objects(annotation, f"{at}.annotations.{index}", frame), frame)
+            for index, annotation in truth or chosen
+        ]
+        versions = [version for drawing in drawings for version in drawing.versions]
+        no_area = sum((drawing.no_area for drawing in drawings), Counter[str]())
         return Drawing(versions, size=frame, no_area=no_area) if versions else None
 
     return read_task
@@ -207,19 +212,17 @@ def _frame(results: list[Result], at: str) -> Size | None:
     return known[0] if known else None
 
 
-def _objects(annotation: Annotation, at: str, frame: Size) -> tuple[list[Object], Counter[str]]:
+def _objects(annotation: Annotation, at: str, frame: Size) -> Iterator[Object | str]:
     elsewhere: dict[str, list[str]] = {}
     for result in annotation["result"]:
         if _kind(result) == "labels" and (name := result.get("id")):
             elsewhere.setdefault(name, []).extend(_own_labels(result))
-    objects = []
-    no_area: Counter[str] = Counter()
     for index, result in enumerate(annotation["result"]):
         kind, where = _kind(result), f"{at}.result.{index}"
         if kind == "labels":
             continue
         if kind in NO_AREA:
-            no_area[kind] += 1
+            yield kind
             continue
         if kind not in AREAS:
             raise UserError(
@@ -229,8 +232,7 @@ def _objects(annotation: Annotation, at: str, frame: Size) -> tuple[list[Object]
         if len(names) > 1:
             raise UserError(f"{where}: has the labels {some(names)}; a pixel has one class, so leave one")
         shape = _shape(kind, result.get("value") or {}, where, frame)
-        objects.append(Object(names[0] if names else None, shape, where))
-    return objects, no_area
+        yield Object(names[0] if names else None, shape, where)
 
 
 def _shape(kind: str, value: dict[str, Any], at: str, frame: Size) -> Shape:

@@ -7,8 +7,7 @@ Lines and points cover no area. Later shapes lie over earlier ones, as in labelm
 
 import base64
 import binascii
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import NotRequired
@@ -30,6 +29,7 @@ from semseg_app.data.importers.annotated import (
     ReadOptions,
     Shape,
     Size,
+    drawing_of,
     unique,
 )
 from semseg_app.data.importers.json_files import files_below, place, read_json, signature
@@ -106,18 +106,18 @@ def _reader(path: Path) -> Callable[[Size], Drawing | None]:
     def read_shapes(size: Size) -> Drawing | None:
         content = read_json(path, FILE)
         frame = (content.get("imageWidth") or size[0], content.get("imageHeight") or size[1])
-        objects = []
-        no_area: Counter[str] = Counter()
-        for index, shape in enumerate(content["shapes"]):
-            if not _has_area(shape):
-                no_area[shape.get("shape_type") or ""] += 1
-                continue
-            at = place(path, "shapes", index)
-            name = None if shape["label"] in IGNORED else shape["label"]
-            objects.append(Object(name, _shape(shape, at), at))
-        return Drawing([objects], size=frame, no_area=no_area)
+        return drawing_of(_objects(content["shapes"], path), frame)
 
     return read_shapes
+
+
+def _objects(shapes: list[LabelmeShape], path: Path) -> Iterator[Object | str]:
+    for index, shape in enumerate(shapes):
+        if _has_area(shape):
+            at = place(path, "shapes", index)
+            yield Object(None if shape["label"] in IGNORED else shape["label"], _shape(shape, at), at)
+        else:
+            yield shape.get("shape_type") or ""
 
 
 def _shape(shape: LabelmeShape, at: str) -> Shape:

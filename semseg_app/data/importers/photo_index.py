@@ -25,6 +25,17 @@ def split_of(text: str) -> str | None:
     return SPLITS[words[-1]] if words else None
 
 
+def named_split(name: str) -> str | None:
+    """The split that an export names for a photo, as it is called here; None where the name says nothing.
+
+    "unlabeled" says nothing: `semseg data export` writes it for photos without a mask, which have one once they are
+    annotated and then are for training.
+    """
+    if name.lower() in ("", "default", "unlabeled"):
+        return None
+    return split_of(name) or re.sub(r"[^\w.-]+", "_", name)
+
+
 class PhotoIndex:
     """The photos below some folders, to be found by the end of their path. Datasets imported there before do not count.
 

@@ -8,8 +8,7 @@ ones. Lines and points cover no area.
 import base64
 import binascii
 import zlib
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import NotRequired
@@ -30,6 +29,7 @@ from semseg_app.data.importers.annotated import (
     ReadOptions,
     Shape,
     Size,
+    drawing_of,
     unique,
 )
 from semseg_app.data.importers.json_files import place, read_json, signature
@@ -128,22 +128,23 @@ def _color(text: str) -> Color | None:
 def _reader(path: Path, known: set[str]) -> Callable[[Size], Drawing | None]:
     def read_objects(size: Size) -> Drawing | None:
         content = read_json(path, ANNOTATION)
-        objects = []
-        no_area: Counter[str] = Counter()
-        for index, figure in enumerate(content["objects"]):
-            at = place(path, "objects", index)
-            if figure["classTitle"] not in known:
-                raise UserError(f"{at}.classTitle: {figure['classTitle']!r} is not in meta.json")
-            shape = _shape(figure, at)
-            if shape is None:
-                no_area[figure.get("geometryType") or "without geometryType"] += 1
-            else:
-                objects.append(Object(figure["classTitle"], shape, at))
         frame = (content["size"]["width"], content["size"]["height"])
         # Supervisely writes a file for every photo, annotated or not.
-        return Drawing([objects], size=frame, no_area=no_area) if objects or no_area else None
+        return drawing_of(_objects(content["objects"], path, known), frame).unless_empty()
 
     return read_objects
+
+
+def _objects(figures: list[Figure], path: Path, known: set[str]) -> Iterator[Object | str]:
+    for index, figure in enumerate(figures):
+        at = place(path, "objects", index)
+        if figure["classTitle"] not in known:
+            raise UserError(f"{at}.classTitle: {figure['classTitle']!r} is not in meta.json")
+        shape = _shape(figure, at)
+        if shape is None:
+            yield figure.get("geometryType") or "without geometryType"
+        else:
+            yield Object(figure["classTitle"], shape, at)
 
 
 def _shape(figure: Figure, at: str) -> Shape | None:

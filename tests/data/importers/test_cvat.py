@@ -85,14 +85,16 @@ def test_what_covers_no_area_is_counted(tmp_path):
 def test_subsets_sub_folders_and_images_without_a_shape(tmp_path):
     root = tmp_path / "x"
     more = ""
-    for index, (folder, subset) in enumerate((("p", "Train"), ("q", "Validation"), ("r", "Odd one"))):
+    for index, (folder, subset) in enumerate(
+        (("p", "Train"), ("q", "Validation"), ("r", "Odd one"), ("s", "unlabeled"))
+    ):
         photo(root / "images" / folder / "1.jpg")
         more += f'<image id="{index + 1}" name="{folder}/1.jpg" subset="{subset}" width="40" height="30">{CAR}</image>'
     cvat(root, more=more)
     data, report = imported(root)
-    assert list(masks(data)) == ["Odd_one/1", "train/1", "val/1"]
+    assert list(masks(data)) == ["Odd_one/1", "train/p_1", "train/s_1", "val/1"]
     assert [sample.stem for sample in data.samples("unlabeled")] == ["a"]
-    assert report["photos"]["read"] == 4
+    assert report["photos"]["read"] == 5
 
 
 def test_tracks_give_a_mask_per_frame(tmp_path):

@@ -202,3 +202,14 @@ def test_json_min_and_tasks_without_a_photo(tmp_path):
     write_json(root / "project-3-at-2026-11-02.json", [{"image": "/data/a.jpg", "annotator": 1, "annotation_id": 3}])
     assert "is JSON-MIN, which leaves out sizes; export JSON" in refusal(root)
     assert "0.data: no photo in it" in refusal(label_studio(root, task(data={"text": "hello"}, file_upload=None)))
+
+
+def test_the_split_that_a_task_names(tmp_path):
+    named = {"a": "val", "b": "Training", "c": "night shift", "d": "unlabeled", "e": 3, "f": ""}
+    root = tmp_path / "x"
+    for name in named:
+        photo(root / f"{name}.jpg")
+    data = [{"image": f"/data/local-files/?d={name}.jpg", "split": split} for name, split in named.items()]
+    tasks = [task(annotation(region()), data=entry, file_upload=None) for entry in data]
+    write_json(root / "tasks.json", tasks)
+    assert sorted(masks(imported(root)[0])) == ["night_shift/c", "train/b", "train/d", "train/e", "train/f", "val/a"]
