@@ -191,10 +191,11 @@ def mix_tiles(maps: Tensor, permutation: Tensor, block: int) -> Tensor:
     batch, channels, height, width = maps.shape
     if height % block or width % block:
         raise ValueError(_not_divisible(f"the maps are {height}x{width}", height, width, block, "blocks"))
-    tiles = maps.unflatten(2, (-1, block)).unflatten(4, (-1, block))  # [B, C, rows, block, columns, block]
+    rows, columns = height // block, width // block
+    tiles = maps.reshape(batch, channels, rows, block, columns, block)
     tiles = tiles.permute(2, 4, 0, 1, 3, 5).flatten(0, 1)  # [blocks, B, C, block, block]
     chosen = permutation.to(maps.device)[:, :, None, None, None].expand_as(tiles)
-    mixed = tiles.gather(1, chosen).unflatten(0, (height // block, width // block))
+    mixed = tiles.gather(1, chosen).reshape(rows, columns, batch, channels, block, block)
     return mixed.permute(2, 3, 0, 4, 1, 5).reshape(batch, channels, height, width)
 
 
