@@ -103,13 +103,13 @@ def test_confusion_and_photos_are_those_of_the_delivered_network(finished, tiny_
 def test_averaged_weights_are_the_mean_that_was_asked_for(tiny_dataset, tmp_path, monkeypatch):
     """Momentum 0.5: every step moves the average half the way to the weights after that step."""
     seen: list[dict[str, torch.Tensor]] = []
-    after = loop._Run.learn
+    after = loop.Run.learn
 
     def learn(self, step: int) -> None:
         after(self, step)
         seen.append({name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()})
 
-    monkeypatch.setattr(loop._Run, "learn", learn)
+    monkeypatch.setattr(loop.Run, "learn", learn)
     method = {"name": "supervised", "ema": {"momentum": 0.5}}
     report = train(recipe(tiny_dataset, tmp_path / "run", method=method, schedule={"steps": 3}), say=quiet)
     average = load_file(tmp_path / "run" / "last" / "model.safetensors")
@@ -144,14 +144,14 @@ def test_without_evaluate_every_evaluations_are_a_minute_apart(tiny_dataset, tmp
     """Ten are planned; on a clock where a step takes 25 seconds only every third is a minute after the last."""
     run = tmp_path / "run"
     clock = {"now": 0.0}
-    learn = loop._Run.learn
+    learn = loop.Run.learn
 
     def slow(self, step: int) -> None:
         learn(self, step)
         clock["now"] += 25.0
 
-    monkeypatch.setattr(loop._Run, "learn", slow)
-    monkeypatch.setattr(loop._Run, "seconds", lambda self: clock["now"])
+    monkeypatch.setattr(loop.Run, "learn", slow)
+    monkeypatch.setattr(loop.Run, "seconds", lambda self: clock["now"])
     train(recipe(tiny_dataset, run, schedule={"steps": 10}, evaluate_every=None, checkpoint_every=10), say=quiet)
     assert [entry["step"] for entry in lines(run) if "evaluation" in entry] == [3, 6, 9, 10]
 
@@ -162,14 +162,14 @@ def test_tensorboard_holds_what_the_log_holds_also_after_a_kill(tiny_dataset, tm
 
     run = tmp_path / "run"
     watched = recipe(tiny_dataset, run, tracking=["tensorboard"], checkpoint_every=4)
-    evaluate = loop._Run.evaluate
+    evaluate = loop.Run.evaluate
 
     def killed(self) -> None:
         evaluate(self)
         if self.done == 6:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop._Run, "evaluate", killed)
+    monkeypatch.setattr(loop.Run, "evaluate", killed)
     with pytest.raises(KeyboardInterrupt):
         train(watched, say=quiet)
     monkeypatch.undo()
