@@ -45,6 +45,7 @@ class ConstantEmaConfig(EmaConfig):
     """Its own default, so that a recipe which sets the momentum alone keeps it."""
 
     warm_up: bool = False
+    """Follow faster in the first steps: min(1 - 1 / (step + 1), momentum); the published teacher does not."""
 
 
 class S4FormerConfig(HardLabelConfig):
