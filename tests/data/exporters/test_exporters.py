@@ -1,8 +1,6 @@
 """Exports, read back by what the tools' own rules say."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from support.in_process import semseg
 from support.tool_readers import READERS
 
 from semseg_app.data.exporters.export import ExportOptions, export_labels
@@ -190,11 +189,6 @@ def test_mistakes_leave_nothing_behind(options, name, message, pictures, tmp_pat
     with pytest.raises(UserError, match=message):
         export_labels(same_name(pictures), LABELS, name, tmp_path / "out", options)
     assert {path.name for path in tmp_path.iterdir()} == {"photos"}
-
-
-def semseg(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "semseg_app.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_the_command_exports_a_dataset(tiny_dataset, tmp_path):
