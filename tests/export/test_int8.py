@@ -11,12 +11,15 @@ import onnx
 import onnx_ir
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from support.reduced import enlarge_a_channel, session, sure_pixels
+from torch.utils.flop_counter import FlopCounterMode
 
+from semseg_app import models
 from semseg_app.export.calibration import activation_ranges
 from semseg_app.export.graph import layer_precisions, layers
-from semseg_app.export.int8 import Calibration, export_int8
+from semseg_app.export.int8 import Calibration, LayerCost, cheapest_sets, export_int8, multiplications
 from semseg_app.export.verification_set import generated_photos
 
 PHOTOS = np.stack([photo[100:227, 200:331] for photo in generated_photos(3)])  # 127x131
@@ -122,7 +125,8 @@ def test_gives_up_where_half_of_the_layers_in_float_do_not_help(
 ) -> None:
     copy = shutil.copytree(folder, tmp_path / "model")
     monkeypatch.setattr(
-        "semseg_app.export.int8.most_costly", lambda model, *_: [str(node.name) for node in layers(model.graph)]
+        "semseg_app.export.int8.layer_costs",
+        lambda model, *_: {str(node.name): LayerCost(changed=1, work=1) for node in layers(model.graph)},
     )
     tried = []
 
@@ -131,9 +135,43 @@ def test_gives_up_where_half_of_the_layers_in_float_do_not_help(
         return False
 
     export_int8(copy, copy / "onnx" / "model.onnx", Calibration(list(PHOTOS[:1]), "photos"), passes)
-    assert tried == [0, 1, 2, 4, 8]
+    assert tried == [0, 15]
     kinds = Counter(layer_precisions(onnx_ir.load(copy / "onnx" / "model-int8.onnx").graph).values())
-    assert kinds == {"int8": 22, "fp32": 8}, "the last one, for the gate to judge"
+    assert kinds == {"int8": 15, "fp32": 15}, "the last one, for the gate to judge"
+
+
+def test_float_goes_where_it_saves_most_pixels_for_its_time() -> None:
+    costs = {
+        "large": LayerCost(changed=60, work=100),
+        "harmless": LayerCost(changed=0, work=200),
+        "small": LayerCost(changed=50, work=1),
+        "middle": LayerCost(changed=10, work=50),
+    }
+    # 1/2 of 120 pixels, 3/4, 7/8 (the same layers), 15/16
+    assert list(cheapest_sets(costs)) == [["large"], ["small", "large"], ["small", "large", "middle"]]
+    cheap = {"wide": LayerCost(10, 40), "narrow": LayerCost(9, 4), "rest": LayerCost(0, 100)}
+    assert list(cheapest_sets(cheap))[-1] == ["narrow", "wide"]
+    twins = {"slow": LayerCost(10, 30), "fast": LayerCost(10, 3), "rest": LayerCost(0, 100)}
+    assert next(cheapest_sets(twins)) == ["fast"]
+    assert list(cheapest_sets({"half": LayerCost(10, 51), "rest": LayerCost(0, 49)})) == [], "no faster than fp32"
+    assert list(cheapest_sets({"good": LayerCost(0, 5)})) == []
+
+
+def test_work_of_the_layers_is_what_torch_counts(exported: Callable[[str], Path]) -> None:
+    folder = exported("deeplabv3plus")
+    model = onnx_ir.load(folder / "onnx" / "model.onnx")
+    counts = multiplications(onnx_ir.to_proto(model), layers(model.graph), PHOTOS[0])
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        models.load(folder).eval().full_logits(torch.from_numpy(PHOTOS[:1]).permute(0, 3, 1, 2) / 255)
+    assert 2 * sum(counts.values()) == counter.get_total_flops(), "a multiplication and an addition each"
+
+
+def test_sizes_are_read_from_8_bits(folder: Path) -> None:
+    graph = onnx_ir.load(folder / "onnx" / "model-int8.onnx").graph
+    sources = [node.inputs[0].producer() for node in graph if node.op_type == "Shape"]
+    kinds = Counter(source.op_type for source in sources if source is not None)
+    assert kinds["QuantizeLinear"] >= 1
+    assert kinds["DequantizeLinear"] == 0
 
 
 def test_ranges_are_those_of_numpy_over_photos_of_several_sizes() -> None:
