@@ -180,9 +180,12 @@ class SegmentationNetwork(nn.Module):
 
     def prepare(self, images: Tensor) -> Tensor:
         """`[B, 3, H, W]` in [0, 1], normalized and then padded right and bottom to a multiple of the stride."""
-        normalized = (images - self.mean) / self.std
         # Padding after normalizing: the border is then the mean color, not black.
-        height, width = images.shape[2], images.shape[3]
+        return self.pad((images - self.mean) / self.std)
+
+    def pad(self, normalized: Tensor) -> Tensor:
+        """`[B, 3, H, W]`, padded with zeros right and bottom to a multiple of the stride."""
+        height, width = normalized.shape[2], normalized.shape[3]
         return functional.pad(normalized, (0, self._padded(width) - width, 0, self._padded(height) - height))
 
     def encode(self, images: Tensor, attention_bias: Tensor | None = None) -> list[Tensor]:

@@ -10,6 +10,7 @@ from timm.layers.std_conv import ScaledStdConv2dSame, StdConv2dSame
 from torch import Tensor, nn
 
 from semseg_app.export.merged_segformer import MergedSegformerHead, merge_segformer_head
+from semseg_app.export.onnx import Preparation
 from semseg_app.export.traceable import fix_same_padding
 from semseg_app.models import ModelSpec, SegmentationNetwork, build
 
@@ -96,3 +97,11 @@ def test_other_heads_stay():
     decoder = network.decoder
     merge_segformer_head(network)
     assert network.decoder is decoder
+
+
+def test_preparation_is_the_network_s_own_to_the_bit() -> None:
+    network = build(ModelSpec(architecture="unet", encoder="tu-test_resnet", decoder_channels=32, num_classes=3))
+    images = torch.randint(0, 256, (2, 37, 53, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = network.prepare(images.permute(0, 3, 1, 2).float() / 255)
+    assert expected.shape[2] > 37
+    assert torch.equal(Preparation(network)(images), expected)
