@@ -66,9 +66,9 @@ def evaluate_network(
         examples: takes the photos that a report will show; None = none are kept.
     """
     scorer = Scorer(dataset.data.num_classes, WHILE_TRAINING)
-    classes = dataset.data.num_classes
+    num_classes = dataset.data.num_classes
     # Of the labeled pixels predicted as each class: all, confident ones, right ones of those.
-    confident = torch.zeros(3, classes, dtype=torch.int64)
+    confident = torch.zeros(3, num_classes, dtype=torch.int64)
     was_training = network.training
     network.train(False)
     mine = range(accelerator.process_index, len(dataset), accelerator.num_processes)
@@ -89,7 +89,7 @@ def evaluate_network(
                 sure &= labeled
                 right = sure & (predicted == labels)
                 confident += torch.stack(
-                    [torch.bincount(predicted[of].long(), minlength=classes) for of in (labeled, sure, right)]
+                    [torch.bincount(predicted[of].long(), minlength=num_classes) for of in (labeled, sure, right)]
                 )
     network.train(was_training)
     counts = [torch.from_numpy(array).to(accelerator.device) for array in scorer.counts]
