@@ -71,7 +71,8 @@ def test_steps_fill_the_time(few_labels, tmp_path, measured):
     assert recipe.schedule.steps == (570 - 10 * 5) / 0.5
     assert recipe.evaluate_every == 104
     short = write_recipe(few_labels, tmp_path / "recipe.yaml", 60, True, quiet)
-    assert short.schedule.steps == (57 - 5) / 0.5 and short.evaluate_every == 104
+    assert short.schedule.steps == (57 - 5) / 0.5
+    assert short.evaluate_every == 104
 
 
 def test_lists_are_drawn_where_no_val_exists_and_stay(tiny_dataset, tmp_path):
@@ -98,7 +99,8 @@ def test_rare_classes_weigh_more_and_all_labels_need_no_method_for_few(tiny_data
         return {choice.key: choice.value for choice in rows}
 
     usual = chosen(tiny_dataset)
-    assert usual["method.name"] == "supervised" and usual["data.unlabeled"] is None
+    assert usual["method.name"] == "supervised"
+    assert usual["data.unlabeled"] is None
     assert usual["method.class_balance"] == 0.0
     root = tmp_path / "data"
     shutil.copytree(tiny_dataset, root)
@@ -120,7 +122,9 @@ def test_weights_that_cannot_be_had_are_said_and_left_out(few_labels, tmp_path, 
     monkeypatch.setattr(write, "largest_batch", offline)
     out = tmp_path / "recipe.yaml"
     recipe = write_recipe(few_labels, out, 60, False, said.append)
-    assert recipe.model.weights is None and recipe.optimizer.lr == 0.0015
+    assert recipe.model.weights is None
+    assert recipe.optimizer.lr == 0.0015
     assert "warning: model.weights: no weights for it: the Hub cannot be reached" in said
     line = next(line for line in out.read_text().splitlines() if line.strip().startswith("weights:"))
-    assert "random, since" in line and yaml.safe_load(line) == {"weights": None}
+    assert "random, since" in line
+    assert yaml.safe_load(line) == {"weights": None}

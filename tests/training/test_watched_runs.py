@@ -60,11 +60,15 @@ def finished(tiny_dataset, tmp_path_factory) -> Path:
 
 def test_the_page_needs_no_network_and_shows_the_scores_of_the_log(finished):
     page = (finished / "report.html").read_text()
-    assert "http:" not in page and "https:" not in page and "<script" not in page and "url(" not in page
+    assert "http:" not in page
+    assert "https:" not in page
+    assert "<script" not in page
+    assert "url(" not in page
     newest = [entry for entry in lines(finished) if "evaluation" in entry][-1]
     assert f"{100 * newest['evaluation']['average']['miou']:.2f} %" in page
     for name, iou in newest["class_iou"]["average"].items():
-        assert name in page and f"{100 * iou:.1f} %" in page
+        assert name in page
+        assert f"{100 * iou:.1f} %" in page
     assert 'http-equiv="refresh"' not in page  # the run is over
     assert "finished" in page
 
@@ -124,14 +128,16 @@ def test_patience_stops_and_a_resume_stops_at_once(tiny_dataset, tmp_path):
     still = recipe(tiny_dataset, run, optimizer={"lr": 1e-12}, schedule={"steps": 40}, patience=2, evaluate_every=3)
     report = train(still, say=said.append)
     evaluated = [entry["step"] for entry in lines(run) if "evaluation" in entry]
-    assert report["stopped_early"] and report["steps"] == evaluated[-1] < 40
+    assert report["stopped_early"]
+    assert report["steps"] == evaluated[-1] < 40
     best = report["best"]["student"]["step"]
     assert evaluated[evaluated.index(best) :] == [best, best + 3, best + 6]
     assert any("2 evaluations in a row" in line for line in said)
     assert "stopped early" in (run / "report.html").read_text()
     before = (run / "log.jsonl").read_text()
     again = train(still, resume=True, say=quiet)
-    assert again["steps"] == report["steps"] and (run / "log.jsonl").read_text() == before
+    assert again["steps"] == report["steps"]
+    assert (run / "log.jsonl").read_text() == before
 
 
 def test_without_evaluate_every_evaluations_are_a_minute_apart(tiny_dataset, tmp_path, monkeypatch):
@@ -194,7 +200,8 @@ def test_a_page_of_several_runs_names_what_differs(finished, tiny_dataset, tmp_p
     train(recipe(tiny_dataset, other, name="other", schedule={"steps": 2}, seed=3), say=quiet)
     page = write_several([finished, other], tmp_path / "both.html").read_text()
     assert "<td>seed</td><td>0</td><td>3</td>" in page
-    assert "batch_size" not in page and "different photos" not in page
+    assert "batch_size" not in page
+    assert "different photos" not in page
     assert page.count("<polyline") >= 2
 
 
@@ -204,6 +211,7 @@ def test_a_killed_run_has_a_page_and_no_run_is_one_line(finished, tmp_path):
     (broken / "recipe.yaml").write_bytes((finished / "recipe.yaml").read_bytes())
     (broken / "log.jsonl").write_text((finished / "log.jsonl").read_text()[:-30])  # cut in its last line
     page = write_page(broken).read_text()
-    assert "running" in page and "losses" in page
+    assert "running" in page
+    assert "losses" in page
     with pytest.raises(UserError, match=r"recipe.yaml is missing"):
         write_page(tmp_path)
