@@ -16,7 +16,7 @@ SIDE = 320
 class Example(NamedTuple):
     """A photo and what was predicted of it, made small by leaving pixels out."""
 
-    position: int
+    number: int
     """Of the sample in its list."""
     miou: float
     """Over the classes that occur in this photo's label or prediction; NaN where nothing is labeled."""
@@ -61,9 +61,9 @@ class Examples:
 
     def extremes(self) -> tuple[list[Example], list[Example]]:
         """The worst and the best, no photo in both: where few were scored, the better half are the best."""
-        worst = {example.position: example for example in self.worst}
+        worst = {example.number: example for example in self.worst}
         everything = sorted(
-            (worst | {example.position: example for example in self.best}).values(), key=lambda it: it.miou
+            (worst | {example.number: example for example in self.best}).values(), key=lambda it: it.miou
         )
         half = min(EXTREMES, (len(everything) + 1) // 2)
         return everything[:half], everything[half:][::-1][:EXTREMES]

@@ -85,12 +85,12 @@ class Watch:
             "facts": self._facts,
             **scores.to_json(self._labels.classes),
             "photos": {
-                kind: [self._photo(each, samples[each.position]) for each in group] for kind, group in groups.items()
+                kind: [self._photo(each, samples[each.number]) for each in group] for kind, group in groups.items()
             },
         }
         with atomic_file(self._folder.path / "evaluation.json") as part:
             part.write_text(json.dumps(content), encoding="utf-8")
-        pictures = {samples[each.position].stem: self._overlay(each, each.predicted) for each in examples.watched}
+        pictures = {samples[each.number].stem: self._overlay(each, each.predicted) for each in examples.watched}
         self._trackers.overlays(entry["step"], pictures)
         write_page(self._folder.path)
 
