@@ -40,7 +40,9 @@ class TorchEngine:
         self.labels = labels
         self.device = device
         self._network = network.to(device).to(memory_format=torch.channels_last).eval()
-        self._decoder = Decoder(network.stride, torch.get_num_threads()) if device == "cpu" and not whole else None
+        half_pixel = not network.spec.align_corners  # what exact decoding computes
+        coarse = device == "cpu" and half_pixel and not whole
+        self._decoder = Decoder(network.stride, torch.get_num_threads()) if coarse else None
 
     def infer(self, images: np.ndarray) -> Prediction:
         """Segment uint8 RGB `[N, H, W, 3]`; any H and W."""
