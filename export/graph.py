@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import onnx_ir
+from onnxscript.rewriter.rules.common import fuse_batchnorm_into_conv_rule
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators that hold weights; a product of two activations (attention) is none of them."""
@@ -40,6 +41,22 @@ def network_nodes(graph: onnx_ir.Graph) -> set[onnx_ir.Node]:
         if any(consumer in to_last for value in node.outputs for consumer in value.consumers()):
             to_last.add(node)
     return pixels & from_first & to_last
+
+
+def fold_norms(model: onnx_ir.Model) -> None:
+    """Take batch norms into the convolutions before them, also where the size of the map between them is read.
+
+    The exporter reads the size of a later map from the first one that has it, which keeps its own folding away from
+    that pair. A norm changes no size, so the size is read behind it instead.
+    """
+    graph = model.graph
+    for node in graph:
+        if node.op_type == "BatchNormalization" and (before := node.inputs[0]) is not None:
+            for reader, index in list(before.uses()):
+                if reader.op_type in SIZE_ONLY:
+                    reader.replace_input_with(index, node.outputs[0])
+    graph.sort()
+    fuse_batchnorm_into_conv_rule.apply_to_model(model)
 
 
 def join(parts: Sequence[onnx_ir.Model]) -> onnx_ir.Model:

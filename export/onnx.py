@@ -18,7 +18,7 @@ from torch.onnx import OnnxExporterError
 import semseg_app
 from semseg_app import artifact, models
 from semseg_app.errors import UserError
-from semseg_app.export.graph import coarse_logits, join, name_layers
+from semseg_app.export.graph import coarse_logits, fold_norms, join, name_layers
 from semseg_app.export.merged_segformer import merge_segformer_head
 from semseg_app.export.opset import lower, traced_opset
 from semseg_app.export.steps import step
@@ -186,6 +186,7 @@ def trace(network: models.SegmentationNetwork, opset: int) -> onnx_ir.Model:
             f"{spec.architecture} on {spec.encoder}: torch {torch.__version__} cannot export this network for images "
             f"of any size ({type(error).__name__}); take another encoder, or run the model folder with --engine torch"
         ) from error
+    fold_norms(parts[1])
     whole = join(parts)
     for answer in whole.graph.outputs:  # traced apart, the logits' number and the images' are two symbols
         answer.shape = onnx_ir.Shape(("batch", "height", "width"))

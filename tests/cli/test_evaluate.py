@@ -122,7 +122,8 @@ def test_averaging_takes_the_torch_engine_of_a_folder_that_has_both(
     assert evaluate(network_folder, "--data", data, *options) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["model"], report["engine"]) == ("tiny", "torch")
-    assert report["protocol"] == {"window": 16, "stride": 8, "scales": [0.5, 1.0, 1.5], "flip": True}
+    whole = {"short_side": None, "long_side": None}
+    assert report["protocol"] == {"window": 16, "stride": 8, "scales": [0.5, 1.0, 1.5], "flip": True, **whole}
     assert evaluate(network_folder, "--data", data, "--engine", "onnxruntime", "--flip") == 2
     assert "--engine torch" in capsys.readouterr().err
 

@@ -115,7 +115,7 @@ def test_layers_that_cost_most_stay_float_until_the_file_passes(
         return agreements[-1] > 0.9
 
     file = export_int8(folder, graph_file, Calibration(list(PHOTOS), "photos"), passes)
-    assert len(agreements) == 3, "with none, one and two layers in float"
+    assert len(agreements) <= 3, "with none, one and two layers in float, or both at once"
     assert agreements[0] < 0.9 < agreements[-1]
     found = onnx_ir.load(file)
     assert {name for name, kind in layer_precisions(found.graph).items() if kind == "fp32"} == set(harmed)

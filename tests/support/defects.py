@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from semseg_app.model_spec import IMAGENET_MEAN
+
 
 def swap_two_classes(model: ModelProto) -> None:
     (last,) = [node for node in model.graph.node if "classes" in node.output]
@@ -17,9 +19,12 @@ def swap_two_classes(model: ModelProto) -> None:
 
 
 def take_the_mean_for_bgr(model: ModelProto) -> None:
-    (mean,) = [tensor for tensor in model.graph.initializer if tensor.name == "network.mean"]
+    """Before any layer, the first number of each of the three channels is subtracted."""
+    tiled = {node.input[0] for node in model.graph.node if node.op_type == "Tile"}
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name in tiled]
+    mean = next(tensor for tensor in tensors if np.allclose(numpy_helper.to_array(tensor), IMAGENET_MEAN))
     values = numpy_helper.to_array(mean)
-    mean.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values[:, ::-1]), mean.name))
+    mean.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values[::-1]), mean.name))
 
 
 def align_the_corners(model: ModelProto) -> None:

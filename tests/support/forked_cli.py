@@ -95,6 +95,9 @@ def _answer(connection: socket.socket) -> None:
         from semseg_app.cli.main import main
 
         main()
+    elif arguments[0] == "-c":
+        sys.argv = ["-c", *arguments[2:]]
+        exec(arguments[1], {"__name__": "__main__"})
     else:
         sys.argv = arguments
         sys.path[0] = str(Path(arguments[0]).parent)

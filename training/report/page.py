@@ -104,7 +104,11 @@ def _charts(run: RunContent) -> str:
     charts.append(
         line_chart(
             {
-                name: [(line["step"], line["gradient_norms"][name]) for line in run.lines if "gradient_norms" in line]
+                name: [
+                    (line["step"], line["gradient_norms"][name])
+                    for line in run.lines
+                    if name in line.get("gradient_norms", {})  # a loss may begin or end within the run
+                ]
                 for name in norms
             },
             "gradient norms",
