@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import onnx_ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxscript.rewriter.rules.common import fuse_batchnorm_into_conv_rule
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -57,6 +58,7 @@ def fold_norms(model: onnx_ir.Model) -> None:
                     reader.replace_input_with(index, node.outputs[0])
     graph.sort()
     fuse_batchnorm_into_conv_rule.apply_to_model(model)
+    RemoveUnusedNodesPass()(model)  # their weights, which runtimes warn of
 
 
 def join(parts: Sequence[onnx_ir.Model]) -> onnx_ir.Model:

@@ -138,3 +138,9 @@ def test_refuses_what_it_cannot_export(
     monkeypatch.setattr(export_module, "LARGEST_FILE", 1000)
     with pytest.raises(UserError, match=r"model\.safetensors: .* GB of weights; one \.onnx file holds 2 GB"):
         export_onnx(exported("deeplabv3plus"))
+
+
+def test_nothing_in_the_file_is_unused(exported: Callable[[str], Path]) -> None:
+    graph = onnx_ir.load(exported("deeplabv3plus") / "onnx" / "model.onnx").graph
+    assert [name for name, value in graph.initializers.items() if not value.uses()] == []
+    assert "BatchNormalization" not in {node.op_type for node in graph}
