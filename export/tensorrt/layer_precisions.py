@@ -138,7 +138,13 @@ def _logged(line: str) -> Layer:
         described = re.findall(r"Dimensions: \[([^\]]*)\].*?Datatype: (\w+)", found[1]) if found else []
         return [(_type(word), math.prod(int(side) for side in sides.split(",") if side)) for sides, word in described]
 
-    name, kind = re.match(r"Name: (.*?), LayerType: ([^,]*)", line).groups()  # type: ignore[union-attr]
+    head = re.match(r"Name: (.*?), LayerType: ([^,]*)", line)
+    if head is None:
+        raise UserError(
+            f"TensorRT describes a layer as {line[:80]!r}, without name and kind, so precisions cannot be attested; "
+            "install the version of TensorRT that pyproject.toml names"
+        )
+    name, kind = head.groups()
     return _layer(name, kind, [word for word, _ in tensors("Inputs")], tensors("Constants"), line)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from semseg_app.cli.model_option import MODEL, Revision, TeacherClasses
+from semseg_app.cli.model_option import MODEL, Device, ModelThreads, Revision, TeacherClasses
 
 
 def check(
@@ -28,11 +28,8 @@ def check(
         Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"],
         typer.Option(help="What runs the model; auto is torch for a model folder, which gives probabilities."),
     ] = "auto",
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads, each with a copy of the model; default: one per core, 8 at most."),
-    ] = None,
+    device: Device = "auto",
+    threads: ModelThreads = None,
     teacher_classes: TeacherClasses = None,
     revision: Revision = None,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,

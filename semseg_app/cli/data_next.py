@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from semseg_app.cli.model_option import ANY_MODEL, Revision
+from semseg_app.cli.model_option import ANY_MODEL, Device, ModelThreads, Revision
 
 if TYPE_CHECKING:
     from semseg_app.data.dataset import SegmentationData
@@ -57,11 +57,8 @@ def next_labels(
         Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"],
         typer.Option(help="What runs the model; auto is torch for a model folder, which gives features."),
     ] = "auto",
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads, each with a copy of the model; default: one per core, 8 at most."),
-    ] = None,
+    device: Device = "auto",
+    threads: ModelThreads = None,
     revision: Revision = None,
     layout: Annotated[str, typer.Option(help="auto, folder, photos, voc, cityscapes, ade20k, ...")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="The answer as JSON on stdout.")] = False,

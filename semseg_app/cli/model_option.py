@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,6 +18,10 @@ ANY_MODEL = (
 TeacherClasses = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="YAML lines `model's class: data's class`, for a model of other classes."),
+]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")]
+ModelThreads = Annotated[
+    int | None, typer.Option(min=1, help="Threads, each with a copy of the model; default: one per core, 8 at most.")
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or, best, commit of a model on the Hub.")]
 

@@ -1,10 +1,12 @@
 """Many photos at once: files, a folder or a ZIP in; a ZIP with what `semseg predict` writes out."""
 
+import errno
 import logging
 import shutil
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -131,7 +133,9 @@ def _unpack(path: Path, folder: Path, max_bytes: int) -> Iterator[Path]:
                 with archive.open(entry) as packed:
                     target.write_bytes(packed.read(max_bytes + 1))
                 yield target
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise  # a full disk, say; EINVAL is a place before the file's beginning, which a damaged ZIP points to
         log.info("a ZIP cannot be unpacked: %s", error)
         raise UserError("the ZIP file is damaged or has a password; pack it again without one") from None
 
