@@ -4,7 +4,7 @@ VENV ?= .venv
 ARGS ?=
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format docs lock clean
+.PHONY: demo test study lint format docs lock clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/semseg demo $(ARGS)
@@ -12,6 +12,11 @@ demo: $(INSTALLED)
 # One process per core, one thread each: threads that share a busy core wait for each other.
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile $(ARGS)
+
+# The study of docs/results/study.md, hours long; started again it goes on. CAMVID is the photos' folder.
+CAMVID ?= camvid
+study: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python benchmarks/study.py --data $(CAMVID) $(ARGS)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

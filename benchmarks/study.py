@@ -1,0 +1,168 @@
+"""The study on CamVid: how far 23 labeled photos and 344 unlabeled ones take a compact student.
+
+    python benchmarks/study.py [--data CAMVID] [--rows "1/16 labels;UniMatch"] [--seeds 0,1,2]
+    python benchmarks/study.py --table
+
+It trains the rows of benchmarks/comparisons/study.yaml in order, in runs/study of the folder where it is started, with
+what has to come between them: lists of labeled photos, pseudo labels, the choice of the next photos. At the end the
+best student is exported in int8 and scored. Every run that ends leaves a record in --records; what is recorded is not
+run again, and an interrupted run goes on where it was: start the same command again.
+
+--set KEY=VALUE changes all rows, for other lengths on another machine, and --tiny, for a test, sets random weights,
+small crops and two steps. Give both --records of their own.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from semseg_app import machine
+from semseg_app.files import atomic_file
+from semseg_app.training.compare import Comparison, load_comparison, run_comparison, run_name
+
+COMPARISON = Path(__file__).parent / "comparisons" / "study.yaml"
+RECORDS = Path(__file__).parent / "records" / "study"
+RUNS = Path("runs/study")
+"""The comparison file names teachers and pseudo labels below it."""
+BEST_STUDENT = "teacher's labels"
+TINY = {
+    "model": {"architecture": "segformer", "encoder": "tu-test_efficientnet", "weights": None, "decoder_channels": 32},
+    "view.crop": [64, 64],
+    "schedule": {"steps": 2, "warmup": 0},
+    "evaluate_every": 2,
+    "batch_size": 2,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="camvid", help="root of the photos; lists are written into its splits/")
+    parser.add_argument("--rows", help="separated by semicolons; default: all, and int8")
+    parser.add_argument("--seeds", help="default: those of the file")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--records", type=Path, default=RECORDS)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    arguments = parser.parse_args()
+    comparison = load_comparison(COMPARISON)
+    comparison.set["data.root"] = arguments.data
+    if arguments.tiny:
+        comparison.set |= TINY
+        for changes in comparison.rows.values():
+            changes.pop("model", None)
+    for text in arguments.set:
+        key, _, value = text.partition("=")
+        comparison.set[key] = yaml.safe_load(value)
+    if arguments.seeds:
+        comparison.seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    rows = arguments.rows.split(";") if arguments.rows else [*comparison.rows, "int8"]
+    if not arguments.table:
+        for row in rows:
+            for seed in comparison.seeds:
+                run(comparison, row, seed, arguments.records)
+    print("| row | val mIoU | of each seed | steps | ms per step | peak MB |\n|---|---|---|---|---|---|")
+    for row in rows:
+        if records := recorded(arguments.records, row):
+            print(line(row, records))
+
+
+def run(comparison: Comparison, row: str, seed: int, records: Path) -> None:
+    """One run and its record, where it has none."""
+    record = record_file(records, row, seed)
+    if record.exists():
+        return
+    data = comparison.set["data.root"]
+    if row == "int8":
+        model = folder(BEST_STUDENT, seed)
+        content = semseg("export", model, "--data", data, "--precision", "int8", "--json")
+        content |= {"miou": semseg("evaluate", model, "--data", data, "--precision", "int8", "--json")["miou"]}
+    else:
+        prepare(row, seed, data)
+        content = summary(trained(comparison, row, seed))
+    record.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(record) as part:
+        part.write_text(json.dumps({"row": row, "seed": seed, "processor": machine.processor()} | content, indent=1))
+
+
+def prepare(row: str, seed: int, data: str) -> None:
+    """What a row reads and no earlier row has written."""
+    if row == "1/16 labels":
+        for draw in (0, 1, 2):
+            semseg("data", "split", data, "--sizes", "8,23,46", "--seed", draw)
+    pseudo_labels = {
+        "self-training": ("pseudo-labels", "1/16 labels"),
+        "teacher's labels": ("teacher-labels", "teacher"),
+    }
+    if row in pseudo_labels:
+        name, teacher = pseudo_labels[row]
+        options = ("--data", data, "--list", "1_16-unlabeled", "--out", RUNS / f"{name}-{seed}")
+        semseg("data", "pseudo-label", folder(teacher, seed), *options)
+    strategies = {"8 labels and 15 chosen": "cluster-uncertainty", "8 labels and 15 at random": "random"}
+    if row in strategies:
+        strategy = strategies[row]
+        options = ("--count", 15, "--list", "8-unlabeled", "--labeled", "8-labeled", "--strategy", strategy)
+        semseg("data", "next", folder("8 labels", 0), data, *options, "--seed", seed, "--name", f"{strategy}-{seed}")
+
+
+def trained(comparison: Comparison, row: str, seed: int) -> dict[str, Any]:
+    """The report of a row's run; of a row that has the time of another, after the runs that give its length."""
+    rows = {row: comparison.rows[row]}
+    baseline = row
+    if other := comparison.rows[row].get("same_time_as"):
+        baseline = comparison.baseline
+        rows |= {name: comparison.rows[name] for name in (other, baseline)}
+    one = comparison.model_copy(update={"rows": rows, "seeds": [seed], "baseline": baseline})
+    return run_comparison(one, RUNS, say=print)[row][0]
+
+
+def summary(report: dict[str, Any]) -> dict[str, Any]:
+    """What a record keeps of a report: the last step's scores of what the method delivers; nothing is selected."""
+    kept = ("steps", "seconds", "step_seconds", "memory_mb", "last", "pseudo_label_classes", "data", "commit", "time")
+    delivered = next(iter(report["last"].values()))
+    facts = {key: report[key] for key in (*kept, "versions", "threads", "device", "recipe")}
+    return {"miou": delivered["miou"], "pixel_accuracy": delivered["pixel_accuracy"]} | facts
+
+
+def folder(row: str, seed: int) -> Path:
+    """The model folder of a finished run."""
+    return RUNS / f"{run_name(row)}-{seed}" / "last"
+
+
+def record_file(records: Path, row: str, seed: int) -> Path:
+    return records / f"{run_name(row)}-{seed}.json"
+
+
+def recorded(records: Path, row: str) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text()) for file in sorted(records.glob(f"{run_name(row)}-[0-9].json"))]
+
+
+def line(row: str, records: Sequence[dict[str, Any]]) -> str:
+    """A row of the table."""
+    scores = [100 * record["miou"] for record in records]
+    deviation = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
+    cells = [row, f"{statistics.mean(scores):.1f}{deviation}", ", ".join(f"{score:.1f}" for score in scores)]
+    for key, factor in (("steps", 1), ("step_seconds", 1000), ("memory_mb", 1)):
+        values = [factor * record[key] for record in records if key in record]
+        cells.append(f"{statistics.mean(values):.0f}" if values else "")
+    return f"| {' | '.join(cells)} |"
+
+
+def semseg(*arguments: object) -> dict[str, Any]:
+    """What a verb answers, if it is asked for JSON."""
+    command = [sys.executable, "-m", "semseg_app.cli", *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"semseg {' '.join(command[3:])}: failed")
+    answer: dict[str, Any] = json.loads(done.stdout) if "--json" in arguments else {}
+    return answer
+
+
+if __name__ == "__main__":
+    main()

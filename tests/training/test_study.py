@@ -1,0 +1,71 @@
+"""The study on CamVid in its smallest form, on generated streets: its records, and that it goes on where it stopped."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from semseg_app.synthetic import generate
+from semseg_app.training.compare import Comparison, load_comparison, run_name
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "study.py"
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("study", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    monkeypatch.chdir(tmp_path)
+    generate(tmp_path / "streets", train=48, val=2, size=(64, 64), labeled_counts=())
+    return module
+
+
+def start(study: ModuleType, monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
+    arguments = ["study.py", "--tiny", "--data=streets", "--records=records", *options]
+    monkeypatch.setattr(sys, "argv", arguments)
+    study.main()
+
+
+def test_rows_are_recorded_and_not_run_again(
+    study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--rows=23 labels;self-training", "--set=view.flip=0")
+    start(study, monkeypatch, *options)
+    table = capfd.readouterr().out
+    records = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "records").iterdir()}
+    assert set(records) == {"23-labels-0", "self-training-0"}
+    for record in records.values():
+        assert f"{100 * record['miou']:.1f}" in table
+        assert record["recipe"]["view"]["flip"] == 0
+        assert record["data"]["labeled"]["images"] == 23
+    assert records["self-training-0"]["data"]["unlabeled"]["images"] == 25
+    assert len(list((tmp_path / "runs/study/pseudo-labels-0").rglob("*.png"))) == 25
+
+    gone = tmp_path / "records" / "self-training-0.json"
+    gone.unlink()
+    trained: list[str] = []
+    run_comparison = study.run_comparison
+
+    def noted(comparison: Comparison, *rest: Any, **names: Any) -> Any:
+        trained.extend(comparison.rows)
+        return run_comparison(comparison, *rest, **names)
+
+    monkeypatch.setattr(study, "run_comparison", noted)
+    start(study, monkeypatch, *options)
+    assert trained == ["self-training"]
+    assert json.loads(gone.read_text()) == records["self-training-0"]
+
+
+@pytest.mark.slow
+def test_every_row(study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(study, monkeypatch)
+    rows = [*load_comparison(study.COMPARISON).rows, "int8"]
+    assert {path.name for path in (tmp_path / "records").iterdir()} == {f"{run_name(row)}-0.json" for row in rows}
