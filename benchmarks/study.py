@@ -96,19 +96,17 @@ def prepare(row: str, seed: int, data: str) -> None:
     if row == "1/16 labels":
         for draw in (0, 1, 2):
             semseg("data", "split", data, "--sizes", "8,23,46", "--seed", draw)
-    pseudo_labels = {
-        "self-training": ("pseudo-labels", "1/16 labels"),
-        "teacher's labels": ("teacher-labels", "teacher"),
-    }
-    if row in pseudo_labels:
-        name, teacher = pseudo_labels[row]
-        options = ("--data", data, "--list", "1_16-unlabeled", "--out", RUNS / f"{name}-{seed}")
-        semseg("data", "pseudo-label", folder(teacher, seed), *options)
+    teachers = {"self-training": ("pseudo-labels", "1/16 labels"), "teacher's labels": ("teacher-labels", "teacher")}
+    if row in teachers:
+        name, teacher = teachers[row]
+        out = RUNS / f"{name}-{seed}"
+        semseg("data", "pseudo-label", folder(teacher, seed), "--data", data, "--list", "1_16-unlabeled", "--out", out)
     strategies = {"8 labels and 15 chosen": "cluster-uncertainty", "8 labels and 15 at random": "random"}
     if row in strategies:
         strategy = strategies[row]
-        options = ("--count", 15, "--list", "8-unlabeled", "--labeled", "8-labeled", "--strategy", strategy)
-        semseg("data", "next", folder("8 labels", 0), data, *options, "--seed", seed, "--name", f"{strategy}-{seed}")
+        lists = ("--list", "8-unlabeled", "--labeled", "8-labeled", "--name", f"{strategy}-{seed}")
+        options = ("--count", 15, "--strategy", strategy, "--seed", seed)
+        semseg("data", "next", folder("8 labels", 0), data, *options, *lists)
 
 
 def trained(comparison: Comparison, row: str, seed: int) -> dict[str, Any]:

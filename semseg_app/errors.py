@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # `semseg doctor` speaks where pydantic cannot be imported
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+_FORM = re.compile(r"(literal|list|tuple|dict)\[.*\]|int|float|str|bool")
+_FORMS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "list[int]": "a list of whole numbers",
+    "tuple[int, ...]": "a list of whole numbers",
+}
+"""What pydantic calls a form of a value -> what a recipe's author calls it."""
 
 
 class UserError(Exception):
@@ -21,33 +34,62 @@ class UserError(Exception):
 
 def explain(error: ValidationError, source: Path | str) -> UserError:
     """The first problem that pydantic found, as one line that names the key."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    context = first.get("ctx", {})
-    match first["type"]:
+    problems = error.errors()
+    first = problems[0]
+    key, form = _key_and_form(first)
+    # Of a value that has none of the forms which its key may have, pydantic tells one problem per form.
+    same = [each for each in problems if form and _key_and_form(each)[0] == key]
+    if len(same) > 1:
+        forms = dict.fromkeys(_form(each) for each in same)
+        message = f"must be {' or '.join(forms)}, not {first['input']!r}"
+    else:
+        message = _problem(first)
+    left = len(problems) - max(len(same), 1)
+    more = f" (and {left} more)" if left else ""
+    return UserError(f"{source}: {key + ': ' if key else ''}{message}{more}")
+
+
+def _key_and_form(problem: ErrorDetails) -> tuple[str, str]:
+    """The key, and the form that pydantic tried where a key may have several ("int", "literal['encoder']")."""
+    parts = [str(part) for part in problem["loc"]]
+    tried = next((index for index, part in enumerate(parts) if _FORM.fullmatch(part)), len(parts))
+    return ".".join(parts[:tried]), "".join(parts[tried : tried + 1])
+
+
+def _form(problem: ErrorDetails) -> str:
+    form = _key_and_form(problem)[1]
+    if form.startswith("literal["):
+        return " or ".join(form.removeprefix("literal[").removesuffix("]").replace("'", "").split(","))
+    return _FORMS.get(form, form)
+
+
+def _problem(problem: ErrorDetails) -> str:
+    context = problem.get("ctx", {})
+    match problem["type"]:
         case "union_tag_invalid":
             known = context["expected_tags"].replace("'", "").split(", ")
             tag = str(context["tag"])
-            message = f"unknown {_key_of(context)} {tag!r}; choose one of {', '.join(known)}{did_you_mean(tag, known)}"
+            return f"unknown {_key_of(context)} {tag!r}; choose one of {', '.join(known)}{did_you_mean(tag, known)}"
         case "union_tag_not_found":
-            message = f"{_key_of(context)} is missing"
+            return f"{_key_of(context)} is missing"
         case "literal_error":
             known = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-            given = first["input"]
-            message = f"unknown value {given!r}; choose one of {', '.join(known)}{did_you_mean(str(given), known)}"
+            given = problem["input"]
+            return f"unknown value {given!r}; choose one of {', '.join(known)}{did_you_mean(str(given), known)}"
         case "extra_forbidden":
-            message = "unknown key"
+            return "unknown key"
         case "missing":
-            message = "is missing"
+            return "is missing"
         case _:
-            message = plain(first["msg"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return UserError(f"{source}: {key + ': ' if key else ''}{message}{more}")
+            return plain(problem["msg"])
 
 
 def plain(message: str) -> str:
     """A message of pydantic in plain words: "must be ..." for "Input should be ..."."""
     message = message.replace("Value error, ", "").replace("Assertion failed, ", "").replace("Input should", "must")
+    message = message.replace("a valid integer", "a whole number").replace("a valid number", "a number")
+    message = message.replace("a valid boolean, unable to interpret input", "true or false")
+    message = re.sub("a valid dictionary or instance of .*", "a section of keys", message)
     return message.split(", unable to parse")[0]
 
 

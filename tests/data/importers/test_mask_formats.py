@@ -55,7 +55,7 @@ def test_panoptic_segments(tmp_path):
             "panoptic_val2017.json: annotations.0.segments_info.2.category_id: no category has the id 7",
         ),
         ({"id": 4}, "panoptic_val2017.json: annotations.0: the mask holds 70000, which the export does not name"),
-        ({"id": "x"}, "panoptic_val2017.json: annotations.0.segments_info.2.id: must be a valid integer"),
+        ({"id": "x"}, "panoptic_val2017.json: annotations.0.segments_info.2.id: must be a whole number"),
     ],
 )
 def test_malformed_segments(segment, message, tmp_path):
