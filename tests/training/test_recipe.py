@@ -56,7 +56,7 @@ def test_overrides_reach_every_section(tmp_path):
             ["model.freeze=[encoder]"],
             r"model.freeze: must be encoder or a list of whole numbers, not \['encoder'\]$",
         ),
-        (GOOD, ["model.freeze=first", "seed=-1"], r"or a list of whole numbers, not 'first' \(and 1 more\)$"),
+        (GOOD, ["model.freeze=first", "batch_size=0"], r"or a list of whole numbers, not 'first' \(and 1 more\)$"),
         (GOOD, ["model.lora=3"], "model.lora: must be a section of keys$"),
         (GOOD, ["schedule.warmup=1000"], "warmup .1000. must be shorter than steps .1000."),
         (GOOD, ["view.scale=[2, 0.5]"], "smallest, largest"),
