@@ -96,11 +96,14 @@ def prepare(row: str, seed: int, data: str) -> None:
     if row == "1/16 labels":
         for draw in (0, 1, 2):
             semseg("data", "split", data, "--sizes", "8,23,46", "--seed", draw)
-    teachers = {"self-training": ("pseudo-labels", "1/16 labels"), "teacher's labels": ("teacher-labels", "teacher")}
+    teachers = {
+        "self-training": ("pseudo-labels", "1/16 labels", "1_16-unlabeled"),
+        "teacher's labels": ("teacher-labels", "teacher", "23-unlabeled"),
+    }
     if row in teachers:
-        name, teacher = teachers[row]
-        out = RUNS / f"{name}-{seed}"
-        semseg("data", "pseudo-label", folder(teacher, seed), "--data", data, "--list", "1_16-unlabeled", "--out", out)
+        name, teacher, photos = teachers[row]
+        options = ("--data", data, "--list", photos, "--out", RUNS / f"{name}-{seed}")
+        semseg("data", "pseudo-label", folder(teacher, seed), *options)
     strategies = {"8 labels and 15 chosen": "cluster-uncertainty", "8 labels and 15 at random": "random"}
     if row in strategies:
         strategy = strategies[row]
