@@ -97,13 +97,13 @@ def prepare(row: str, seed: int, data: str) -> None:
         for draw in (0, 1, 2):
             semseg("data", "split", data, "--sizes", "8,23,46", "--seed", draw)
     teachers = {
-        "self-training": ("pseudo-labels", "1/16 labels", "1_16-unlabeled"),
-        "teacher's labels": ("teacher-labels", "teacher", "23-unlabeled"),
+        "self-training": ("pseudo-labels-0", "1/16 labels", "1_16-unlabeled"),
+        "teacher's labels": ("teacher-labels-0", "teacher", "23-unlabeled"),
     }
     if row in teachers:
         name, teacher, photos = teachers[row]
-        options = ("--data", data, "--list", photos, "--out", RUNS / f"{name}-{seed}")
-        semseg("data", "pseudo-label", folder(teacher, seed), *options)
+        options = ("--data", data, "--list", photos, "--out", RUNS / name)
+        semseg("data", "pseudo-label", folder(teacher, 0), *options)
     strategies = {"8 labels and 15 chosen": "cluster-uncertainty", "8 labels and 15 at random": "random"}
     if row in strategies:
         strategy = strategies[row]
