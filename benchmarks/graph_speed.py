@@ -20,12 +20,14 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import yaml
 from export_speed import PRECISIONS, exported
 from fitted_models import fitted_model
 from PIL import Image
 
 from semseg_app import machine
 from semseg_app.artifact import read_manifest
+from semseg_app.inference.engines.base import class_maps
 from semseg_app.inference.engines.open import open_engine
 from semseg_app.model_spec import ModelSpec
 from semseg_app.synthetic import generate
@@ -35,11 +37,6 @@ MODELS: dict[str, tuple[ModelSpec, tuple[int, int], tuple[str, ...]]] = {
     "pidnet-19": (
         ModelSpec(architecture="pidnet", encoder="pidnet_s", num_classes=19, revision=1),
         (512, 1024),
-        ("fp32", "int8"),
-    ),
-    "pidnet-11": (
-        ModelSpec(architecture="pidnet", encoder="pidnet_s", num_classes=11, revision=1),
-        (360, 480),
         ("fp32", "int8"),
     ),
     "segformer-19": (
@@ -111,8 +108,6 @@ def dataset(scratch: Path, classes: int) -> Path:
     if not folder.exists():
         generate(folder, train=32, val=8, size=(360, 480))
         file = folder / "dataset.yaml"
-        import yaml
-
         content = yaml.safe_load(file.read_text())
         missing = classes - len(content["classes"])
         content["classes"] += [f"absent {index}" for index in range(missing)]
@@ -135,13 +130,8 @@ def compare(
     for precision in precisions:
         files = {tree: folder / PRECISIONS[precision] for tree, folder in folders.items()}
         for engine in ("onnxruntime", "openvino"):
-            calls = {
-                "other": whole_onnxruntime(files["other"], photo)
-                if engine == "onnxruntime"
-                else whole_openvino(files["other"], photo),
-                "this": lambda own=open_engine(files["this"], engine, "cpu", 1): own.classes(photo),
-                "with confidence": lambda own=open_engine(files["this"], engine, "cpu", 1): own.infer(photo),
-            }
+            whole = whole_onnxruntime if engine == "onnxruntime" else whole_openvino
+            calls = {"other": whole(files["other"], photo), **own_calls(files["this"], engine, photo)}
             times = in_turn(calls, rounds)
             row = {
                 "precision": precision,
@@ -149,11 +139,17 @@ def compare(
                 **{f"{name} ms": round(1000 * statistics.median(own), 2) for name, own in times.items()},
                 "ratio": ratio(times["other"], times["this"]),
                 "ratio with confidence": ratio(times["other"], times["with confidence"]),
-                "mixed cells": mixed(calls["this"]()[0]),
+                "mixed cells": mixed(np.asarray(calls["this"]())[0]),
             }
             rows.append(row)
             print(folders["this"].name, row, flush=True)
     return rows
+
+
+def own_calls(file: Path, engine: str, photo: np.ndarray) -> dict[str, Callable[[], object]]:
+    """This tree's engine, without and with the confidence."""
+    own = open_engine(file, engine, "cpu", 1, force=True)
+    return {"this": lambda: class_maps(own, photo), "with confidence": lambda: own.infer(photo)}
 
 
 def ratio(before: list[float], after: list[float]) -> float:

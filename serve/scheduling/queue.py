@@ -12,7 +12,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -310,9 +310,10 @@ class Batcher:
         """One call of an engine, in the worker's thread. `asked`: since when each image waits."""
         start = time.perf_counter()
         batch = images[0][None] if len(images) == 1 else np.stack(images)
-        confidences: Sequence[np.ndarray | None]
+        confidences: list[np.ndarray | None]
         if confidence:
-            classes, confidences = engine.infer(batch)
+            answer = engine.infer(batch)
+            classes, confidences = answer.classes, list(answer.confidence)
         else:
             classes, confidences = class_maps(engine, batch), [None] * len(images)
         seconds = time.perf_counter() - start
