@@ -8,9 +8,9 @@ of its package (training/methods/__init__.py, training/distill/__init__.py).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from semseg_app.models import SegmentationNetwork
 
 if TYPE_CHECKING:
-    from semseg_app.training.data.streams import Batch, StrongView
+    from accelerate import Accelerator
+
+    from semseg_app.training.data.streams import Batch, ImageDataset, StrongView
     from semseg_app.training.methods.guardrails import PseudoLabelMonitor
     from semseg_app.training.recipe import Recipe
 
@@ -90,6 +92,12 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def networks(self) -> dict[str, SegmentationNetwork]:
         """What is evaluated and saved, by role; the first is what the method delivers."""
+
+    def prepare(
+        self, images: Sequence[ImageDataset], recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Runs on every process before the first step, with the images to learn from; returns facts for the report."""
+        return {}
 
     def references(self) -> dict[str, Segmenter]:
         """Trained models, by role, that are scored before the first step."""

@@ -424,6 +424,7 @@ def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFo
         + f" images, {recipe.schedule.steps} steps on {facts['device']} x{accelerator.num_processes},"
         + f" {recipe.precision}"
     )
+    facts |= method.prepare([labeled, unlabeled] if unlabeled else [labeled], recipe, accelerator, say)
     publisher = Publisher(recipe, facts, folder, say) if main and recipe.push_to else None
     for role, reference in (method.references() if val else {}).items():
         assert val is not None
