@@ -20,7 +20,7 @@ from semseg_app.models import SegmentationNetwork
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from semseg_app.training.data.streams import Batch, ImageDataset, StrongView
+    from semseg_app.training.data.streams import Batch, ImageDataset, StrongView, UnlabeledBatch
     from semseg_app.training.methods.guardrails import PseudoLabelMonitor
     from semseg_app.training.recipe import Recipe
 
@@ -99,6 +99,14 @@ class Method(nn.Module, ABC):
         """Runs on every process before the first step, with the images to learn from; returns facts for the report."""
         return {}
 
+    def pseudo_label_parts(self, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
+        """What the pseudo labels of weak views are made of, by name, in the order in which it is computed.
+
+        Class probabilities `[B, C, h, w]` without gradient, each on a grid over the padded images; the last is what is
+        learned from. In evaluation mode, for plots. Empty where the method computes no pseudo labels.
+        """
+        return {}
+
     def references(self) -> dict[str, Segmenter]:
         """Trained models, by role, that are scored before the first step."""
         return {}
@@ -128,6 +136,11 @@ class Distiller(nn.Module, ABC):
             labels: int `[N, H, W]`, 255 = ignore, of the first N images; the images behind them are unlabeled. Maps
                 and labels cover the same pixels.
         """
+
+    def in_teacher_space(self, student: Tensor) -> Tensor:
+        """The student's map `[B, C_s, h, w]` as this distiller compares it with the teacher's, in the teacher's
+        channels; unchanged where it has no alignment."""
+        return student
 
     def clip_gradients(self) -> None:
         """Bound the gradients of this distiller's own parameters; runs before the optimizer."""

@@ -164,11 +164,15 @@ class AugmentedDataset(Dataset[dict[str, Any]]):
         self.strong = strong
         self._order: tuple[int, Any] = (-1, None)
 
-    def __getitem__(self, position: int) -> dict[str, Any]:
+    def index_at(self, position: int) -> int:
+        """Which image of the dataset stands at a position."""
         epoch, rank = divmod(position, len(self.dataset))
         if self._order[0] != epoch:
             self._order = (epoch, permutation(self.seed, f"order/{self.name}", len(self.dataset), epoch))
-        index = int(self._order[1][rank])
+        return int(self._order[1][rank])
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        index = self.index_at(position)
         image, label = self.dataset[index]
         random = generator(self.seed, f"views/{self.name}", position)
         view = weak_view(image, label, self.weak, random)

@@ -4,7 +4,7 @@ The distillers themselves, each with its paper, are in training/distill/; a reci
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,8 +17,8 @@ from torch.nn import functional
 from semseg_app.errors import UserError
 from semseg_app.inference.class_mapping import TeacherClasses
 from semseg_app.labels import IGNORE
-from semseg_app.models import SegmentationNetwork
-from semseg_app.training.contracts import Distiller, MapName, Method, PartConfig, Segmenter
+from semseg_app.models import Features, SegmentationNetwork
+from semseg_app.training.contracts import Distiller, MapName, Method, Pairs, PartConfig, Segmenter
 from semseg_app.training.data.streams import Batch, ImageDataset
 from semseg_app.training.distill import DISTILLERS
 from semseg_app.training.distill.maps import NetworkPair, on_grid, padded_size, select_feature
@@ -95,7 +95,7 @@ class Distillation(Method):
         self.teacher_model = self.teacher.path
         self.labeled_loss = LabeledLoss(config, labeled, network)
         self.distillers = build_distillers(config, network, self.teacher.network)
-        for section, distiller in zip(self.distillers, self._each(), strict=True):
+        for section, distiller in zip(self.distillers, self.each(), strict=True):
             if self.teacher.is_partial and "logits" in distiller.reads and section != "kd":
                 raise UserError(
                     f"method.{section}: cannot follow hard labels, or logits in which classes have no partner; leave "
@@ -122,7 +122,7 @@ class Distillation(Method):
 
     def _names(self) -> set[MapName]:
         """The maps that the distillers compare."""
-        return {name for distiller in self._each() for name in distiller.reads}
+        return {name for distiller in self.each() for name in distiller.reads}
 
     def _taught(self, batch: Batch, images: Tensor) -> dict[MapName, Tensor]:
         """The teacher's maps of the images: from the batch, which has them of a cache, or from the teacher itself."""
@@ -141,31 +141,38 @@ class Distillation(Method):
             images = torch.cat([images, batch.unlabeled.weak])
         features = self.network.features(images)
         losses = self.labeled_loss(self.network, features.split(len(labels))[0], batch.labeled)
+        pairs = self.pairs(images, features, self._taught(batch, images))
+        extent = padded_size(self.network, images)
+        border = (0, extent[1] - labels.shape[2], 0, extent[0] - labels.shape[1])
+        labels = functional.pad(labels, border, value=IGNORE)
+        for distiller in self.each():
+            losses |= distiller(pairs, labels)
+        return losses
+
+    def pairs(self, images: Tensor, features: Features, taught_maps: Mapping[MapName, Tensor]) -> Pairs:
+        """The maps of student (`features` of the images) and teacher (`taught_maps`), on the student's grid."""
         extent, covers = padded_size(self.network, images), self.teacher.covers(images)
         pairs: dict[MapName, tuple[Tensor, Tensor]] = {}
-        for name, taught in self._taught(batch, images).items():
+        for name, taught in taught_maps.items():
             own = select_feature(features, name)
             grid = (own.shape[2], own.shape[3])
             pairs[name] = own, on_grid(taught, covers, grid, extent, nearest=self.teacher.is_hard)
         if "logits" in pairs:
             pairs["logits"] = self.teacher.pair_of_logits(*pairs["logits"])
-        border = (0, extent[1] - labels.shape[2], 0, extent[0] - labels.shape[1])
-        labels = functional.pad(labels, border, value=IGNORE)
-        for distiller in self._each():
-            losses |= distiller(pairs, labels)
-        return losses
+        return pairs
 
     def clip_gradients(self) -> None:
         """Every distiller bounds its own."""
-        for distiller in self._each():
+        for distiller in self.each():
             distiller.clip_gradients()
 
     def after_step(self, step: int) -> None:
         """What distillers learn beside the student."""
-        for distiller in self._each():
+        for distiller in self.each():
             distiller.after_step()
 
-    def _each(self) -> Iterator[Distiller]:
+    def each(self) -> Iterator[Distiller]:
+        """The distillers, in the order of their sections."""
         for distiller in self.distillers.values():
             assert isinstance(distiller, Distiller)
             yield distiller

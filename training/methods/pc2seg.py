@@ -20,13 +20,13 @@ from torch.nn import functional
 
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
-from semseg_app.training.data.streams import Batch, ImageDataset
+from semseg_app.training.data.streams import Batch, ImageDataset, UnlabeledBatch
 from semseg_app.training.data.strong_augmentation import pseudoseg_view
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.losses.negative_sampling import NegativeSampling, negative_weights, sample_negatives
 from semseg_app.training.losses.pseudo_label import at_least_float32, mask_on_grid, masked_mean
 from semseg_app.training.methods.guardrails import PseudoLabelMonitor
-from semseg_app.training.methods.hard_labels import SemiSupervisedConfig
+from semseg_app.training.methods.hard_labels import SemiSupervisedConfig, written_labels
 
 
 class PC2SegConfig(SemiSupervisedConfig):
@@ -122,6 +122,10 @@ class PC2Seg(Method):
             positives = positives.detach()
         loss = pixel_contrast(anchors, positives, positives, negatives, self.config.temperature)
         return loss * (valid.numel() / valid.sum().clamp(min=1))
+
+    def pseudo_label_parts(self, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
+        """The student's prediction."""
+        return written_labels(self.network, "student", unlabeled)
 
     def networks(self) -> dict[str, SegmentationNetwork]:
         """The student is its own teacher."""

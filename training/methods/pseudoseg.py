@@ -24,7 +24,7 @@ from semseg_app.errors import UserError
 from semseg_app.labels import IGNORE
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
-from semseg_app.training.data.streams import Batch, ImageDataset, LabeledBatch
+from semseg_app.training.data.streams import Batch, ImageDataset, LabeledBatch, UnlabeledBatch
 from semseg_app.training.data.strong_augmentation import pseudoseg_view
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.losses.pseudo_label import at_least_float32, mask_on_grid, soft_label_loss
@@ -33,6 +33,7 @@ from semseg_app.training.methods.hard_labels import SemiSupervisedConfig
 from semseg_app.training.methods.self_attention_cam import (
     ImageClassifier,
     SelfAttentionCam,
+    cam_probabilities,
     classes_present,
     grad_cam,
     hypercolumn,
@@ -117,7 +118,7 @@ class PseudoSeg(Method):
             classifier_loss = presence_loss(self.classifier(features.stages[-1]), in_crop)
         losses["classifier"] = config.classifier_weight * classifier_loss
         cam_maps = weak_maps if config.cam_mode == "train" else encode_as_deployed(self.network, unlabeled.weak)
-        sgc_logits = self._sgc_logits(cam_maps, unlabeled.pad, true_classes)
+        _, sgc_logits = self._cam_and_sgc(cam_maps, unlabeled.pad, true_classes)
         sgc_logits = functional.interpolate(
             at_least_float32(sgc_logits), size=weak_logits.shape[2:], mode="bilinear", align_corners=False
         )
@@ -141,13 +142,30 @@ class PseudoSeg(Method):
         return total / labeled.label_count.clamp(min=1)
 
     @torch.no_grad()
-    def _sgc_logits(self, maps: list[Tensor], pad: Tensor, present: Tensor | None) -> Tensor:
-        """SGC's opinion of unlabeled images, `[B, C, h, w]`; `present` None = the classes that the classifier sees."""
+    def _cam_and_sgc(self, maps: list[Tensor], pad: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Grad-CAM `[B, F, h, w]` and SGC's logits `[B, C, h, w]` of unlabeled images.
+
+        `present` None = the classes that the classifier sees.
+        """
         if present is None:
             present = self.classifier(maps[-1]) >= 0  # a probability of at least 1/2
         cam = grad_cam(maps[-1], self.classifier.linear.weight, present)
-        logits: Tensor = self.attention(hypercolumn(maps), cam, mask_on_grid(pad, self.network, *cam.shape[2:]))
-        return logits
+        return cam, self.attention(hypercolumn(maps), cam, mask_on_grid(pad, self.network, *cam.shape[2:]))
+
+    @torch.no_grad()
+    def pseudo_label_parts(self, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
+        """Decoder, CAM, SGC and their calibrated fusion, as figure 2 shows them."""
+        true_classes = unlabeled.image_classes[:, self.foreground] if unlabeled.image_classes is not None else None
+        maps = self.network.encode(unlabeled.weak)
+        decoder = at_least_float32(self.network.head(maps))
+        cam, sgc = self._cam_and_sgc(maps, unlabeled.pad, true_classes)
+        on_grid = functional.interpolate(at_least_float32(sgc), size=decoder.shape[2:], mode="bilinear")
+        return {
+            "decoder": decoder.softmax(dim=1),
+            "CAM": cam_probabilities(cam, self.background),
+            "SGC": at_least_float32(sgc).softmax(dim=1),
+            "fused": calibrated_fusion(decoder, on_grid, self.config.gamma, self.config.temperature),
+        }
 
     def networks(self) -> dict[str, SegmentationNetwork]:
         """The decoder alone, as in the paper: classifier and attention are for training only."""

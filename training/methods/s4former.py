@@ -18,13 +18,19 @@ from semseg_app.labels import IGNORE
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
 from semseg_app.training.data.mixing import Mix, MixBatch, adaptive_cutmix, certainty, mix
-from semseg_app.training.data.streams import Batch, ImageDataset
+from semseg_app.training.data.streams import Batch, ImageDataset, UnlabeledBatch
 from semseg_app.training.data.strong_augmentation import STRONG_VIEWS, with_cut_out
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.losses.pseudo_label import Reduction
 from semseg_app.training.methods.ema import EmaConfig, EmaTeacher
 from semseg_app.training.methods.guardrails import PseudoLabelMonitor
-from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLoss, pseudo_labels, without_dropout
+from semseg_app.training.methods.hard_labels import (
+    HardLabelConfig,
+    HardLabelLoss,
+    pseudo_labels,
+    without_dropout,
+    written_labels,
+)
 from semseg_app.training.patch_operators import (
     PasaForm,
     all_class_consistency,
@@ -175,6 +181,12 @@ class S4Former(Method):
         """The teacher, where the host has one, follows the student."""
         if self.teacher is not None:
             self.teacher.follow(self.network, step)
+
+    def pseudo_label_parts(self, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
+        """The prediction of the teacher, or of the student in the host unimatch."""
+        if self.teacher is None:
+            return written_labels(self.network, "student", unlabeled)
+        return written_labels(self.teacher, "teacher", unlabeled)
 
     def networks(self) -> dict[str, SegmentationNetwork]:
         """The published figures are the student's; the teacher is evaluated beside it."""

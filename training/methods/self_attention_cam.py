@@ -50,6 +50,19 @@ def grad_cam(features: Tensor, weight: Tensor, present: Tensor) -> Tensor:
         return maps / maps.amax(dim=(2, 3), keepdim=True).clamp(min=CAM_FLOOR)
 
 
+def cam_probabilities(cam: Tensor, background: int | None) -> Tensor:
+    """Grad-CAM read as class probabilities, to be looked at: `[B, F, h, w]` -> `[B, C, h, w]`, sum 1 in every pixel.
+
+    The background gets what no object claims, `1 - max` (appendix A); each pixel is then divided by its sum. A pixel
+    that no class claims is even between all.
+    """
+    if background is not None:
+        rest = 1 - cam.amax(dim=1, keepdim=True)
+        cam = torch.cat([cam[:, :background], rest, cam[:, background:]], dim=1)
+    total = cam.sum(dim=1, keepdim=True)
+    return torch.where(total > 0, cam / torch.where(total > 0, total, 1), 1 / cam.shape[1])
+
+
 def classes_present(labels: Tensor, num_classes: int, background: int | None) -> Tensor:
     """int labels `[B, H, W]` (255 = ignore) -> bool `[B, F]`: the foreground classes that each crop holds.
 
