@@ -34,8 +34,8 @@ class DataSection(Section):
     root: Path
     """A dataset folder, or a published dataset (VOC, Cityscapes, ADE20K, COCO-Stuff, CamVid)."""
     layout: str = "auto"
-    """How the folder is laid out: auto (looks), folder, photos, voc, cityscapes, ade20k, coco_stuff, camvid_segnet or
-    camvid_cambridge. Name it where auto takes a folder for something else."""
+    """How the folder is laid out: auto (looks), folder, photos, or a layout of docs/data.md (voc, cityscapes, ade20k,
+    coco-stuff, ...). Name it where auto takes a folder for something else."""
     labeled: str = "train"
     """A split ("train") or a list in splits/ ("1_8-labeled")."""
     unlabeled: str | None = None
