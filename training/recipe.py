@@ -28,6 +28,17 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class MoreUnlabeled(Section):
+    """Photos of another dataset that join the unlabeled ones; its masks, if it has any, are not read."""
+
+    root: Path
+    """A dataset folder, a published dataset, or with layout: photos any folder of photos."""
+    layout: str = "auto"
+    """As data.layout."""
+    split: str = "unlabeled"
+    """The split or list whose photos join."""
+
+
 class DataSection(Section):
     """Which images."""
 
@@ -40,6 +51,8 @@ class DataSection(Section):
     """A split ("train") or a list in splits/ ("1_8-labeled")."""
     unlabeled: str | None = None
     """A split or a list; only semi-supervised methods read it."""
+    more_unlabeled: tuple[MoreUnlabeled, ...] = ()
+    """Unlabeled photos of other roots, e.g. [{root: data/coco, split: train}]: one pool with those of `unlabeled`."""
     val: str | None = "val"
     """What is evaluated while training; null to skip."""
     workers: int | None = Field(default=None, ge=0)

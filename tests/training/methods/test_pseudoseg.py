@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 from support.patch_network import HEIGHT, WIDTH, changed_where, patch_network, random_batch, recorded_passes
 from torch import Tensor, nn
 from torch.nn import functional
+from typer.testing import CliRunner
 
+from semseg_app.cli.main import app
 from semseg_app.data.layouts import open_dataset
 from semseg_app.errors import UserError
 from semseg_app.models import ModelSpec, build
@@ -277,6 +279,14 @@ def write_table(root: Path, path: Path) -> Path:
 def test_the_stream_carries_the_classes_of_its_own_image(tiny_dataset, tmp_path):
     data = open_dataset(tiny_dataset)
     table = write_table(tiny_dataset, tmp_path / "truth.csv")
+    written = tmp_path / "written.csv"  # the product's own writer says the same, and the background beside it
+    answer = CliRunner().invoke(app, ["data", "image-labels", str(tiny_dataset), "--out", str(written)])
+    assert answer.exit_code == 0, answer.output
+    expected, own = (read_image_labels(path, data, data.samples("train")) for path in (table, written))
+    assert own[:, 1:].equal(expected[:, 1:])
+    assert own[:, 0].any()
+    again = CliRunner().invoke(app, ["data", "image-labels", str(tiny_dataset), "--out", str(written)])
+    assert "exists; add --force to replace it" in str(again.exception)
     dataset = ImageDataset(data, data.samples("few-unlabeled"), with_labels=True, image_labels=table)
     stream = AugmentedDataset(dataset, "unlabeled", 0, WeakView(crop=(HEIGHT + 8, WIDTH + 12), scale=(1, 1)))
     for position in range(12):
