@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from semseg_app.data.dataset import SegmentationData
+from semseg_app.data.dataset import Sample, SegmentationData
+from semseg_app.data.layouts import open_dataset
 from semseg_app.data.pseudo_label_folder import as_labeled
 from semseg_app.errors import UserError
 from semseg_app.labels import IGNORE
@@ -39,6 +40,17 @@ def unlabeled_images(recipe: Recipe, data: SegmentationData, method: Method, cac
     image_labels = data.root / table if table else None
     samples = data.samples(recipe.data.unlabeled)
     folder = recipe.method.pseudo_label_folder()
+    if recipe.data.more_unlabeled and (folder or table):
+        raise UserError(
+            f"data.more_unlabeled: {recipe.method.name} reads labels of its unlabeled photos, which those of another "
+            "root have not; leave more_unlabeled out"
+        )
+    for more in recipe.data.more_unlabeled:
+        other = open_dataset(more.root, more.layout)
+        # Their stems say where they come from: two roots may hold photos of one name.
+        samples = samples + [
+            Sample(f"{more.root.name}/{sample.stem}", sample.image, None) for sample in other.samples(more.split)
+        ]
     if folder:
         data, samples = as_labeled(folder, data, samples)
     return ImageDataset(data, samples, bool(folder), cache, image_labels)

@@ -381,7 +381,7 @@ def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFo
     adapt(network, recipe.model.freeze, recipe.model.lora, recipe.model.activation_checkpointing)
     method = build_method(recipe.method, network, labeled)
     unlabeled = unlabeled_images(recipe, data, method, cache)
-    if cuda and accelerator.num_processes > 1:
+    if cuda and accelerator.num_processes > 1 and recipe.sync_batch_norm:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]
     if recipe.channels_last:
         method.to(memory_format=torch.channels_last)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from semseg_app.cli.data_image_labels import image_labels
 from semseg_app.cli.data_import import import_dataset
 from semseg_app.cli.data_next import next_labels
 from semseg_app.cli.help import App
@@ -15,6 +16,7 @@ app = App(help="Import, export, list, split, pseudo-label, generate, pull and pu
 
 app.command("import")(import_dataset)
 app.command("next")(next_labels)
+app.command("image-labels")(image_labels)
 
 Data = Annotated[Path, typer.Argument(help="A dataset folder, or a published dataset.")]
 LayoutName = Annotated[str, typer.Option(help="auto, folder, photos, voc, cityscapes, ade20k, ...")]

@@ -39,12 +39,16 @@ class SplitFiles:
     label_suffix: str = ".png"
     nested: bool = False
     """Descend into sub-folders; a mask lies in the sub-folder of the same name."""
+    parents: tuple[str, str] | None = None
+    """Names of the folders right above photos and masks that are no part of a stem: of a nested split whose every
+    sub-folder holds both, as video/Images/x.png and video/Labels/x.png."""
     stems: tuple[str, ...] | None = None
     """Only these, in this order (a published list); None = every photo, sorted."""
 
     def photos(self) -> list[tuple[str, Path]]:
         """(stem, path) of every photo in the folder, listed in the split or not."""
-        return list_files(self.images, (self.image_suffix,) if self.image_suffix else IMAGE_SUFFIXES, self.nested)
+        suffixes = (self.image_suffix,) if self.image_suffix else IMAGE_SUFFIXES
+        return self._named(list_files(self.images, suffixes, self.nested), 0)
 
     def masks(self) -> dict[str, Path]:
         """Stem -> path of every mask in the folder, listed in the split or not."""
@@ -54,8 +58,19 @@ class SplitFiles:
         return {
             stem: path
             for suffix in reversed(suffixes)
-            for stem, path in list_files(self.labels, (suffix,), self.nested)
+            for stem, path in self._named(list_files(self.labels, (suffix,), self.nested), 1)
         }
+
+    def _named(self, files: list[tuple[str, Path]], kind: int) -> list[tuple[str, Path]]:
+        """The files of a kind (0 photos, 1 masks), by stems without the folder that says the kind."""
+        if self.parents is None:
+            return files
+        parent = self.parents[kind]
+        return [
+            (f"{name.removesuffix(f'{parent}/{path.stem}')}{path.stem}", path)
+            for name, path in files
+            if path.parent.name == parent
+        ]
 
     def rival_masks(self) -> list[list[Path]]:
         """Masks of one stem in several formats, the one that is read first."""
@@ -63,7 +78,7 @@ class SplitFiles:
             return []
         by_stem: dict[str, list[Path]] = {}
         for suffix in LABEL_SUFFIXES:
-            for stem, path in list_files(self.labels, (suffix,), self.nested):
+            for stem, path in self._named(list_files(self.labels, (suffix,), self.nested), 1):
                 by_stem.setdefault(stem, []).append(path)
         return [paths for paths in by_stem.values() if len(paths) > 1]
 

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from semseg_app.data.dataset import Sample, SegmentationData
+from semseg_app.data.image_label_table import HEADER
 from semseg_app.errors import UserError
-
-HEADER = ["image", "classes"]
 
 
 def read_image_labels(path: Path, data: SegmentationData, samples: list[Sample]) -> Tensor:

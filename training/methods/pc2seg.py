@@ -50,6 +50,8 @@ class PC2SegConfig(SemiSupervisedConfig):
     """Width of the space in which pixels are contrasted."""
     cutout_size: int = Field(default=100, ge=0)
     """Side of the square that is cut out of strong views, in pixels of the crop; see PseudoSeg."""
+    jitter: float = Field(default=0.5, ge=0, le=1)
+    """Strength of the color jitter of strong views; see PseudoSeg."""
 
 
 class PC2Seg(Method):
@@ -66,7 +68,7 @@ class PC2Seg(Method):
         width = config.projection_channels
         self.projection = nn.Conv2d(network.stage_channels[-1], width, 1) if config.contrast_weight else None
         self.labeled_loss = LabeledLoss(config, labeled, network)
-        self.strong_views = (partial(pseudoseg_view, cutout_size=config.cutout_size),)
+        self.strong_views = (partial(pseudoseg_view, cutout_size=config.cutout_size, strength=config.jitter),)
         self.monitor = PseudoLabelMonitor(config.guardrails, labeled, threshold=0.0)  # no pixel is left out
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
