@@ -15,6 +15,7 @@ runs when it is named; its passes are not timed.
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from torch.nn import functional
 
 from semseg_app.artifact import ModelConfig
 from semseg_app.data.layouts import open_dataset
+from semseg_app.errors import UserError
 from semseg_app.files import atomic_file
 from semseg_app.labels import LabelSpace
 from semseg_app.models import ModelSpec, SegmentationNetwork, build, save_network
@@ -197,12 +199,18 @@ def main() -> None:
         data = open_dataset(root)
         dataset = ImageDataset(data, data.samples("train"), with_labels=True)
         for name in arguments.only.split(",") if arguments.only else METHODS:
-            record = measure(name, dataset, setting)
-            print(line(record), flush=True)
+            try:
+                record = measure(name, dataset, setting)
+                print(line(record), flush=True)
+            except (RuntimeError, UserError) as error:  # no memory, say: the other methods are still worth measuring
+                record = {"method": name, "error": str(error).partition("\n")[0]}
+                print(f"| {name} | {record['error']} |", flush=True)
             records.append(record | asdict(setting))
             if arguments.json:
                 with atomic_file(arguments.json) as part:
                     part.write_text(json.dumps(records, indent=1))
+    if any("error" in record for record in records):
+        sys.exit("not every method could be measured")
 
 
 def line(record: dict[str, Any]) -> str:
