@@ -155,7 +155,8 @@ class PseudoSeg(Method):
     def _cam_and_sgc(self, maps: list[Tensor], invalid: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
         """Grad-CAM `[B, F, h, w]` and SGC's logits `[B, C, h, w]` of unlabeled images.
 
-        Nothing is gathered from `invalid` pixels, bool `[B, H, W]`. `present` None = the classes that the classifier sees.
+        Nothing is gathered from `invalid` pixels, bool `[B, H, W]`. `present` None = the classes that the classifier
+        sees.
         """
         if present is None:
             present = self.classifier(maps[-1]) >= 0  # a probability of at least 1/2
