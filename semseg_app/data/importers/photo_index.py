@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from semseg_app.data.listing import IMAGE_SUFFIXES, MASK_FOLDERS, list_files
+from semseg_app.data.listing import IMAGE_SUFFIXES, is_mask_folder, list_files
 from semseg_app.errors import UserError
 
 SPLITS = {
@@ -113,7 +113,7 @@ class PhotoIndex:
 
     def _in_mask_folder(self, path: Path) -> bool:
         folders = self.relative(path).split("/")[:-1]
-        return any(folder in ("labels", *MASK_FOLDERS) or folder.startswith("Segmentation") for folder in folders)
+        return any(map(is_mask_folder, folders))
 
     def relative(self, path: Path) -> str:
         """The path below the folder that it was found in."""
