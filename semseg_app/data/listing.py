@@ -129,8 +129,14 @@ def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
     return [items[round(place)] for place in np.linspace(0, len(items) - 1, min(count, len(items)))]
 
 
-MASK_FOLDERS = ("masks", "mask", "annotations", "Labels", "label", "gt", "SegmentationClass", "segmentations")
-"""What people call the folder that is labels/ here."""
+def is_mask_folder(name: str) -> bool:
+    """Whether a folder of this name holds masks: what people call the folder that is labels/ here, in any case."""
+    lower = name.lower()
+    # VOC's SegmentationObject numbers the objects, not their classes.
+    return lower in MASK_FOLDERS or (lower.startswith("segmentation") and lower != "segmentationobject")
+
+
+MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "ground_truth", "groundtruth")
 
 
 def near_misses(root: Path, folder: Path, name: str) -> list[str]:
@@ -139,12 +145,13 @@ def near_misses(root: Path, folder: Path, name: str) -> list[str]:
     A file comes near when the photo's name stands in it as a word of its own (p1_mask.png for p1, not p12.png), those
     with "label" in their name first (Cityscapes' labelTrainIds beside its instances and colors).
     """
-    near = [f"{other}/" for other in MASK_FOLDERS if (root / other).is_dir() and root / other not in folder.parents]
+    others = [path for path in root.iterdir() if is_mask_folder(path.name) and path.is_dir()]
+    near = [f"{path.name}/" for path in sorted(others) if path not in (folder, *folder.parents)]
     expected = folder / name
     stem = re.sub(r"(_gtFine_labelIds|_L)?\.\w+$", "", expected.name)
     word = re.compile(rf"(?<![0-9A-Za-z]){re.escape(stem)}(?![0-9A-Za-z])")
     if expected.parent.is_dir() and expected.is_relative_to(root):
-        others = sorted(path.name for path in expected.parent.iterdir() if word.search(path.name) and path.is_file())
-        others.sort(key=lambda other: "label" not in other.lower())
-        near += [(expected.parent.relative_to(root) / other).as_posix() for other in others[:2]]
+        names = sorted(path.name for path in expected.parent.iterdir() if word.search(path.name) and path.is_file())
+        names.sort(key=lambda other: "label" not in other.lower())
+        near += [(expected.parent.relative_to(root) / other).as_posix() for other in names[:2]]
     return near

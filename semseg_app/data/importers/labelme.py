@@ -74,6 +74,7 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
     """Read all files once for their labels; each is read again when it is drawn."""
     items = []
     labels: list[str] = []
+    photos.whole = True  # the files lie beside the photos; a sub-folder without any is one that is still to be labeled
     for path in files:
         content = read_json(path, FILE)
         labels += [shape["label"] for shape in content["shapes"] if _has_area(shape)]

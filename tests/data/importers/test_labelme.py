@@ -92,6 +92,14 @@ def test_a_file_without_shapes_is_background_and_a_photo_without_a_file_unlabele
     assert [sample.stem for sample in data.samples("unlabeled")] == ["none"]
 
 
+def test_photos_of_a_folder_without_any_file_are_unlabeled(tmp_path):
+    root = labelme(tmp_path / "x", {})
+    photo(root / "tuesday" / "b.jpg")
+    photo(root / "masks" / "a.png")
+    data, _ = imported(root)
+    assert [sample.stem for sample in data.samples("unlabeled")] == ["b"]
+
+
 def test_sub_folders_are_splits_and_equal_names_are_told_apart(tmp_path):
     root = tmp_path / "x"
     for folder in ("train", "val", "more/a", "more/b"):
