@@ -52,14 +52,14 @@ def features(
     opened = open_aloud(data)
     samples = opened.samples(split)
     drawn = draw_points(opened, samples, points, seed)
-    panels = []
+    drawn_panels = list[Panel]()
     with progress_bar("t-SNE") as update:
         for model, path in zip(models, paths, strict=True):
             vectors = vectors_at(load(path, on), drawn, samples, opened.read_image, on)
             for name in MAPS:
-                update(len(panels), len(models) * len(MAPS))
-                panels.append(Panel(model, name, layout(vectors[name], drawn.label, perplexity, seed)))
-    draw_panels(out, panels, drawn.label, opened.info)
+                update(len(drawn_panels), len(models) * len(MAPS))
+                drawn_panels.append(Panel(model, name, layout(vectors[name], drawn.label, perplexity, seed)))
+    draw_panels(out, drawn_panels, drawn.label, opened.info)
     numbers = {
         "data": opened.info.name,
         "split": split,
@@ -76,7 +76,7 @@ def features(
                 "divergence": panel.layout.divergence,
                 "points": thinned(panel.layout.places),
             }
-            for panel in panels
+            for panel in drawn_panels
         ],
     }
     finish(out, "features", numbers)
