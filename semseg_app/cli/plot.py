@@ -21,7 +21,7 @@ Split = Annotated[str, typer.Option(help="A split of the data, or one of its lis
 Out = Annotated[
     Path, typer.Option("-o", "--out", help="The plot, .png or .pdf; its numbers go to the same name .json.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of what is drawn at random.")]
 Photos = Annotated[int, typer.Option(min=1, help="How many photos, spread evenly over the split.")]
 
 
@@ -32,7 +32,7 @@ def features(
     out: Out,
     split: Split = "val",
     points: Annotated[int, typer.Option(min=10, help="Labeled pixels, drawn evenly from all photos.")] = 10_000,
-    perplexity: Annotated[float, typer.Option(min=1, help="Of t-SNE: about how many neighbors count.")] = 40.0,
+    perplexity: Annotated[float, typer.Option(min=1, help="About how many neighbors t-SNE looks at.")] = 40.0,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:

@@ -11,7 +11,7 @@ from semseg_app.masks import colorize
 from semseg_app.plots.canvas import open_figure, save_figure
 
 WIDTH = 2.6
-"""Of a picture, in inches."""
+"""Width of a picture, in inches."""
 GAINED, LOST = (0, 90, 200), (214, 39, 40)
 """Blue and red, which color-blind people tell apart too."""
 UNLABELED = (255, 255, 255)
