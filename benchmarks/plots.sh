@@ -22,7 +22,9 @@ threads: 1
 YAML
 LOSS="class_balance: 0.2, dice_weight: 1.0"
 FEATURE="features: -1, feature_loss: mean"
-VIT=(model.architecture=setr model.encoder=tu-vit_tiny_patch16_224 model.weights=null optimizer.head_lr_factor=1)
+SHORT=(schedule.steps=60 schedule.warmup=5 evaluate_every=60 model.weights=null optimizer.head_lr_factor=1)
+STUDENT=("${SHORT[@]}" data.labeled=train model.encoder=tu-resnet10t)
+VIT=("${SHORT[@]}" model.architecture=setr model.encoder=tu-vit_tiny_patch16_224)
 
 trained() { # name, overrides
     [ -f "runs/$1/report.json" ] || semseg train streets.yaml "name=$1" "${@:2}"
@@ -31,19 +33,16 @@ trained() { # name, overrides
 [ -d streets ] || semseg data generate streets --train 128 --val 32 --size 96x128 --labeled 16
 trained supervised
 trained pseudoseg "method={name: pseudoseg, ramp_up: 30, cutout_size: 24, $LOSS}"
-trained fixmatch "method={name: fixmatch, ramp_up: 30, threshold: 0.8, $LOSS}"
-STUDENT=(data.labeled=train model.encoder=tu-resnet10t model.weights=null optimizer.head_lr_factor=1)
 TEACHER="name: distillation, teacher: runs/pseudoseg/best, kd: null, $LOSS"
 trained mgd "${STUDENT[@]}" "method={$TEACHER, mgd: {weight: 33, logit_weight: 0, $FEATURE}}"
 trained af_dcd "${STUDENT[@]}" "method={$TEACHER, af_dcd: {pool_size: 0, patch_size: 2, $FEATURE}}"
 trained vit-supervised "${VIT[@]}"
 trained vit-s4former "${VIT[@]}" \
-    "method={name: s4former, ramp_up: 30, threshold: 0.8, shuffle_block: 32, reduction: valid, $LOSS}"
+    "method={name: s4former, ramp_up: 10, threshold: 0.8, shuffle_block: 32, reduction: valid, $LOSS}"
 
-semseg plot features runs/supervised runs/pseudoseg --data streets --points 3000 -o features.png
-semseg plot panels runs/supervised runs/fixmatch runs/pseudoseg --data streets -o panels.png
+semseg plot features runs/supervised runs/pseudoseg --data streets --points 2000 -o features.png
+semseg plot panels runs/supervised runs/pseudoseg --data streets -o panels.png
 semseg plot pseudo-labels runs/pseudoseg --photos 3 -o pseudo-labels.png
-semseg plot pseudo-labels runs/fixmatch --photos 3 -o pseudo-labels-fixmatch.png
 semseg plot calibration runs/pseudoseg -o calibration.png
 semseg plot distances runs/mgd runs/af_dcd -o distances.png
 PHOTO=$(printf '%s\n' streets/images/val/* | head -1)

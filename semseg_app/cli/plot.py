@@ -21,7 +21,7 @@ Split = Annotated[str, typer.Option(help="A split of the data, or one of its lis
 Out = Annotated[
     Path, typer.Option("-o", "--out", help="The plot, .png or .pdf; its numbers go to the same name .json.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of what is drawn at random.")]
 Photos = Annotated[int, typer.Option(min=1, help="How many photos, spread evenly over the split.")]
 
 
@@ -32,7 +32,7 @@ def features(
     out: Out,
     split: Split = "val",
     points: Annotated[int, typer.Option(min=10, help="Labeled pixels, drawn evenly from all photos.")] = 10_000,
-    perplexity: Annotated[float, typer.Option(min=1, help="Of t-SNE: about how many neighbors count.")] = 40.0,
+    perplexity: Annotated[float, typer.Option(min=1, help="About how many neighbors t-SNE looks at.")] = 40.0,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -52,14 +52,14 @@ def features(
     opened = open_aloud(data)
     samples = opened.samples(split)
     drawn = draw_points(opened, samples, points, seed)
-    panels = []
+    drawn_panels = list[Panel]()
     with progress_bar("t-SNE") as update:
         for model, path in zip(models, paths, strict=True):
             vectors = vectors_at(load(path, on), drawn, samples, opened.read_image, on)
             for name in MAPS:
-                update(len(panels), len(models) * len(MAPS))
-                panels.append(Panel(model, name, layout(vectors[name], drawn.label, perplexity, seed)))
-    draw_panels(out, panels, drawn.label, opened.info)
+                update(len(drawn_panels), len(models) * len(MAPS))
+                drawn_panels.append(Panel(model, name, layout(vectors[name], drawn.label, perplexity, seed)))
+    draw_panels(out, drawn_panels, drawn.label, opened.info)
     numbers = {
         "data": opened.info.name,
         "split": split,
@@ -76,7 +76,7 @@ def features(
                 "divergence": panel.layout.divergence,
                 "points": thinned(panel.layout.places),
             }
-            for panel in panels
+            for panel in drawn_panels
         ],
     }
     finish(out, "features", numbers)

@@ -95,7 +95,7 @@ def distances(
     groups: Annotated[
         int | None, typer.Option(min=1, help="Groups of channels (default: 16 for features, 1 for logits).")
     ] = None,
-    norm: Annotated[Literal["l1", "l2"], typer.Option(help="Of the difference of two vectors.")] = "l1",
+    norm: Annotated[Literal["l1", "l2"], typer.Option(help="Norm of the difference of two vectors.")] = "l1",
     photos: Annotated[int, typer.Option(min=1, help="Most photos of a split, spread evenly over it.")] = 500,
     seed: Seed = 0,
     device: Device = "auto",

@@ -69,7 +69,8 @@ class _RowOfEachLayer(TorchFunctionMode):
         scores = (query[0, :, token : token + 1] @ key[0].transpose(-1, -2)) * scale  # [heads, 1, T]
         if attn_mask is not None:
             scores = scores + attn_mask.expand(*query.shape[:-1], key.shape[-2])[0, :, token : token + 1]
-        return scores.float().softmax(dim=-1).mean(dim=0)[0]
+        weights: Tensor = scores.float().softmax(dim=-1).mean(dim=0)[0]
+        return weights
 
 
 @torch.no_grad()

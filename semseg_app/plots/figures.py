@@ -54,7 +54,7 @@ def plot_reliabilities(diagrams: Sequence[Sequence[tuple[str, Sequence[Bin]]]], 
     columns = max(len(row) for row in diagrams)
     figure = open_figure(path, 2.9 * columns, 3.1 * len(diagrams))
     grid = figure.subplots(len(diagrams), columns, squeeze=False, sharex=True, sharey=True)
-    for row, cells in zip(diagrams, grid, strict=True):
+    for line, (row, cells) in enumerate(zip(diagrams, grid, strict=True)):
         for number, axes in enumerate(cells):
             if number >= len(row):
                 axes.set_axis_off()
@@ -62,7 +62,7 @@ def plot_reliabilities(diagrams: Sequence[Sequence[tuple[str, Sequence[Bin]]]], 
             title, bins = row[number]
             draw_reliability(axes, bins)
             axes.set_title(title, fontsize=9)
-            if number or cells is not grid[0]:
+            if number or line:
                 axes.get_legend().remove()
             else:
                 axes.legend(loc="upper left", fontsize=7)

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from semseg_app.labels import IGNORE, LabelSpace
+from semseg_app.labels import IGNORE, LabelSpace, hex_color
 from semseg_app.masks import colorize
 from semseg_app.plots.canvas import open_figure, save_figure
 
 WIDTH = 2.6
-"""Of a picture, in inches."""
+"""Width of a picture, in inches."""
 GAINED, LOST = (0, 90, 200), (214, 39, 40)
 """Blue and red, which color-blind people tell apart too."""
 UNLABELED = (255, 255, 255)
@@ -97,7 +97,7 @@ def draw_photo_grid(path: Path, titles: Sequence[str], rows: Sequence[Row], labe
         from matplotlib.patches import Patch
 
         patches = [
-            Patch(facecolor=np.array(color) / 255, edgecolor="black", linewidth=0.4, label=name)
+            Patch(facecolor=hex_color(color), edgecolor="black", linewidth=0.4, label=name)
             for name, color in zip(labels.classes, labels.palette, strict=True)
         ]
         columns = min(len(patches), max(2, round(WIDTH * len(titles) / 1.1)))

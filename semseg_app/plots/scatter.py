@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from semseg_app.plots.feature_points import Layout
 
 SIDE = 3.4
-"""Of a panel, in inches."""
+"""Side of a panel, in inches."""
 
 
 class Panel(NamedTuple):

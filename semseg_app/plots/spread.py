@@ -24,6 +24,7 @@ def draw_distances(
         unit: label of the axis.
     """
     largest = max(float(np.quantile(values, SHOWN)) for runs in samples.values() for values in runs.values())
+    largest = largest or 1.0  # all distances are 0
     edges = np.linspace(0, largest, BINS + 1)
     figure = open_figure(path, 5.4 * len(samples), 3.6)
     grid = figure.subplots(

@@ -60,9 +60,6 @@ def test_features(models, tiny_dataset, tmp_path) -> None:
     ]
     assert all(len(panel["points"]) == 60 for panel in numbers["panels"])
     assert len(numbers["point_classes"]) == 60
-    pdf = tmp_path / "features.pdf"
-    assert semseg("plot", "features", models[0], "--data", tiny_dataset, "-o", pdf, *options).returncode == 0
-    assert pdf.read_bytes().startswith(b"%PDF")
 
 
 def test_panels(models, tiny_dataset, tmp_path) -> None:

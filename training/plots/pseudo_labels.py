@@ -28,7 +28,7 @@ class LabeledCrops(NamedTuple):
     """Unlabeled crops as a step of the run sees them, with what they truly show, and the run's opinion."""
 
     names: list[str]
-    """Of the photos."""
+    """Names of the photos."""
     batch: UnlabeledBatch
     """`labels` is the truth, IGNORE in the padding."""
     parts: dict[str, Tensor]
@@ -117,7 +117,7 @@ def reliability(crops: Iterator[LabeledCrops]) -> dict[str, Reliability]:
 
 
 def part_numbers(crop: LabeledCrops, index: int) -> dict[str, Any]:
-    """Of one crop: the accuracy of each part over its labeled pixels, coverage of what is learned, and its accuracy."""
+    """Numbers of one crop: the accuracy of each part over its labeled pixels, coverage of what is learned, and its accuracy."""
     assert crop.batch.labels is not None
     label = crop.batch.labels[index]
     labeled = label != IGNORE

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import yaml
 from PIL import Image
 from support.in_process import semseg
 
@@ -29,17 +30,14 @@ def test_pseudo_labels(pseudoseg_run, tmp_path) -> None:
     assert list(numbers["photos"][0]["accuracy"]) == ["decoder", "CAM", "SGC", "fused"]
 
 
-def test_calibration(pseudoseg_run, tmp_path) -> None:
-    numbers = plotted("calibration", pseudoseg_run, pseudoseg_run, "-o", tmp_path / "reliability.png")
-    first, second = numbers["runs"]
-    assert first == second
-    assert first["photos"] == 5
-    for part in first["parts"].values():
-        assert sum(each["pixels"] for each in part["bins"]) == part["pixels"]
-
-
 def test_distances(distilled_run, tmp_path) -> None:
-    numbers = plotted("distances", distilled_run, "--photos", 3, "-o", tmp_path / "distances.png")
+    plot = tmp_path / "distances.pdf"
+    done = semseg("plot", "distances", distilled_run, "--photos", 3, "-o", plot)
+    assert (done.returncode, done.stdout) == (0, f"{plot} and {plot.with_suffix('.json')}\n"), done.stderr
+    content = plot.read_bytes()
+    assert content.startswith(b"%PDF")
+    assert b"CreationDate" not in content
+    numbers = json.loads(plot.with_suffix(".json").read_text())
     (run,) = numbers["runs"]
     assert (run["map"], run["distiller"], numbers["groups"]) == ("decoder", "mgd", 16)
     assert list(run["splits"]) == ["train", "val"]
@@ -48,17 +46,21 @@ def test_distances(distilled_run, tmp_path) -> None:
         assert split["smallest"] <= split["quartiles"][0] <= split["quartiles"][2] <= split["largest"]
 
 
-def test_data_that_moved_can_be_named(pseudoseg_run, tiny_dataset, tmp_path) -> None:
+def test_calibration_on_data_that_moved(pseudoseg_run, tiny_dataset, tmp_path) -> None:
     moved = tmp_path / "elsewhere"
     shutil.copytree(tiny_dataset, moved)
     numbers = plotted("calibration", pseudoseg_run, "--data", moved, "-o", tmp_path / "reliability.png")
-    assert numbers["runs"][0]["photos"] == 5
-    (moved / "dataset.yaml").write_text(
-        (moved / "dataset.yaml").read_text().replace("- disc\n", "").replace("\n- - 40\n  - 90\n  - 210", "")
-    )
+    (run,) = numbers["runs"]
+    assert run["photos"] == 5
+    assert list(run["parts"]) == ["decoder", "CAM", "SGC", "fused"]
+    for part in run["parts"].values():
+        assert sum(each["pixels"] for each in part["bins"]) == part["pixels"]
+    info = yaml.safe_load((moved / "dataset.yaml").read_text())
+    info |= {"classes": [*info["classes"], "more"], "palette": [*info["palette"], [1, 2, 3]]}
+    (moved / "dataset.yaml").write_text(yaml.safe_dump(info))
     done = semseg("plot", "calibration", pseudoseg_run, "--data", moved, "-o", tmp_path / "a.png")
     assert done.returncode == 2
-    assert "has 2 classes" in done.stderr
+    assert f"{moved}: has 4 classes, and {pseudoseg_run} learned 3; name the data of that run" in done.stderr
 
 
 def test_runs_that_compare_other_maps_are_not_drawn_together(distilled_run, tmp_path, monkeypatch) -> None:

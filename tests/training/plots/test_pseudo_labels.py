@@ -70,6 +70,15 @@ def test_other_methods_show_who_labels(name, labeled) -> None:
     assert not values.requires_grad
 
 
+@pytest.mark.parametrize(("host", "role"), [("base", "teacher"), ("unimatch", "student")])
+def test_in_s4former_the_host_says_who_labels(host, role, labeled) -> None:
+    torch.manual_seed(0)
+    config = METHODS["s4former"].config(host=host, pasa=False, shuffle=False, ncr=False)
+    method = METHODS["s4former"].method(config, patch_network(), labeled).eval()
+    batch = random_batch().unlabeled
+    assert method.pseudo_label_parts(batch).keys() == {role}
+
+
 def test_crops_are_those_of_a_run_and_their_truth_is_of_the_same_pixels(pseudoseg_run) -> None:
     trained = load_trained(pseudoseg_run, ignore)
     assert trained.step == 1
