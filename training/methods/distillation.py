@@ -41,6 +41,9 @@ class DistillationKeys(LabeledLossConfig):
     themselves, and null takes a partner away. Without a partner a class is ignored. null = the classes are equal."""
     use_unlabeled: bool = False
     """Follow the teacher on data.unlabeled too. A distiller that needs labels sees the labeled images alone."""
+    labels: bool = True
+    """False = learn from the teacher alone: labeled photos are shown and their masks are not read by the student's own
+    loss, as in the first stage of a distillation in two."""
     preset: Preset | None = None
     """Sections to start from; a key that is written beside it counts more."""
 
@@ -105,7 +108,12 @@ class Distillation(Method):
         if batch.unlabeled is not None:
             images = torch.cat([images, batch.unlabeled.weak])
         features = self.network.features(images)
-        losses = self.labeled_loss(self.network, features.split(len(labels))[0], batch.labeled)
+        losses = {}
+        if self.config.labels:
+            losses = self.labeled_loss(self.network, features.split(len(labels))[0], batch.labeled)
+        else:  # every weight must take part in every step, or several processes wait for its gradient
+            unread = [features.logits, *features.auxiliary]
+            losses["supervised"] = 0 * torch.stack([logits.float().sum() for logits in unread]).sum()
         names = {name for distiller in self._each() for name in distiller.reads}
         extent, covers = padded_size(self.network, images), self.teacher.covers(images)
         pairs: dict[MapName, tuple[Tensor, Tensor]] = {}
