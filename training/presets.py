@@ -1,10 +1,12 @@
-"""The recipe that a name stands for. Imports neither torch nor the recipe's schema, so that a typo is told at once."""
+"""The recipe or comparison that a name stands for. Imports neither torch nor the recipe's schema, so that a typo is
+told at once."""
 
 from pathlib import Path
 
 from semseg_app.errors import UserError, did_you_mean
 
 PRESETS = Path(__file__).parent / "recipes"
+COMPARISONS = Path(__file__).parent / "comparisons"
 
 
 def recipe_file(source: str) -> Path:
@@ -19,3 +21,20 @@ def recipe_file(source: str) -> Path:
         near = did_you_mean(name, names)
         raise UserError(f"{source}: no such recipe file, and no preset of that name; presets: {', '.join(names)}{near}")
     return preset
+
+
+def comparison_file(source: str) -> Path:
+    """The YAML file: `source` itself, or the comparison of that name. UserError where neither exists."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    name = source.removesuffix(".yaml")
+    shipped = COMPARISONS / f"{name}.yaml"
+    if not shipped.is_file():
+        names = sorted(comparison.stem for comparison in COMPARISONS.glob("*.yaml"))
+        near = did_you_mean(name, names)
+        raise UserError(
+            f"{source}: no such comparison file or run folder, and no comparison of that name; comparisons: "
+            f"{', '.join(names)}{near}"
+        )
+    return shipped

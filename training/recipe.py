@@ -37,6 +37,9 @@ class MoreUnlabeled(Section):
     """As data.layout."""
     split: str = "unlabeled"
     """The split or list whose photos join."""
+    image_labels: Path | None = None
+    """Their table of image labels, in this root and in the names of the run's classes; belongs to
+    method.image_labels."""
 
 
 class DataSection(Section):
@@ -268,15 +271,19 @@ def load_recipe(source: str, overrides: list[str]) -> Recipe:
     path = recipe_file(source)
     content = read_yaml(path)
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise UserError(f"{override!r}: an override is written key=value, e.g. optimizer.lr=0.01")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"{key}={text}: the value is not valid YAML") from None
-        set_key(content, key, value)
+        set_key(content, *parsed_override(override))
     return checked_recipe(content, path)
+
+
+def parsed_override(override: str) -> tuple[str, Any]:
+    """key=value of the command line -> the dotted key, and the value as YAML reads it."""
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise UserError(f"{override!r}: an override is written key=value, e.g. optimizer.lr=0.01")
+    try:
+        return key, yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"{key}={text}: the value is not valid YAML") from None
 
 
 def checked_recipe(content: dict[str, Any], path: Path) -> Recipe:

@@ -11,6 +11,8 @@ from semseg_app.errors import UserError
 
 WRITTEN = Path("recipe.yaml")
 """What --data writes."""
+SMALL = ("view.crop=", "batch_size=", "unlabeled_batch_size=")
+"""Overrides that make the step of a dry run small."""
 
 
 def train(
@@ -77,8 +79,7 @@ def _dry_run(source: str, overrides: list[str], generated: bool, as_json: bool) 
 
     recipe = load_recipe(source, overrides)
     # What makes the step small is left out of the projection; all else that was overridden belongs to the run.
-    small = ("view.crop=", "batch_size=", "unlabeled_batch_size=")
-    whole = load_recipe(source, [override for override in overrides if not override.startswith(small)])
+    whole = load_recipe(source, [override for override in overrides if not override.startswith(SMALL)])
     report = dry_run(recipe, whole, generated)
     print(json.dumps(report, indent=2) if as_json else described(report, recipe))
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from support.patch_network import patch_network
 
+from semseg_app.data.image_label_table import write_image_labels
 from semseg_app.data.layouts import open_dataset
+from semseg_app.data.splits import class_presence
 from semseg_app.errors import UserError
 from semseg_app.training.data.streams import ImageDataset
 from semseg_app.training.loader import unlabeled_images
@@ -44,11 +46,21 @@ def test_photos_of_other_roots_join_the_pool_without_their_masks(tiny_dataset: P
     assert facts["unlabeled"]["hash"] != data.fingerprint(own)
 
 
-def test_labels_of_photos_in_other_roots_are_not_there(tiny_dataset: Path) -> None:
+def test_image_labels_are_for_all_roots_or_for_none(tiny_dataset: Path, tmp_path: Path) -> None:
     data = open_dataset(tiny_dataset)
     labeled = ImageDataset(data, data.samples("few-labeled"), with_labels=True)
     method = FixMatch(FixMatchConfig(), patch_network(), labeled)
-    more = [{"root": str(tiny_dataset), "split": "val"}]
-    recipe = recipe_on(tiny_dataset, more, name="pseudoseg", background="ground", image_labels="image_labels.csv")
-    with pytest.raises(UserError, match=r"data.more_unlabeled: pseudoseg reads labels of its unlabeled photos"):
-        unlabeled_images(recipe, data, method, cache=False)
+    more = {"root": str(tiny_dataset), "split": "val"}
+    table, other = str(tmp_path / "own.csv"), str(tmp_path / "other.csv")
+    keys = {"name": "pseudoseg", "background": "ground", "image_labels": table}
+    for path, split in ((table, "few-unlabeled"), (other, "val")):
+        write_image_labels(data, data.samples(split), Path(path))
+    with pytest.raises(UserError, match=r"image labels are for all unlabeled photos or for none; name image_labels"):
+        unlabeled_images(recipe_on(tiny_dataset, [more], **keys), data, method, cache=False)
+    pool = unlabeled_images(
+        recipe_on(tiny_dataset, [more | {"image_labels": other}], **keys), data, method, cache=False
+    )
+    assert pool is not None
+    assert pool.image_classes is not None
+    presence = class_presence(data, [*data.samples("few-unlabeled"), *data.samples("val")])
+    assert (pool.image_classes.numpy() == presence).all()

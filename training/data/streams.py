@@ -9,7 +9,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
 
@@ -20,7 +19,6 @@ from torch.utils.data import DataLoader, Dataset
 from semseg_app import machine
 from semseg_app.data.dataset import Sample, SegmentationData
 from semseg_app.errors import UserError
-from semseg_app.training.data.image_labels import read_image_labels
 from semseg_app.training.data.randomness import generator, permutation
 from semseg_app.training.data.strong_augmentation import photometric_distortion
 from semseg_app.training.data.teacher_maps import TaughtMaps, TeacherMaps
@@ -84,7 +82,7 @@ class ImageDataset:
         samples: which of its images.
         with_labels: decode masks too.
         cache: True, False, or None = when the decoded images stay under 4 GiB.
-        image_labels: table of the classes in each image (training/data/image_labels.py).
+        image_classes: bool `[len(samples), C]`, the classes in each image (training/data/image_labels.py).
     """
 
     def __init__(
@@ -93,14 +91,14 @@ class ImageDataset:
         samples: list[Sample],
         with_labels: bool,
         cache: bool | None = None,
-        image_labels: Path | None = None,
+        image_classes: Tensor | None = None,
     ):
         if not samples:
             raise UserError(f"{data.root}: an empty list of images cannot be trained on")
         self.data = data
         self.samples = samples
         self.with_labels = with_labels
-        self.image_classes = read_image_labels(image_labels, data, samples) if image_labels else None
+        self.image_classes = image_classes
         self.teacher_maps: TeacherMaps | None = None  # a distillation with a cache sets them
         self.cached: list[tuple[Tensor, Tensor | None]] | None = None
         if cache is None:

@@ -46,6 +46,9 @@ class DistillationKeys(LabeledLossConfig):
     teacher_cache: TeacherCacheConfig | None = None
     """Show the teacher every photo once, whole and without augmentation, and keep its maps in files; a step then costs
     little more than the student's own. null = the teacher sees every crop; {} = with the defaults below."""
+    labels: bool = True
+    """False = learn from the teacher alone: labeled photos are shown and their masks are not read by the student's own
+    loss, as in the first stage of a distillation in two."""
     preset: Preset | None = None
     """Sections to start from; a key that is written beside it counts more."""
 
@@ -140,7 +143,12 @@ class Distillation(Method):
         if batch.unlabeled is not None:
             images = torch.cat([images, batch.unlabeled.weak])
         features = self.network.features(images)
-        losses = self.labeled_loss(self.network, features.split(len(labels))[0], batch.labeled)
+        losses = {}
+        if self.config.labels:
+            losses = self.labeled_loss(self.network, features.split(len(labels))[0], batch.labeled)
+        else:  # every weight must take part in every step, or several processes wait for its gradient
+            unread = [features.logits, *features.auxiliary]
+            losses["supervised"] = 0 * torch.stack([logits.float().sum() for logits in unread]).sum()
         pairs = self.pairs(images, features, self._taught(batch, images))
         extent = padded_size(self.network, images)
         border = (0, extent[1] - labels.shape[2], 0, extent[0] - labels.shape[1])

@@ -12,10 +12,10 @@ deepest stage takes O(n^2) time; its memory is that of torch's fused attention.
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -66,6 +66,8 @@ class PseudoSegConfig(SemiSupervisedConfig):
     """SGC attends by the last two stages of the encoder, as published; False = by the deepest alone (figure 5b)."""
     hard_labels: bool = False
     """Learn the most probable class of the pseudo label, in place of its probabilities (figure 5c)."""
+    threshold: float = Field(default=0.0, ge=0, le=1)
+    """With hard_labels: pixels whose pseudo label is less sure are not learned from; 0 = all are."""
     jitter: float = Field(default=0.5, ge=0, le=1)
     """Strength of the color jitter of strong views: of brightness, contrast and saturation, and half of it of hue."""
     cam_mode: Literal["eval", "train"] = "eval"
@@ -73,6 +75,12 @@ class PseudoSegConfig(SemiSupervisedConfig):
     the better choice in the first steps from random weights, whose running statistics are not yet true."""
     cutout_size: int = Field(default=100, ge=0)
     """Side of the square that is cut out of strong views, in pixels of the crop. The paper's 50 is half of it."""
+
+    @model_validator(mode="after")
+    def _thresholds_hard_labels(self) -> Self:
+        if self.threshold and not self.hard_labels:
+            raise ValueError("threshold leaves hard labels out; set hard_labels too, or leave threshold out")
+        return self
 
     def image_label_table(self) -> Path | None:
         """The classes of the unlabeled images, where they are known."""
@@ -97,7 +105,7 @@ class PseudoSeg(Method):
         self.attention = SelfAttentionCam(columns, classes, self.background, config.key_channels)
         self.labeled_loss = LabeledLoss(config, labeled, network)
         self.strong_views = (partial(pseudoseg_view, cutout_size=config.cutout_size, strength=config.jitter),)
-        self.monitor = PseudoLabelMonitor(config.guardrails, labeled, threshold=0.0)  # no pixel is left out
+        self.monitor = PseudoLabelMonitor(config.guardrails, labeled, config.threshold)  # 0: no pixel is left out
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The labeled losses, `attention`, `classifier` and `unsupervised`.
@@ -134,6 +142,7 @@ class PseudoSeg(Method):
         confidence, classes = target.max(dim=1)
         if config.hard_labels:
             target = functional.one_hot(classes, target.shape[1]).movedim(3, 1).to(target.dtype)
+            target = target * (confidence >= config.threshold).unsqueeze(1)
 
         strong_logits = self.network(unlabeled.strong[0])
         grid = strong_logits.shape[2:]

@@ -287,7 +287,12 @@ def test_the_stream_carries_the_classes_of_its_own_image(tiny_dataset, tmp_path)
     assert own[:, 0].any()
     again = CliRunner().invoke(app, ["data", "image-labels", str(tiny_dataset), "--out", str(written)])
     assert "exists; add --force to replace it" in str(again.exception)
-    dataset = ImageDataset(data, data.samples("few-unlabeled"), with_labels=True, image_labels=table)
+    dataset = ImageDataset(
+        data,
+        data.samples("few-unlabeled"),
+        with_labels=True,
+        image_classes=read_image_labels(table, data, data.samples("few-unlabeled")),
+    )
     stream = AugmentedDataset(dataset, "unlabeled", 0, WeakView(crop=(HEIGHT + 8, WIDTH + 12), scale=(1, 1)))
     for position in range(12):
         sample = stream[position]
