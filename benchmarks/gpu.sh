@@ -15,13 +15,15 @@ if [ $# -lt 2 ]; then
     exit 2
 fi
 
-# A folder in front of the machine's own packages, not a venv: where python3 is itself of a venv, one made from it does
-# not see the packages there.
-site=$(mktemp -d)
-trap 'rm -rf "$site"' EXIT
 shopt -s nullglob
 wheels=("$1"/wheels/*.whl "$1"-2/wheels/*.whl)
 if [ ${#wheels[@]} -gt 0 ]; then
-    "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile --target "$site" "${wheels[@]}"
+    # A folder in front of the machine's own packages, not a venv: where python3 is itself of a venv, one made from it
+    # does not see the packages there.
+    site=$(mktemp -d)
+    "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile --target "$site" \
+        "${wheels[@]}"
+    PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}"
 fi
-PYTHONPATH="$site:$project${PYTHONPATH:+:$PYTHONPATH}" "$python" "$project/benchmarks/gpu_parts.py" "$@"
+export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
+exec "$python" "$project/benchmarks/gpu_parts.py" "$@"

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -61,6 +62,10 @@ TOO_SHORT = 5.0
 """Seconds in which nothing is worth starting: Python and torch alone take as long."""
 TO_STOP = 10.0
 """Seconds from SIGTERM to SIGKILL: a run writes its checkpoint."""
+POLL = 0.2
+"""Seconds after which a wait looks at the clock, and whether all was stopped."""
+STOP = threading.Event()
+"""Set by SIGINT and SIGTERM: what runs is stopped, what is left is left out, and OUT says so."""
 PACKAGES = ("accelerate", "huggingface-hub", "numpy", "onnx", "onnxruntime", "onnxscript", "pydantic", "pytest")
 PACKAGES += ("segmentation-models-pytorch", "timm", "torch", "torchvision", "triton", "typer")
 
@@ -74,6 +79,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("/tmp/semseg-gpu"))
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: STOP.set())
     began = time.monotonic()
     photos = (arguments.folder / "camvid").resolve()
     if not photos.is_dir():
@@ -216,34 +223,41 @@ def run(name: str, command: Sequence[str], work: Path, end: float, folder: Path 
     """
     began = time.monotonic()
     left = end - TO_STOP - began
-    if left < TOO_SHORT:
-        return left_out(name, "no time was left")
+    if STOP.is_set() or left < TOO_SHORT:
+        return left_out(name, "stopped by a signal" if STOP.is_set() else "no time was left")
     log = work / "logs" / f"{run_name(name)}.txt"
     log.parent.mkdir(exist_ok=True)
-    state, reason = "done", ""
     variables = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    state, reason = "done", ""
     with log.open("wb") as output:
         # A session of its own: a stop reaches the loader's processes too.
         process = subprocess.Popen(
             command, cwd=folder or work, env=variables, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
-        try:
-            code = process.wait(left)
-        except subprocess.TimeoutExpired:
-            state, reason = "stopped", f"it was not done after {left:.0f} s"
-            os.killpg(process.pid, signal.SIGTERM)
+        while process.poll() is None and time.monotonic() < end - TO_STOP and not STOP.is_set():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(POLL)
+        if process.poll() is None:
+            state = "stopped"
+            reason = "by a signal" if STOP.is_set() else f"it was not done after {left:.0f} s"
+            kill(process, signal.SIGTERM)
             try:
                 process.wait(TO_STOP / 2)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+                kill(process, signal.SIGKILL)
                 process.wait()
-        else:
-            if code:
-                lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
-                state, reason = "failed", " / ".join(lines[-2:]) or f"exit code {code}"
+        elif process.returncode:
+            lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+            state, reason = "failed", " / ".join(lines[-2:]) or f"exit code {process.returncode}"
     piece = {"name": name, "state": state, "seconds": round(time.monotonic() - began, 1)}
     print(f"{name}: {state} in {piece['seconds']} s", flush=True)
     return piece | ({"reason": reason} if reason else {})
+
+
+def kill(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    """Send a signal to a process and to those that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def versions() -> dict[str, str]:

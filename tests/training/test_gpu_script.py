@@ -7,9 +7,11 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -140,7 +142,38 @@ def test_a_command_is_stopped_at_its_deadline(tmp_path: Path, monkeypatch: pytes
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
     stopped = run(deaf, 1.2)
     assert stopped["state"] == "stopped"
+    assert stopped["reason"].startswith("it was not done after")
     assert stopped["seconds"] < 30
+
+
+def is_alive(process: str) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.timeout(60)
+def test_a_stop_ends_what_runs_with_its_children_and_leaves_out_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "STOP", threading.Event())
+    child = "import time; time.sleep(600)"
+    code = (
+        f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-Sc', {child!r}]).pid, flush=True); {child}"
+    )
+    command, end = [sys.executable, "-Sc", code], time.monotonic() + 600
+    log = tmp_path / "logs" / "it.txt"
+    with ThreadPoolExecutor(1) as pool:
+        piece = pool.submit(parts.run, "it", command, tmp_path, end)
+        while not (log.exists() and log.read_text()):
+            time.sleep(0.05)
+        parts.STOP.set()
+    assert (piece.result()["state"], piece.result()["reason"]) == ("stopped", "by a signal")
+    while is_alive(log.read_text().strip()):
+        time.sleep(0.05)  # for ever, if nothing ends it
+    rest = parts.run("more", command, tmp_path, end)
+    assert (rest["state"], rest["reason"]) == ("skipped", "stopped by a signal")
 
 
 def test_a_row_of_the_study_waits_for_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
