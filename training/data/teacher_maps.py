@@ -88,7 +88,7 @@ class TeacherMaps:
         """Along one axis: where each of the crop's `cells` lies in a map of `length`, and whether it is padding."""
         crop = self.crop[axis]
         if self.corners:
-            pixel = np.linspace(0.5, crop - 0.5, cells)
+            pixel: np.ndarray = np.linspace(0.5, crop - 0.5, cells)
         else:
             pixel = (np.arange(cells) + 0.5) * (padded(crop, self.stride) / cells)
         inside = pixel <= crop  # the rest is the teacher's own padding, to a multiple of its stride

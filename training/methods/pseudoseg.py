@@ -179,7 +179,8 @@ class PseudoSeg(Method):
         true_classes = unlabeled.image_classes[:, self.foreground] if unlabeled.image_classes is not None else None
         maps = self.network.encode(unlabeled.weak)
         decoder = at_least_float32(self.network.head(maps))
-        cam, sgc = self._cam_and_sgc(maps, unlabeled.pad, true_classes)
+        cut = unlabeled.cut[0] if unlabeled.cut else torch.zeros_like(unlabeled.pad)
+        cam, sgc = self._cam_and_sgc(maps, unlabeled.pad | cut, true_classes)
         on_grid = functional.interpolate(at_least_float32(sgc), size=decoder.shape[2:], mode="bilinear")
         return {
             "decoder": decoder.softmax(dim=1),

@@ -18,6 +18,7 @@ from semseg_app.errors import UserError
 from semseg_app.labels import IGNORE
 from semseg_app.metrics.calibration import CalibrationError
 from semseg_app.models import SegmentationNetwork
+from semseg_app.training.data.image_labels import read_image_labels
 from semseg_app.training.data.streams import AugmentedDataset, ImageDataset, UnlabeledBatch, to_unlabeled
 from semseg_app.training.losses.pseudo_label import sure_pixels
 from semseg_app.training.methods.self_training import SelfTrainingConfig
@@ -51,8 +52,8 @@ def labeled_crops(trained: Trained, samples: list[Sample], run: Path, device: st
     if isinstance(recipe.method, SelfTrainingConfig):
         raise UserError(f"{run}: the pseudo labels of self-training are masks, in {recipe.method.pseudo_labels}")
     table = recipe.method.image_label_table()
-    image_labels = trained.data.root / table if table else None
-    dataset = ImageDataset(trained.data, samples, with_labels=True, cache=False, image_labels=image_labels)
+    in_photos = read_image_labels(trained.data.root / table, trained.data, samples) if table else None
+    dataset = ImageDataset(trained.data, samples, with_labels=True, cache=False, image_classes=in_photos)
     view = recipe.view.model_copy(update={"max_class_share": None})  # which only crops with labels obey
     augmented = AugmentedDataset(dataset, "unlabeled", recipe.seed, view, method.strong_views)
     size = recipe.unlabeled_batch_size or recipe.batch_size
@@ -117,7 +118,7 @@ def reliability(crops: Iterator[LabeledCrops]) -> dict[str, Reliability]:
 
 
 def part_numbers(crop: LabeledCrops, index: int) -> dict[str, Any]:
-    """Numbers of one crop: the accuracy of each part over its labeled pixels, coverage of what is learned, and its accuracy."""
+    """Numbers of one crop: accuracy of each part over labeled pixels, and coverage and accuracy of what is learned."""
     assert crop.batch.labels is not None
     label = crop.batch.labels[index]
     labeled = label != IGNORE
