@@ -1,8 +1,8 @@
 """COCO instances: polygons, run lengths, crowd regions (https://cocodataset.org/#format-data).
 
 COCO has no z-order: a later annotation of a photo lies over an earlier one. Crowd regions (`iscrowd`) become 255
-beneath the other objects, except in files of tools that mark every run-length mask as a crowd. An annotation with a box and no outline says only that something is there: its box becomes
-255 too.
+beneath the other objects, except in files of tools that mark every run-length mask as a crowd. An annotation with a box
+and no outline says only that something is there: its box becomes 255 too.
 """
 
 from collections.abc import Callable, Iterator
