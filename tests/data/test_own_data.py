@@ -52,6 +52,16 @@ def test_a_class_file_beside_the_masks_beats_the_layout(name, with_lists, tmp_pa
     assert "3 classes (background, dog, cat)" in data.describe()
 
 
+def test_a_label_map_without_colors_means_those_of_voc(tmp_path):
+    """As datumaro 1.13.12 writes it; the masks have VOC's colors."""
+    photo(tmp_path / "JPEGImages" / "a.jpg")
+    mask(tmp_path / "SegmentationClass" / "a.png", np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0)], np.uint8)[NUMBERS])
+    (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:::\ndog:::\ncat:::\n")
+    data = open_dataset(tmp_path)
+    assert data.info.classes == ["background", "dog", "cat"]
+    assert np.array_equal(data.read_label(data.samples("train")[0]), NUMBERS)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -57,6 +57,14 @@ def test_polygon_rectangle_and_mask(tmp_path):
     assert np.array_equal(drawn(root, "background", "car", "sign", "tree"), expected)
 
 
+@pytest.mark.parametrize("kind", ["rectangle", "rotation"])
+def test_rectangles_of_four_corners_as_x_anylabeling_writes_them(kind, tmp_path):
+    root = labelme(tmp_path / "x", {"shape_type": kind, "direction": 0.0, "score": None})
+    expected = canvas()
+    expected[CAR_PIXELS] = 1
+    assert np.array_equal(drawn(root, "background", "car"), expected)
+
+
 def test_a_circle(tmp_path):
     root = labelme(tmp_path / "x", {"shape_type": "circle", "points": [[20, 15], [26, 23]]})  # radius 10
     rows, columns = np.mgrid[:HEIGHT, :WIDTH] + 0.5
