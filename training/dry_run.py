@@ -19,7 +19,7 @@ from semseg_app.training.methods.distillation import DistillationKeys
 from semseg_app.training.recipe import Recipe
 from semseg_app.training.run.folder import RunFolder
 from semseg_app.training.run.launch import make_accelerator
-from semseg_app.training.run.progress import peak_memory_mb, to_stderr
+from semseg_app.training.run.progress import Spoken, peak_memory_mb, to_stderr
 from semseg_app.training.stand_ins import with_stand_ins
 
 MB = 2**20
@@ -48,7 +48,7 @@ def dry_run(recipe: Recipe, whole: Recipe, generated: bool = False) -> dict[str,
             method = method.model_copy(update={"teacher_cache": None})
         update = {"data": data, "method": method, "output": folder / "run", "push_to": None}
         tried = tried.model_copy(update=update)
-        run = set_up(tried, False, make_accelerator(tried), RunFolder(tried.run_folder), to_stderr)
+        run = set_up(tried, False, make_accelerator(tried), RunFolder(tried.run_folder), Spoken(to_stderr))
         try:
             before = peak_memory_mb(run.accelerator.device)
             seconds = _timed_step(run)

@@ -16,11 +16,16 @@ def recipe_file(source: str) -> Path:
         return path
     name = source.removesuffix(".yaml")
     preset = PRESETS / f"{name}.yaml"
-    if not preset.is_file():
-        names = sorted(preset.stem for preset in PRESETS.glob("*.yaml"))
-        near = did_you_mean(name, names)
-        raise UserError(f"{source}: no such recipe file, and no preset of that name; presets: {', '.join(names)}{near}")
-    return preset
+    if preset.is_file():
+        return preset
+    if path.is_dir():
+        raise UserError(f"{source}: is a folder; `semseg train --data {source}` writes a recipe for it and trains it")
+    if path.suffix in (".yaml", ".yml"):
+        near = did_you_mean(path.name, [file.name for file in path.parent.glob("*.y*ml")])
+        raise UserError(f"{source}: no such recipe file; `semseg init DATA -o {source}` writes one{near}")
+    names = sorted(preset.stem for preset in PRESETS.glob("*.yaml"))
+    choices = did_you_mean(name, names) or f"; presets: {', '.join(names)}"
+    raise UserError(f"{source}: no such recipe file, and no preset of that name{choices}")
 
 
 def comparison_file(source: str) -> Path:

@@ -62,6 +62,15 @@ def open_dataset(root: Path | str, layout: str = "auto") -> SegmentationData:
     if layout == "auto" and (export := recognize(root)):
         raise UserError(f"{root}: this is {export}")
     looked_for = "; ".join(f"{name}: {candidate.looks_for}" for name, candidate in candidates.items())
+    if layout == "auto" and not list_files(root, IMAGE_SUFFIXES, nested=True):
+        raise UserError(
+            f"{root}: no photos in it or below it, and no dataset.yaml; see docs/data.md for what goes where"
+        )
+    if layout == "auto" and list_files(root, IMAGE_SUFFIXES, nested=False):
+        raise UserError(
+            f"{root}: holds photos, but no labels; draw some in a tool and turn its export into a dataset folder with "
+            "`semseg data import`, see docs/labels.md; for photos without labels say layout photos"
+        )
     if layout == "auto":
         looked_for = f"folder: dataset.yaml; {looked_for}; for photos without labels say layout photos"
     raise UserError(f"{root}: not a dataset that is known here. Looked for {looked_for}")

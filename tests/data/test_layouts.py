@@ -1,5 +1,6 @@
 """Published layouts: tiny trees with the publishers' names, opened and read as they stand."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,13 @@ def test_photos_without_labels(tmp_path: Path) -> None:
 
 def test_unknown_layouts_say_what_was_looked_for(tmp_path: Path, tiny_dataset: Path) -> None:
     assert open_dataset(tiny_dataset).info.name == "tiny"
+    with pytest.raises(UserError, match=r"no photos in it or below it, and no dataset.yaml"):
+        open_dataset(tmp_path)
+    photo = sorted((tiny_dataset / "images" / "train").iterdir())[0]
+    (tmp_path / "trip").mkdir()
+    shutil.copy(photo, tmp_path / "trip")
+    with pytest.raises(UserError, match=r"trip: holds photos, but no labels; .* `semseg data import`"):
+        open_dataset(tmp_path / "trip")
     with pytest.raises(UserError) as caught:
         open_dataset(tmp_path)
     for words in (

@@ -77,11 +77,18 @@ def test_mistakes_are_named(content, overrides, message, tmp_path):
         load_recipe(write(tmp_path, content), overrides)
 
 
-def test_missing_recipe_lists_the_presets():
+def test_a_missing_recipe_names_what_was_meant(tmp_path):
     with pytest.raises(
         UserError, match=r"no such recipe file, and no preset of that name; presets: .*camvid-supervised"
     ):
-        load_recipe("nothing.yaml", [])
+        load_recipe("xyz", [])
+    (tmp_path / "recipe.yaml").write_text("name: mine")
+    with pytest.raises(
+        UserError, match=r"recpe.yaml: no such recipe file; `semseg init .*; did you mean recipe.yaml\?"
+    ):
+        load_recipe(str(tmp_path / "recpe.yaml"), [])
+    with pytest.raises(UserError, match=r": is a folder; `semseg train --data .*` writes a recipe"):
+        load_recipe(str(tmp_path), [])
 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)

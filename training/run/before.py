@@ -18,10 +18,14 @@ def refuse_overlap(labeled: ImageDataset, val: ImageDataset, recipe: Recipe) -> 
     """UserError where a photo is both learned from and scored on."""
     shared = shared_photos(labeled.samples, val.samples)
     if shared:
+        if recipe.data.labeled == recipe.data.val:
+            split = f"semseg data split {recipe.data.root} --val 0.2"
+            fix = f"hold photos out with `{split}`, and name data.labeled=all-labeled data.val=val"
+        else:
+            fix = f"write data.labeled='{recipe.data.labeled} - {recipe.data.val}', or delete the copies"
         raise UserError(
             f"data: {len(shared)} images are both in {recipe.data.labeled} and in {recipe.data.val} "
-            f"(e.g. {min(shared)}); a score on training images means nothing: "
-            f"write data.labeled='{recipe.data.labeled} - {recipe.data.val}', or delete the copies"
+            f"(e.g. {min(shared)}); a score on training images means nothing: {fix}"
         )
 
 
