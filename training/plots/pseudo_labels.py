@@ -118,7 +118,7 @@ def reliability(crops: Iterator[LabeledCrops]) -> dict[str, Reliability]:
 
 
 def part_numbers(crop: LabeledCrops, index: int) -> dict[str, Any]:
-    """Numbers of one crop: accuracy of each part over labeled pixels, and coverage and accuracy of what is learned."""
+    """Numbers of one crop, over its labeled pixels: accuracy of each part, and of the pixels that are learned from."""
     assert crop.batch.labels is not None
     label = crop.batch.labels[index]
     labeled = label != IGNORE
