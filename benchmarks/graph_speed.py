@@ -32,7 +32,6 @@ from semseg_app.inference.engines.open import open_engine
 from semseg_app.model_spec import ModelSpec
 from semseg_app.synthetic import generate
 
-LITE = {"encoder": "tu-tf_efficientnet_lite0", "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 MODELS: dict[str, tuple[ModelSpec, tuple[int, int], tuple[str, ...]]] = {
     "pidnet-19": (
         ModelSpec(architecture="pidnet", encoder="pidnet_s", num_classes=19, revision=1),
@@ -45,7 +44,9 @@ MODELS: dict[str, tuple[ModelSpec, tuple[int, int], tuple[str, ...]]] = {
         ("fp32",),
     ),
     "deeplabv3plus-11": (
-        ModelSpec(architecture="deeplabv3plus", num_classes=11, **LITE),
+        ModelSpec(
+            architecture="deeplabv3plus", encoder="tu-tf_efficientnet_lite0", decoder_channels=64, num_classes=11
+        ),
         (360, 480),
         ("fp32", "int8"),
     ),
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("other_tree", type=Path)
     parser.add_argument("--scratch", type=Path)
     parser.add_argument("--only", default="", help="beginning of the models' names")
+    parser.add_argument("--engines", default="onnxruntime,openvino")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -72,7 +74,9 @@ def main() -> None:
                 record["exports"] += make(scratch, name, spec, precisions, trees)
                 record["graphs"] += [
                     row | {"model": name, "photo": list(size[::-1])}
-                    for row in compare(folders, picture(scratch, size), precisions, arguments.rounds)
+                    for row in compare(
+                        folders, picture(scratch, size), precisions, arguments.engines.split(","), arguments.rounds
+                    )
                 ]
     if arguments.json:
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")
@@ -81,7 +85,7 @@ def main() -> None:
 def make(
     scratch: Path, name: str, spec: ModelSpec, precisions: tuple[str, ...], trees: dict[str, Path]
 ) -> list[dict[str, Any]]:
-    """Both trees' exports of a model, and a row about each: processor seconds, verdict, mIoU."""
+    """Both trees' exports of a model, and a row about each: processor seconds and verdict."""
     data = dataset(scratch, spec.num_classes)
     if not (trained := scratch / name).exists():
         fitted_model(trained, spec, data)
@@ -95,9 +99,9 @@ def make(
             if not facts.exists():
                 seconds = exported(path, folder, precision, data)
                 facts.write_text(json.dumps({"cpu_s": round(seconds, 1)}))
-            entry = read_manifest(folder)["exports"][PRECISIONS[precision]]
+            entry = read_manifest(folder)["exports"].get(PRECISIONS[precision], {})
             row = {"model": name, "tree": tree, "precision": precision, **json.loads(facts.read_text())}
-            rows.append(row | {"verdict": entry["verdict"], "scores": entry.get("scores", entry.get("quality"))})
+            rows.append(row | {"verdict": entry.get("verdict")})
             print(rows[-1], flush=True)
     return rows
 
@@ -123,13 +127,13 @@ def picture(scratch: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def compare(
-    folders: dict[str, Path], photo: np.ndarray, precisions: tuple[str, ...], rounds: int
+    folders: dict[str, Path], photo: np.ndarray, precisions: tuple[str, ...], engines: list[str], rounds: int
 ) -> list[dict[str, Any]]:
     """A row per precision and engine."""
     rows = []
     for precision in precisions:
         files = {tree: folder / PRECISIONS[precision] for tree, folder in folders.items()}
-        for engine in ("onnxruntime", "openvino"):
+        for engine in engines:
             whole = whole_onnxruntime if engine == "onnxruntime" else whole_openvino
             calls = {"other": whole(files["other"], photo), **own_calls(files["this"], engine, photo)}
             times = in_turn(calls, rounds)
