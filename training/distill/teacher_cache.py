@@ -26,6 +26,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 import semseg_app
+from semseg_app.data.dataset import DECODING_ERRORS
 from semseg_app.errors import UserError, memory_advice
 from semseg_app.files import atomic_file
 from semseg_app.inference.teacher_lineage import weights_of
@@ -38,6 +39,8 @@ from semseg_app.training.distill.teachers import Teacher
 
 GB = 10**9
 SECONDS_BETWEEN_LINES = 30.0
+OLD = 3600.0
+"""Seconds after which a half-written file can no longer be at work: one is written in less than a second."""
 
 
 class TeacherCacheConfig(PartConfig):
@@ -91,28 +94,12 @@ class TeacherCache:
         distinct = {photo.hash: photo for photo in photos}
         with memory_advice("teacher cache", "set view.short_side, or leave method.teacher_cache out"):
             if accelerator.is_main_process:
+                self._sweep()
                 flat = torch.tensor(PAD_COLOR, dtype=torch.uint8)[:, None, None].expand(3, *self.view.crop)
                 self._write(self.padding, flat, self._missing(self.padding))
             accelerator.wait_for_everyone()
-            todo = {photo.hash: names for photo in distinct.values() if (names := self._missing(photo.hash))}
-            held = sum(file.stat().st_size for file in self.root.rglob("*.npy"))
-            needed = self._estimated([distinct[hash_] for hash_ in todo])
-            self._require_space(held, needed, len(distinct))
-            say(
-                f"teacher cache: {self.folder}: {len(distinct) - len(todo)} of {len(distinct)} photos are there"
-                + (f", the teacher looks at the others (about {needed / GB:.2g} GB)" if todo else "")
-            )
-            accelerator.wait_for_everyone()  # all have looked before one writes
-            rank, world = accelerator.process_index, accelerator.num_processes
-            mine = [hash_ for hash_ in todo if int(hash_[:8], 16) % world == rank]
-            written, said = 0, time.monotonic()
-            for count, hash_ in enumerate(mine):
-                photo = distinct[hash_]
-                written += self._write(hash_, photo.dataset[photo.index][0], todo[hash_])
-                self._require_space(held + written * world, 0, len(distinct))
-                if time.monotonic() - said > SECONDS_BETWEEN_LINES:
-                    said = time.monotonic()
-                    say(f"  teacher cache: {count + 1} of {len(mine)} photos")
+            if todo := [photo for photo in distinct.values() if self._missing(photo.hash)]:
+                self._show(todo, accelerator, say)
         accelerator.wait_for_everyone()
         hashes = iter(photo.hash for photo in photos)
         for dataset in images:
@@ -134,6 +121,25 @@ class TeacherCache:
         )
         return {"folder": str(self.folder), "photos": len(distinct), "bytes": size, "seconds": round(seconds, 1)}
 
+    def _show(self, todo: Sequence[Photo], accelerator: Accelerator, say: Callable[[str], None]) -> None:
+        """Show the teacher this process's share of the photos."""
+        held = sum(file.stat().st_size for file in self.root.rglob("*.npy"))
+        needed = self._estimated(todo)
+        self._require_limit(held, needed, len(todo))
+        self._require_disk(needed, len(todo))
+        say(f"teacher cache: the teacher looks at {len(todo)} photos, for about {needed / GB:.2g} GB in {self.folder}")
+        rank, world = accelerator.process_index, accelerator.num_processes
+        # By hash and not by place: processes that look later have a shorter list.
+        mine = [photo for photo in todo if int(photo.hash[:8], 16) % world == rank]
+        written, said = 0, time.monotonic()
+        for count, photo in enumerate(mine):
+            missing = self._missing(photo.hash)  # another run may have written it meanwhile
+            written += self._write(photo.hash, photo.dataset[photo.index][0], missing)
+            self._require_limit(held, written, len(todo))
+            if time.monotonic() - said > SECONDS_BETWEEN_LINES:
+                said = time.monotonic()
+                say(f"  teacher cache: {count + 1} of {len(mine)} photos")
+
     def _photos(self, images: Sequence[ImageDataset], accelerator: Accelerator) -> list[Photo]:
         """All photos of all lists, in order. The processes share out the reading of the files."""
         places = [(dataset, index) for dataset in images for index in range(len(dataset.samples))]
@@ -143,11 +149,20 @@ class TeacherCache:
             path = dataset.samples[index].image
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            with open_photo(path) as photo:
-                height, width = resized((photo.height, photo.width), self.view.short_side)
+            try:
+                with open_photo(path) as photo:
+                    height, width = resized((photo.height, photo.width), self.view.short_side)
+            except DECODING_ERRORS as error:
+                raise UserError(f"{path}: unreadable image ({error}); replace it or take it out of the data") from error
             looks.append((place, digest, padded(height, self.stride) * padded(width, self.stride)))
         known = {place: (digest, pixels) for place, digest, pixels in gather_object(looks)}
         return [Photo(known[place][0], *at, known[place][1]) for place, at in enumerate(places)]
+
+    def _sweep(self) -> None:
+        """Delete what killed processes left half written; what is younger may belong to a run at work."""
+        for part in self.folder.rglob(".*.part"):
+            if time.time() - part.stat().st_mtime > OLD:
+                part.unlink(missing_ok=True)
 
     def _file(self, photo: str, name: MapName) -> Path:
         return map_file(self.folder, photo, name)
@@ -166,17 +181,15 @@ class TeacherCache:
         return missing
 
     def _estimated(self, todo: Sequence[Photo]) -> int:
-        """Bytes that these photos will take. Maps of our networks grow with the photo, those of others may not."""
-        if not todo:
-            return 0
-        if self.teacher.network is not None:
-            crop = padded(self.view.crop[0], self.stride) * padded(self.view.crop[1], self.stride)
-            size = sum(self._file(self.padding, name).stat().st_size for name in self.names)
-            return sum(photo.pixels for photo in todo) * size // crop
-        first = todo[0]
-        return len(todo) * self._write(first.hash, first.dataset[first.index][0], self.names)
+        """Bytes of what is missing. Maps of our networks grow with the photo, those of other programs may not."""
+        if self.teacher.network is None:
+            first = todo[0]
+            return len(todo) * self._write(first.hash, first.dataset[first.index][0], self.names)
+        crop = padded(self.view.crop[0], self.stride) * padded(self.view.crop[1], self.stride)
+        sizes = {name: self._file(self.padding, name).stat().st_size for name in self.names}
+        return sum(photo.pixels * sizes[name] for photo in todo for name in self._missing(photo.hash)) // crop
 
-    def _require_space(self, held: int, needed: int, photos: int) -> None:
+    def _require_limit(self, held: int, needed: int, photos: int) -> None:
         limit = self.config.limit_gb
         if held + needed > limit * GB:
             raise UserError(
@@ -184,6 +197,8 @@ class TeacherCache:
                 f"{held / GB:.3g} GB in {self.root}, more than limit_gb={limit:g}; raise it, delete folders of other "
                 "teachers there, lower view.short_side, or leave teacher_cache out"
             )
+
+    def _require_disk(self, needed: int, photos: int) -> None:
         free = shutil.disk_usage(self.root).free
         if needed > free:
             raise UserError(

@@ -46,10 +46,11 @@ def quiet(line: str) -> None:
     """Takes what a run says."""
 
 
-def save_teacher(folder: Path, seed: int) -> Path:
+def save_teacher(folder: Path, seed: int, **changes: Any) -> Path:
     """Random weights, stride 32: photos of 48x64 are padded, so the grids end beyond them."""
     torch.manual_seed(seed)
-    spec = ModelSpec(architecture="segformer", encoder="tu-test_resnet", num_classes=3, decoder_channels=16)
+    network = {"architecture": "segformer", "encoder": "tu-test_resnet", "decoder_channels": 16} | changes
+    spec = ModelSpec(**network, num_classes=3)
     labels = LabelSpace(classes=CLASSES, palette=[(0, 0, 0)] * 3)
     save_network(folder, build(spec), ModelConfig(name="teacher", model=spec, labels=labels))
     return folder
@@ -96,6 +97,16 @@ def test_a_photo_shown_whole_gives_the_teacher_s_own_answer(
         assert values.shape == answer(followed, image[:, : crop[0], : crop[1]], name).shape
         rows, columns = values.shape[1:]
         torch.testing.assert_close(values, own[:, :rows, :columns], rtol=2**-10, atol=1e-6)
+
+
+def test_grids_whose_corners_are_pixels(tiny_dataset: Path, tmp_path: Path) -> None:
+    """A DeepLabV3+ with align_corners: the whole photo is the teacher's own answer."""
+    model = save_teacher(tmp_path / "model", 0, architecture="deeplabv3plus-separable", align_corners=True)
+    view = WeakView(crop=(48, 64), scale=(1, 1), flip=0)
+    followed, images, _ = filled(tiny_dataset, model, tmp_path, view)
+    assert images.teacher_maps is not None
+    for name, values in images.teacher_maps.of_crop(0, (48, 64), Window((0, 0, 48, 64), (48, 64)), False).items():
+        torch.testing.assert_close(values, answer(followed, images[0][0], name), rtol=2**-10, atol=1e-6)
 
 
 def reference(
