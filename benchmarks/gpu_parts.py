@@ -126,7 +126,8 @@ def gpu_tests(file: Path, work: Path, end: float) -> list[dict[str, Any]]:
     ]
     junit = work / "junit.xml"
     junit.unlink(missing_ok=True)
-    options = ["-m", "gpu", "--continue-on-collection-errors", "-p", "no:cacheprovider", f"--junitxml={junit}"]
+    options = ["-m", "gpu", "--continue-on-collection-errors", f"--junitxml={junit}"]
+    options += ["-p", "no:cacheprovider", "-p", "pytest_timeout"]
     piece = run("pytest", [sys.executable, "-m", "pytest", *options, *map(str, files)], work, end, PROJECT)
     done = outcomes(junit) if junit.exists() else [piece]
     write(file, done)
@@ -227,7 +228,9 @@ def run(name: str, command: Sequence[str], work: Path, end: float, folder: Path 
         return left_out(name, "stopped by a signal" if STOP.is_set() else "no time was left")
     log = work / "logs" / f"{run_name(name)}.txt"
     log.parent.mkdir(exist_ok=True)
-    variables = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    # pytest's plugins that happen to be installed there may be too old for the pytest that was carried.
+    settings = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    variables = os.environ | settings
     state, reason = "done", ""
     with log.open("wb") as output:
         # A session of its own: a stop reaches the loader's processes too.
