@@ -47,7 +47,7 @@ def choose(name: str, root: str, layout: str, lists: Lists, facts: Facts, teache
     rates = "gentle to the pretrained encoder" if pretrained else "nothing is pretrained, so everything learns fast"
     return [
         *choices,
-        Choice("optimizer.name", "adamw", "reaches more in short runs than sgd (docs/results.md)"),
+        Choice("optimizer.name", "adamw", "reaches more in short runs than sgd (docs/results/labels.md)"),
         Choice("optimizer.lr", lr, rates),
         Choice("optimizer.head_lr_factor", factor, "the decoder learns at lr times this"),
         Choice("optimizer.weight_decay", 0.01, "usual for adamw"),
@@ -121,7 +121,7 @@ def _method(facts: Facts, teacher: str | None) -> list[Choice]:
         f"{name} {100 * share:.2f} %" for name, share in sorted(rare.items(), key=lambda item: item[1])[:4]
     )
     weigh = f"rare classes count more; the rarest: {told}" if rare else f"no class has less than {100 * RARE:.0f} %"
-    method = ("pc2seg", "learns from the unlabeled photos too; the best of few labels in docs/results.md")
+    method = ("pc2seg", "learns from the unlabeled photos too; the best of few labels in docs/results/methods.md")
     if not facts.unlabeled:
         method = ("supervised", "learns from the labels alone, since no photos without a mask were found")
     followed: list[Choice] = []
