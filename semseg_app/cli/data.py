@@ -105,7 +105,8 @@ def split_labels(
     _print_table(("list", "images", "hash"), [(row["name"], row["images"], row["hash"]) for row in rows])
     if held and held.left_out:
         count = len(held.left_out)
-        fix = f"; train with {drawn[0].name}-unlabeled, not with unlabeled" if "unlabeled" in dataset.folders else ""
+        separate = drawn[0].unlabeled and "unlabeled" in dataset.folders
+        fix = f"; train with {drawn[0].name}-unlabeled, not with unlabeled" if separate else ""
         message = f"{count} photos without masks nearly repeat photos of {held.name} and are in no list{fix}"
         typer.echo(message, err=True)
     for row in rows:

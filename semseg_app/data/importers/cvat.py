@@ -130,6 +130,11 @@ def _frames(path: Path, root: Element, photos: PhotoIndex, known: set[str]) -> l
         photo = next((photo for suffix in suffixes if (photo := photos.find(name + suffix, path.parent))), None)
         at = f"{path}: frame {frame}"
         items.append(Item(photo.name if photo else name, photo, _reader(shapes, at, size, known), at))
+    if items and all(item.photo is None for item in items):
+        raise UserError(
+            f"{path}: its tracks give frames by number, and no photo is called {items[0].name}; name the folder of the "
+            'frames with --images, or export "CVAT for images 1.1", which has the names of the photos'
+        )
     return items
 
 

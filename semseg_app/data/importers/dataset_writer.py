@@ -112,7 +112,7 @@ def write_dataset(
 def _nothing_drawn(report: ImportReport) -> str:
     """Every mask would be background and ignored pixels alone, as with a dataset of boxes."""
     parts = {
-        "boxes, crowds or ignored classes": report.ignored.total(),
+        "boxes, crowds, without a label or of an ignored class": report.ignored.total(),
         "points or lines": report.no_area.total(),
         "outside the photo or thinner than a pixel": report.without_pixels,
     }

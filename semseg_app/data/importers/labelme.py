@@ -77,7 +77,14 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
     labels: list[str] = []
     photos.whole = True  # the files lie beside the photos; a sub-folder without any is one that is still to be labeled
     for path in files:
-        content = read_json(path, FILE)
+        try:
+            content = read_json(path, FILE)
+        except UserError:
+            if {"shapes", "imagePath"} & signature(path).keys:
+                raise
+            raise UserError(
+                f"{path}: lies among LabelMe's files and is none; move it elsewhere, or restore it"
+            ) from None
         labels += [shape["label"] for shape in content["shapes"] if _has_area(shape)]
         photo = photos.find(content["imagePath"], path.parent)
         name = f"{path.stem}{Path(content['imagePath']).suffix}" if photo is None else photos.relative(photo)

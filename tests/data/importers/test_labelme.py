@@ -65,6 +65,12 @@ def test_rectangles_of_four_corners_as_x_anylabeling_writes_them(kind, tmp_path)
     assert np.array_equal(drawn(root, "background", "car"), expected)
 
 
+def test_another_file_among_them(tmp_path):
+    root = labelme(tmp_path / "x", {})
+    write_json(root / "config.json", {"labels": ["car"]})
+    assert "config.json: lies among LabelMe's files and is none; move it elsewhere" in refusal(root)
+
+
 def test_a_circle(tmp_path):
     root = labelme(tmp_path / "x", {"shape_type": "circle", "points": [[20, 15], [26, 23]]})  # radius 10
     rows, columns = np.mgrid[:HEIGHT, :WIDTH] + 0.5
