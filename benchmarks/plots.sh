@@ -24,7 +24,7 @@ LOSS="class_balance: 0.2, dice_weight: 1.0"
 FEATURE="features: -1, feature_loss: mean"
 SHORT=(schedule.steps=60 schedule.warmup=5 evaluate_every=60 model.weights=null optimizer.head_lr_factor=1)
 STUDENT=("${SHORT[@]}" data.labeled=train model.encoder=tu-resnet10t)
-VIT=("${SHORT[@]}" model.architecture=setr model.encoder=tu-vit_tiny_patch16_224)
+VIT=("${SHORT[@]}" schedule.steps=30 evaluate_every=30 model.architecture=setr model.encoder=tu-vit_tiny_patch16_224)
 
 trained() { # name, overrides
     [ -f "runs/$1/report.json" ] || semseg train streets.yaml "name=$1" "${@:2}"
@@ -38,13 +38,13 @@ trained mgd "${STUDENT[@]}" "method={$TEACHER, mgd: {weight: 33, logit_weight: 0
 trained af_dcd "${STUDENT[@]}" "method={$TEACHER, af_dcd: {pool_size: 0, patch_size: 2, $FEATURE}}"
 trained vit-supervised "${VIT[@]}"
 trained vit-s4former "${VIT[@]}" \
-    "method={name: s4former, ramp_up: 10, threshold: 0.8, shuffle_block: 32, reduction: valid, $LOSS}"
+    "method={name: s4former, ramp_up: 5, threshold: 0.8, shuffle_block: 32, reduction: valid, $LOSS}"
 
-semseg plot features runs/supervised runs/pseudoseg --data streets --points 2000 -o features.png
+semseg plot features runs/supervised runs/pseudoseg --data streets --points 1000 -o features.png
 semseg plot panels runs/supervised runs/pseudoseg --data streets -o panels.png
 semseg plot pseudo-labels runs/pseudoseg --photos 3 -o pseudo-labels.png
 semseg plot calibration runs/pseudoseg -o calibration.png
-semseg plot distances runs/mgd runs/af_dcd -o distances.png
+semseg plot distances runs/mgd runs/af_dcd --photos 32 -o distances.png
 PHOTO=$(printf '%s\n' streets/images/val/* | head -1)
 semseg plot attention runs/vit-supervised runs/vit-s4former --photo "$PHOTO" --at 40,66 -o attention.png
 semseg plot attention runs/vit-s4former --photo "$PHOTO" --at 40,66 --shuffle 32 -o attention-shuffled.png

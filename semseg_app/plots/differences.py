@@ -15,8 +15,8 @@ from semseg_app.plots.photo_grid import Box
 MOST_BOXES = 3
 SMALLEST = 0.002
 """Fraction of the photo that a region must cover to get a box: boxes around single pixels would hide the photo."""
-NEAR = 1 / 100
-"""Fraction of the photo's longer side; regions that lie as near as this share a box."""
+THIN = 0.03
+"""Fraction of the photo's shorter side; what is thinner, such as outlines, joins no regions and gets no box."""
 
 
 class Differences(NamedTuple):
@@ -50,14 +50,16 @@ def differences(label: np.ndarray, first: np.ndarray, last: np.ndarray) -> Diffe
 
 
 def regions(changed: np.ndarray) -> list[Box]:
-    """Boxes around the largest connected regions of bool `[H, W]`, by the number of its pixels in each."""
+    """Boxes around the largest connected regions of bool `[H, W]`, after what is thin has been taken away.
+
+    Outlines differ almost everywhere; with them, one box would surround the whole photo.
+    """
     with plot_extra("finding connected regions"):
         from scipy import ndimage
 
-    reach = max(1, round(max(changed.shape) * NEAR))
-    joined = ndimage.maximum_filter(changed, size=2 * reach + 1) if changed.any() else changed
-    numbers, count = ndimage.label(joined, structure=np.ones((3, 3)))
-    numbers = np.where(changed, numbers, 0)
+    side = max(2, round(min(changed.shape) * THIN))
+    solid = ndimage.binary_opening(changed, np.ones((side, side)))
+    numbers, count = ndimage.label(solid, structure=np.ones((3, 3)))
     sizes = np.bincount(numbers.ravel(), minlength=count + 1)
     sizes[0] = 0
     order = np.argsort(-sizes, kind="stable")[:MOST_BOXES]

@@ -54,7 +54,7 @@ def plot_reliabilities(diagrams: Sequence[Sequence[tuple[str, Sequence[Bin]]]], 
     columns = max(len(row) for row in diagrams)
     figure = open_figure(path, 2.9 * columns, 3.1 * len(diagrams))
     grid = figure.subplots(len(diagrams), columns, squeeze=False, sharex=True, sharey=True)
-    for line, (row, cells) in enumerate(zip(diagrams, grid, strict=True)):
+    for row, cells in zip(diagrams, grid, strict=True):
         for number, axes in enumerate(cells):
             if number >= len(row):
                 axes.set_axis_off()
@@ -62,10 +62,11 @@ def plot_reliabilities(diagrams: Sequence[Sequence[tuple[str, Sequence[Bin]]]], 
             title, bins = row[number]
             draw_reliability(axes, bins)
             axes.set_title(title, fontsize=9)
-            if number or line:
-                axes.get_legend().remove()
-            else:
-                axes.legend(loc="upper left", fontsize=7)
+            axes.get_legend().remove()
+            axes.set_xticks([0, 0.5, 1])
             axes.label_outer()
-    figure.subplots_adjust(wspace=0.08, hspace=0.25)
+    figure.subplots_adjust(wspace=0.12, hspace=0.25)
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    below = 0.06 / len(diagrams) - 0.08
+    figure.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, below), ncols=3, fontsize=8, frameon=False)
     save_figure(figure, path)

@@ -20,7 +20,7 @@ def draw_distances(
     Args:
         path: the plot.
         samples: split -> run -> float `[N]`.
-        means: split -> run -> the mean that the legend shows.
+        means: split -> run -> the mean that stands below the points.
         unit: label of the axis.
     """
     largest = max(float(np.quantile(values, SHOWN)) for runs in samples.values() for values in runs.values())
@@ -36,15 +36,17 @@ def draw_distances(
     )[0]
     for number, (split, runs) in enumerate(samples.items()):
         points, distribution = grid[2 * number], grid[2 * number + 1]
-        for color, (run, values) in enumerate(runs.items()):
-            style = {"color": f"C{color}", "linewidths": 0}
-            points.scatter(np.arange(len(values)), values, s=2, alpha=0.35, **style)
+        for color, values in enumerate(runs.values()):
+            strip = color + np.linspace(0.05, 0.95, len(values))  # side by side: no run hides another
+            points.scatter(strip, values, s=2, alpha=0.4, color=f"C{color}", linewidths=0)
             heights = np.histogram(values, edges)[0] / len(values)
             distribution.stairs(heights, edges, orientation="horizontal", color=f"C{color}", fill=True, alpha=0.35)
-            label = f"{run}: mean {means[split][run]:.3g}"
-            distribution.stairs(heights, edges, orientation="horizontal", color=f"C{color}", label=label)
-        points.set(title=split, xlabel="pair", ylim=(0, largest))
+            distribution.stairs(heights, edges, orientation="horizontal", color=f"C{color}")
+        names = [f"{run}\nmean {means[split][run]:.3g}" for run in runs]
+        points.set_xticks(np.arange(len(runs)) + 0.5, names, fontsize=8)
+        points.set(title=split, xlim=(0, len(runs)), ylim=(0, largest))
         distribution.set_xlabel("fraction of pairs")
-        distribution.legend(fontsize=7, loc="upper right")
+        distribution.locator_params(axis="x", nbins=3)
+        distribution.margins(x=0.04)
     grid[0].set_ylabel(unit)
     save_figure(figure, path)
