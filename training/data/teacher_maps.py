@@ -4,6 +4,7 @@ The files (training/distill/teacher_cache.py writes them) hold one map of one ph
 A crop needs a few of its rows and columns, so they are mapped into memory and never read whole.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class TeacherMaps:
         folder: of one teacher in a cache.
         photos: the hash of each photo, in the list's order.
         padding: the "photo" of one crop's size that shows nothing but the padding of crops.
-        names: which maps.
+        grids: which maps, and the rows and columns that each has over an image of one crop's size.
         stride: the teacher pads photos to multiples of it.
         corners: the outer grid points of its maps are the photo's outer pixels (align_corners), not half a cell inside.
         crop: height and width of the crops.
@@ -53,7 +54,7 @@ class TeacherMaps:
     folder: Path
     photos: tuple[str, ...]
     padding: str
-    names: tuple[MapName, ...]
+    grids: Mapping[MapName, tuple[int, int]]
     stride: int
     corners: bool
     crop: tuple[int, int]
@@ -72,14 +73,19 @@ class TeacherMaps:
             flipped: whether it is a mirror image.
         """
         maps: TaughtMaps = {}
-        for name in self.names:
-            padding = open_map(map_file(self.folder, self.padding, name))
+        for name, (rows, columns) in self.grids.items():
             whole = open_map(map_file(self.folder, self.photos[index], name))
-            rows, below = self._places(0, padding.shape[1], whole.shape[1], photo, window, False)
-            columns, beside = self._places(1, padding.shape[2], whole.shape[2], photo, window, flipped)
-            cut = _interpolated(_interpolated(whole, rows, 1), columns, 2)
-            off = below[:, None] | beside[None, :]
-            maps[name] = torch.from_numpy(np.where(off, padding, cut) if off.any() else cut)
+            down, below = self._places(0, rows, whole.shape[1], photo, window, False)
+            right, beside = self._places(1, columns, whole.shape[2], photo, window, flipped)
+            top, left = int(down.min()), int(right.min())
+            needed = whole[:, top : int(down.max()) + 2, left : int(right.max()) + 2]
+            cut = torch.from_numpy(np.array(needed)).float()
+            cut = _interpolated(_interpolated(cut, down - top, 1), right - left, 2)
+            if below.any() or beside.any():
+                padding = open_map(map_file(self.folder, self.padding, name))
+                cut[:, below] = torch.from_numpy(padding[:, below]).float()
+                cut[:, :, beside] = torch.from_numpy(padding[:, :, beside]).float()
+            maps[name] = cut
         return maps
 
     def _places(
@@ -115,15 +121,11 @@ def padded(side: int, stride: int) -> int:
     return side + -side % stride
 
 
-def _interpolated(values: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:
-    """Float32 values at fractional indices along an axis; only what they need is read."""
-    first = int(places.min())
-    values = np.asarray(values[(slice(None),) * axis + (slice(first, int(places.max()) + 2),)], np.float32)
-    low = places.astype(np.int64) - first
-    high = np.minimum(low + 1, values.shape[axis] - 1)
+def _interpolated(values: Tensor, places: np.ndarray, axis: int) -> Tensor:
+    """Values at fractional indices along an axis of `[C, rows, columns]`."""
+    low = torch.from_numpy(places.astype(np.int64))
+    high = (low + 1).clamp(max=values.shape[axis] - 1)
     shape = [1, 1, 1]
     shape[axis] = len(places)
-    share = (places - first - low).astype(np.float32).reshape(shape)
-    below, above = np.take(values, low, axis), np.take(values, high, axis)
-    below += share * (above - below)
-    return below
+    share = torch.from_numpy(places - low.numpy()).float().view(shape)
+    return torch.lerp(values.index_select(axis, low), values.index_select(axis, high), share)

@@ -101,13 +101,14 @@ class TeacherCache:
             if todo := [photo for photo in distinct.values() if self._missing(photo.hash)]:
                 self._show(todo, accelerator, say)
         accelerator.wait_for_everyone()
+        grids = {name: open_map(self._file(self.padding, name)).shape[1:] for name in self.names}
         hashes = iter(photo.hash for photo in photos)
         for dataset in images:
             dataset.teacher_maps = TeacherMaps(
                 self.folder,
                 tuple(next(hashes) for _ in dataset.samples),
                 self.padding,
-                self.names,
+                grids,
                 self.stride,
                 self.teacher.network is not None and self.teacher.network.spec.align_corners,
                 self.view.crop,
