@@ -26,6 +26,7 @@ from semseg_app.synthetic import generate
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKED = [*PAGES, *sorted((ROOT / "docs" / "results").glob("*.md"))]
 WITH_COMMANDS = [page for page in PAGES if page.name != "README.md"]  # test_readme.py runs that in an empty folder
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SMALL = {
@@ -152,13 +153,13 @@ def test_commands_of(page, prepared, commands, tmp_path):
 
 
 def test_links_and_pictures_exist():
-    for page in PAGES:
+    for page in LINKED:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_files_of_the_project_that_pages_name_exist():
-    for page in PAGES:
+    for page in LINKED:
         for name in re.findall(r"`((?:tests|benchmarks)/[^` ]+)`", page.read_text()):
             assert (ROOT / name).exists(), f"{page.name}: {name}"

@@ -18,7 +18,7 @@ def pages(entry: object) -> list[str]:
 
 
 def test_every_page_is_in_the_navigation_once():
-    written = {page.name for page in (ROOT / "docs").glob("*.md")}
+    written = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
     named = pages(SITE["nav"])
     assert sorted(named) == sorted(written | {"index.md", "contributing.md"})
 
@@ -26,7 +26,7 @@ def test_every_page_is_in_the_navigation_once():
 def test_nothing_is_fetched_from_elsewhere():
     """The pages name no other host for what a browser loads by itself."""
     assert SITE["theme"]["font"] is False
-    for page in (ROOT / "docs").glob("*.md"):
+    for page in (ROOT / "docs").rglob("*.md"):
         assert not re.search(r"!\[[^\]]*\]\(https?:", page.read_text()), page.name
 
 

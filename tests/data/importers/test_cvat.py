@@ -38,6 +38,13 @@ def test_a_polygon_and_the_colors_of_the_labels(tmp_path):
     assert report["overlap"] == "z-order"
 
 
+def test_a_file_named_after_its_split_as_datumaro_writes_it(tmp_path):
+    root = cvat(tmp_path / "x", CAR)
+    (root / "annotations.xml").rename(root / "val.xml")
+    data, _ = imported(root)
+    assert list(masks(data)) == ["val/a"]
+
+
 def test_the_higher_z_order_is_seen(tmp_path):
     over = CAR.replace("car", "tree").replace('z_order="0"', 'z_order="-1"')
     root = cvat(tmp_path / "x", CAR, over)

@@ -53,6 +53,11 @@ def test_an_empty_file_is_background_and_no_file_is_unlabeled(tmp_path):
     assert [sample.stem for sample in data.samples("unlabeled")] == ["none"]
 
 
+def test_a_dataset_of_boxes_is_refused(tmp_path):
+    line = refusal(yolo(tmp_path / "x", "0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.2 0.2\n"))
+    assert "holds no outline of a class (2 boxes, crowds or ignored classes); export polygons or masks" in line
+
+
 def test_a_box_is_ignored(tmp_path):
     data, report = imported(yolo(tmp_path / "x", CAR + "1 0.1 0.1 0.2 0.2\n"))
     classes = mask(data, "background", "car", "tree")
