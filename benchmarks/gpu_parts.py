@@ -56,12 +56,12 @@ STUDY: dict[Run, Run | None] = {
 }
 """Row and seed of the study -> the run that it needs, the most telling ones first. "1/16 labels" draws the lists of 23
 photos. Students of all seeds have the teacher of seed 0, and write its labels anew: one after the other."""
-ENDS = {"tests": 0.12, "steps": 0.4, "study": 1.0}
-"""Fraction of all minutes after which a part must have ended; what one leaves over, the next has."""
+ENDS = {"tests": 0.15, "steps": 0.4, "study": 1.0}
+"""Fraction of all minutes after which a part must have ended; the time that one leaves over goes to the next."""
 TOO_SHORT = 5.0
 """Seconds in which nothing is worth starting: Python and torch alone take as long."""
 TO_STOP = 10.0
-"""Seconds from SIGTERM to SIGKILL: a run writes its checkpoint."""
+"""Seconds before the deadline at which a command is asked to stop; after half of them it is killed."""
 POLL = 0.2
 """Seconds after which a wait looks at the clock, and whether all was stopped."""
 STOP = threading.Event()
@@ -129,7 +129,9 @@ def gpu_tests(file: Path, work: Path, end: float) -> list[dict[str, Any]]:
     options = ["-m", "gpu", "--continue-on-collection-errors", f"--junitxml={junit}"]
     options += ["-p", "no:cacheprovider", "-p", "pytest_timeout"]
     piece = run("pytest", [sys.executable, "-m", "pytest", *options, *map(str, files)], work, end, PROJECT)
-    done = outcomes(junit) if junit.exists() else [piece]
+    done = outcomes(junit) if junit.exists() else []
+    if piece["state"] in ("stopped", "skipped") or not done:
+        done.append(piece)
     write(file, done)
     return done
 
@@ -138,6 +140,8 @@ def outcomes(junit: Path) -> list[dict[str, Any]]:
     """The tests of pytest's report: passed, skipped, failed, or error where a test could not begin."""
     done: list[dict[str, Any]] = []
     for case in ElementTree.parse(junit).iter("testcase"):
+        if case.get("name") is None:  # it ran when pytest was stopped
+            continue
         piece = {"name": f"{case.get('classname')}::{case.get('name')}", "state": "passed"}
         piece["seconds"] = float(case.get("time", 0))
         for state, tag in (("skipped", "skipped"), ("failed", "failure"), ("error", "error")):
@@ -243,7 +247,7 @@ def run(name: str, command: Sequence[str], work: Path, end: float, folder: Path 
         if process.poll() is None:
             state = "stopped"
             reason = "by a signal" if STOP.is_set() else f"it was not done after {left:.0f} s"
-            kill(process, signal.SIGTERM)
+            kill(process, signal.SIGINT)  # a run writes its checkpoint, and pytest its report
             try:
                 process.wait(TO_STOP / 2)
             except subprocess.TimeoutExpired:

@@ -139,7 +139,7 @@ def test_a_command_is_stopped_at_its_deadline(tmp_path: Path, monkeypatch: pytes
     failed = run("import sys; print('one'); sys.exit('two')", 60)
     assert (failed["state"], failed["reason"]) == ("failed", "one / two")
     assert run("", 0.55)["state"] == "skipped"
-    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(600)"
     stopped = run(deaf, 1.2)
     assert stopped["state"] == "stopped"
     assert stopped["reason"].startswith("it was not done after")
