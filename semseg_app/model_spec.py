@@ -36,6 +36,10 @@ class NetworkChoice(BaseModel):
     multi_grid: tuple[int, int, int] | None = None
     """Factors on the dilation of the three blocks of a dilated ResNet's last stage, e.g. [2, 2, 4] in AugSeg's; None =
     no factors."""
+    position_grid: int | None = Field(default=None, ge=2, le=256)
+    """Rows and columns of a vision transformer's position table, which is resized once, when the weights are loaded,
+    and learns at that size: 32 in S4Former, for crops of 512 in patches of 16. None = the size of its weights, resized
+    to the image in every pass."""
 
 
 class ModelSpec(NetworkChoice):

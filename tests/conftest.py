@@ -42,3 +42,12 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "splits" / "few-labeled.txt").write_text("".join(f"train{index:02d}\n" for index in range(4)))
     (root / "splits" / "few-unlabeled.txt").write_text("".join(f"train{index:02d}\n" for index in range(4, 12)))
     return root
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test marked gpu says that it did not run where there is none; torch is imported only where one was chosen."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("torch finds no GPU here")

@@ -13,6 +13,7 @@ import tomllib
 import urllib.request
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,10 +22,9 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 SMALLER = (
     ("--train 46 --val 8 --unlabeled 321", "--train 12 --val 2 --unlabeled 8 --size 64x96"),
-    ("--val 10", "--val 4"),
-    ("schedule.steps=500", "schedule.steps=2 schedule.warmup=0 view.crop=[64,96] batch_size=2"),
-    ("schedule.steps=1000", "schedule.steps=2 schedule.warmup=0 view.crop=[64,96] evaluate_every=2"),
-    ("serve runs/student/best", "serve runs/student/best --port 7864 --threads 1"),
+    ("--minutes 20", "--minutes 0.1"),
+    ("--minutes 10", "--minutes 0.1"),
+    ("serve runs/mine-student/best", "serve runs/mine-student/best --port 7864 --threads 1"),
     (":7860/v1", ":7864/v1"),
 )
 BUILD = 'from setuptools import build_meta; build_meta.build_wheel("wheel")'
@@ -118,7 +118,7 @@ def test_the_blocks_run_in_an_empty_folder_from_a_wheel(wheel, tmp_path):
         if server:
             server.terminate()
             server.wait(30)
-    for made in ("mask.png", "overlay.jpg", "mine/dataset.yaml", "mine/splits/val.txt", "runs/student/best/onnx"):
+    for made in ("mask.png", "overlay.jpg", "mine/dataset.yaml", "mine/splits/val.txt", "runs/mine-student/best/onnx"):
         assert (folder / made).exists(), made
     assert len(list((folder / "mine" / "unlabeled").iterdir())) == 8
 
@@ -133,15 +133,27 @@ def test_the_walk_has_at_most_seven_commands_and_no_file_written_by_hand():
     assert not re.search(r"cat >|<<|\.yaml", "".join(walk))
 
 
-def test_the_recipes_of_the_walk_are_valid():
-    """Quick, beside the slow run: names of presets, keys and values."""
-    from semseg_app.training.recipe import load_recipe
+def test_the_commands_of_the_walk_are_understood():
+    """Quick, beside the slow run: verbs, options and values; and the folders that one command hands to the next."""
+    from typer.main import get_command
 
-    text = "".join(block for _, block in BLOCKS).replace("\\\n", " ")
-    trainings = [line.split()[2:] for line in text.splitlines() if line.startswith("semseg train ")]
-    recipes = [load_recipe(preset, overrides) for preset, *overrides in trainings]
-    assert [recipe.name for recipe in recipes] == ["teacher", "student"]
-    assert [recipe.method.name for recipe in recipes] == ["mean-teacher", "distillation"]
+    from semseg_app.cli.main import app
+
+    text = "".join(block for language, block in BLOCKS if language == "sh")
+    lines = [line.split()[1:] for line in text.splitlines() if line.startswith("semseg ")]
+    chosen = []
+    for words in lines:
+        command: Any = get_command(app)
+        while words[0] in getattr(command, "commands", {}):
+            command = command.commands[words[0]]
+            words = words[1:]
+        chosen.append((command.name, command.make_context(command.name, words).params))
+    (_, teacher), (_, student) = [row for row in chosen if row[0] == "train"]
+    assert (teacher["data"], teacher["teacher"]) == (student["data"], None)
+    assert student["teacher"] == f"runs/{teacher['data']}/best"
+    made = f"runs/{teacher['data']}-student/best"
+    models = [params["model"] for _, params in chosen if params.get("model")]
+    assert models == [made, [made]]  # of export and of serve
 
 
 def test_the_install_lines_name_this_wheel_and_its_extras(wheel):

@@ -11,16 +11,18 @@ A comparison is one YAML file:
       KD: {method.kd.weight: 1.0}
       alone, as long as KD: {same_time_as: KD}
 
-`{seed}` in a value is the seed: a student of seed 1 can have the teacher of seed 1. A row with `same_time_as` is the
-baseline's row, with its own changes on top, and gets as many steps as the baseline could have made while the other row,
-with the same seed, made its own: by the median time of a step in each, since all the seconds of a run tell what else
-the machine did and whether it was interrupted.
+`{seed}` in a value is the seed and `{out}` the folder of the runs: a student of seed 1 can follow the teacher of seed 1
+that another row, above it, has trained (`teacher: "{out}/teacher-{seed}/best"`). A row may begin from a `recipe` of its
+own. A row with `same_time_as` is the baseline's row, with its own changes on top, and gets as many steps as the
+baseline could have made while the other row, or the other rows together, with the same seed, made their own: by the
+median time of a step in each, since all the seconds of a run tell what else the machine did and whether it was
+interrupted.
 """
 
 import json
 import re
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,10 +31,12 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from semseg_app.data.dataset import read_yaml
 from semseg_app.data.layouts import open_dataset
 from semseg_app.errors import UserError, did_you_mean, explain
-from semseg_app.training.recipe import Recipe, checked_recipe, recipe_file, set_key
+from semseg_app.training.recipe import Recipe, checked_recipe, parsed_override, recipe_file, set_key
 from semseg_app.training.run.folder import RunFolder, changed_key
 
 Report = dict[str, Any]
+ROW_KEYS = ("same_time_as", "recipe")
+"""Keys of a row that are no keys of a recipe."""
 
 
 class Comparison(BaseModel):
@@ -46,18 +50,19 @@ class Comparison(BaseModel):
     baseline: str
     rows: dict[str, dict[str, Any]] = Field(min_length=1)
     _file: Path = PrivateAttr(Path("comparison"))
+    _overrides: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Comparison":
-        named = {"baseline": self.baseline}
+        named = {("baseline", self.baseline): self.baseline}
         folders: dict[str, str] = {}
         for row, changes in self.rows.items():
-            if "same_time_as" in changes:
-                named[f"rows.{row}.same_time_as"] = changes["same_time_as"]
+            for budget in _budgets(changes):
+                named[f"rows.{row}.same_time_as", budget] = budget
             other = folders.setdefault(run_name(row), row)
             if other != row:
                 raise ValueError(f"rows {other!r} and {row!r} would share the run folder {run_name(row)!r}; rename one")
-        for key, name in named.items():
+        for (key, _), name in named.items():
             if name not in self.rows or "same_time_as" in self.rows[name]:
                 raise ValueError(f"{key}: {name!r} is no row with a length of its own; rows: {', '.join(self.rows)}")
         return self
@@ -79,14 +84,33 @@ class ComparisonRow(NamedTuple):
         return statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
 
 
-def load_comparison(path: Path) -> Comparison:
-    """Read a comparison file. UserError names the key at fault."""
+def load_comparison(path: Path, overrides: Sequence[str] = (), rows: Sequence[str] = ()) -> Comparison:
+    """Read a comparison file. UserError names the key at fault.
+
+    Args:
+        path: the file.
+        overrides: key=value, for every row, above all that the file says.
+        rows: names of the rows to keep, and the baseline if it is another; empty = all.
+    """
     try:
         comparison = Comparison.model_validate(read_yaml(path))
     except ValidationError as error:
         raise explain(error, path) from None
+    for row in rows:
+        if row not in comparison.rows:
+            near = did_you_mean(row, comparison.rows)
+            raise UserError(f"{path}: no row {row!r}; rows: {', '.join(comparison.rows)}{near}")
+    if rows:
+        kept = {comparison.baseline, *rows, *(other for row in rows for other in _budgets(comparison.rows[row]))}
+        comparison.rows = {name: changes for name, changes in comparison.rows.items() if name in kept}
     comparison._file = path
+    comparison._overrides = dict(map(parsed_override, overrides))
     return comparison
+
+
+def recipes_of(comparison: Comparison, out: Path, seed: int) -> dict[str, Recipe]:
+    """The recipe of every row; one with `same_time_as` has the length of its recipe, because no run is there yet."""
+    return {row: _recipe(comparison, row, seed, out) for row in comparison.rows}
 
 
 def run_name(row: str) -> str:
@@ -114,10 +138,11 @@ def run_comparison(
     for seed in comparison.seeds:
         for row in ordered:
             recipe = _recipe(comparison, row, seed, out)
-            other = comparison.rows[row].get("same_time_as")
-            if other:
-                budget, measured = reports[other][-1], reports[comparison.baseline][-1]
-                steps = max(1, round(budget["steps"] * _step_seconds(budget) / _step_seconds(measured)))
+            others = _budgets(comparison.rows[row])
+            if others:
+                budgets, measured = [reports[other][-1] for other in others], reports[comparison.baseline][-1]
+                seconds = sum(budget["steps"] * _step_seconds(budget) for budget in budgets)
+                steps = max(1, round(seconds / _step_seconds(measured)))
                 recipe = _recipe(comparison, row, seed, out, steps)
             reports[row].append(_report(recipe, say))
     return reports
@@ -168,6 +193,12 @@ def tabulate(reports: dict[str, list[Report]], baseline: str | None) -> list[Com
     ]
 
 
+def _budgets(changes: dict[str, Any]) -> list[str]:
+    """The rows whose time a row has; empty for one with a length of its own."""
+    budgets = changes.get("same_time_as", [])
+    return [budgets] if isinstance(budgets, str) else list(budgets)
+
+
 def _step_seconds(report: Report) -> float:
     """UserError when an older version, which did not note it, made the report."""
     if "step_seconds" not in report:
@@ -183,9 +214,10 @@ def _score(report: Report) -> float:
 
 def _recipe(comparison: Comparison, row: str, seed: int, out: Path, steps: int | None = None) -> Recipe:
     """The recipe of one run. A UserError names the recipe file, or the part of the comparison file that is wrong."""
-    path = recipe_file(comparison.recipe)
+    path = recipe_file(comparison.rows[row].get("recipe", comparison.recipe))
     name = run_name(row)
     settings: dict[str, Any] = {"seed": seed, "name": name, "output": str(out / f"{name}-{seed}")}
+    shared, known = comparison.set, {"seed": str(seed), "out": str(out)}
     if steps is not None:
         settings["schedule.steps"] = steps
     changes = [comparison.rows[row]]
@@ -193,26 +225,26 @@ def _recipe(comparison: Comparison, row: str, seed: int, out: Path, steps: int |
         changes.insert(0, comparison.rows[comparison.baseline])
     fault = ""
     try:
-        return _merged(path, comparison.set, [*changes, settings], seed)
+        return _merged(path, shared, [*changes, comparison._overrides, settings], known)
     except UserError as error:
         fault = str(error)
-    for where, shared in ((None, {}), ("set", comparison.set)):  # who made the mistake: the first that makes it alone
+    for where, part in ((None, {}), ("set", shared)):  # who made the mistake: the first that makes it alone
         try:
-            _merged(path, shared, [], seed)
+            _merged(path, part, [], known)
         except UserError as error:
             if str(error) == fault:
                 raise UserError(_told_of(comparison, where, fault, path)) from None
     raise UserError(_told_of(comparison, f"rows.{row}", fault, path))
 
 
-def _merged(path: Path, shared: dict[str, Any], changes: list[dict[str, Any]], seed: int) -> Recipe:
+def _merged(path: Path, shared: dict[str, Any], changes: list[dict[str, Any]], known: dict[str, str]) -> Recipe:
     content = read_yaml(path)
     for key, value in shared.items():
-        set_key(content, key, _filled(value, seed))
+        set_key(content, key, _filled(value, known))
     for level in changes:
         for key, value in level.items():
-            if key != "same_time_as":
-                _merge(content, key, _filled(value, seed))
+            if key not in ROW_KEYS:
+                _merge(content, key, _filled(value, known))
     return checked_recipe(content, path)
 
 
@@ -232,13 +264,16 @@ def _merge(content: dict[str, Any], key: str, value: Any) -> None:
         _merge(content, f"{key}.{inner}", inner_value)
 
 
-def _filled(value: Any, seed: int) -> Any:
-    """The value with the seed in place of `{seed}`, at any depth."""
+def _filled(value: Any, known: dict[str, str]) -> Any:
+    """The value with what `{seed}` and `{out}` stand for in their places, at any depth."""
     if isinstance(value, dict):
-        return {key: _filled(inner, seed) for key, inner in value.items()}
+        return {key: _filled(inner, known) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_filled(inner, seed) for inner in value]
-    return value.replace("{seed}", str(seed)) if isinstance(value, str) else value
+        return [_filled(inner, known) for inner in value]
+    if isinstance(value, str):
+        for name, meaning in known.items():
+            value = value.replace(f"{{{name}}}", meaning)
+    return value
 
 
 def _told_of(comparison: Comparison, where: str | None, fault: str, path: Path) -> str:

@@ -8,9 +8,9 @@ of its package (training/methods/__init__.py, training/distill/__init__.py).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from semseg_app.models import SegmentationNetwork
 
 if TYPE_CHECKING:
-    from semseg_app.training.data.streams import Batch, StrongView
+    from accelerate import Accelerator
+
+    from semseg_app.training.data.streams import Batch, ImageDataset, StrongView, UnlabeledBatch
     from semseg_app.training.methods.guardrails import PseudoLabelMonitor
     from semseg_app.training.recipe import Recipe
 
@@ -91,6 +93,20 @@ class Method(nn.Module, ABC):
     def networks(self) -> dict[str, SegmentationNetwork]:
         """What is evaluated and saved, by role; the first is what the method delivers."""
 
+    def prepare(
+        self, images: Sequence[ImageDataset], recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Runs on every process before the first step, with the images to learn from; returns facts for the report."""
+        return {}
+
+    def pseudo_label_parts(self, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
+        """What the pseudo labels of weak views are made of, by name, in the order in which it is computed.
+
+        Class probabilities `[B, C, h, w]` without gradient, each on a grid over the padded images; the last is what is
+        learned from. In evaluation mode, for plots. Empty where the method computes no pseudo labels.
+        """
+        return {}
+
     def references(self) -> dict[str, Segmenter]:
         """Trained models, by role, that are scored before the first step."""
         return {}
@@ -120,6 +136,11 @@ class Distiller(nn.Module, ABC):
             labels: int `[N, H, W]`, 255 = ignore, of the first N images; the images behind them are unlabeled. Maps
                 and labels cover the same pixels.
         """
+
+    def in_teacher_space(self, student: Tensor) -> Tensor:
+        """The student's map `[B, C_s, h, w]` as this distiller compares it with the teacher's, in the teacher's
+        channels; unchanged where it has no alignment."""
+        return student
 
     def clip_gradients(self) -> None:
         """Bound the gradients of this distiller's own parameters; runs before the optimizer."""

@@ -15,10 +15,11 @@ from torch import nn
 
 from semseg_app.errors import UserError
 from semseg_app.training.loop import Run, set_up
+from semseg_app.training.methods.distillation import DistillationKeys
 from semseg_app.training.recipe import Recipe
 from semseg_app.training.run.folder import RunFolder
 from semseg_app.training.run.launch import make_accelerator
-from semseg_app.training.run.progress import peak_memory_mb, to_stderr
+from semseg_app.training.run.progress import Spoken, peak_memory_mb, to_stderr
 from semseg_app.training.stand_ins import with_stand_ins
 
 MB = 2**20
@@ -41,8 +42,13 @@ def dry_run(recipe: Recipe, whole: Recipe, generated: bool = False) -> dict[str,
         tried = with_stand_ins(recipe, folder) if generated else recipe
         # No validation, nothing kept in memory, nothing published.
         data = tried.data.model_copy(update={"val": None, "cache": False})
-        tried = tried.model_copy(update={"data": data, "output": folder / "run", "push_to": None})
-        run = set_up(tried, False, make_accelerator(tried), RunFolder(tried.run_folder), to_stderr)
+        method = tried.method
+        if isinstance(method, DistillationKeys) and method.teacher_cache:  # filling it takes a pass over all photos
+            to_stderr("dry run: without method.teacher_cache; the real steps are faster")
+            method = method.model_copy(update={"teacher_cache": None})
+        update = {"data": data, "method": method, "output": folder / "run", "push_to": None}
+        tried = tried.model_copy(update=update)
+        run = set_up(tried, False, make_accelerator(tried), RunFolder(tried.run_folder), Spoken(to_stderr))
         try:
             before = peak_memory_mb(run.accelerator.device)
             seconds = _timed_step(run)

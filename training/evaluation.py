@@ -9,7 +9,7 @@ Boundary IoU (2.7 ms) and the calibration error (1.0 ms, and softmax and its tra
 double that and choose nothing in a run: `semseg evaluate` prints them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +53,7 @@ def evaluate_network(
     threshold: float | None = None,
     window: int | None = None,
     examples: Examples | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Scores over a labeled dataset; the same on every process.
 
@@ -64,6 +65,7 @@ def evaluate_network(
         window: longest side of what the network sees at once, a multiple of GRID; None = photos of up to WHOLE_PIXELS
             whole, larger ones in windows of TILE.
         examples: takes the photos that a report will show; None = none are kept.
+        progress: takes the number of photos that this process has scored, after each few.
     """
     scorer = Scorer(dataset.data.num_classes, WHILE_TRAINING)
     num_classes = dataset.data.num_classes
@@ -84,6 +86,8 @@ def evaluate_network(
                     alone.counts = scorer.confusion.counts - before
                     examples.add(mine[position], alone.result().miou, image, label, classes)
                 position += 1
+            if progress is not None:
+                progress(position)
             if threshold is not None:
                 labeled = labels != IGNORE
                 sure &= labeled

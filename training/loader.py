@@ -6,11 +6,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from semseg_app.data.dataset import SegmentationData
+from semseg_app.data.dataset import Sample, SegmentationData
+from semseg_app.data.layouts import open_dataset
 from semseg_app.data.pseudo_label_folder import as_labeled
 from semseg_app.errors import UserError
 from semseg_app.labels import IGNORE
 from semseg_app.training.contracts import Method
+from semseg_app.training.data.image_labels import read_image_labels
 from semseg_app.training.data.streams import (
     AugmentedDataset,
     Batch,
@@ -35,13 +37,28 @@ def unlabeled_images(recipe: Recipe, data: SegmentationData, method: Method, cac
         raise UserError(
             f"data.unlabeled: {recipe.method.name} needs unlabeled images; name a split or list of {data.root}"
         )
-    table = recipe.method.image_label_table()
-    image_labels = data.root / table if table else None
     samples = data.samples(recipe.data.unlabeled)
-    folder = recipe.method.pseudo_label_folder()
+    folder, table = recipe.method.pseudo_label_folder(), recipe.method.image_label_table()
+    if folder and recipe.data.more_unlabeled:
+        raise UserError(
+            f"data.more_unlabeled: {folder} holds no pseudo labels of photos in other roots; leave more_unlabeled out"
+        )
+    classes = [read_image_labels(data.root / table, data, samples)] if table else []
+    for more in recipe.data.more_unlabeled:
+        if (more.image_labels is None) != (table is None):
+            raise UserError(
+                f"data.more_unlabeled: {more.root}: image labels are for all unlabeled photos or for none; name "
+                "image_labels both there and in method, or in neither"
+            )
+        other = open_dataset(more.root, more.layout)
+        joined = other.samples(more.split)
+        if more.image_labels is not None:
+            classes.append(read_image_labels(more.root / more.image_labels, other, joined, data.info.classes))
+        # Their stems say where they come from: two roots may hold photos of one name.
+        samples = samples + [Sample(f"{more.root.name}/{sample.stem}", sample.image, None) for sample in joined]
     if folder:
         data, samples = as_labeled(folder, data, samples)
-    return ImageDataset(data, samples, bool(folder), cache, image_labels)
+    return ImageDataset(data, samples, bool(folder), cache, torch.cat(classes) if classes else None)
 
 
 def load_batches(

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from semseg_app.training.run.lineage import training_lineage
 from semseg_app.training.run.lock import locked
 from semseg_app.training.run.optimizer import make_optimizer
 from semseg_app.training.run.progress import (
+    Spoken,
     agreement,
     forget_peak_memory,
     nowhere,
@@ -73,7 +75,7 @@ def train(recipe: Recipe, resume: bool = False, say: Say | None = None) -> dict[
         say: takes each progress line; stderr when None.
     """
     accelerator = make_accelerator(recipe)
-    say = (say or to_stderr) if accelerator.is_main_process else nowhere
+    say = Spoken((say or to_stderr) if accelerator.is_main_process else nowhere)
     folder = RunFolder(recipe.run_folder)
     with locked(folder.path) if accelerator.is_main_process else contextlib.nullcontext():
         with memory_advice("preparing the run", LESS_MEMORY):
@@ -88,6 +90,8 @@ def train(recipe: Recipe, resume: bool = False, say: Say | None = None) -> dict[
                 run.learn(step)
             if recipe.logs_after(step):
                 run.log()
+            else:
+                say.after_silence(f"step {run.done}/{recipe.schedule.steps}")
             if run.checkpoint_is_due():
                 run.save_checkpoint()
             if run.evaluation_is_due():
@@ -105,7 +109,7 @@ class Run:
     recipe: Recipe
     accelerator: Accelerator
     folder: RunFolder
-    say: Say
+    say: Spoken
     data: SegmentationData
     val: ImageDataset | None
     spec: ModelSpec
@@ -273,6 +277,7 @@ class Run:
                     threshold,
                     self.recipe.val_window,
                     examples if self.watch and not evaluated else None,
+                    partial(_tell_validation, self.say, f"step {self.done}: {role}"),
                 )
             scores = evaluated[role] = evaluation.scores
             miou, known = scores.values["miou"], scores.values | evaluation.pseudo_labels
@@ -355,10 +360,14 @@ class Run:
         return report
 
 
-def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFolder, say: Say) -> Run:
+def _tell_validation(say: Spoken, network: str, photos: int) -> None:
+    say.after_silence(f"{network}: {photos} validation photos scored")
+
+
+def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFolder, say: Spoken) -> Run:
     """Data, network, method and optimizer; then what an interrupted run left, where it is to go on."""
     if folder.has_run() and not resume:
-        raise UserError(f"{folder.path}: already holds a run; add --resume, or choose another output=")
+        raise UserError(f"{folder.path}: already holds a run; add --resume, or choose another name= or output=")
     torch.set_num_threads(recipe.threads or machine.threads())
     cuda, main = accelerator.device.type == "cuda", accelerator.is_main_process
     forget_peak_memory(accelerator.device)
@@ -381,7 +390,7 @@ def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFo
     adapt(network, recipe.model.freeze, recipe.model.lora, recipe.model.activation_checkpointing)
     method = build_method(recipe.method, network, labeled)
     unlabeled = unlabeled_images(recipe, data, method, cache)
-    if cuda and accelerator.num_processes > 1:
+    if cuda and accelerator.num_processes > 1 and recipe.sync_batch_norm:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]
     if recipe.channels_last:
         method.to(memory_format=torch.channels_last)
@@ -424,11 +433,15 @@ def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFo
         + f" images, {recipe.schedule.steps} steps on {facts['device']} x{accelerator.num_processes},"
         + f" {recipe.precision}"
     )
+    facts |= method.prepare([labeled, unlabeled] if unlabeled else [labeled], recipe, accelerator, say)
     publisher = Publisher(recipe, facts, folder, say) if main and recipe.push_to else None
     for role, reference in (method.references() if val else {}).items():
         assert val is not None
         with memory_advice(f"validation of the {role} before the first step", LESS_MEMORY_FOR_REFERENCES):
-            facts[role] = evaluate_network(reference, val, accelerator, None, recipe.val_window).scores.values
+            tell = partial(_tell_validation, say, role)
+            facts[role] = evaluate_network(
+                reference, val, accelerator, None, recipe.val_window, progress=tell
+            ).scores.values
         say(f"  before the first step: {role} val mIoU {100 * facts[role]['miou']:.2f} %")
     labels = LabelSpace(classes=data.info.classes, palette=data.info.palette)
     batches = load_batches(recipe, accelerator, labeled, unlabeled, method, first_step, workers)

@@ -28,18 +28,34 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class MoreUnlabeled(Section):
+    """Photos of another dataset that join the unlabeled ones; its masks, if it has any, are not read."""
+
+    root: Path
+    """A dataset folder, a published dataset, or with layout: photos any folder of photos."""
+    layout: str = "auto"
+    """As data.layout."""
+    split: str = "unlabeled"
+    """The split or list whose photos join."""
+    image_labels: Path | None = None
+    """Their table of image labels, in this root and in the names of the run's classes; belongs to
+    method.image_labels."""
+
+
 class DataSection(Section):
     """Which images."""
 
     root: Path
     """A dataset folder, or a published dataset (VOC, Cityscapes, ADE20K, COCO-Stuff, CamVid)."""
     layout: str = "auto"
-    """How the folder is laid out: auto (looks), folder, photos, voc, cityscapes, ade20k, coco_stuff, camvid_segnet or
-    camvid_cambridge. Name it where auto takes a folder for something else."""
+    """How the folder is laid out: auto (looks), folder, photos, or a layout of docs/data.md (voc, cityscapes, ade20k,
+    coco-stuff, ...). Name it where auto takes a folder for something else."""
     labeled: str = "train"
     """A split ("train") or a list in splits/ ("1_8-labeled")."""
     unlabeled: str | None = None
     """A split or a list; only semi-supervised methods read it."""
+    more_unlabeled: tuple[MoreUnlabeled, ...] = ()
+    """Unlabeled photos of other roots, e.g. [{root: data/coco, split: train}]: one pool with those of `unlabeled`."""
     val: str | None = "val"
     """What is evaluated while training; null to skip."""
     workers: int | None = Field(default=None, ge=0)
@@ -99,8 +115,8 @@ class ModelSection(NetworkChoice):
 class OptimizerSection(Section):
     """Parameter groups: encoder, the rest; weight decay spares norms, biases and position tables if asked."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    """sgd for convolutional networks, adamw for transformers."""
+    name: Literal["sgd", "adamw", "adam"] = "sgd"
+    """sgd for convolutional networks, adamw for transformers; adam adds weight decay to the gradient instead."""
     lr: float = Field(default=0.01, gt=0)
     """Learning rate of the encoder at the top of the schedule. The first key to change when the loss does not fall (try
     a third) or falls slowly (try three times); adamw takes about a hundredth of what sgd takes."""
@@ -109,7 +125,7 @@ class OptimizerSection(Section):
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """The encoder's layers learn at lr times this to the power of their distance from the decoder, e.g. 0.75."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Of sgd; adamw does not read it."""
+    """Of sgd; adamw and adam do not read it."""
     weight_decay: float = Field(default=1e-4, ge=0)
     """Pull of the weights toward 0; 0.01 to 0.05 is usual for adamw."""
     decay_norms: bool = True
@@ -119,7 +135,8 @@ class OptimizerSection(Section):
 
 
 class ScheduleSection(Section):
-    """Linear warm-up, then lr * (1 - step/steps)^power, never below `floor` times lr, and down to `min_lr`."""
+    """Linear warm-up, then lr * (1 - step/steps)^power, never below `floor` times lr, and down to `min_lr`; or an
+    exponential decay."""
 
     steps: int = Field(default=1000, ge=1)
     """Length of the run, in steps of the optimizer: each shows batch_size labeled photos."""
@@ -127,6 +144,11 @@ class ScheduleSection(Section):
     """Steps in which the learning rate grows linearly from near 0; raise it where the first steps diverge."""
     power: float = Field(default=0.9, ge=0)
     """Of the decay; 1 is linear, 0 keeps the rate constant."""
+    gamma: float | None = Field(default=None, gt=0, lt=1)
+    """In place of that decay an exponential one: the rate is multiplied by gamma after every `gamma_steps`. null = the
+    decay by `power`."""
+    gamma_steps: int = Field(default=1, ge=1)
+    """Steps between two cuts of the exponential decay, e.g. those of one pass over the labeled photos."""
     floor: float = Field(default=0.0, ge=0, le=1)
     """Fraction of lr below which the decay does not go."""
     min_lr: float = Field(default=0.0, ge=0)
@@ -145,7 +167,10 @@ class ScheduleSection(Section):
         """The learning rate at `step` (from 0) of parameters whose rate begins at `base`."""
         if step < self.warmup:
             return base * (step + 1) / (self.warmup + 1)
-        factor = (1 - step / self.steps) ** self.power
+        if self.gamma is not None:
+            factor = self.gamma ** (step // self.gamma_steps)
+        else:
+            factor = (1 - step / self.steps) ** self.power
         return max(self.floor * base, (base - self.min_lr) * factor + self.min_lr)
 
 
@@ -185,6 +210,9 @@ class Recipe(Section):
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     """Of the forward and backward pass (autocast): bf16 needs no loss scaling and is the fastest that recent processors
     and GPUs have; fp16 is for older GPUs, fp32 for comparisons bit by bit."""
+    sync_batch_norm: bool = True
+    """With several GPUs: batch norms count the images of all of them. False = each GPU its own, as in the runs of
+    PseudoSeg and PC2Seg."""
     channels_last: bool = True
     """Keep activations in the order [N, H, W, C], which is faster for convolutions; the numbers are the same."""
     compile: bool = False
@@ -243,15 +271,19 @@ def load_recipe(source: str, overrides: list[str]) -> Recipe:
     path = recipe_file(source)
     content = read_yaml(path)
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise UserError(f"{override!r}: an override is written key=value, e.g. optimizer.lr=0.01")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"{key}={text}: the value is not valid YAML") from None
-        set_key(content, key, value)
+        set_key(content, *parsed_override(override))
     return checked_recipe(content, path)
+
+
+def parsed_override(override: str) -> tuple[str, Any]:
+    """key=value of the command line -> the dotted key, and the value as YAML reads it."""
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise UserError(f"{override!r}: an override is written key=value, e.g. optimizer.lr=0.01")
+    try:
+        return key, yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"{key}={text}: the value is not valid YAML") from None
 
 
 def checked_recipe(content: dict[str, Any], path: Path) -> Recipe:

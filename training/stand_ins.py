@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 
 from semseg_app.artifact import ModelConfig
+from semseg_app.data.image_label_table import write_image_labels
 from semseg_app.data.layouts import open_dataset, published_info
 from semseg_app.data.pseudo_label_folder import Coverage, Manifest, mask_path, write_manifest
 from semseg_app.errors import UserError
@@ -18,6 +19,7 @@ from semseg_app.labels import IGNORE, LabelSpace
 from semseg_app.models import build, save_network
 from semseg_app.synthetic import CLASSES as STREETS
 from semseg_app.training.methods.distillation import DistillationKeys
+from semseg_app.training.methods.pseudoseg import PseudoSegConfig
 from semseg_app.training.methods.self_training import SelfTrainingConfig
 from semseg_app.training.recipe import Recipe
 
@@ -43,6 +45,9 @@ def stand_in(root: Path) -> StandIn:
         "cityscapes": ("cityscapes.yaml", 1024, 2048),
         "ade20k": ("ade20k.yaml", 512, 683),
         "camvid": ("camvid_segnet.yaml", 360, 480),
+        "coco-stuff": ("coco_stuff.yaml", 480, 640),
+        "pascal-context": ("pascal_context.yaml", 375, 500),
+        "cadis": ("cadis.yaml", 540, 960),
     }
     if root.name in known:
         file, height, width = known[root.name]
@@ -65,10 +70,15 @@ def with_stand_ins(recipe: Recipe, folder: Path) -> Recipe:
             "layout": "folder",
             "labeled": "train",
             "unlabeled": recipe.data.unlabeled and "more",
+            "more_unlabeled": (),
         }
     )
     model = recipe.model.model_copy(update={"weights": None})
     method = recipe.method
+    if isinstance(method, PseudoSegConfig) and method.image_labels is not None:
+        made_up = open_dataset(folder / "data")
+        write_image_labels(made_up, made_up.samples("more"), folder / "data" / "image_labels.csv")
+        method = method.model_copy(update={"image_labels": Path("image_labels.csv")})
     if isinstance(method, SelfTrainingConfig):
         _write_pseudo_labels(folder / "pseudo-labels", folder / "data")
         method = method.model_copy(update={"pseudo_labels": folder / "pseudo-labels"})

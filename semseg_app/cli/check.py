@@ -39,6 +39,7 @@ def check(
     With --model, masks that look wrong to a trained model are ranked and shown on a page. They are notes: a model is no
     proof.
     """
+    from semseg_app import machine
     from semseg_app.cli.check_model import ReviewOptions, print_ranking, review
     from semseg_app.cli.check_report import print_report
     from semseg_app.cli.data_option import open_aloud
@@ -54,7 +55,7 @@ def check(
     opened = open_aloud(data, layout)
     start = time.monotonic()
     with progress_bar("reading") as update:
-        report = examine(opened, update)
+        report = examine(opened, update, processes=machine.cores())
     seconds = time.monotonic() - start
     reviewed = None
     if model is not None:

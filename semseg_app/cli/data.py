@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from semseg_app.cli.data_image_labels import image_labels
 from semseg_app.cli.data_import import import_dataset
 from semseg_app.cli.data_next import next_labels
 from semseg_app.cli.help import App
@@ -15,6 +16,7 @@ app = App(help="Import, export, list, split, pseudo-label, generate, pull and pu
 
 app.command("import")(import_dataset)
 app.command("next")(next_labels)
+app.command("image-labels")(image_labels)
 
 Data = Annotated[Path, typer.Argument(help="A dataset folder, or a published dataset.")]
 LayoutName = Annotated[str, typer.Option(help="auto, folder, photos, voc, cityscapes, ade20k, ...")]
@@ -56,7 +58,8 @@ def split_labels(
 ) -> None:
     """Draw nested labeled lists, each with its unlabeled rest, into splits/: smaller ones lie within larger ones.
 
-    With --val, a held-out set is drawn first; all lists are made of the photos that remain.
+    With --val, a held-out set is drawn first; all lists are made of the photos that remain, and the unlabeled lists
+    also name the photos of unlabeled/ that do not nearly repeat a photo of the held-out set.
     """
     from semseg_app.cli.data_option import open_aloud
     from semseg_app.cli.progress import progress_bar
@@ -94,6 +97,7 @@ def split_labels(
         }
         for result in drawn
         for kind, samples in (("labeled", result.labeled), ("unlabeled", result.unlabeled))
+        if samples
     ]
     if as_json:
         print(json.dumps({"root": str(dataset.root), "seed": seed, "split": split, "lists": rows}, indent=1))
@@ -101,7 +105,10 @@ def split_labels(
     _print_table(("list", "images", "hash"), [(row["name"], row["images"], row["hash"]) for row in rows])
     if held and held.left_out:
         count = len(held.left_out)
-        typer.echo(f"{count} photos without masks nearly repeat photos of {held.name} and are in no list", err=True)
+        separate = drawn[0].unlabeled and "unlabeled" in dataset.folders
+        fix = f"; train with {drawn[0].name}-unlabeled, not with unlabeled" if separate else ""
+        message = f"{count} photos without masks nearly repeat photos of {held.name} and are in no list{fix}"
+        typer.echo(message, err=True)
     for row in rows:
         if row["missing_classes"]:
             typer.echo(f"{row['name']} is too small to show {', '.join(row['missing_classes'])}", err=True)

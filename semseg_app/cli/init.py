@@ -10,12 +10,17 @@ from semseg_app.errors import UserError
 
 Minutes = Annotated[float | None, typer.Option(min=0.1, help="How long the run may take on this machine; default 20.")]
 Hours = Annotated[float | None, typer.Option(min=0.01, help="The same in hours.")]
+Teacher = Annotated[
+    str | None,
+    typer.Option(help="A trained model, as method.teacher takes it: the recipe is that of a smaller student of it."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace a recipe that exists.")]
 
 
 def init(
     data: Annotated[Path, typer.Argument(help="A dataset folder, or a published dataset.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The recipe to write.")] = Path("recipe.yaml"),
+    teacher: Teacher = None,
     minutes: Minutes = None,
     hours: Hours = None,
     layout: LayoutName = "auto",
@@ -27,7 +32,7 @@ def init(
     from semseg_app.training.run.progress import to_stderr
     from semseg_app.training.starter.write import write_recipe
 
-    recipe = write_recipe(data, out, seconds, force, to_stderr, layout)
+    recipe = write_recipe(data, out, seconds, force, to_stderr, layout, teacher)
     to_stderr(f"{out}: {recipe.method.name}, {recipe.schedule.steps} steps; next: semseg train {out}")
 
 

@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from semseg_app import __version__
-from semseg_app.cli import data, hub_data
+from semseg_app.cli import data, hub_data, plot, plot_runs
 from semseg_app.cli.benchmark import benchmark
 from semseg_app.cli.check import check
 from semseg_app.cli.compare import compare
@@ -54,6 +54,10 @@ app = App(
 )
 
 
+GROUPS = ("data", "plot")
+"""Words that have verbs of their own."""
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"semseg {__version__}")
@@ -74,6 +78,9 @@ data.app.command()(generate)
 data.app.command()(hub_data.pull)
 data.app.command()(hub_data.push)
 app.add_typer(data.app, name="data")
+plot.app.command("pseudo-labels")(plot_runs.pseudo_labels)
+plot.app.command()(plot_runs.calibration)
+plot.app.command()(plot_runs.distances)
 app.command()(check)
 app.command()(init)
 app.command()(train)
@@ -81,6 +88,7 @@ app.command()(schema)
 app.command()(report)
 app.command()(compare)
 app.command()(evaluate)
+app.add_typer(plot.app, name="plot")
 app.command()(export)
 app.command()(verify)
 app.command()(benchmark)
@@ -132,7 +140,7 @@ def usage_error(message: str, arguments: Sequence[str]) -> str:
         return f"{choice['option'] or ''}unknown value {choice['value']}; choose one of {', '.join(known)}{near}"
     line = re.sub(r"\. Did you mean (.*)\?$", lambda near: _did_you_mean(near[1]), line)
     line = re.sub(r" \(Possible options: (.*)\)$", lambda near: _did_you_mean(near[1]), line)
-    at_top = arguments[0].startswith("-") or (message.startswith("No such command") and arguments[0] != "data")
+    at_top = arguments[0].startswith("-") or (message.startswith("No such command") and arguments[0] not in GROUPS)
     verb = "" if at_top else f"{arguments[0]} "
     if line.endswith("?"):
         return f"{line[:1].lower()}{line[1:]}"

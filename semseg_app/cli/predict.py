@@ -25,6 +25,9 @@ def predict(
     ] = None,
     tile: Annotated[int, typer.Option(help="Longest side run at once, in pixels; 0 = never tile.")] = 1024,
     overlay: Annotated[bool, typer.Option(help="Also write the photo under the class colors.")] = True,
+    confidence: Annotated[
+        bool, typer.Option(help="Tell the mean confidence of each image; without it most engines have less to do.")
+    ] = True,
     revision: Revision = None,
     force: Annotated[bool, typer.Option("--force", help="Run a graph that verification rejected.")] = False,
     ray: Annotated[
@@ -71,7 +74,7 @@ def predict(
                 for failure in broken:
                     say(failure["error"])
 
-            job = Job(model, out, engine, device, precision, tile, overlay, revision, force)
+            job = Job(model, out, engine, device, precision, tile, overlay, revision, force, confidence)
             ran, rows, failed, shares = segment_on_ray(sources, job, workers, told)
         else:
             from semseg_app.hub.download import local_model
@@ -82,7 +85,7 @@ def predict(
 
             images = find_images(inputs, leave_out=Path(out))
             loaded = open_engine(local_model(model, revision), engine, device, threads, precision, force)
-            results = ResultFolder(Path(out), loaded.labels, overlay)
+            results = ResultFolder(Path(out), loaded.labels, overlay, confidence)
 
             def fail(path: Path, error: UserError) -> None:
                 failed.append({"file": str(path), "error": str(error)})

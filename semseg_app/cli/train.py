@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
-from semseg_app.cli.init import Force, Hours, Minutes, refuse_existing, run_seconds
+from semseg_app.cli.init import Force, Hours, Minutes, Teacher, refuse_existing, run_seconds
 from semseg_app.errors import UserError
 
-WRITTEN = Path("recipe.yaml")
-"""What --data writes."""
+WRITTEN, WRITTEN_FOR_STUDENT = Path("recipe.yaml"), Path("student.yaml")
+"""What --data writes, without and with --teacher."""
+SMALL = ("view.crop=", "batch_size=", "unlabeled_batch_size=")
+"""Overrides that make the step of a dry run small."""
 
 
 def train(
@@ -18,8 +20,11 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. optimizer.lr=0.01")] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="In place of a recipe: write recipe.yaml for this data, as init does, and train."),
+        typer.Option(
+            help="In place of a recipe: write recipe.yaml, or student.yaml, for this data, as init does, and train."
+        ),
     ] = None,
+    teacher: Teacher = None,
     minutes: Minutes = None,
     hours: Hours = None,
     force: Force = False,
@@ -43,9 +48,12 @@ def train(
         changes = [*([recipe] if recipe else []), *changes]
         if changes and "=" not in changes[0]:
             raise UserError(f"{changes[0]}: --data writes a recipe of its own; leave one of the two out")
-        recipe = str(WRITTEN)
+        written = WRITTEN if teacher is None else WRITTEN_FOR_STUDENT
+        recipe = str(written)
         if not resume:
-            refuse_existing(WRITTEN, force)
+            refuse_existing(written, force)
+    elif teacher is not None:
+        raise UserError("--teacher belongs to --data; a recipe has method.teacher")
     elif minutes is not None or hours is not None or force:
         raise UserError("--minutes, --hours and --force belong to --data; a recipe has schedule.steps")
     if recipe is None:
@@ -62,7 +70,7 @@ def train(
         from semseg_app.training.run.progress import to_stderr
         from semseg_app.training.starter.write import write_recipe
 
-        write_recipe(data, WRITTEN, run_seconds(minutes, hours), force, to_stderr)
+        write_recipe(data, Path(recipe), run_seconds(minutes, hours), force, to_stderr, teacher=teacher)
     from semseg_app.training.loop import train as run
     from semseg_app.training.recipe import load_recipe
 
@@ -77,8 +85,7 @@ def _dry_run(source: str, overrides: list[str], generated: bool, as_json: bool) 
 
     recipe = load_recipe(source, overrides)
     # What makes the step small is left out of the projection; all else that was overridden belongs to the run.
-    small = ("view.crop=", "batch_size=", "unlabeled_batch_size=")
-    whole = load_recipe(source, [override for override in overrides if not override.startswith(small)])
+    whole = load_recipe(source, [override for override in overrides if not override.startswith(SMALL)])
     report = dry_run(recipe, whole, generated)
     print(json.dumps(report, indent=2) if as_json else described(report, recipe))
 

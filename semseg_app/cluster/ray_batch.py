@@ -47,6 +47,7 @@ class Job(NamedTuple):
     overlay: bool = True
     revision: str | None = None
     force: bool = False
+    confidence: bool = True
 
     def open(self) -> Engine:
         """The engine of one worker, on one core where it runs on CPUs. UserError as `open_engine`."""
@@ -130,7 +131,7 @@ def segment_on_ray(
         row["file"] = sources[row["file"]]
         row |= {key: out + row[key].removeprefix(job.out) for key in ("mask", "overlay") if key in row}
     with _Outlet(out) as outlet:
-        table = ResultFolder(outlet.folder, LabelSpace(**last["labels"]), overlays=False)
+        table = ResultFolder(outlet.folder, LabelSpace(**last["labels"]), overlays=False, confidence=job.confidence)
         table.rows = rows
         table.write_shares()
         return Outcome(last["ran"], rows, failed, outlet.publish(table.shares))
@@ -200,7 +201,7 @@ class _Worker:
                 source = source_of[str(path)]
                 failed.append({"file": source, "error": str(error).replace(str(path), source)})
 
-            results = ResultFolder(outlet.folder, engine.labels, self._job.overlay)
+            results = ResultFolder(outlet.folder, engine.labels, self._job.overlay, self._job.confidence)
             segment_files(files(), make_predictor(engine, self._job.tile), results, fail)
             for row in results.rows:
                 row["file"] = source_of[row["file"]]

@@ -21,7 +21,7 @@ from semseg_app.data.findings import Finding
 from semseg_app.data.fix_map import Proposal, propose
 from semseg_app.data.inspection import TURNED, ImageFacts, MaskFacts, inspect
 from semseg_app.data.listing import Sample
-from semseg_app.data.parallel import ordered_map
+from semseg_app.data.parallel import ordered_map, ordered_map_in_processes
 
 
 @dataclass
@@ -109,12 +109,20 @@ class CheckReport:
         }
 
 
-def check(data: SegmentationData, on_progress: Callable[[int, int], None] | None = None) -> CheckReport:
+MANY = 2000
+"""Pairs from which processes are worth their start, about half a second."""
+
+
+def check(
+    data: SegmentationData, on_progress: Callable[[int, int], None] | None = None, processes: int = 1
+) -> CheckReport:
     """Examine a dataset.
 
     Args:
         data: any dataset that opens.
         on_progress: called with (pairs read, pairs in all).
+        processes: that read files where there are MANY; with 1 it is threads that read. What comes out is the same.
+            See `ordered_map_in_processes` for what more than one asks of the calling program.
     """
     samples = {split: files.samples() for split, files in data.folders.items()}
     study = MaskStudy(data)
@@ -129,7 +137,11 @@ def check(data: SegmentationData, on_progress: Callable[[int, int], None] | None
     presence: dict[Path, np.ndarray] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, on odd metadata; what matters becomes a finding
-        for number, (sample, (image, mask)) in enumerate(zip(where, ordered_map(inspect, where), strict=True), 1):
+        if processes > 1 and len(where) >= MANY:
+            facts = ordered_map_in_processes(inspect, where, processes)
+        else:
+            facts = ordered_map(inspect, where)
+        for number, (sample, (image, mask)) in enumerate(zip(where, facts, strict=True), 1):
             counts, more = _look_at_pair(data, study, sample, image, mask)
             found += more
             if counts is not None and sample.label is not None:

@@ -49,6 +49,7 @@ class MaskStudy:
         """Whether a PNG optimizer has been at some of them."""
         self.zero_is_rarer = Counter[bool]()
         """Votes of the masks: whether 0 covers less of it than the value after the last class; a tie is no vote."""
+        self._default_palette = default_palette(len(self.info.palette))
         self._known_colors = dict(zip(*(array.tolist() for array in data.color_lookup), strict=True))
 
     def look(self, file: str, facts: MaskFacts) -> tuple[ClassCounts | None, list[Finding]]:
@@ -202,7 +203,7 @@ class MaskStudy:
         While its numbers are good, every color must be a class to say so; else half of them (the rest may be void).
         """
         palette = self.info.palette
-        if self.info.label_map is not None or palette == default_palette(len(palette)):
+        if self.info.label_map is not None or palette == self._default_palette:
             return False  # a default palette, not written in dataset.yaml, proves nothing
         drawn = {value: color for value, color in facts.palette.items() if value != self.info.ignore_index}
         classes = {value: color for value, color in drawn.items() if color in palette}
@@ -211,7 +212,7 @@ class MaskStudy:
 
     def _renumbers_voc(self, facts: MaskFacts) -> bool:
         """Whether all colors are VOC's, which many tools use, for classes of this dataset, but the numbers are not."""
-        if self.info.label_map is not None or self.info.palette != default_palette(self.data.num_classes):
+        if self.info.label_map is not None or self.info.palette != self._default_palette:
             return False
         number_of = {color: number for number, color in enumerate([(0, 0, 0), *self.info.palette[:-1]])}
         drawn = {value: color for value, color in facts.palette.items() if value != self.info.ignore_index}

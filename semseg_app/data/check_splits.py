@@ -10,7 +10,7 @@ import numpy as np
 from semseg_app.data.dataset import SegmentationData
 from semseg_app.data.findings import Finding
 from semseg_app.data.list_lines import pair_of
-from semseg_app.data.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, Sample, list_files, near_misses
+from semseg_app.data.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, Sample, SplitFiles, list_files, near_misses
 from semseg_app.data.splits import list_faults
 from semseg_app.errors import UserError
 
@@ -42,9 +42,7 @@ def partner_findings(data: SegmentationData, samples: Mapping[str, list[Sample]]
     for split, members in samples.items():
         files = data.folders[split]
         if not members:
-            found.append(
-                Finding("empty-split", f"no photos ({', '.join(IMAGE_SUFFIXES)})", relative(data, files.images))
-            )
+            found.append(_empty(data, files))
         for stem, times in Counter(sample.stem for sample in members).items():
             if times > 1 and split != "unlabeled":
                 twice = [sample.image for sample in members if sample.stem == stem]
@@ -77,6 +75,17 @@ def partner_findings(data: SegmentationData, samples: Mapping[str, list[Sample]]
         if count != expected_count:
             found.append(Finding("split-count", f"{split!r} has {count} photos, not {expected_count}", "dataset.yaml"))
     return [*found, *_mask_folders_without_photos(data), *_unused_masks(data, samples)]
+
+
+def _empty(data: SegmentationData, files: SplitFiles) -> Finding:
+    """A split without photos, and the sub-folder that they lie in."""
+    below = [] if files.nested else list_files(files.images, IMAGE_SUFFIXES, nested=True)
+    if below:
+        folder = relative(data, below[0][1].parent)
+        message = f"the photos lie in sub-folders ({folder}/); move them to {relative(data, files.images)}/"
+    else:
+        message = f"no photos ({', '.join(IMAGE_SUFFIXES)})"
+    return Finding("empty-split", message, relative(data, files.images))
 
 
 def _unused_masks(data: SegmentationData, samples: Mapping[str, list[Sample]]) -> Iterable[Finding]:
@@ -282,4 +291,5 @@ def _and_more(names: list[str]) -> str:
 
 def relative(data: SegmentationData, path: Path) -> str:
     """The path below the dataset's root, with forward slashes; whole where it lies elsewhere."""
-    return path.relative_to(data.root).as_posix() if path.is_relative_to(data.root) else path.as_posix()
+    # Path.relative_to takes 50 us, a fifth of all the time that tiny images take here.
+    return path.as_posix().removeprefix(f"{data.root.as_posix().rstrip('/')}/")

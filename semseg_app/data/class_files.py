@@ -1,6 +1,7 @@
 """Class lists that annotation tools write beside their masks: what the data says of itself beats what it looks like.
 
-labelmap.txt        CVAT, datumaro (Segmentation mask 1.1)   `name:r,g,b:parts:actions`; masks are pictures of colors
+labelmap.txt        CVAT, datumaro (Segmentation mask 1.1)   `name:r,g,b:parts:actions`; masks are pictures of colors,
+                    those of Pascal VOC where datumaro leaves the color of every class empty
 class_names.txt     labelme2voc                              a name on each line; masks hold the line numbers
 label_colors.txt    SegNet's CamVid, some converters         `r g b name`; masks are pictures of colors
 _classes.csv        Roboflow (semantic segmentation)         `value, name`; masks hold the values
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from semseg_app.data.dataset import DatasetInfo
+from semseg_app.data.dataset import DatasetInfo, default_palette
 from semseg_app.errors import UserError, explain
 from semseg_app.labels import IGNORE, Color, hex_color
 
@@ -36,7 +37,11 @@ def read_class_file(root: Path) -> tuple[Path, DatasetInfo] | None:
 
 def _labelmap(path: Path, lines: list[str]) -> DatasetInfo:
     names, colors = [], []
-    for number, line in _content(lines):
+    content = _content(lines)
+    if content and all(re.fullmatch("[^:]+:::", line) for _, line in content):
+        names = [line.removesuffix(":::").strip() for _, line in content]
+        return _of_colors(path, names, [(0, 0, 0), *default_palette(len(names) - 1)])
+    for number, line in content:
         name, _, rest = line.partition(":")
         parts = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*", rest.partition(":")[0])
         if parts is None:

@@ -1,8 +1,10 @@
 """A held-out set drawn from the labeled photos of a split, near-duplicate frames of a video kept on one side.
 
 Two photos are near-duplicates where their 16x16 gray thumbnails differ by less than NEAR_DUPLICATE on average; groups
-are the connected ones. As in `splits.extend`, the random order decides and gives way only for classes that the set
-would not show. One group of each class stays in training: nothing could be learned of it otherwise.
+are the connected ones. Photos of unlabeled/ connect nothing, since a dense video there would make one group of all;
+those that nearly repeat a photo of the set are left out of training. As in `splits.extend`, the random order decides
+and gives way only for classes that the set would not show. One group of each class stays in training: nothing could be
+learned of it otherwise.
 """
 
 import math
@@ -31,7 +33,7 @@ class HeldOut(NamedTuple):
     """Name of the list that `val` becomes."""
     val: list[Sample]
     training: list[Sample]
-    """All other photos, with a mask or without, but for `left_out`."""
+    """All other photos of the split, with a mask or without, then those of unlabeled/; but for `left_out`."""
     left_out: list[Sample]
     """Photos without a mask that nearly repeat one of `val`: to train on them would leak."""
     missing: list[str]
@@ -83,11 +85,17 @@ def draw_val(
     near = {groups[rows[group][0]] for group in chosen}
     left_out = [sample for sample, group in zip(samples, groups, strict=True) if group in near and sample.label is None]
     gone = val | set(left_out)
+    training = [sample for sample in samples if sample not in gone]
+    if split != "unlabeled" and "unlabeled" in data.folders:
+        separate = data.samples("unlabeled")
+        repeats = _near([sample.image for sample in separate], [sample.image for sample in val])
+        left_out += [sample for sample, repeat in zip(separate, repeats, strict=True) if repeat]
+        training += [sample for sample, repeat in zip(separate, repeats, strict=True) if not repeat]
     absent = presence.any(axis=0) & ~shown[chosen].any(axis=0)
     return HeldOut(
         name,
         [sample for sample in samples if sample in val],
-        [sample for sample in samples if sample not in gone],
+        training,
         left_out,
         [data.info.classes[index] for index in np.flatnonzero(absent)],
     )
@@ -125,10 +133,7 @@ def _choose(rows: list[list[int]], shown: np.ndarray, candidates: list[int], cou
 
 def near_duplicates(photos: Sequence[Path]) -> list[int]:
     """For each photo the number of its group: the index of the group's first photo. An unreadable one is alone."""
-    thumbnails = np.full((len(photos), 256), np.inf, np.float32)
-    for index, facts in enumerate(ordered_map(inspect_image, photos)):
-        if facts.error is None:
-            thumbnails[index] = np.frombuffer(facts.thumbnail, np.uint8)
+    thumbnails = _thumbnails(photos)
     groups = list(range(len(photos)))
 
     def first(index: int) -> int:
@@ -149,3 +154,22 @@ def near_duplicates(photos: Sequence[Path]) -> list[int]:
             low, high = sorted((first(int(index)), first(int(other))))
             groups[high] = low
     return [first(index) for index in range(len(photos))]
+
+
+def _near(photos: Sequence[Path], others: Sequence[Path]) -> list[bool]:
+    """For each photo, whether it is a near-duplicate of one of the others."""
+    thumbnails = _thumbnails(photos)
+    near = np.zeros(len(photos), bool)
+    for other in _thumbnails(others):
+        if np.isfinite(other).all():
+            near |= np.abs(thumbnails - other).mean(axis=1) < NEAR_DUPLICATE
+    return near.tolist()
+
+
+def _thumbnails(photos: Sequence[Path]) -> np.ndarray:
+    """float32 `[N, 256]`, gray levels; infinite where a photo cannot be read."""
+    thumbnails = np.full((len(photos), 256), np.inf, np.float32)
+    for index, facts in enumerate(ordered_map(inspect_image, photos)):
+        if facts.error is None:
+            thumbnails[index] = np.frombuffer(facts.thumbnail, np.uint8)
+    return thumbnails

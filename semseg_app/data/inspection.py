@@ -93,9 +93,9 @@ def inspect_mask(path: Path) -> MaskFacts:
             if mask.mode in INDEX_MODES:
                 facts.values = _count_values(mask)
                 if mask.mode == "P":
-                    shown = np.array(mask.getpalette("RGB"), int).reshape(-1, 3)
-                    known = (value for value in facts.values if value < len(shown))
-                    facts.palette = {value: _color(shown[value]) for value in known}
+                    flat = mask.getpalette("RGB") or []
+                    shown = list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+                    facts.palette = {value: shown[value] for value in facts.values if value < len(shown)}
             else:
                 counted = mask.convert("RGB").getcolors(MOST_COLORS)
                 facts.colors = {_color(color): count for count, color in counted or []}

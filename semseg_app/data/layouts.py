@@ -6,7 +6,7 @@ where its files lie. Splits are named train, val, trainval, test and unlabeled w
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from semseg_app.data.class_files import read_class_file
@@ -62,6 +62,15 @@ def open_dataset(root: Path | str, layout: str = "auto") -> SegmentationData:
     if layout == "auto" and (export := recognize(root)):
         raise UserError(f"{root}: this is {export}")
     looked_for = "; ".join(f"{name}: {candidate.looks_for}" for name, candidate in candidates.items())
+    if layout == "auto" and not list_files(root, IMAGE_SUFFIXES, nested=True):
+        raise UserError(
+            f"{root}: no photos in it or below it, and no dataset.yaml; see docs/data.md for what goes where"
+        )
+    if layout == "auto" and list_files(root, IMAGE_SUFFIXES, nested=False):
+        raise UserError(
+            f"{root}: holds photos, but no labels; draw some in a tool and turn its export into a dataset folder with "
+            "`semseg data import`, see docs/labels.md; for photos without labels say layout photos"
+        )
     if layout == "auto":
         looked_for = f"folder: dataset.yaml; {looked_for}; for photos without labels say layout photos"
     raise UserError(f"{root}: not a dataset that is known here. Looked for {looked_for}")
@@ -146,6 +155,32 @@ def _voc(root: Path) -> dict[str, SplitFiles]:
     if rest:
         splits["unlabeled"] = SplitFiles(photos, stems=rest)
     return splits
+
+
+def _pascal_context(root: Path) -> dict[str, SplitFiles]:
+    """VOC 2010 with the masks and lists that mmsegmentation's converter makes of Pascal-Context's annotations."""
+    photos, masks = root / "JPEGImages", root / "SegmentationClassContext"
+    lists = root / "ImageSets" / "SegmentationContext"
+    if not photos.is_dir() or not masks.is_dir() or not lists.is_dir():
+        return {}
+    return {
+        name: SplitFiles(photos, masks, stems=_stems(lists / f"{name}.txt"))
+        for name in ("train", "val")
+        if (lists / f"{name}.txt").is_file()
+    }
+
+
+def _cadis(root: Path) -> dict[str, SplitFiles]:
+    """Video01/Images and Video01/Labels, to Video25; whole videos make up a split."""
+    parts = ("Images", "Labels")
+    if not any((root / "Video01" / part).is_dir() for part in parts):
+        return {}
+    every = SplitFiles(root, root, image_suffix=".png", nested=True, parents=parts)
+    frames: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for stem, _ in every.photos():
+        number = int(re.sub(r"\D", "", stem.partition("/")[0]) or 0)
+        frames[next((name for name, videos in CADIS_VIDEOS.items() if number in videos), "train")].append(stem)
+    return {name: replace(every, stems=tuple(stems)) for name, stems in frames.items() if stems}
 
 
 def _voc_without_lists(photos: Path, numbers: Path, colors: Path, has_classes: bool) -> dict[str, SplitFiles]:
@@ -237,7 +272,17 @@ def _stems(listing: Path) -> tuple[str, ...]:
     return tuple(re.sub(r"\.(png|jpe?g)$", "", name, flags=re.IGNORECASE) for name in names)
 
 
+CADIS_VIDEOS = {"val": (5, 7, 16), "test": (2, 12, 22)}
+"""The published split (Grammatikopoulou et al., 2021); the other 19 videos are train."""
+
 LAYOUTS = {
+    # Before voc, whose folders it has too.
+    "pascal-context": Layout(
+        "pascal_context.yaml",
+        "JPEGImages/, SegmentationClassContext/ and ImageSets/SegmentationContext/",
+        _pascal_context,
+        inner=("VOCdevkit/VOC2010", "VOC2010"),
+    ),
     "voc": Layout("voc.yaml", "JPEGImages/ and ImageSets/Segmentation/", _voc, inner=("VOCdevkit/VOC2012", "VOC2012")),
     "cityscapes": Layout("cityscapes.yaml", "leftImg8bit/ and gtFine/", _cityscapes),
     "ade20k": Layout(
@@ -248,4 +293,8 @@ LAYOUTS = {
     "camvid-cambridge": Layout(
         "camvid_cambridge.yaml", "701_StillsRaw_full/ and LabeledApproved_full/", _camvid_cambridge
     ),
+    "cadis": Layout("cadis.yaml", "Video01/Images/ and Video01/Labels/", _cadis),
+    # Coarser tasks on the same files.
+    "cadis-8": Layout("cadis_8.yaml", "Video01/Images/ and Video01/Labels/", _cadis),
+    "cadis-17": Layout("cadis_17.yaml", "Video01/Images/ and Video01/Labels/", _cadis),
 }

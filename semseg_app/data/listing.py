@@ -39,12 +39,16 @@ class SplitFiles:
     label_suffix: str = ".png"
     nested: bool = False
     """Descend into sub-folders; a mask lies in the sub-folder of the same name."""
+    parents: tuple[str, str] | None = None
+    """Names of the folders right above photos and masks that are no part of a stem: of a nested split whose every
+    sub-folder holds both, as video/Images/x.png and video/Labels/x.png."""
     stems: tuple[str, ...] | None = None
     """Only these, in this order (a published list); None = every photo, sorted."""
 
     def photos(self) -> list[tuple[str, Path]]:
         """(stem, path) of every photo in the folder, listed in the split or not."""
-        return list_files(self.images, (self.image_suffix,) if self.image_suffix else IMAGE_SUFFIXES, self.nested)
+        suffixes = (self.image_suffix,) if self.image_suffix else IMAGE_SUFFIXES
+        return self._named(list_files(self.images, suffixes, self.nested), 0)
 
     def masks(self) -> dict[str, Path]:
         """Stem -> path of every mask in the folder, listed in the split or not."""
@@ -54,8 +58,19 @@ class SplitFiles:
         return {
             stem: path
             for suffix in reversed(suffixes)
-            for stem, path in list_files(self.labels, (suffix,), self.nested)
+            for stem, path in self._named(list_files(self.labels, (suffix,), self.nested), 1)
         }
+
+    def _named(self, files: list[tuple[str, Path]], kind: int) -> list[tuple[str, Path]]:
+        """The files of a kind (0 photos, 1 masks), by stems without the folder that says the kind."""
+        if self.parents is None:
+            return files
+        parent = self.parents[kind]
+        return [
+            (f"{name.removesuffix(f'{parent}/{path.stem}')}{path.stem}", path)
+            for name, path in files
+            if path.parent.name == parent
+        ]
 
     def rival_masks(self) -> list[list[Path]]:
         """Masks of one stem in several formats, the one that is read first."""
@@ -63,7 +78,7 @@ class SplitFiles:
             return []
         by_stem: dict[str, list[Path]] = {}
         for suffix in LABEL_SUFFIXES:
-            for stem, path in list_files(self.labels, (suffix,), self.nested):
+            for stem, path in self._named(list_files(self.labels, (suffix,), self.nested), 1):
                 by_stem.setdefault(stem, []).append(path)
         return [paths for paths in by_stem.values() if len(paths) > 1]
 
@@ -114,8 +129,14 @@ def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
     return [items[round(place)] for place in np.linspace(0, len(items) - 1, min(count, len(items)))]
 
 
-MASK_FOLDERS = ("masks", "mask", "annotations", "Labels", "label", "gt", "SegmentationClass", "segmentations")
-"""What people call the folder that is labels/ here."""
+def is_mask_folder(name: str) -> bool:
+    """Whether a folder of this name holds masks: what people call the folder that is labels/ here, in any case."""
+    lower = name.lower()
+    # VOC's SegmentationObject numbers the objects, not their classes.
+    return lower in MASK_FOLDERS or (lower.startswith("segmentation") and lower != "segmentationobject")
+
+
+MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "ground_truth", "groundtruth")
 
 
 def near_misses(root: Path, folder: Path, name: str) -> list[str]:
@@ -124,12 +145,13 @@ def near_misses(root: Path, folder: Path, name: str) -> list[str]:
     A file comes near when the photo's name stands in it as a word of its own (p1_mask.png for p1, not p12.png), those
     with "label" in their name first (Cityscapes' labelTrainIds beside its instances and colors).
     """
-    near = [f"{other}/" for other in MASK_FOLDERS if (root / other).is_dir() and root / other not in folder.parents]
+    others = [path for path in root.iterdir() if is_mask_folder(path.name) and path.is_dir()]
+    near = [f"{path.name}/" for path in sorted(others) if path not in (folder, *folder.parents)]
     expected = folder / name
     stem = re.sub(r"(_gtFine_labelIds|_L)?\.\w+$", "", expected.name)
     word = re.compile(rf"(?<![0-9A-Za-z]){re.escape(stem)}(?![0-9A-Za-z])")
     if expected.parent.is_dir() and expected.is_relative_to(root):
-        others = sorted(path.name for path in expected.parent.iterdir() if word.search(path.name) and path.is_file())
-        others.sort(key=lambda other: "label" not in other.lower())
-        near += [(expected.parent.relative_to(root) / other).as_posix() for other in others[:2]]
+        names = sorted(path.name for path in expected.parent.iterdir() if word.search(path.name) and path.is_file())
+        names.sort(key=lambda other: "label" not in other.lower())
+        near += [(expected.parent.relative_to(root) / other).as_posix() for other in names[:2]]
     return near

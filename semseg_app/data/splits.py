@@ -171,6 +171,8 @@ def _cover(missing: np.ndarray, candidates: list[int], presence: np.ndarray, lim
 def write_splits(data: SegmentationData, splits: Sequence[LabelSplit], force: bool = False) -> list[Path]:
     """Write the lists to splits/, each whole or not at all; a list that already says the same stays.
 
+    A list without a photo is not written: nothing can be learned from it, and a recipe that names it would fail.
+
     Raises:
         UserError: a list exists and says something else (unless `force`); then nothing is written.
     """
@@ -178,6 +180,7 @@ def write_splits(data: SegmentationData, splits: Sequence[LabelSplit], force: bo
         f"{split.name}-{kind}": samples
         for split in splits
         for kind, samples in (("labeled", split.labeled), ("unlabeled", split.unlabeled))
+        if samples or data.list_path(f"{split.name}-{kind}").is_file()
     }
     return write_lists(data, lists, force)
 

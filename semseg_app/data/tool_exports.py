@@ -4,7 +4,7 @@ from pathlib import Path
 
 from semseg_app.data.importers.formats import FORMATS, recognize_format
 from semseg_app.data.importers.json_files import files_below, signature
-from semseg_app.data.listing import MASK_FOLDERS
+from semseg_app.data.listing import is_mask_folder
 
 
 def recognize(root: Path) -> str | None:
@@ -48,7 +48,7 @@ def _loose(root: Path) -> str | None:
     if inner:
         return f"the folder above a dataset; name {inner[0].parent}"
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    masks = next((path for path in folders if path.name in ("labels", *MASK_FOLDERS)), None)
+    masks = next((path for path in folders if is_mask_folder(path.name)), None)
     photos = next((path for path in folders if path != masks and path.name.lower() in PHOTO_FOLDERS), None)
     if masks is None or photos is None:
         return None

@@ -172,9 +172,7 @@ def sample_overlays(model: Path, data: Path, split: str) -> dict[str, bytes]:
         photo = Image.fromarray(opened.read_image(sample))
         photo.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
         pixels = np.asarray(photo)
-        both = np.concatenate(
-            [pixels, overlay(pixels, predictor.predict(pixels).classes, engine.labels.palette)], axis=1
-        )
+        both = np.concatenate([pixels, overlay(pixels, predictor.class_map(pixels), engine.labels.palette)], axis=1)
         target = io.BytesIO()
         Image.fromarray(both).save(target, "JPEG", quality=88)
         pictures[f"samples/{number}.jpg"] = target.getvalue()

@@ -16,7 +16,7 @@ from PIL import Image
 from semseg_app.data.dataset import Sample, SegmentationData
 from semseg_app.errors import UserError, memory_advice
 from semseg_app.inference.class_mapping import MappedEngine
-from semseg_app.inference.engines.base import Engine, Prediction, ProbabilityEngine
+from semseg_app.inference.engines.base import Engine, ProbabilityEngine
 from semseg_app.inference.predictor import Predictor
 from semseg_app.inference.tiling import resize_planes, slide
 from semseg_app.metrics.scores import METRICS, Scorer, Scores
@@ -130,8 +130,8 @@ def evaluate(
             yield image
 
     with memory_advice("evaluating", "use --slide WINDOW, or smaller photos"):
-        for prediction in _predictions(engine, read(), protocol, batch_size):
-            scorer.add(prediction.classes, labels.popleft(), prediction.confidence)
+        for classes, confidence in _predictions(engine, read(), protocol, batch_size, scorer.needs_confidence):
+            scorer.add(classes, labels.popleft(), confidence)
             images += 1
     if not images:
         raise UserError(f"{data.root}: no labeled images to evaluate on; choose another split")
@@ -157,17 +157,22 @@ def check_classes(model: list[str], data: list[str]) -> None:
 
 
 def _predictions(
-    engine: Engine, images: Iterator[np.ndarray], protocol: EvaluationProtocol, batch_size: int
-) -> Iterator[Prediction]:
-    """Class map and confidence uint8 `[H, W]` of every image, in order."""
+    engine: Engine, images: Iterator[np.ndarray], protocol: EvaluationProtocol, batch_size: int, confidence: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Class map uint8 `[H, W]` of every image, in order, and its confidence where it is needed or costs nothing."""
     if not protocol.averages:
-        yield from Predictor(engine, tile=None, batch_size=batch_size).predict_many(images)
+        predictor = Predictor(engine, tile=None, batch_size=batch_size)
+        if confidence:
+            yield from predictor.predict_many(images)
+        else:
+            for classes in predictor.class_maps(images):
+                yield classes, None
         return
     assert isinstance(engine, ProbabilityEngine)
     for image in images:
         probabilities = averaged_probabilities(engine, image, protocol, batch_size)
-        confidence = np.rint(255 * probabilities.max(axis=0)).astype(np.uint8)
-        yield Prediction(probabilities.argmax(axis=0).astype(np.uint8), confidence)
+        sure = np.rint(255 * probabilities.max(axis=0)).astype(np.uint8)
+        yield probabilities.argmax(axis=0).astype(np.uint8), sure
 
 
 def averaged_probabilities(

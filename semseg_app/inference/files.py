@@ -2,12 +2,14 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from semseg_app.data.dataset import read_image
+from semseg_app.data.parallel import ordered_map
 from semseg_app.errors import UserError, memory_advice
 from semseg_app.inference.engines.base import Engine
 from semseg_app.inference.predictor import Predictor
@@ -38,6 +40,9 @@ def segment_files(
 ) -> None:
     """Segment images, those too large for memory by strips after the others. Images that cannot be read are left out.
 
+    While the engine runs, one thread reads the next image and another one writes the last result: of three images each
+    is in memory at any time, beside the engine's batch.
+
     Args:
         files: each with the name of its results.
         predictor: where it has tiles, large images go by strips.
@@ -53,23 +58,36 @@ def segment_files(
     waiting: deque[tuple[Path, str, np.ndarray]] = deque()  # read, and not yet answered
     large: list[tuple[Path, str]] = []
 
+    def look(file: tuple[Path, str]) -> tuple[Path, str, np.ndarray | UserError | None]:
+        """None in place of the image where it is to be read by strips."""
+        path, name = file
+        if predictor.tile and is_large(path):
+            return path, name, None
+        try:
+            return path, name, read_image(path)
+        except UserError as error:
+            return path, name, error
+
     def readable() -> Iterator[np.ndarray]:
-        for path, name in files:
-            if predictor.tile and is_large(path):
+        for path, name, image in ordered_map(look, files, workers=1, ahead=1):
+            if image is None:
                 large.append((path, name))
                 continue
             taken(path)
-            try:
-                image = read_image(path)
-            except UserError as error:
-                failed(path, error)
+            if isinstance(image, UserError):
+                failed(path, image)
                 continue
             waiting.append((path, name, image))
             yield image
 
-    with memory_advice("segmenting", smaller):
-        for prediction in predictor.predict_many(readable()):
-            results.add(*waiting.popleft(), prediction)
+    with memory_advice("segmenting", smaller), ThreadPoolExecutor(1, "semseg-write") as writer:
+        writing: Future[None] | None = None
+        for classes, confidence in _answers(predictor, readable(), results.confidence):
+            if writing is not None:
+                writing.result()
+            writing = writer.submit(results.add, *waiting.popleft(), classes, confidence)
+        if writing is not None:
+            writing.result()
     for path, name in large:
         try:
             with memory_advice(str(path), smaller):
@@ -77,3 +95,14 @@ def segment_files(
         except UserError as error:
             failed(path, error)
         taken(path)
+
+
+def _answers(
+    predictor: Predictor, images: Iterator[np.ndarray], confidence: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Class map and, where it is asked for, confidence uint8 `[H, W]` of each image."""
+    if confidence:
+        yield from predictor.predict_many(images)
+    else:
+        for classes in predictor.class_maps(images):
+            yield classes, None

@@ -1,6 +1,6 @@
 """Images of any size, file to file: read, segmented and written by strips, in memory that one row of tiles sets."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ import numpy as np
 from semseg_app.files import atomic_file
 from semseg_app.inference.predictor import Predictor
 from semseg_app.inference.strips import Strips
+from semseg_app.inference.tiling import Tile
 from semseg_app.masks import Palette
 from semseg_app.masks.png_strips import PngStrips
 from semseg_app.plots.overlays import overlay
@@ -24,8 +25,8 @@ class LargeResult(NamedTuple):
     width: int
     pixels: np.ndarray
     """int64 `[256]`, pixels of each class index."""
-    mean_confidence: float
-    """Over all pixels, 0 to 1."""
+    mean_confidence: float | None
+    """Over all pixels, 0 to 1. None where it was not asked for."""
     preview: np.ndarray | None
     """uint8 RGB, at most PREVIEW_SIDE a side: the photo under the class colors. None unless asked for."""
 
@@ -38,6 +39,7 @@ def segment_large(
     palette: Palette | None = None,
     text: Mapping[str, str] | None = None,
     preview: bool = False,
+    confidence: bool = True,
     progress: Callable[[float], None] = lambda done: None,
 ) -> LargeResult:
     """Segment an image file into an indexed PNG, whole or not at all.
@@ -49,6 +51,7 @@ def segment_large(
         palette: colors that viewers show; None = those of the engine's labels.
         text: travels in the PNG as text chunks.
         preview: also make a picture of the result. It reads the file a second time.
+        confidence: also take its mean.
         progress: told the share of the rows that are written, 0 to 1, after each row of tiles. What it raises ends
             the work; no file is left then.
 
@@ -63,24 +66,37 @@ def segment_large(
     shrink = max(1.0, max(height, width) / PREVIEW_SIDE)
     small = Nearest(height, width, max(1, round(height / shrink)), max(1, round(width / shrink)))
     pixels = np.zeros(256, np.int64)
-    confidence = 0
+    certain = 0
     with atomic_file(mask) as part, PngStrips(part, height, width, palette, text) as png:
         rows = np.empty((0, width), np.uint8)  # of the row of tiles that is being answered
-        for tile, answer in predictor.predict_tiles(strips.read, height, width):
+        for tile, classes, sure in _answers(predictor, strips, confidence):
             keep = tile.keep
             if keep.left == 0:
                 rows = np.empty((keep.height, width), np.uint8)
-            kept = tile.kept(answer.classes)
+            kept = tile.kept(classes)
             rows[:, keep.left : keep.left + keep.width] = kept
             pixels += np.bincount(kept.ravel(), minlength=256)
-            confidence += int(tile.kept(answer.confidence).sum(dtype=np.int64))
+            if sure is not None:
+                certain += int(tile.kept(sure).sum(dtype=np.int64))
             if keep.left + keep.width == width:
                 png.write(rows)
                 if preview:
                     small.take(keep.top, rows)
                 progress((keep.top + keep.height) / height)
     picture = overlay(strips.preview(*small.pixels.shape), small.pixels, palette) if preview else None
-    return LargeResult(height, width, pixels, confidence / (255 * height * width), picture)
+    return LargeResult(height, width, pixels, certain / (255 * height * width) if confidence else None, picture)
+
+
+def _answers(
+    predictor: Predictor, strips: Strips, confidence: bool
+) -> Iterator[tuple[Tile, np.ndarray, np.ndarray | None]]:
+    """Each tile with its class map and, where it is asked for, its confidence uint8 `[h, w]`."""
+    if confidence:
+        for tile, answer in predictor.predict_tiles(strips.read, strips.height, strips.width):
+            yield tile, answer.classes, answer.confidence
+    else:
+        for tile, classes in predictor.class_map_tiles(strips.read, strips.height, strips.width):
+            yield tile, classes, None
 
 
 class Nearest:

@@ -13,7 +13,7 @@ from semseg_app.data.findings import Finding
 from semseg_app.data.selection.mask_comparison import Comparison, compare
 from semseg_app.data.selection.mask_verdicts import Compared, verdicts
 from semseg_app.errors import UserError
-from semseg_app.inference.engines.base import Engine, ProbabilityEngine
+from semseg_app.inference.engines.base import Engine, ProbabilityEngine, class_maps
 from semseg_app.inference.evaluate import check_classes
 from semseg_app.inference.model_threads import ModelThreads
 from semseg_app.inference.photo_pool import shrunk
@@ -138,7 +138,7 @@ def review_entries(
         photo, label = data.read_pair(mask.sample)
         image = shrunk(photo)
         label = _resized(label, *image.shape[:2])
-        seen = engine.infer(image[np.newaxis]).classes[0]
+        seen = class_maps(engine, image[np.newaxis])[0]
         pictures = [
             ("photo", image),
             ("mask", overlay(image, label, [*labels.palette, *[(0, 0, 0)] * (256 - len(labels.palette))])),

@@ -7,7 +7,7 @@ from semseg_app.data.dataset import Sample, SegmentationData, read_image
 from semseg_app.data.selection.candidates import candidates
 from semseg_app.data.selection.strategies import DEFAULT, STRATEGIES, choose
 from semseg_app.errors import UserError, did_you_mean
-from semseg_app.inference.engines.base import Engine
+from semseg_app.inference.engines.base import Engine, class_maps
 from semseg_app.inference.model_threads import ModelThreads
 from semseg_app.inference.photo_pool import needs_model, photo_pool, shrunk
 from semseg_app.plots.overlays import overlay
@@ -82,6 +82,6 @@ def sheet_entries(engine: Engine, choice: NextPhotos) -> Iterator[Entry]:
     """Each chosen photo beside what the model sees in it."""
     for number, (sample, value) in enumerate(zip(choice.samples, choice.uncertainty, strict=True), 1):
         photo = shrunk(read_image(sample.image))
-        seen = overlay(photo, engine.infer(photo[None]).classes[0], engine.labels.palette)
+        seen = overlay(photo, class_maps(engine, photo[None])[0], engine.labels.palette)
         lines = [] if value is None else [f"uncertainty {value:.3f}"]
         yield Entry(f"{number}. {sample.stem}", [("photo", photo), ("what the model sees", seen)], lines)

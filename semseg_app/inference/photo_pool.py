@@ -13,7 +13,7 @@ from semseg_app.data.selection.distinct import SIDE
 from semseg_app.data.selection.strategies import STRATEGIES, Measure, Pool
 from semseg_app.data.selection.uncertainty import disagreement, entropy, margin, photo_uncertainty
 from semseg_app.errors import UserError
-from semseg_app.inference.engines.base import Engine, FeatureEngine, ProbabilityEngine
+from semseg_app.inference.engines.base import Engine, FeatureEngine, ProbabilityEngine, class_maps
 from semseg_app.inference.model_threads import ModelThreads
 
 LONGEST_SIDE = 1024
@@ -139,7 +139,7 @@ def _look(engine: Engine, strategy: str, remarks: list[str]) -> Callable[[Engine
             answer = engine.infer(image)
             pixels = 1 - answer.confidence[0] / np.float32(255)
             if measure == "disagreement":
-                mirrored = engine.infer(image[:, :, ::-1]).classes[0, :, ::-1]
+                mirrored = class_maps(engine, image[:, :, ::-1])[0, :, ::-1]
                 pixels = (answer.classes[0] != mirrored).astype(np.float32)
             if row.features:
                 # The square root makes distances between histograms Hellinger's: rare classes count.

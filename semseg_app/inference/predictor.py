@@ -5,8 +5,11 @@ from itertools import groupby
 
 import numpy as np
 
-from semseg_app.inference.engines.base import Engine, Prediction
+from semseg_app.inference.engines.base import Engine, Prediction, class_maps
 from semseg_app.inference.tiling import GRID, OVERLAP, TILE, Tile, Window, batches, tile_side, tiles
+
+Run = Callable[[np.ndarray], tuple[np.ndarray, ...]]
+"""What is asked of the engine: uint8 RGB `[N, H, W, 3]` -> one map uint8 `[N, H, W]` or several."""
 
 
 class Predictor:
@@ -36,12 +39,12 @@ class Predictor:
 
     def predict(self, image: np.ndarray) -> Prediction:
         """Segment one image, uint8 RGB `[H, W, 3]` -> classes and confidence uint8 `[H, W]`."""
-        height, width = image.shape[:2]
-        stitched = Prediction(np.empty((height, width), np.uint8), np.empty((height, width), np.uint8))
-        for tile, answer in self.predict_tiles(lambda window: window.cut(image), height, width):
-            for target, source in zip(stitched, answer, strict=True):
-                tile.keep.cut(target)[...] = tile.kept(source)
-        return stitched
+        return Prediction(*self._stitched(image, self._infer))
+
+    def class_map(self, image: np.ndarray) -> np.ndarray:
+        """The classes of `predict` alone, uint8 `[H, W]`: without the confidence, which takes time of its own."""
+        (classes,) = self._stitched(image, self._classes)
+        return classes
 
     def predict_tiles(
         self, read: Callable[[Window], np.ndarray], height: int, width: int
@@ -50,11 +53,15 @@ class Predictor:
 
         Yields each tile, in rows from the top, with the answer over its window; `tile.kept(answer)` is the part to use.
         """
-        for _, equal in groupby(self.tiles(height, width), key=lambda tile: (tile.window.height, tile.window.width)):
-            for group in batches(equal, self.batch_size):
-                answer = self.engine.infer(np.stack([read(tile.window) for tile in group]))
-                for index, tile in enumerate(group):
-                    yield tile, Prediction(answer.classes[index], answer.confidence[index])
+        for tile, maps in self._in_tiles(read, height, width, self._infer):
+            yield tile, Prediction(*maps)
+
+    def class_map_tiles(
+        self, read: Callable[[Window], np.ndarray], height: int, width: int
+    ) -> Iterator[tuple[Tile, np.ndarray]]:
+        """The classes of `predict_tiles` alone, uint8 `[h, w]` each."""
+        for tile, (classes,) in self._in_tiles(read, height, width, self._classes):
+            yield tile, classes
 
     def tiles(self, height: int, width: int) -> Iterator[Tile]:
         """The tiles in which an image of this size is segmented, in rows from the top."""
@@ -63,25 +70,53 @@ class Predictor:
 
     def predict_many(self, images: Iterable[np.ndarray]) -> Iterator[Prediction]:
         """Segment images in order, neighbors of equal size together. Reads no more than a batch ahead."""
+        return (Prediction(*maps) for maps in self._many(images, self._infer))
+
+    def class_maps(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The classes of `predict_many` alone, uint8 `[H, W]` each."""
+        return (classes for (classes,) in self._many(images, self._classes))
+
+    def _infer(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        return self.engine.infer(images)
+
+    def _classes(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        return (class_maps(self.engine, images),)
+
+    def _many(self, images: Iterable[np.ndarray], run: Run) -> Iterator[tuple[np.ndarray, ...]]:
+        """The maps uint8 `[H, W]` of each image."""
         waiting: list[np.ndarray] = []
         for image in images:
             if waiting and image.shape != waiting[0].shape:
-                yield from self._together(waiting)
+                yield from zip(*run(np.stack(waiting)), strict=True)
                 waiting = []
             if self._is_large(*image.shape[:2]):
-                yield self.predict(image)
+                yield self._stitched(image, run)
                 continue
             waiting.append(image)
             if len(waiting) == self.batch_size:
-                yield from self._together(waiting)
+                yield from zip(*run(np.stack(waiting)), strict=True)
                 waiting = []
         if waiting:
-            yield from self._together(waiting)
+            yield from zip(*run(np.stack(waiting)), strict=True)
 
-    def _together(self, images: list[np.ndarray]) -> Iterator[Prediction]:
-        answer = self.engine.infer(np.stack(images))
-        for classes, confidence in zip(answer.classes, answer.confidence, strict=True):
-            yield Prediction(classes, confidence)
+    def _stitched(self, image: np.ndarray, run: Run) -> tuple[np.ndarray, ...]:
+        """The maps uint8 `[H, W]` of one image of any size."""
+        height, width = image.shape[:2]
+        whole: tuple[np.ndarray, ...] = ()
+        for tile, maps in self._in_tiles(lambda window: window.cut(image), height, width, run):
+            whole = whole or tuple(np.empty((height, width), np.uint8) for _ in maps)
+            for target, source in zip(whole, maps, strict=True):
+                tile.keep.cut(target)[...] = tile.kept(source)
+        return whole
+
+    def _in_tiles(
+        self, read: Callable[[Window], np.ndarray], height: int, width: int, run: Run
+    ) -> Iterator[tuple[Tile, tuple[np.ndarray, ...]]]:
+        """Each tile with the maps uint8 `[h, w]` over its window."""
+        for _, equal in groupby(self.tiles(height, width), key=lambda tile: (tile.window.height, tile.window.width)):
+            for group in batches(equal, self.batch_size):
+                answer = run(np.stack([read(tile.window) for tile in group]))
+                yield from zip(group, zip(*answer, strict=True), strict=True)
 
     def _is_large(self, height: int, width: int) -> bool:
         return self.tile is not None and max(height, width) > self.tile

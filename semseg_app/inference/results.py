@@ -11,7 +11,6 @@ from PIL import Image
 
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_file
-from semseg_app.inference.engines.base import Prediction
 from semseg_app.inference.georeference import place_of, write_place
 from semseg_app.inference.large import segment_large
 from semseg_app.inference.predictor import Predictor
@@ -27,29 +26,42 @@ class ResultFolder:
         folder: made when the first file is written.
         labels: classes and palette of the model.
         overlays: whether to write the photos under the class colors too.
+        confidence: whether the rows tell the mean confidence of each image.
     """
 
-    def __init__(self, folder: Path, labels: LabelSpace, overlays: bool):
+    def __init__(self, folder: Path, labels: LabelSpace, overlays: bool, confidence: bool = True):
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder}: is a file; results need a folder")
         self.folder = folder
         self.labels = labels
         self.overlays = overlays
+        self.confidence = confidence
         self.shares = folder / "shares.csv"
         self.rows: list[dict[str, Any]] = []
         """What was written, one row per image, as --json shows it."""
         self.warnings: list[str] = []
         """What the user should know about results that were written."""
 
-    def add(self, source: Path, name: str, image: np.ndarray, prediction: Prediction) -> None:
-        """Write the mask and the overlay of one image, as masks/<name>.png and overlays/<name>.jpg."""
+    def add(
+        self, source: Path, name: str, image: np.ndarray, classes: np.ndarray, confidence: np.ndarray | None
+    ) -> None:
+        """Write the mask and the overlay of one image, as masks/<name>.png and overlays/<name>.jpg.
+
+        Args:
+            source: the image's file.
+            name: of the results.
+            image: uint8 RGB `[H, W, 3]`.
+            classes: uint8 `[H, W]`.
+            confidence: uint8 `[H, W]`; may be None where `self.confidence` is False.
+        """
         mask = self._mask(name)
         with atomic_file(mask) as part:
-            part.write_bytes(indexed_png(prediction.classes, self.labels.palette))
-        shares = class_shares(prediction.classes, len(self.labels.classes))
-        row = self._row(source, image.shape[:2], mask, shares, float(prediction.confidence.mean()) / 255)
+            part.write_bytes(indexed_png(classes, self.labels.palette))
+        shares = class_shares(classes, len(self.labels.classes))
+        certain = None if confidence is None else float(confidence.mean()) / 255
+        row = self._row(source, image.shape[:2], mask, shares, certain)
         if self.overlays:
-            row["overlay"] = self._write_overlay(name, overlay(image, prediction.classes, self.labels.palette))
+            row["overlay"] = self._write_overlay(name, overlay(image, classes, self.labels.palette))
 
     def add_large(
         self, source: Path, name: str, predictor: Predictor, progress: Callable[[float], None] = lambda done: None
@@ -59,7 +71,9 @@ class ResultFolder:
         UserError when it cannot be read; nothing of it is left then.
         """
         mask = self._mask(name)
-        result = segment_large(source, predictor, mask, preview=self.overlays, progress=progress)
+        result = segment_large(
+            source, predictor, mask, preview=self.overlays, confidence=self.confidence, progress=progress
+        )
         shares = result.pixels[: len(self.labels.classes)] / (result.height * result.width)
         row = self._row(source, (result.height, result.width), mask, shares, result.mean_confidence)
         if result.preview is not None:
@@ -69,7 +83,7 @@ class ResultFolder:
         return self.folder / "masks" / f"{name}.png"
 
     def _row(
-        self, source: Path, size: tuple[int, ...], mask: Path, shares: np.ndarray, mean_confidence: float
+        self, source: Path, size: tuple[int, ...], mask: Path, shares: np.ndarray, mean_confidence: float | None
     ) -> dict[str, Any]:
         """The line of one image, kept in `rows`."""
         row: dict[str, Any] = {
@@ -78,8 +92,9 @@ class ResultFolder:
             "height": size[0],
             "mask": str(mask),
             "shares": dict(zip(self.labels.classes, shares.round(6).tolist(), strict=True)),
-            "mean_confidence": round(mean_confidence, 6),
         }
+        if mean_confidence is not None:
+            row["mean_confidence"] = round(mean_confidence, 6)
         place = place_of(source)
         if place is not None:
             written = write_place(place, mask)
@@ -104,10 +119,17 @@ class ResultFolder:
 
     def write_shares(self) -> None:
         """Write shares.csv: file, width, height, the share of the pixels of each class, mean confidence."""
+        confidence = ["mean_confidence"] if self.confidence else []
         with atomic_file(self.shares) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["file", "width", "height", *self.labels.classes, "mean_confidence"])
+            writer.writerow(["file", "width", "height", *self.labels.classes, *confidence])
             for row in self.rows:
                 writer.writerow(
-                    [row["file"], row["width"], row["height"], *row["shares"].values(), row["mean_confidence"]]
+                    [
+                        row["file"],
+                        row["width"],
+                        row["height"],
+                        *row["shares"].values(),
+                        *(row[key] for key in confidence),
+                    ]
                 )

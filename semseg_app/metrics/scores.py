@@ -96,6 +96,11 @@ class Scorer:
             counter.add(classes, label, confidence)
 
     @property
+    def needs_confidence(self) -> bool:
+        """Whether `add` must be given the confidence."""
+        return CalibrationError in self._counters
+
+    @property
     def counts(self) -> list[np.ndarray]:
         """Everything counted so far, to be added up over processes."""
         return [counter.counts for counter in self._counters.values()]

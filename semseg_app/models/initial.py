@@ -25,6 +25,7 @@ from semseg_app.models.normalization import (
 )
 from semseg_app.models.packaged_weights import packaged_state_dict, timm_name
 from semseg_app.models.state_dicts import DERIVED, Fit, fit, grouped, read_state_dict
+from semseg_app.models.vision_transformer import VisionTransformerEncoder
 from semseg_app.models.weights import HubSet, ModelFolder, Packaged, Source, StateDict, fetched, find_weights
 
 RAW_CLASSIFIERS = ("classifier.", "segmentation_head.0.")
@@ -143,6 +144,8 @@ def _load(source: Source, network: SegmentationNetwork, classes: Sequence[str]) 
 
 def _load_state(network: SegmentationNetwork, state: dict[str, Tensor], path: Path) -> _Loaded:
     """A backbone's or a whole network's state dict. UserError where it is of another encoder."""
+    if network.spec.position_grid is not None and isinstance(network.encoder, VisionTransformerEncoder):
+        state = network.encoder.with_tables_of_its_grid(state)
     found = fit(state, network.encoder)
     total = len(network.encoder.state_dict())
     if found.missing or found.strangers:

@@ -25,7 +25,7 @@ from semseg_app.models.pidnet import PIDNetDecoder, PIDNetEncoder, pidnet_featur
 from semseg_app.models.pyramid_pooling import PSPDecoder
 from semseg_app.models.setr import SETRAuxiliaryHead, SETRDecoder
 from semseg_app.models.upernet import PYRAMID_LEVELS, UPerNetDecoder, upernet_features
-from semseg_app.models.vision_transformer import Readout
+from semseg_app.models.vision_transformer import Readout, VisionTransformerEncoder
 
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}  # "Rethinking Atrous Convolution", section 3.3
 ALL_SCALES = (-4, -3, -2, -1)
@@ -33,6 +33,7 @@ ALL_SCALES = (-4, -3, -2, -1)
 DILATED = (-4, -2, -1)
 """Dilated encoders at strides 4, 8, 8."""
 FIRST_AND_LAST = (-4, -1)
+PLAIN_TRANSFORMER_ARCHITECTURES = ("setr", "dpt", "linear")
 DILATED_ARCHITECTURES = ("deeplabv3", "deeplabv3plus", "deeplabv3plus-plain", "deeplabv3plus-separable", "pspnet")
 
 
@@ -106,6 +107,10 @@ def _transformer(readout: Readout) -> Callable[[ModelSpec, str | None], tuple[An
                 f"model.output_stride: {spec.architecture} has its encoder's patch size; leave output_stride out"
             )
         encoder = transformer_encoder(spec.encoder, spec.architecture, readout, weights)
+        if spec.position_grid is not None:
+            if not isinstance(encoder, VisionTransformerEncoder) or encoder.model.pos_embed is None:
+                raise UserError(f"model.position_grid: {spec.encoder} has no position table; leave position_grid out")
+            encoder.resize_position_table(spec.position_grid)
         return encoder, encoder.patch
 
     return make
@@ -179,6 +184,13 @@ ARCHITECTURES: dict[str, Architecture] = {
         features=upernet_features,
         pyramid_levels=PYRAMID_LEVELS,
     ),
+    "upernet-plain": Architecture(
+        encoder=_pyramid(32, (32,)),
+        decoder=lambda parts: UPerNetDecoder(parts.channels, parts.width, normalizes=False),
+        width=512,
+        features=upernet_features,
+        pyramid_levels=PYRAMID_LEVELS,
+    ),
     "segformer": Architecture(
         encoder=_pyramid(32, (32,)),
         decoder=lambda parts: SegformerDecoder(parts.channels, segmentation_channels=parts.width),
@@ -245,6 +257,9 @@ def refuse_unfit(spec: ModelSpec, row: Architecture) -> None:
     if spec.align_corners and not row.aligns_corners:
         able = " and ".join(name for name, other in ARCHITECTURES.items() if other.aligns_corners)
         raise UserError(f"model.align_corners: {spec.architecture} cannot; {able} can")
+    if spec.position_grid is not None and spec.architecture not in PLAIN_TRANSFORMER_ARCHITECTURES:
+        able = ", ".join(PLAIN_TRANSFORMER_ARCHITECTURES)
+        raise UserError(f"model.position_grid: {spec.architecture} reads no position table; choose one of {able}")
     if spec.fuse != "nearest" and not is_hrnet(spec.encoder):
         raise UserError(f"model.fuse: {spec.encoder} is no HRNet, and fuses no branches; leave fuse out")
     if spec.multi_grid is not None and spec.architecture not in DILATED_ARCHITECTURES:

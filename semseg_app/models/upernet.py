@@ -2,7 +2,8 @@
 
 Xiao et al., "Unified Perceptual Parsing for Scene Understanding", ECCV 2018. Modules and weights are those of
 segmentation_models_pytorch; its pooling would bake a size into the exported graph, and its forward pass hides the maps
-between pyramid and fusion.
+between pyramid and fusion. It puts a norm on every map of the encoder, which is right for a Swin; published UPerNets on
+ResNets (mmsegmentation, the contrast papers) have none.
 """
 
 from collections.abc import Sequence
@@ -20,12 +21,19 @@ PYRAMID_LEVELS = 4
 
 
 class UPerNetDecoder(nn.Module):
-    """Encoder maps at strides 1, 2, 4, 8, 16, 32 -> `[B, channels, H/4, W/4]`."""
+    """Encoder maps at strides 1, 2, 4, 8, 16, 32 -> `[B, channels, H/4, W/4]`.
 
-    def __init__(self, encoder_channels: Sequence[int], channels: int):
+    Args:
+        encoder_channels: of each map, the image first.
+        channels: width of every level.
+        normalizes: with a norm on each of the encoder's last four maps.
+    """
+
+    def __init__(self, encoder_channels: Sequence[int], channels: int, normalizes: bool = True):
         super().__init__()
         packaged = PackagedDecoder(encoder_channels, decoder_channels=channels)
-        self.feature_norms = packaged.feature_norms
+        plain = nn.ModuleList(nn.Identity() for _ in range(PYRAMID_LEVELS))
+        self.feature_norms = packaged.feature_norms if normalizes else plain
         self.fpn_lateral_blocks = packaged.fpn_lateral_blocks
         self.fpn_conv_blocks = packaged.fpn_conv_blocks
         self.fusion_block = packaged.fusion_block

@@ -8,6 +8,8 @@ pass, which changes nothing at its native size. The walk also takes an additive 
 carries register tokens along.
 """
 
+import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -70,6 +72,25 @@ class VisionTransformerEncoder(nn.Module):
         self.patch: int = model.patch_embed.patch_size[0]
         self.class_token: bool = model.cls_token is not None
         self.out_channels = [3] + [model.embed_dim] * len(self.layers)
+
+    def resize_position_table(self, side: int) -> None:
+        """Make the table one of `side` x `side` patches, bilinearly; entries of prefix tokens stay as they were."""
+        rows, columns = self.model.patch_embed.grid_size
+        table = resized_table(self.model.pos_embed.detach(), (rows, columns), (side, side))
+        self.model.pos_embed = nn.Parameter(table)
+        self.model.patch_embed.grid_size = (side, side)
+
+    def with_tables_of_its_grid(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict of this model whose position table, of any square grid, is brought to this encoder's."""
+        fitted = dict(state)
+        own, (rows, columns) = self.model.pos_embed, self.model.patch_embed.grid_size
+        prefix = own.shape[1] - rows * columns
+        for name, tensor in state.items():
+            if name.endswith("pos_embed") and tensor.ndim == 3 and tensor.shape[1] > prefix:
+                side = math.isqrt(tensor.shape[1] - prefix)
+                if side**2 == tensor.shape[1] - prefix:
+                    fitted[name] = resized_table(tensor, (side, side), (rows, columns))
+        return fitted
 
     def forward(self, images: Tensor, attention_bias: Tensor | None = None) -> list[Tensor]:
         """`[B, 3, H, W]` -> maps.
@@ -152,3 +173,12 @@ class VisionTransformerEncoder(nn.Module):
         kind = tokens.device.type
         autocast = torch.is_autocast_enabled(kind)
         return bias.unsqueeze(1).to(torch.get_autocast_dtype(kind) if autocast else tokens.dtype)
+
+
+def resized_table(table: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """A position table `[1, prefix + rows * columns, D]` of one grid of patches, bilinearly brought to another."""
+    split = table.shape[1] - grid[0] * grid[1]
+    prefix, patches = table[:, :split], table[:, split:]
+    maps = patches.reshape(1, *grid, -1).permute(0, 3, 1, 2)
+    maps = functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+    return torch.cat([prefix, maps.flatten(2).transpose(1, 2)], dim=1)

@@ -90,6 +90,8 @@ class Format(NamedTuple):
     """A small image takes about a millisecond; the others may take long."""
     render: Callable[[Rendering], Any]
     """Returns bytes, or what becomes JSON. UserError when this image cannot be answered in this format."""
+    confidence: bool = False
+    """Whether `render` reads it. Where no one does, the engine is spared the work."""
     several: Callable[[Sequence[Answered]], Any] | None = None
     """One JSON document from the answers about one or more images; None = `render` returns bytes, and several make a
     ZIP."""
@@ -246,6 +248,7 @@ FORMATS: dict[str, Format] = {
         "gray PNG: the probability of the pixel's class, times 255",
         quick=True,
         render=_confidence,
+        confidence=True,
     ),
     "json": Format(
         JSON,
@@ -254,6 +257,7 @@ FORMATS: dict[str, Format] = {
         "size and mean confidence; area, share, confidence and bounding box of each class found; milliseconds",
         quick=True,
         render=_summary,
+        confidence=True,
         several=_listed,
         schema=Summary,
         example=examples.SUMMARY,

@@ -8,7 +8,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from semseg_app.errors import UserError, did_you_mean
-from semseg_app.inference.engines.base import Prediction
 from semseg_app.labels import LabelSpace
 from semseg_app.masks.geojson import Transform, parse_transform
 from semseg_app.serve.answers.formats import FORMATS
@@ -125,24 +124,30 @@ class Options(BaseModel):
             return None
         return sorted({_index(part.strip(), labels) for part in self.classes.split(",")})
 
-    def filtered(self, prediction: Prediction, labels: LabelSpace) -> Prediction:
-        """The prediction with every pixel UNKNOWN that was not asked for; the confidence does not change.
+    @property
+    def needs_confidence(self) -> bool:
+        """Whether `filtered` reads it."""
+        return self.threshold > 0
 
-        BadOption for a model with 256 classes: there 255 is a class and cannot mean unknown.
+    def filtered(self, classes: np.ndarray, confidence: np.ndarray | None, labels: LabelSpace) -> np.ndarray:
+        """The class map uint8 `[...]` with every pixel UNKNOWN that was not asked for.
+
+        `confidence`, of the same shape, may be None unless `needs_confidence`. BadOption for a model with 256 classes:
+        there 255 is a class and cannot mean unknown.
         """
         selected = self.selected(labels)
-        if selected is None and self.threshold == 0:
-            return prediction
+        if selected is None and not self.needs_confidence:
+            return classes
         if len(labels.classes) > UNKNOWN:
             raise BadOption("classes and threshold need the value 255 for unknown, and this model has 256 classes")
-        classes, confidence = prediction
         if selected is not None:
             table = np.full(256, UNKNOWN, np.uint8)
             table[selected] = selected
             classes = table[classes]
-        if self.threshold:
+        if self.needs_confidence:
+            assert confidence is not None
             classes = np.where(confidence >= np.ceil(self.threshold * 255), classes, np.uint8(UNKNOWN))
-        return Prediction(classes, confidence)
+        return classes
 
 
 def _index(text: str, labels: LabelSpace) -> int:

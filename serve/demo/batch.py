@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from semseg_app.data.listing import IMAGE_SUFFIXES
 from semseg_app.errors import UserError
-from semseg_app.inference.engines.base import Prediction
 from semseg_app.inference.inputs import result_names
 from semseg_app.inference.results import ResultFolder
 from semseg_app.serve.demo.words import in_plain_words
@@ -75,8 +74,8 @@ def segment_many(
                 data = photo.read_bytes()
                 if len(data) > max_bytes:
                     raise UserError(f"this photo has more than {max_bytes / 2**20:g} megabytes")
-                image, classes, confidence, *_ = _segment_patiently(served, data, who)
-                results.add(Path(names[photo]), result, image, Prediction(classes, confidence))
+                answer = _segment_patiently(served, data, who)
+                results.add(Path(names[photo]), result, answer.image, answer.classes, answer.confidence)
             except (UserError, Overloaded, DeadlineExceeded) as error:
                 failed.append((names[photo], in_plain_words(error)))
         if results.rows:

@@ -106,16 +106,19 @@ async def _infer(models: Models, name: str, request: Request) -> Response:
         limit = models.config.max_pixels / 1e6
         raise HTTPException(413, f"{count} x {height} x {width} pixels, above the limit of {limit:g} million")
     who = requester("kserve", request.scope)
-    segmented = await served.segment_all(list(asked.images), lambda index, image: image, who, quick=True)
+    segmented = await served.segment_all(
+        list(asked.images), lambda index, image: image, who, quick=True, confidence="confidence" in asked.outputs
+    )
     return await asyncio.to_thread(_written, asked, served.name, segmented)
 
 
 def _written(asked: InferRequest, name: str, segmented: Sequence[Segmentation]) -> Response:
     """The answer about a batch."""
-    tensors = {
-        "classes": np.stack([image.classes for image in segmented]),
-        "confidence": np.stack([image.confidence for image in segmented]),
-    }
+    tensors = {}
+    if "classes" in asked.outputs:
+        tensors["classes"] = np.stack([image.classes for image in segmented])
+    if "confidence" in asked.outputs:
+        tensors["confidence"] = np.stack([image.confidence for image in segmented])
     head, binary = written(asked, name, VERSION, tensors)
     if not binary:
         return JSONResponse(head)

@@ -153,6 +153,7 @@ def _status(job: Job) -> JobStatus:
 def _summary(job: Job) -> JobResult:
     assert job.result is not None
     assert job.engine is not None
+    assert job.result.mean_confidence is not None
     pixels = job.result.pixels
     size = job.height * job.width
     infos = class_infos(job.engine.labels)

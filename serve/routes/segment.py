@@ -7,7 +7,6 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from semseg_app.inference.engines.base import Prediction
 from semseg_app.serve.answers.body import packed, render
 from semseg_app.serve.answers.formats import FORMATS, Answered, by_media_type
 from semseg_app.serve.answers.options import Options
@@ -43,11 +42,16 @@ def router(models: Models) -> APIRouter:
             return packed(form, [answered(0, segmented)])
 
         resize, quick = options.resize(), FORMATS[form].quick
+        confidence = FORMATS[form].confidence or options.needs_confidence
         if len(uploads) == 1:
-            body, media_type, headers = await served.segment(uploads[0].data, answer, who, resize=resize, quick=quick)
+            body, media_type, headers = await served.segment(
+                uploads[0].data, answer, who, resize=resize, quick=quick, confidence=confidence
+            )
         else:
             images, names = [upload.data for upload in uploads], [upload.name for upload in uploads]
-            several = await served.segment_all(images, answered, who, names=names, resize=resize, quick=quick)
+            several = await served.segment_all(
+                images, answered, who, names=names, resize=resize, quick=quick, confidence=confidence
+            )
             body, media_type, headers = await asyncio.to_thread(packed, form, several)
         return Response(body, media_type=media_type, headers=headers | {"Vary": "Accept"})
 
@@ -65,6 +69,5 @@ def _accepted(accept: str | None) -> str:
 
 def _kept(options: Options, segmented: Segmentation) -> Segmentation:
     """The same image with only the pixels that were asked for; the others are unknown."""
-    prediction = Prediction(segmented.classes, segmented.confidence)
-    classes, confidence = options.filtered(prediction, segmented.engine.labels)
-    return segmented._replace(classes=classes, confidence=confidence)
+    classes = options.filtered(segmented.classes, segmented.confidence_map, segmented.engine.labels)
+    return segmented._replace(classes=classes)

@@ -50,6 +50,7 @@ class ImageTask(Generic[T]):
         render: makes the answer.
         resize: what size the image gets.
         quick: whether `render` takes no longer than it takes to hand it to another thread.
+        confidence: whether `render` reads it.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class ImageTask(Generic[T]):
         render: Render[T],
         resize: Resize | None,
         quick: bool,
+        confidence: bool,
     ):
         self.done: Future[None] = Future()
         self.began = time.perf_counter()
@@ -69,6 +71,7 @@ class ImageTask(Generic[T]):
         self._render = render
         self._resize = resize
         self._quick = quick
+        self._confidence = confidence
         self._answer: tuple[T] | None = None
         self._whole: Future[Run] | None = None
         self._running: Future[Run] | None = None
@@ -99,9 +102,9 @@ class ImageTask(Generic[T]):
                 return
             image, decode_ms = self._decoded(SMALL_PIXELS)
             if image.shape[0] * image.shape[1] > SMALL_PIXELS:  # resized to more
-                self._follow(image, decode_ms, runtime.submit(image))
+                self._follow(image, decode_ms, runtime.submit(image, self._confidence))
             else:
-                self._finish(image, decode_ms, runtime.queue.run_now(image, waited_s))
+                self._finish(image, decode_ms, runtime.queue.run_now(image, waited_s, self._confidence))
         except _TooLargeHere:
             self._start_decoder()
         except BaseException as error:
@@ -119,7 +122,7 @@ class ImageTask(Generic[T]):
             if self.done.cancelled():
                 return
             image, decode_ms = self._decoded()
-            self._follow(image, decode_ms, self._runtime.submit(image))
+            self._follow(image, decode_ms, self._runtime.submit(image, self._confidence))
         except BaseException as error:
             self._fail(error)
 
@@ -190,7 +193,8 @@ class ImageTask(Generic[T]):
         runtime = self._runtime
         runtime.count(run)
         with runtime.metrics.stage(runtime.name, "encode"):
-            return self._render(Segmentation(image, *run.prediction, decode_ms, run.infer_ms, run.engine))
+            segmented = Segmentation(image, run.classes, run.confidence, decode_ms, run.infer_ms, run.engine)
+            return self._render(segmented)
 
     def _deliver(self, answer: T) -> None:
         self._answer = (answer,)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semseg_app.inference.engines.base import Engine, Prediction
+from semseg_app.inference.engines.base import Engine, class_maps
 
 MAX_DELAY_S = 0.005
 
@@ -28,7 +28,10 @@ MAX_DELAY_S = 0.005
 class Run(NamedTuple):
     """What an engine answered about one image, and how long it took."""
 
-    prediction: Prediction
+    classes: np.ndarray
+    """uint8 `[H, W]`."""
+    confidence: np.ndarray | None
+    """uint8 `[H, W]`; None where no image of the call needed it."""
     engine: Engine
     """The engine that answered: its labels are those of the class map, also when the model was reloaded meanwhile."""
     wait_ms: float
@@ -45,9 +48,11 @@ class _Item(NamedTuple):
     engine: Engine
     future: "Future[Run]"
     asked: float
+    confidence: bool
+    """Whether it is needed."""
 
     def goes_with(self, other: "_Item | _Whole") -> bool:
-        """Whether both fit into one call."""
+        """Whether both fit into one call; that gives all of its images their confidence when one of them needs it."""
         return isinstance(other, _Item) and self.engine is other.engine and self.image.shape == other.image.shape
 
 
@@ -91,16 +96,24 @@ class ModelQueue:
         if change < 0:
             self._batcher.wake()
 
-    def submit(self, image: np.ndarray, engine: Engine | None = None, asked: float | None = None) -> "Future[Run]":
+    def submit(
+        self,
+        image: np.ndarray,
+        engine: Engine | None = None,
+        asked: float | None = None,
+        confidence: bool = True,
+    ) -> "Future[Run]":
         """Put uint8 RGB `[H, W, 3]` into the queue. A future that is cancelled in time never reaches the engine.
 
         Args:
             image: at most as large as the engine takes.
             engine: for a part of an image: the engine that had the other parts.
             asked: since when it waits, on `perf_counter`; None = now. Earlier ones go first.
+            confidence: whether the answer must have it.
         """
         future: Future[Run] = Future()
-        item = _Item(image, engine or self.engine, future, time.perf_counter() if asked is None else asked)
+        since = time.perf_counter() if asked is None else asked
+        item = _Item(image, engine or self.engine, future, since, confidence)
         with self._batcher.lock:
             self._insert(item)
         self._batcher.wake()
@@ -131,10 +144,10 @@ class ModelQueue:
         """Whether the worker would have nothing to do now."""
         return not self._batcher.anything_waits()
 
-    def run_now(self, image: np.ndarray, waited_s: float) -> Run:
+    def run_now(self, image: np.ndarray, waited_s: float, confidence: bool) -> Run:
         """For the `work` of `submit_whole`, which waited so long: run uint8 RGB `[H, W, 3]`, which the engine takes at
         once, in this thread."""
-        return self._batcher.call(self, self.engine, [image], [time.perf_counter() - waited_s])[0]
+        return self._batcher.call(self, self.engine, [image], [time.perf_counter() - waited_s], confidence)[0]
 
     def take(self, most: int) -> list[_Item | _Whole]:
         """The item that waits longest and those that go with it, out of the queue. Cancelled ones are dropped.
@@ -281,8 +294,9 @@ class Batcher:
 
     def _run(self, queue: ModelQueue, batch: list[_Item]) -> None:
         """What waited, through its engine. The outcome is in the futures."""
+        images, asked = [item.image for item in batch], [item.asked for item in batch]
         try:
-            runs = self.call(queue, batch[0].engine, [item.image for item in batch], [item.asked for item in batch])
+            runs = self.call(queue, batch[0].engine, images, asked, any(item.confidence for item in batch))
         except BaseException as error:
             for item in batch:
                 item.future.set_exception(error)
@@ -290,17 +304,25 @@ class Batcher:
             for item, run in zip(batch, runs, strict=True):
                 item.future.set_result(run)
 
-    def call(self, queue: ModelQueue, engine: Engine, images: list[np.ndarray], asked: list[float]) -> list[Run]:
+    def call(
+        self, queue: ModelQueue, engine: Engine, images: list[np.ndarray], asked: list[float], confidence: bool
+    ) -> list[Run]:
         """One call of an engine, in the worker's thread. `asked`: since when each image waits."""
         start = time.perf_counter()
-        answer = engine.infer(images[0][None] if len(images) == 1 else np.stack(images))
+        batch = images[0][None] if len(images) == 1 else np.stack(images)
+        confidences: list[np.ndarray | None]
+        if confidence:
+            answer = engine.infer(batch)
+            classes, confidences = answer.classes, list(answer.confidence)
+        else:
+            classes, confidences = class_maps(engine, batch), [None] * len(images)
         seconds = time.perf_counter() - start
         self._observe(queue.name, len(images))
         with self.lock:
             queue.used_s += seconds
         return [
-            Run(Prediction(classes, confidence), engine, (start - since) * 1000, seconds * 1000, len(images))
-            for classes, confidence, since in zip(answer.classes, answer.confidence, asked, strict=True)
+            Run(own_classes, own_confidence, engine, (start - since) * 1000, seconds * 1000, len(images))
+            for own_classes, own_confidence, since in zip(classes, confidences, asked, strict=True)
         ]
 
 

@@ -51,11 +51,14 @@ class ModelRuntime:
         windows = [tile.window for tile in self._predictor(self.queue.engine).tiles(side, side)]
         return sum(window.height * window.width for window in windows), True
 
-    def submit(self, image: np.ndarray) -> "Future[Run]":
-        """Put uint8 RGB `[H, W, 3]` of any size into the queue; large ones in tiles."""
+    def submit(self, image: np.ndarray, confidence: bool) -> "Future[Run]":
+        """Put uint8 RGB `[H, W, 3]` of any size into the queue; large ones in tiles.
+
+        `confidence`: whether the answer must have it.
+        """
         if image.shape[0] <= self._height and image.shape[1] <= self._width:
-            return self.queue.submit(image)
-        return submit_tiled(image, self.queue, self._predictor, self.workers.tilers, self._pace_s)
+            return self.queue.submit(image, confidence=confidence)
+        return submit_tiled(image, self.queue, self._predictor, self.workers.tilers, self._pace_s, confidence)
 
     def predictor(self, work: "Future[None]") -> Predictor:
         """For a file that is read in strips: its tiles wait in the queue between the images of requests.

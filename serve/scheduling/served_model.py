@@ -33,7 +33,8 @@ PACE = 0.15
 waits like an image that comes then, so this and FORECAST_MARGIN together must stay below 1."""
 DIRECT = Requester()
 T = TypeVar("T")
-Filter = Callable[[Prediction, LabelSpace], Prediction]
+Filter = Callable[[np.ndarray, np.ndarray | None, LabelSpace], np.ndarray]
+"""Class map, confidence and the labels of the model -> the class map to keep."""
 
 
 class ServedModel:
@@ -75,6 +76,7 @@ class ServedModel:
         *,
         resize: Resize | None = None,
         quick: bool = False,
+        confidence: bool = True,
     ) -> T:
         """From an image to its answer: admission, memory, decoding, the queue, the engine, `render`.
 
@@ -84,6 +86,7 @@ class ServedModel:
             who: sends the request.
             resize: upright height and width -> the size that the image gets first.
             quick: whether `render` takes a millisecond at most, as a PNG does: it may then run in the device's thread.
+            confidence: whether `render` reads it; without it most engines have less to do.
 
         Raises:
             Overloaded: no request slot is free, or the image would be answered too late.
@@ -92,7 +95,7 @@ class ServedModel:
         Also raises what `decode` and `render` raise. Cancelling it stops the work.
         """
         with self._admission.admit(self.name, who) as slot:
-            return await self._answer(slot, source, render, resize, quick)
+            return await self._answer(slot, source, render, resize, quick, confidence)
 
     async def segment_all(
         self,
@@ -103,6 +106,7 @@ class ServedModel:
         names: Sequence[str] = (),
         resize: Resize | None = None,
         quick: bool = False,
+        confidence: bool = True,
     ) -> list[T]:
         """Several images of one request: the answers in their order, as `segment` makes them.
 
@@ -113,6 +117,7 @@ class ServedModel:
             names: of the images, for messages.
             resize: as of `segment`.
             quick: as of `segment`.
+            confidence: as of `segment`.
 
         Each image that is worked on has a request slot, as far as any are free. The first image that fails ends all;
         a UserError names it.
@@ -124,7 +129,9 @@ class ServedModel:
             with slot:
                 for index, source in waiting:
                     try:
-                        answers[index] = await self._answer(slot, source, partial(render, index), resize, quick)
+                        answers[index] = await self._answer(
+                            slot, source, partial(render, index), resize, quick, confidence
+                        )
                     except UserError as error:
                         name = (names[index] if names else "") or "unnamed"
                         raise type(error)(f"image {index + 1} ({name}): {error}") from None
@@ -169,10 +176,16 @@ class ServedModel:
         self._admission.check(self.name, who)
 
     async def _answer(
-        self, slot: RequestSlot, source: Source, render: Render[T], resize: Resize | None, quick: bool
+        self,
+        slot: RequestSlot,
+        source: Source,
+        render: Render[T],
+        resize: Resize | None,
+        quick: bool,
+        confidence: bool,
     ) -> T:
         """One image of an admitted request."""
-        task = ImageTask(self._runtime, slot, source, render, resize, quick)
+        task = ImageTask(self._runtime, slot, source, render, resize, quick, confidence)
         try:
             task.start()
             await slot.answer_of(task.done, task.began)
@@ -231,7 +244,8 @@ class _Filtered:
         self._keep = keep
 
     def infer(self, images: np.ndarray) -> Prediction:
-        return self._keep(self._engine.infer(images), self.labels)
+        classes, confidence = self._engine.infer(images)
+        return Prediction(self._keep(classes, confidence, self.labels), confidence)
 
 
 def _unchanged(segmented: Segmentation) -> Segmentation:

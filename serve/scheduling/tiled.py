@@ -17,6 +17,7 @@ def submit_tiled(
     predictor_of: Callable[[Engine], Predictor],
     threads: ThreadPoolExecutor,
     pace_s: float,
+    confidence: bool,
 ) -> "Future[Run]":
     """Like `ModelQueue.submit`, for uint8 RGB `[H, W, 3]` of any size; one of `threads` cuts it and joins the answers.
 
@@ -32,14 +33,14 @@ def submit_tiled(
 
     def work() -> None:
         try:
-            prediction = predictor.predict(image)
+            classes, sure = predictor.predict(image) if confidence else (predictor.class_map(image), None)
         except BaseException as error:
             # Only from here on it is "running", which cannot be cancelled any more.
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)
             return
         if future.set_running_or_notify_cancel():
-            future.set_result(Run(prediction, queued.engine, (queued.began - asked) * 1000, queued.infer_ms, 1))
+            future.set_result(Run(classes, sure, queued.engine, (queued.began - asked) * 1000, queued.infer_ms, 1))
 
     threads.submit(work)
     return future
@@ -70,13 +71,24 @@ class QueuedEngine:
 
     def infer(self, images: np.ndarray) -> Prediction:
         """CancelledError once the work is cancelled."""
+        runs = self._run(images, confidence=True)
+        return Prediction(
+            np.stack([run.classes for run in runs]),
+            np.stack([run.confidence for run in runs if run.confidence is not None]),
+        )
+
+    def classes(self, images: np.ndarray) -> np.ndarray:
+        """The class maps of `infer` alone. CancelledError as there."""
+        return np.stack([run.classes for run in self._run(images, confidence=False)])
+
+    def _run(self, images: np.ndarray, confidence: bool) -> list[Run]:
         if self._work.cancelled():
             raise CancelledError
         now = time.perf_counter()
         turn = now if self.pace is None else min(now, self._start + self._pixels * self.pace)
-        runs = [future.result() for future in [self._queue.submit(image, self.engine, turn) for image in images]]
+        futures = [self._queue.submit(image, self.engine, turn, confidence) for image in images]
+        runs = [future.result() for future in futures]
         self._pixels += images.shape[0] * images.shape[1] * images.shape[2]
         self.began = self.began or turn + runs[0].wait_ms / 1000
         self.infer_ms += sum(run.infer_ms / run.batch for run in runs)
-        classes, confidence = zip(*(run.prediction for run in runs), strict=True)
-        return Prediction(np.stack(classes), np.stack(confidence))
+        return runs

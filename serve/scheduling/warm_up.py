@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from semseg_app.errors import UserError
-from semseg_app.inference.engines.base import Engine
+from semseg_app.inference.engines.base import ClassMapEngine, Engine
 
 SIZES = ((480, 640),)
 """Height and width, where neither the engine nor the user names any."""
@@ -33,9 +33,12 @@ def warm_up(engine: Engine, sizes: Sequence[tuple[int, int]], max_batch: int) ->
     for height, width in sizes:
         for batch in sorted({1, max_batch}):
             shape = (batch, height, width)
-            classes, confidence = engine.infer(np.zeros((*shape, 3), np.uint8))
+            images = np.zeros((*shape, 3), np.uint8)
+            classes, confidence = engine.infer(images)
             if classes.shape != shape or confidence.shape != shape:
                 raise RuntimeError(f"engine {engine.kind} answered {classes.shape} for images {shape}")
+            if isinstance(engine, ClassMapEngine) and (alone := engine.classes(images)).shape != shape:
+                raise RuntimeError(f"engine {engine.kind} answered {alone.shape} for images {shape}")
             if int(classes.max()) >= len(engine.labels.classes):
                 raise RuntimeError(
                     f"engine {engine.kind} answered class {classes.max()}, which the model does not have"

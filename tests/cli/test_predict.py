@@ -64,6 +64,20 @@ def test_masks_overlays_and_shares(
     assert 0.9 < float(rows[0]["mean_confidence"]) <= 1
 
 
+def test_without_confidence_the_masks_are_the_same(
+    make_graph: MakeGraph, photos: Path, tmp_path: Path, predict: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = make_graph()
+    for out, option in (("with", "--confidence"), ("without", "--no-confidence")):
+        assert predict(graph, photos, "-o", tmp_path / out, option, "--json") == 0
+        report = json.loads(capsys.readouterr().out)
+        assert ["mean_confidence" in row for row in report["images"]] == [out == "with"] * 2
+    for name in ("masks/a.png", "overlays/sub/a.jpg"):
+        assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
+    header = (tmp_path / "without" / "shares.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert header == "file,width,height,red,green,blue"
+
+
 def test_a_broken_image_is_one_line_and_the_rest_goes_on(
     make_graph: MakeGraph, photos: Path, tmp_path: Path, predict: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -360,3 +360,16 @@ def test_camvid_is_clean() -> None:
     # Counted by a loop over numpy.bincount.
     assert int(report.splits["train"].class_pixels[10]) == 184967
     assert report.splits["val"].ignored_pixels == 297271
+
+
+def test_processes_find_what_threads_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make(tmp_path / "d")
+    (root / "images" / "train" / "train1.jpg").write_bytes(b"no photo")
+    Image.fromarray(mask(0, 7)).save(root / "labels" / "val" / "val1.png")
+    expected = examine(root)
+    # Were they threads here, the processes would count for nothing.
+    monkeypatch.setattr("semseg_app.data.check.ordered_map", None)
+    monkeypatch.setattr("semseg_app.data.check.MANY", 6)
+    report = check(open_dataset(root), processes=2)
+    assert report.to_dict() == expected.to_dict()
+    assert {"unreadable-image", "value-outside"} <= {finding.kind for finding in report.findings}

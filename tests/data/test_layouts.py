@@ -1,5 +1,6 @@
 """Published layouts: tiny trees with the publishers' names, opened and read as they stand."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,10 @@ def test_camvid_from_cambridge(tmp_path: Path) -> None:
         ("coco-stuff", 171),
         ("camvid-segnet", 11),
         ("camvid-cambridge", 11),
+        ("pascal-context", 59),
+        ("cadis", 25),
+        ("cadis-8", 8),
+        ("cadis-17", 17),
     ],
 )
 def test_published_tables_are_whole(layout: str, count: int) -> None:
@@ -171,6 +176,38 @@ def test_published_tables_are_whole(layout: str, count: int) -> None:
     for mapping in (info.label_map, info.color_map):
         if mapping is not None:  # every class is reached
             assert {*mapping.values()} - {info.ignore_index} == {*range(count)}
+
+
+def test_pascal_context_is_no_voc(tmp_path: Path) -> None:
+    root = tmp_path / "VOCdevkit" / "VOC2010"
+    for stem in "ab":
+        photo(root / "JPEGImages" / f"{stem}.jpg")
+        row(root / "SegmentationClassContext" / f"{stem}.png", [0, 1, 59])
+    for folder in ("Segmentation", "SegmentationContext"):
+        (root / "ImageSets" / folder).mkdir(parents=True)
+    (root / "ImageSets" / "SegmentationContext" / "train.txt").write_text("b\n")
+    (root / "ImageSets" / "SegmentationContext" / "val.txt").write_text("a\n")
+    data = open_dataset(tmp_path)
+    assert (stems(data, "train"), stems(data, "val")) == (["b"], ["a"])
+    assert label(data, "train") == [IGNORE, 0, 58]
+    assert (data.info.classes[0], data.info.classes[58]) == ("aeroplane", "wood")
+
+
+def test_cadis_splits_videos(tmp_path: Path) -> None:
+    for video in (1, 5, 12):
+        photo(tmp_path / f"Video{video:02}" / "Images" / f"Video{video}_frame000090.png")
+        row(tmp_path / f"Video{video:02}" / "Labels" / f"Video{video}_frame000090.png", [0, 7, 20, 24, 27, 35, 255])
+    photo(tmp_path / "Video01" / "Images" / "Video1_frame000091.png")
+    data = open_dataset(tmp_path)
+    assert stems(data, "train") == ["Video01/Video1_frame000090", "Video01/Video1_frame000091"]
+    assert (stems(data, "val"), stems(data, "test")) == (
+        ["Video05/Video5_frame000090"],
+        ["Video12/Video12_frame000090"],
+    )
+    assert label(data, "train") == [0, 7, 20, 24, IGNORE, IGNORE, IGNORE]
+    assert data.samples("train")[1].label is None
+    assert label(open_dataset(tmp_path, "cadis-8"), "val") == [0, 7, 7, 7, 7, 7, IGNORE]
+    assert label(open_dataset(tmp_path, "cadis-17"), "val") == [0, 7, 7, 12, 7, IGNORE, IGNORE]
 
 
 def test_opening_changes_nothing(tmp_path: Path) -> None:
@@ -203,6 +240,13 @@ def test_photos_without_labels(tmp_path: Path) -> None:
 
 def test_unknown_layouts_say_what_was_looked_for(tmp_path: Path, tiny_dataset: Path) -> None:
     assert open_dataset(tiny_dataset).info.name == "tiny"
+    with pytest.raises(UserError, match=r"no photos in it or below it, and no dataset.yaml"):
+        open_dataset(tmp_path)
+    photo = sorted((tiny_dataset / "images" / "train").iterdir())[0]
+    (tmp_path / "trip").mkdir()
+    shutil.copy(photo, tmp_path / "trip")
+    with pytest.raises(UserError, match=r"trip: holds photos, but no labels; .* `semseg data import`"):
+        open_dataset(tmp_path / "trip")
     with pytest.raises(UserError) as caught:
         open_dataset(tmp_path)
     for words in (
@@ -215,7 +259,9 @@ def test_unknown_layouts_say_what_was_looked_for(tmp_path: Path, tiny_dataset: P
         assert words in str(caught.value)
     with pytest.raises(UserError, match=r"Looked for voc: JPEGImages/ and ImageSets/Segmentation/$"):
         open_dataset(tmp_path, "voc")
-    with pytest.raises(UserError, match="no layout named 'pascal'; choose one of auto, folder, photos, voc"):
+    with pytest.raises(
+        UserError, match="no layout named 'pascal'; choose one of auto, folder, photos, pascal-context, voc"
+    ):
         open_dataset(tmp_path, "pascal")
     with pytest.raises(UserError, match="no such folder"):
         open_dataset(tmp_path / "nowhere")

@@ -52,6 +52,16 @@ def test_a_class_file_beside_the_masks_beats_the_layout(name, with_lists, tmp_pa
     assert "3 classes (background, dog, cat)" in data.describe()
 
 
+def test_a_label_map_without_colors_means_those_of_voc(tmp_path):
+    """As datumaro 1.13.12 writes it; the masks have VOC's colors."""
+    photo(tmp_path / "JPEGImages" / "a.jpg")
+    mask(tmp_path / "SegmentationClass" / "a.png", np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0)], np.uint8)[NUMBERS])
+    (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:::\ndog:::\ncat:::\n")
+    data = open_dataset(tmp_path)
+    assert data.info.classes == ["background", "dog", "cat"]
+    assert np.array_equal(data.read_label(data.samples("train")[0]), NUMBERS)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -104,13 +114,23 @@ def test_masks_in_any_lossless_format_are_read(suffix, tmp_path):
     assert check(data).findings == []
 
 
-def test_masks_elsewhere_are_found(tmp_path):
+@pytest.mark.parametrize("name", ["masks", "Masks", "Annotation", "segmentation_masks"])
+def test_masks_elsewhere_are_found(name, tmp_path):
     root = folder(tmp_path / "a", [NUMBERS])
-    (root / "labels").rename(root / "masks")
+    (root / "labels").rename(root / name)
     assert kinds(root)["no-labels-folder"] == "train"
     data = open_dataset(root)
-    with pytest.raises(UserError, match=r"has no label \(expected .*labels/train/p0.png, and masks/ is there\)"):
+    with pytest.raises(UserError, match=rf"has no label \(expected .*labels/train/p0.png, and {name}/ is there\)"):
         data.read_label(data.samples("train")[0])
+
+
+def test_photos_in_sub_folders_are_found(tmp_path):
+    root = folder(tmp_path / "a", [NUMBERS])
+    (root / "images" / "train" / "monday").mkdir()
+    for path in list((root / "images" / "train").glob("*.*")):
+        path.rename(path.parent / "monday" / path.name)
+    empty = next(finding for finding in check(open_dataset(root)).findings if finding.kind == "empty-split")
+    assert empty.message == "the photos lie in sub-folders (images/train/monday/); move them to images/train/"
 
 
 def test_photos_that_are_not_read_are_named(tmp_path):

@@ -188,6 +188,35 @@ def test_held_out_on_the_command_line(partly: Path) -> None:
     assert not (partly / "splits" / "all-labeled.txt").exists()  # refused before anything was written
 
 
+def test_held_out_beside_a_folder_of_unlabeled_photos(partly: Path) -> None:
+    for index in range(12, 24):
+        (partly / "images" / "train" / f"{index}.png").unlink()
+    for index in range(12):  # one near-duplicate of each photo, and one photo of nothing else
+        brightness = index % 5 + 1 if index < 3 else 1
+        photo(partly / "unlabeled" / f"near{index:02d}.png", 0 if index < 3 else index, brightness)
+    photo(partly / "unlabeled" / "far.png", 99)
+    run = CliRunner().invoke(app, ["data", "split", str(partly), "--val", "4"])
+    assert run.exit_code == 0
+    data = open_folder(partly)
+    held, labeled = (set(stems(data, name)) for name in ("val", "all-labeled"))
+    assert len(held) == 4
+    assert len(labeled) == 8
+    nears = {f"near{stem}" for stem in labeled}
+    assert set(stems(data, "all-unlabeled")) == nears | {"far"}
+    assert "4 photos without masks nearly repeat photos of val" in run.stderr
+    assert "train with all-unlabeled, not with unlabeled" in run.stderr
+    assert [finding.kind for finding in check(data).findings] == []
+
+
+def test_no_list_without_a_photo(partly: Path) -> None:
+    for index in range(12, 24):
+        (partly / "images" / "train" / f"{index}.png").unlink()
+    run = CliRunner().invoke(app, ["data", "split", str(partly), "--val", "4"])
+    assert run.exit_code == 0
+    assert "all-unlabeled" not in run.stdout
+    assert open_folder(partly).list_names() == ["all-labeled", "val"]
+
+
 def test_held_out_that_cannot_be_had(partly: Path) -> None:
     with pytest.raises(UserError, match="has 12 masks; a held-out set of 12 leaves none"):
         draw_val(open_folder(partly), "12")

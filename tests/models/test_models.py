@@ -38,6 +38,9 @@ NETWORKS = {
     "upernet": ModelSpec(architecture="upernet", num_classes=CLASSES, decoder_channels=32),
     "unet": ModelSpec(architecture="unet", num_classes=CLASSES, decoder_channels=8),
     "segformer": ModelSpec(architecture="segformer", encoder="mit_b0", num_classes=CLASSES, decoder_channels=32),
+    "upernet-plain": ModelSpec(
+        architecture="upernet-plain", encoder="tu-test_resnet", num_classes=CLASSES, decoder_channels=16
+    ),
     "upernet-swin": ModelSpec(architecture="upernet", encoder="tu-swin_test", num_classes=CLASSES, decoder_channels=16),
     "hrnet": ModelSpec(architecture="hrnet", encoder="tu-hrnet_test", num_classes=CLASSES, decoder_channels=32),
     "ocr": ModelSpec(architecture="ocr", encoder="tu-test_resnet", num_classes=CLASSES, decoder_channels=32),
@@ -45,6 +48,9 @@ NETWORKS = {
     "pidnet": ModelSpec(architecture="pidnet", encoder="pidnet_s", num_classes=CLASSES, decoder_channels=32),
     "segformer-timm": ModelSpec(architecture="segformer", encoder="tu-convnext_atto", num_classes=CLASSES),
     "setr": ModelSpec(architecture="setr", encoder="tu-test_vit", num_classes=CLASSES, decoder_channels=32),
+    "setr-table": ModelSpec(
+        architecture="setr", encoder="tu-test_vit", num_classes=CLASSES, decoder_channels=32, position_grid=5
+    ),
     "dpt": ModelSpec(architecture="dpt", encoder="tu-test_vit", num_classes=CLASSES, decoder_channels=32),
     # A register token, no class token, scaled layers.
     "dpt-registers": ModelSpec(architecture="dpt", encoder="tu-test_vit2", num_classes=CLASSES, decoder_channels=32),
@@ -180,6 +186,7 @@ def test_pyramid_pooling_equals_adaptive_pooling(bins):
         ({"align_corners": True}, "deeplabv3plus cannot; deeplabv3plus-plain and deeplabv3plus-separable can"),
         ({"fuse": "bilinear"}, "resnet18 is no HRNet, and fuses no branches; leave fuse out"),
         ({"multi_grid": (1, 2, 4)}, "resnet18 has no last stage of 3 blocks; take a ResNet of 50 or more layers"),
+        ({"position_grid": 32}, "deeplabv3plus reads no position table; choose one of setr, dpt, linear"),
         ({"architecture": "unet", "multi_grid": (1, 2, 4)}, "unet has no dilated encoder; choose one of deeplabv3, "),
         ({"architecture": "ocr", "output_stride": 32}, "ocr needs 8 or 16, not 32"),
         ({"architecture": "deeplabv3", "encoder": "tu-hrnet_test"}, "keeps strides 4 to 32"),

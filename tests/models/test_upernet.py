@@ -23,3 +23,18 @@ def test_features_hold_the_pyramid() -> None:
     assert [one.shape for one in first.pyramid] == [(1, 16, 16 >> depth, 24 >> depth) for depth in range(4)]
     assert len(rest.pyramid[0]) == 2
     torch.testing.assert_close(network.decoder.fuse(first.pyramid), first.decoder)
+
+
+def test_plain_has_the_parameters_of_the_contrast_papers_head() -> None:
+    """Counted by its layers over a ResNet-101: width 512, laterals without bias, no norm on the encoder's maps."""
+    with torch.device("meta"):
+        head = UPerNetDecoder([3, 64, 256, 512, 1024, 2048], 512, normalizes=False)
+
+    def convolution(inputs: int, outputs: int, kernel: int) -> int:
+        return inputs * outputs * kernel**2 + 2 * outputs  # with the two vectors of its batch norm
+
+    # The branch that pools the whole map has a bias in place of a norm: one image gives such a norm a single value.
+    pooling = 4 * convolution(2048, 512, 1) - 512 + convolution(2048 + 4 * 512, 512, 3)
+    pyramid = sum(convolution(inputs, 512, 1) + convolution(512, 512, 3) for inputs in (256, 512, 1024))
+    fusion = convolution(4 * 512, 512, 3)
+    assert sum(parameter.numel() for parameter in head.parameters()) == pooling + pyramid + fusion

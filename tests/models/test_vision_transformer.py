@@ -1,8 +1,11 @@
 """Transformer encoders against timm, segmentation_models_pytorch and naive attention; SETR against its paper."""
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from segmentation_models_pytorch.encoders import get_encoder
 from segmentation_models_pytorch.encoders.mix_transformer import MixVisionTransformerEncoder
 from support import tiny_encoders  # noqa: F401, adds its small encoders to timm
@@ -10,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semseg_app.models import ModelSpec, SegmentationNetwork, build
+from semseg_app.models.initial import start_network
 
 ENCODERS = {"class token": "tu-test_vit", "register": "tu-test_vit2", "mit": "mit_b0"}
 SIZE = (61, 97)
@@ -269,3 +273,31 @@ def test_other_patches(architecture, encoder, patch, grid):
         assert (network.stride, network.attention_patch) == (patch, patch)
         assert network.features(images).decoder.shape == (2, 16, *grid)
         assert network.full_logits(images).shape == (2, 3, *SIZE)
+
+
+def test_a_position_table_is_resized_once_and_read_as_it_is() -> None:
+    """At its own size it answers like an encoder that resizes the table of its weights in every pass."""
+    torch.manual_seed(0)
+    spec = ModelSpec(architecture="setr", encoder="tu-test_vit", num_classes=2, decoder_channels=16)
+    plain = build(spec).eval()
+    resized = build(spec.model_copy(update={"position_grid": 6})).eval()
+    patch, width = plain.encoder.patch, plain.encoder.model.embed_dim
+    prefix = plain.encoder.model.num_prefix_tokens
+    assert resized.encoder.model.pos_embed.shape == (1, prefix + 36, width)
+    state = plain.state_dict()
+    table = {name: tensor for name, tensor in state.items() if name.endswith("pos_embed")}
+    assert [tensor.shape[1] for tensor in table.values()] != [prefix + 36]
+    resized.load_state_dict(state | resized.encoder.with_tables_of_its_grid(table))
+    images = torch.rand(1, 3, 6 * patch, 6 * patch)
+    with torch.inference_mode():
+        torch.testing.assert_close(resized(images), plain(images))
+
+
+def test_weights_of_another_grid_start_an_encoder_with_its_own_table(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    spec = ModelSpec(architecture="setr", encoder="tu-test_vit", num_classes=2, decoder_channels=16)
+    file = tmp_path / "backbone.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in build(spec).encoder.model.state_dict().items()}, file)
+    start = start_network(spec.model_copy(update={"position_grid": 6}), str(file), ["a", "b"], Path)
+    assert start.network.encoder.model.patch_embed.grid_size == (6, 6)
+    assert "encoder" not in start.notes[0].partition("random: ")[2].partition(" (")[0]

@@ -50,5 +50,5 @@ def test_confusion_matrix_is_drawn(count: int, tmp_path: Path) -> None:
 
 def test_without_matplotlib_one_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(UserError, match="pip install matplotlib"):
+    with pytest.raises(UserError, match=r"pip install 'semseg-app\[plot\]'"):
         plot_confusion_matrix(np.eye(2, dtype=np.int64), ["a", "b"], tmp_path / "matrix.png")

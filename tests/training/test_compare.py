@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from semseg_app.cli.main import app
 from semseg_app.errors import UserError
-from semseg_app.training.compare import load_comparison, read_runs, run_comparison, tabulate
+from semseg_app.training.compare import load_comparison, read_runs, recipes_of, run_comparison, tabulate
 
 NETWORK = {"architecture": "segformer", "encoder": "tu-test_efficientnet", "weights": None, "decoder_channels": 16}
 
@@ -234,6 +234,57 @@ def test_a_mistake_is_told_of_the_file_that_holds_it(tiny_dataset, tmp_path, tra
 def report(val: str) -> dict:
     last = {"teacher": {"miou": 0.5}, "student": {"miou": 0.1}}
     return {"name": "a", "steps": 1, "seconds": 1.0, "memory_mb": 1, "last": last, "data": {"val": {"hash": val}}}
+
+
+def test_runs_find_each_other_by_seed_and_folder_and_several_share_a_budget(tiny_dataset, tmp_path, trained):
+    """The two stages of a student from another row's model, and the baseline for as long as both together."""
+    other = tmp_path / "other.yaml"
+    rows = {
+        "alone": {},
+        "first": {"batch_size": 4},
+        "second": {"model": {"weights": "{out}/first-{seed}/last"}},
+        "own": {"recipe": str(other), "batch_size": 4},
+        "as long": {"same_time_as": ["first", "second"]},
+    }
+    path = write(tmp_path, tiny_dataset, rows=rows, seeds=[3])
+    own = yaml.safe_load((tmp_path / "recipe.yaml").read_text()) | {"optimizer": {"lr": 0.5}}
+    other.write_text(yaml.safe_dump(own))
+    out = tmp_path / "out"
+    comparison = load_comparison(path, ["schedule.steps=2", "optimizer.momentum=0.5"])
+    recipes = recipes_of(comparison, out, 3)
+    assert {recipe.optimizer.momentum for recipe in recipes.values()} == {0.5}
+    assert (recipes["own"].optimizer.lr, recipes["alone"].optimizer.lr) == (0.5, 0.01)
+    run_comparison(comparison, out, say=lambda line: None)
+    assert trained["second"].model.weights == f"{out}/first-3/last"
+    # Two steps of 3 seconds and two of 1.
+    assert [trained[row].schedule.steps for row in ("first", "second", "as-long")] == [2, 2, 8]
+
+
+def test_some_rows_alone_and_a_dry_run(tiny_dataset, tmp_path):
+    path = write(tmp_path, tiny_dataset)
+    kept = load_comparison(path, rows=["As long"])
+    assert list(kept.rows) == ["alone", "As long", "big batch"], "with the baseline, and the row whose time it takes"
+    assert list(load_comparison(path, rows=["big batch"]).rows) == ["alone", "big batch"]
+    with pytest.raises(UserError, match=r"comparison\.yaml: no row 'big'; rows: alone, As long, big batch"):
+        load_comparison(path, rows=["big"])
+    arguments = ["compare", str(path), "--row", "big batch", "--dry-run", "--json", "view.crop=[32, 32]"]
+    answer = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")])
+    assert answer.exit_code == 0, answer.output
+    tried = json.loads(answer.stdout)
+    assert list(tried) == ["alone", "big batch"]
+    assert (tried["big batch"]["crop"], tried["big batch"]["projected"]["crop"]) == ([32, 32], [48, 64])
+    assert tried["big batch"]["projected"]["batch_size"] == 4
+    assert not (tmp_path / "out").exists()
+    for words, message in (
+        (["nothing-here"], "no comparison of that name; comparisons: af-dcd-ade20k, "),
+        (["contrast-cityscape"], "did you mean contrast-cityscapes"),
+        ([str(tmp_path), "--dry-run"], "belong to one comparison file"),
+        ([str(path), "--generated"], "made-up photos teach nothing; add --dry-run"),
+        ([str(path), "--dry-run", "optimizer.lrr=1"], "unknown key optimizer.lrr; did you mean lr"),
+    ):
+        refused = CliRunner().invoke(app, ["compare", *words])
+        assert isinstance(refused.exception, UserError), refused.output
+        assert message in str(refused.exception)
 
 
 COMPARISONS = sorted((Path(__file__).parents[2] / "benchmarks" / "comparisons").glob("*.yaml"))

@@ -14,6 +14,7 @@ from semseg_app.data.dataset import open_folder
 from semseg_app.training import evaluation
 from semseg_app.training.data.streams import ImageDataset
 from semseg_app.training.evaluation import evaluate_network
+from semseg_app.training.run.progress import Spoken
 
 SIZES = [(200, 330), (200, 330), (200, 330), (90, 64), (500, 70)]
 
@@ -112,3 +113,26 @@ def test_large_photos_are_not_shown_together(
     monkeypatch.setattr(evaluation, "PIXELS_AT_ONCE", 2 * 200 * 330)
     evaluate_network(network, dataset, Accelerator(cpu=True))  # type: ignore[arg-type]
     assert [shape[0] for shape in network.shown] == [2, 1, 1, 1]
+
+
+def test_a_long_silence_is_broken_and_a_short_one_is_not(network, dataset, monkeypatch):
+    """A clock that moves seven seconds with every photo: a line after every second one."""
+    clock = {"now": 0.0}
+    monkeypatch.setattr("time.monotonic", lambda: clock["now"])
+    lines = list[str]()
+    say = Spoken(lines.append)
+
+    def scored(photos: int) -> None:
+        clock["now"] += 7 * (photos - sum(seen))
+        seen.append(photos - sum(seen))
+        say.after_silence(f"{photos} photos")
+
+    seen = list[int]()
+    monkeypatch.setattr(evaluation, "BATCH", 1)
+    evaluate_network(network, dataset, Accelerator(cpu=True), progress=scored)
+    assert seen == [1, 1, 1, 1, 1]
+    assert lines == ["2 photos", "4 photos"]
+    say("anything")
+    clock["now"] += 9
+    say.after_silence("too early")
+    assert lines[-1] == "anything"

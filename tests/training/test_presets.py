@@ -31,6 +31,8 @@ ROWS = {
     "voc-pseudoseg": (513, 64, 64, "sgd", 0.007, 1, 1e-4, 0.9),
     "cityscapes-pseudoseg": (513, 64, 64, "sgd", 0.007, 1, 1e-4, 0.9),
     "coco-pseudoseg": (513, 64, 64, "sgd", 0.007, 1, 4e-5, 0.9),
+    "voc-pseudoseg-image-labels": (513, 64, 64, "sgd", 0.007, 1, 1e-4, 0.9),
+    "voc-pseudoseg-many-labels": (513, 64, 64, "sgd", 0.007, 1, 4e-5, 0.9),
     "voc-pc2seg": (513, 8, 8, "sgd", 0.007, 1, 1e-4, 1.0),
     "cityscapes-pc2seg": (513, 8, 8, "sgd", 0.007, 1, 1e-4, 1.0),
     "coco-pc2seg": (513, 8, 8, "sgd", 0.007, 1, 4e-5, 1.0),
@@ -62,6 +64,8 @@ STEPS = {
     "voc-self-training": 30_000,
     "voc-pseudoseg": 30_000,
     "voc-pc2seg": 30_000,
+    "voc-pseudoseg-image-labels": 30_000,
+    "voc-pseudoseg-many-labels": 90_000,
     "voc-mean-teacher": 80_000,
     "voc-s4former": 80_000,
     "voc-s4former-segformer": 80_000,
@@ -130,7 +134,11 @@ def test_what_only_cityscapes_has():
     # The teacher is the student for an epoch of batches of 16.
     assert (augseg.ema.copy_steps, RECIPES["voc-augseg"].method.ema.copy_steps) == (2789 // 16, 10490 // 16)
     elsewhere = [RECIPES[name].method for name in ROWS if not name.startswith("cityscapes")]
-    assert all(getattr(method, "threshold", 0.95) == 0.95 and method.ohem_threshold is None for method in elsewhere)
+    # PseudoSeg learns from every pixel.
+    assert all(
+        getattr(method, "threshold", 0.95) == 0.95 * (method.name != "pseudoseg") and method.ohem_threshold is None
+        for method in elsewhere
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,12 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from pydantic import ValidationError
+from torch import nn
 
 from semseg_app.errors import UserError
+from semseg_app.models import ModelSpec, build
 from semseg_app.training.presets import PRESETS
-from semseg_app.training.recipe import Recipe, ScheduleSection, load_recipe
+from semseg_app.training.recipe import OptimizerSection, Recipe, ScheduleSection, load_recipe
+from semseg_app.training.run.optimizer import make_optimizer
 
 GOOD = {"name": "run", "data": {"root": "data"}}
 
@@ -73,11 +77,18 @@ def test_mistakes_are_named(content, overrides, message, tmp_path):
         load_recipe(write(tmp_path, content), overrides)
 
 
-def test_missing_recipe_lists_the_presets():
+def test_a_missing_recipe_names_what_was_meant(tmp_path):
     with pytest.raises(
         UserError, match=r"no such recipe file, and no preset of that name; presets: .*camvid-supervised"
     ):
-        load_recipe("nothing.yaml", [])
+        load_recipe("xyz", [])
+    (tmp_path / "recipe.yaml").write_text("name: mine")
+    with pytest.raises(
+        UserError, match=r"recpe.yaml: no such recipe file; `semseg init .*; did you mean recipe.yaml\?"
+    ):
+        load_recipe(str(tmp_path / "recpe.yaml"), [])
+    with pytest.raises(UserError, match=r": is a folder; `semseg train --data .*` writes a recipe"):
+        load_recipe(str(tmp_path), [])
 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -93,6 +104,21 @@ def test_schedule_by_hand():
     assert schedule.rate(1, 50) == 0.5
     assert schedule.rate(3, 99) == pytest.approx(0.3)
     assert ScheduleSection(steps=10, power=0.9).rate(1, 5) == pytest.approx(0.5**0.9)
+    cuts = ScheduleSection(steps=100, gamma=0.5, gamma_steps=30, floor=0.2)
+    assert [cuts.rate(1, step) for step in (0, 29, 30, 60, 99)] == [1, 1, 0.5, 0.25, 0.2]
+
+
+def test_adam_adds_its_weight_decay_to_the_gradient():
+    """Against the formula: the first step of Adam is lr * sign(gradient + decay * weight), of AdamW it is not."""
+    network = build(ModelSpec(architecture="segformer", encoder="tu-test_efficientnet", num_classes=2))
+    section = OptimizerSection(name="adam", lr=0.1, weight_decay=0.5)
+    optimizer = make_optimizer(section, nn.ModuleDict({"network": network}))
+    weight = network.classifier.weight
+    before = weight.detach().clone()
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), before - 0.1 * before.sign(), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("preset", ["voc-s4former", "cityscapes-s4former", "coco-s4former", "voc-mean-teacher"])

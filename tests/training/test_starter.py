@@ -35,7 +35,7 @@ def few_labels(tiny_dataset, tmp_path) -> Path:
 def measured(monkeypatch) -> None:
     """Half a second per step, a second per validation photo, a batch of 4."""
 
-    def largest_batch(recipe, most, seconds):
+    def largest_batch(recipe, most, seconds, say):
         return recipe.model_copy(update={"batch_size": 4}), Measured(0.5, 1.0, 500.0), "as measured"
 
     monkeypatch.setattr(write, "largest_batch", largest_batch)
@@ -73,6 +73,30 @@ def test_steps_fill_the_time(few_labels, tmp_path, measured):
     short = write_recipe(few_labels, tmp_path / "recipe.yaml", 60, True, quiet)
     assert short.schedule.steps == (57 - 5) / 0.5
     assert short.evaluate_every == 104
+
+
+def test_a_time_that_is_too_short_to_learn_is_said(few_labels, tmp_path, measured):
+    """104 steps fit into a minute: 300 take 2.9."""
+    said = list[str]()
+    write_recipe(few_labels, tmp_path / "recipe.yaml", 60, False, said.append)
+    (warning,) = [line for line in said if line.startswith("warning")]
+    assert "104 steps fit into 1 min 00 s" in warning
+    assert warning.endswith("--minutes 3 allows 300")
+    said.clear()
+    write_recipe(few_labels, tmp_path / "recipe.yaml", 600, True, said.append)
+    assert not [line for line in said if line.startswith("warning")]
+
+
+def test_a_teacher_makes_it_the_recipe_of_a_student(few_labels, tmp_path, measured):
+    out = tmp_path / "student.yaml"
+    recipe = write_recipe(few_labels, out, 600, False, quiet, teacher="runs/my-street-photos/best")
+    assert load_recipe(str(out), []) == recipe
+    assert recipe.name == "my-street-photos-student"
+    assert (recipe.method.name, recipe.method.use_unlabeled) == ("distillation", True)
+    assert recipe.method.teacher == Path("runs/my-street-photos/best")
+    assert (recipe.data.labeled, recipe.data.unlabeled, recipe.data.val) == ("train", "unlabeled", "val")
+    teacher = write_recipe(few_labels, tmp_path / "teacher.yaml", 600, False, quiet)
+    assert recipe.model.decoder_channels < teacher.model.decoder_channels
 
 
 def test_lists_are_drawn_where_no_val_exists_and_stay(tiny_dataset, tmp_path):
@@ -114,10 +138,10 @@ def test_rare_classes_weigh_more_and_all_labels_need_no_method_for_few(tiny_data
 def test_weights_that_cannot_be_had_are_said_and_left_out(few_labels, tmp_path, monkeypatch, measured):
     real, said = write.largest_batch, list[str]()
 
-    def offline(recipe, most, seconds):
+    def offline(recipe, most, seconds, say):
         if recipe.model.weights is not None:
             raise UserError("model.weights: no weights for it: the Hub cannot be reached")
-        return real(recipe, most, seconds)
+        return real(recipe, most, seconds, say)
 
     monkeypatch.setattr(write, "largest_batch", offline)
     out = tmp_path / "recipe.yaml"

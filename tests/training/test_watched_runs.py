@@ -156,39 +156,6 @@ def test_without_evaluate_every_evaluations_are_a_minute_apart(tiny_dataset, tmp
     assert [entry["step"] for entry in lines(run) if "evaluation" in entry] == [3, 6, 9, 10]
 
 
-def test_tensorboard_holds_what_the_log_holds_also_after_a_kill(tiny_dataset, tmp_path, monkeypatch):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    run = tmp_path / "run"
-    watched = recipe(tiny_dataset, run, tracking=["tensorboard"], checkpoint_every=4)
-    evaluate = loop.Run.evaluate
-
-    def killed(self) -> None:
-        evaluate(self)
-        if self.done == 6:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop.Run, "evaluate", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train(watched, say=quiet)
-    monkeypatch.undo()
-    (run / "checkpoints" / "step-0000006.pt").unlink()  # the run goes on from step 4 and repeats two steps
-    train(watched, resume=True, say=quiet)
-    events = EventAccumulator(str(run / "tracking" / "tiny"), size_guidance={"scalars": 0, "images": 0})
-    events.Reload()
-    for tag, read in {
-        "losses/supervised": lambda entry: entry.get("losses", {}).get("supervised"),
-        "evaluation/student/miou": lambda entry: entry.get("evaluation", {}).get("student", {}).get("miou"),
-        "class_iou/student/disc": lambda entry: entry.get("class_iou", {}).get("student", {}).get("disc"),
-    }.items():
-        logged = [(entry["step"], read(entry)) for entry in lines(run) if read(entry) is not None]
-        sent = [(event.step, event.value) for event in events.Scalars(tag)]
-        assert [step for step, _ in sent] == [step for step, _ in logged] == [2, 4, 6]
-        assert np.allclose([value for _, value in sent], [value for _, value in logged], atol=1e-6)
-    assert [event.step for event in events.Images("overlays/val00")] == [2, 4, 6]
-
-
 def test_a_tracker_that_is_not_installed_is_one_line(tiny_dataset, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"tracking: wandb is not installed: pip install 'semseg-app\[tracking\]'"):

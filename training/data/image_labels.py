@@ -17,21 +17,24 @@ import torch
 from torch import Tensor
 
 from semseg_app.data.dataset import Sample, SegmentationData
+from semseg_app.data.image_label_table import HEADER
 from semseg_app.errors import UserError
 
-HEADER = ["image", "classes"]
 
-
-def read_image_labels(path: Path, data: SegmentationData, samples: list[Sample]) -> Tensor:
+def read_image_labels(
+    path: Path, data: SegmentationData, samples: list[Sample], classes: list[str] | None = None
+) -> Tensor:
     """bool `[len(samples), C]`, True where the image holds the class.
 
     Args:
         path: the table, UTF-8.
-        data: whose classes and images it names.
+        data: whose images it names.
         samples: the images that need a line.
+        classes: the classes that it names; None = those of `data`.
 
     UserError when the file is missing or no such table, names an unknown class or image, or an image twice or not.
     """
+    known = data.info.classes if classes is None else classes
     found: dict[Sample, tuple[int, list[int]]] = {}
     for number, entry, names in _rows(path):
         matches = data.by_entry.get(entry, [])
@@ -41,12 +44,12 @@ def read_image_labels(path: Path, data: SegmentationData, samples: list[Sample])
         before = found.get(matches[0])
         if before:
             raise UserError(f"{path}:{number}: {entry!r} is in line {before[0]} already; keep one of them")
-        found[matches[0]] = number, [_class_index(name, data.info.classes, f"{path}:{number}") for name in names]
+        found[matches[0]] = number, [_class_index(name, known, f"{path}:{number}") for name in names]
     missing = [sample.stem for sample in samples if sample not in found]
     if missing:
         more = f" and {len(missing) - 1} more images" if len(missing) > 1 else ""
         raise UserError(f"{path}: no line for {missing[0]}{more}; add it, or take it out of data.unlabeled")
-    table = torch.zeros(len(samples), len(data.info.classes), dtype=torch.bool)
+    table = torch.zeros(len(samples), len(known), dtype=torch.bool)
     for row, sample in enumerate(samples):
         table[row, found[sample][1]] = True
     return table

@@ -9,7 +9,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
 
@@ -20,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 from semseg_app import machine
 from semseg_app.data.dataset import Sample, SegmentationData
 from semseg_app.errors import UserError
-from semseg_app.training.data.image_labels import read_image_labels
 from semseg_app.training.data.randomness import generator, permutation
 from semseg_app.training.data.strong_augmentation import photometric_distortion
+from semseg_app.training.data.teacher_maps import TaughtMaps, TeacherMaps
 from semseg_app.training.data.weak_augmentation import WeakView, weak_view
 
 CACHE_LIMIT_BYTES = 4 << 30
@@ -43,6 +42,8 @@ class LabeledBatch(NamedTuple):
     label_count: Tensor
     """Scalar: labeled pixels of the whole step, over all ranks and accumulation steps, divided by the number of
     micro-batches. A sum over this batch, divided by it, makes gradients independent of how the step was cut."""
+    taught: TaughtMaps | None = None
+    """The teacher's maps of the crops, where a cache holds them."""
 
 
 class UnlabeledBatch(NamedTuple):
@@ -60,6 +61,8 @@ class UnlabeledBatch(NamedTuple):
     """int64 `[B, h, w]`, 255 = ignore: what an earlier teacher wrote to files (self-training only)."""
     image_classes: Tensor | None = None
     """bool `[B, C]`: the classes of the whole photo, where the dataset has a table of them."""
+    taught: TaughtMaps | None = None
+    """The teacher's maps of the weak views, where a cache holds them."""
 
 
 class Batch(NamedTuple):
@@ -79,7 +82,7 @@ class ImageDataset:
         samples: which of its images.
         with_labels: decode masks too.
         cache: True, False, or None = when the decoded images stay under 4 GiB.
-        image_labels: table of the classes in each image (training/data/image_labels.py).
+        image_classes: bool `[len(samples), C]`, the classes in each image (training/data/image_labels.py).
     """
 
     def __init__(
@@ -88,14 +91,15 @@ class ImageDataset:
         samples: list[Sample],
         with_labels: bool,
         cache: bool | None = None,
-        image_labels: Path | None = None,
+        image_classes: Tensor | None = None,
     ):
         if not samples:
             raise UserError(f"{data.root}: an empty list of images cannot be trained on")
         self.data = data
         self.samples = samples
         self.with_labels = with_labels
-        self.image_classes = read_image_labels(image_labels, data, samples) if image_labels else None
+        self.image_classes = image_classes
+        self.teacher_maps: TeacherMaps | None = None  # a distillation with a cache sets them
         self.cached: list[tuple[Tensor, Tensor | None]] | None = None
         if cache is None:
             cache = self._estimated_bytes() <= CACHE_LIMIT_BYTES
@@ -158,11 +162,15 @@ class AugmentedDataset(Dataset[dict[str, Any]]):
         self.strong = strong
         self._order: tuple[int, Any] = (-1, None)
 
-    def __getitem__(self, position: int) -> dict[str, Any]:
+    def index_at(self, position: int) -> int:
+        """Which image of the dataset stands at a position."""
         epoch, rank = divmod(position, len(self.dataset))
         if self._order[0] != epoch:
             self._order = (epoch, permutation(self.seed, f"order/{self.name}", len(self.dataset), epoch))
-        index = int(self._order[1][rank])
+        return int(self._order[1][rank])
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        index = self.index_at(position)
         image, label = self.dataset[index]
         random = generator(self.seed, f"views/{self.name}", position)
         view = weak_view(image, label, self.weak, random)
@@ -176,6 +184,8 @@ class AugmentedDataset(Dataset[dict[str, Any]]):
             sample["cut"] = [cut for _, cut in strong]
         if self.dataset.image_classes is not None:
             sample["image_classes"] = self.dataset.image_classes[index]
+        if self.dataset.teacher_maps is not None:
+            sample["taught"] = self.dataset.teacher_maps.of_crop(index, image.shape[1:], view.window, view.flipped)
         return sample
 
 
@@ -267,7 +277,8 @@ def _end_with_the_run(worker: int) -> None:
 def to_labeled(raw: dict[str, Any], device: torch.device, label_count: Tensor) -> LabeledBatch:
     """Move a collated labeled batch to the device and to float."""
     labels = raw["label"].to(device, non_blocking=True).long()
-    return LabeledBatch(_images(raw["image"], device), labels, raw["pad"].to(device, non_blocking=True), label_count)
+    pad = raw["pad"].to(device, non_blocking=True)
+    return LabeledBatch(_images(raw["image"], device), labels, pad, label_count, _taught(raw, device))
 
 
 def to_unlabeled(raw: dict[str, Any], device: torch.device) -> UnlabeledBatch:
@@ -279,7 +290,13 @@ def to_unlabeled(raw: dict[str, Any], device: torch.device) -> UnlabeledBatch:
         [cut.to(device, non_blocking=True) for cut in raw.get("cut", [])],
         raw["label"].to(device, non_blocking=True).long() if "label" in raw else None,
         raw["image_classes"].to(device, non_blocking=True) if "image_classes" in raw else None,
+        _taught(raw, device),
     )
+
+
+def _taught(raw: dict[str, Any], device: torch.device) -> TaughtMaps | None:
+    maps = raw.get("taught")
+    return maps and {name: values.to(device, non_blocking=True) for name, values in maps.items()}
 
 
 def _images(images: Tensor, device: torch.device) -> Tensor:

@@ -32,12 +32,15 @@ def unimatch_view(image: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
     return image, _nothing_cut(image)
 
 
-def pseudoseg_view(image: Tensor, random: Generator, cutout_size: int = 100) -> tuple[Tensor, Tensor]:
+def pseudoseg_view(
+    image: Tensor, random: Generator, cutout_size: int = 100, strength: float = 0.5
+) -> tuple[Tensor, Tensor]:
     """PseudoSeg's and PC2Seg's view: jitter with additive brightness, always on, then CutOut.
 
     The paper's CutOut is 50 x 50; in its code 50 is half the side, so 100 is what the published numbers used.
+    `strength` is that of brightness, contrast and saturation, and twice that of hue.
     """
-    image = color_jitter(image, random, brightness=0.5, contrast=0.5, saturation=0.5, hue=0.25, additive=True)
+    image = color_jitter(image, random, strength, strength, strength, hue=strength / 2, additive=True)
     return cut_out(image, random, cutout_size)
 
 

@@ -47,21 +47,25 @@ class WeakView(BaseModel):
         return self
 
 
-class View(NamedTuple):
-    """A crop: `image` uint8 `[3, h, w]`, `label` uint8 `[h, w]` or None, `pad` bool `[h, w]`, True off the photo."""
-
-    image: Tensor
-    label: Tensor | None
-    pad: Tensor
-
-
-class _Window(NamedTuple):
+class Window(NamedTuple):
     """A crop, before it is cut out."""
 
     source: tuple[int, int, int, int]
     """top, left, height, width in the photo."""
     size: tuple[int, int]
     """Height and width that this has in the crop, at its top left."""
+
+
+class View(NamedTuple):
+    """A crop: `image` uint8 `[3, h, w]`, `label` uint8 `[h, w]` or None, `pad` bool `[h, w]`, True off the photo."""
+
+    image: Tensor
+    label: Tensor | None
+    pad: Tensor
+    window: Window
+    """Where the crop comes from, before it was flipped."""
+    flipped: bool
+    """Whether the whole crop, padding included, is a mirror image."""
 
 
 MOST_DRAWS = 10
@@ -106,13 +110,14 @@ def weak_view(image: Tensor, label: Tensor | None, config: WeakView, random: Gen
         )
         label = functional.pad(mask, padding, fill=IGNORE).squeeze(0).as_subclass(Tensor)
     image = image.as_subclass(Tensor)
-    if draw[3] < config.flip:
+    flipped = draw[3] < config.flip
+    if flipped:
         image, pad = image.flip(-1), pad.flip(-1)
         label = label.flip(-1) if label is not None else None
-    return View(image, label, pad)
+    return View(image, label, pad, window, flipped)
 
 
-def _window(height: int, width: int, crop: tuple[int, int], factor: float, down: float, right: float) -> _Window:
+def _window(height: int, width: int, crop: tuple[int, int], factor: float, down: float, right: float) -> Window:
     """The crop of a photo resized by `factor`, `down` and `right` (from 0 to 1) of the way to its end."""
     # Visible part of the crop, in pixels of the resized image, and the same window in the source.
     visible_height = min(crop[0], max(round(height * factor), 1))
@@ -121,10 +126,10 @@ def _window(height: int, width: int, crop: tuple[int, int], factor: float, down:
     source_width = min(width, max(round(visible_width / factor), 1))
     top = int(down * (height - source_height + 1))
     left = int(right * (width - source_width + 1))
-    return _Window((top, left, source_height, source_width), (visible_height, visible_width))
+    return Window((top, left, source_height, source_width), (visible_height, visible_width))
 
 
-def _cut(label: Tensor, window: _Window) -> Tensor:
+def _cut(label: Tensor, window: Window) -> Tensor:
     top, left, height, width = window.source
     return label[top : top + height, left : left + width]
 

@@ -98,6 +98,11 @@ class AfDCD(Distiller):
             )
         return terms
 
+    def in_teacher_space(self, student: Tensor) -> Tensor:
+        """Aligned, hidden in part and generated, as both terms compare it."""
+        generated: Tensor = self.generation(student)
+        return generated
+
     def clip_gradients(self) -> None:
         """Between backward and the optimizer's step: bound the gradients of the auxiliary modules alone."""
         if self.config.clip_norm is not None:

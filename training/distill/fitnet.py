@@ -32,3 +32,8 @@ class FitNet(Distiller):
         """See `Distiller.forward`."""
         student, teacher = pairs[self.config.features]
         return {"fitnet": self.config.weight * feature_loss(self.align(student), teacher, "mean")}
+
+    def in_teacher_space(self, student: Tensor) -> Tensor:
+        """Aligned."""
+        aligned: Tensor = self.align(student)
+        return aligned

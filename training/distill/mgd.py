@@ -54,3 +54,8 @@ class MGD(Distiller):
         if config.logit_weight:
             terms["mgd_logits"] = config.logit_weight * cwd(*pairs["logits"], config.logit_temperature)
         return terms
+
+    def in_teacher_space(self, student: Tensor) -> Tensor:
+        """Aligned, hidden in part and generated, as the feature term compares it."""
+        aligned: Tensor = self.generation(student)
+        return aligned

@@ -89,3 +89,21 @@ def sample_anchors(
     image, label = pair // num_classes, pair % num_classes
     pixel = shuffled.order[image, (start + view).clamp(max=pixels - 1)]
     return Anchors(image, pixel, torch.where(filled, label, -1))
+
+
+@torch.no_grad()
+def sample_pixels(labels: Tensor, num_classes: int, budget: int) -> Anchors:
+    """Random labeled pixels of the whole batch, whatever their class: a class gets anchors in proportion to its pixels.
+
+    Args:
+        labels: int `[B, H, W]` on the grid of the features; what is not 0 ... num_classes - 1 is ignored.
+        num_classes: C.
+        budget: most anchors in total; the number of places is min(budget, B * H * W), and all labeled pixels are taken
+            where they fit.
+    """
+    flat = labels.flatten().long()
+    ignored = (flat < 0) | (flat >= num_classes)
+    chance = torch.rand(len(flat), device=flat.device) + 2 * ignored
+    chosen = chance.argsort()[: min(budget, len(flat))]  # labeled pixels first, in random order
+    pixels = labels[0].numel()
+    return Anchors(chosen // pixels, chosen % pixels, torch.where(ignored[chosen], -1, flat[chosen]))

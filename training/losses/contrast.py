@@ -17,7 +17,7 @@ from semseg_app.errors import UserError
 from semseg_app.labels import IGNORE
 from semseg_app.models import Features, SegmentationNetwork
 from semseg_app.models.registry import ALL_SCALES, ARCHITECTURES
-from semseg_app.training.losses.class_sampling import Anchors, resize_labels, sample_anchors
+from semseg_app.training.losses.class_sampling import Anchors, resize_labels, sample_anchors, sample_pixels
 from semseg_app.training.losses.info_nce import class_contrast
 from semseg_app.training.losses.pseudo_label import at_least_float32
 
@@ -43,8 +43,12 @@ class ContrastConfig(BaseModel):
     """The same between scales."""
     dimension: int = Field(default=256, ge=1)
     """Width of the common space."""
+    sampling: Literal["balanced", "proportional"] = "balanced"
+    """balanced: as many pixels of every class of every image. proportional: pixels are drawn whatever their class, so
+    that common classes rule (K ~ p_data of the supplement's table 2); with a budget of all pixels no sampling at
+    all."""
     anchors_per_image: int = Field(default=5000, ge=1)
-    """Most pixels that are contrasted, per image and scale; memory grows with its square."""
+    """Most pixels that are contrasted, per image and scale; memory grows with it, time with its square."""
     min_pixels: int = Field(default=5, ge=1)
     """A class with fewer pixels in an image is left out there, at that scale."""
     max_views: int = Field(default=2500, ge=1)
@@ -121,14 +125,7 @@ class ContrastAddOn(nn.Module):
         views: list[Tensor] = []  # of each scale `[N, D, 1]`: one view of each of N sampled pixels
         classes: list[Tensor] = []
         for head, feature in zip(self.heads, [maps[stage] for stage in self.stages], strict=True):
-            anchors = sample_anchors(
-                resize_labels(labels, *feature.shape[2:]),
-                self.num_classes,
-                config.anchors_per_image * len(labels),
-                config.min_pixels,
-                config.max_views,
-                config.min_views,
-            )
+            anchors = self._sampled(resize_labels(labels, *feature.shape[2:]))
             views.append(_gather(head(feature), anchors).unsqueeze(2))
             classes.append(anchors.label)
         # Also at weight 0: every head must take part in every step, or several processes wait for its gradient.
@@ -150,6 +147,14 @@ class ContrastAddOn(nn.Module):
             ]
             terms["cross_scale_contrast"] = config.cross_weight * torch.stack(across).sum()
         return terms
+
+    def _sampled(self, labels: Tensor) -> Anchors:
+        config = self.config
+        budget = config.anchors_per_image * len(labels)
+        if config.sampling == "proportional":
+            return sample_pixels(labels, self.num_classes, budget)
+        limits = config.min_pixels, config.max_views, config.min_views
+        return sample_anchors(labels, self.num_classes, budget, *limits)
 
 
 def intra_scale_contrast(features: Tensor, labels: Tensor, temperature: float) -> Tensor:

@@ -1,10 +1,10 @@
 """What every method does with labeled images: cross-entropy; if asked OHEM, Dice, class weights, heads, contrast."""
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from segmentation_models_pytorch.losses import DiceLoss
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,6 +33,9 @@ class LabeledLossConfig(MethodSettings):
     class_balance: float = Field(default=0.0, ge=0, le=1)
     """A pixel counts (1 / share of its class)^this, on average 1: 0 is plain cross-entropy, 1 makes classes equal.
     Try 0.5 where rare classes are never predicted."""
+    class_weights: tuple[float, ...] | None = None
+    """The weight of each class itself, in the order of the dataset's classes, in place of class_balance; only their
+    ratios count, since they are scaled to be 1 on average over the labeled pixels."""
     dice_weight: float = Field(default=0.0, ge=0)
     """Weight of a Dice loss over the batch (Milletari et al., "V-Net", 2016); it lifts small classes in short runs."""
     labeled_reduction: Literal["labeled", "all"] = "labeled"
@@ -48,6 +51,14 @@ class LabeledLossConfig(MethodSettings):
     cross-entropy of auxiliary heads: PIDNet's code, with threshold 0.9 and 131072 pixels."""
     contrast: ContrastConfig | None = None
     """Multi- and cross-scale contrast (training/losses/contrast.py); null = none, {} = as published."""
+
+    @model_validator(mode="after")
+    def _weighs_classes_once(self) -> Self:
+        if self.class_weights is not None and self.class_balance:
+            raise ValueError("class_balance and class_weights both weigh the classes; leave one out")
+        if self.class_weights is not None and not all(0 < weight < math.inf for weight in self.class_weights):
+            raise ValueError("class_weights are positive numbers, one for each class")
+        return self
 
 
 class LabeledLoss(nn.Module):
@@ -65,7 +76,8 @@ class LabeledLoss(nn.Module):
     def __init__(self, config: LabeledLossConfig, labeled: ImageDataset, network: SegmentationNetwork | None = None):
         super().__init__()
         self.config = config
-        self.register_buffer("class_weights", class_weights(labeled, config.class_balance), persistent=False)
+        weights = class_weights(labeled, config.class_balance, config.class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
         self.dice = DiceLoss("multiclass", from_logits=True, ignore_index=IGNORE) if config.dice_weight else None
         if config.contrast and network is None:
             raise UserError("method.contrast: this method has no maps to contrast; leave contrast out")
@@ -142,11 +154,22 @@ def hard_cross_entropy(
     return torch.where(hard, pixel_loss, pixel_loss.new_zeros(())).sum() / hard.sum().clamp(min=1)
 
 
-def class_weights(labeled: ImageDataset, balance: float) -> Tensor | None:
-    """float `[C]`: share^-balance, scaled so that the mean over labeled pixels is 1; None for balance 0."""
-    if balance == 0:
+def class_weights(labeled: ImageDataset, balance: float, explicit: tuple[float, ...] | None = None) -> Tensor | None:
+    """float `[C]`: `explicit`, or share^-balance, scaled so that the mean over labeled pixels is 1.
+
+    None where neither asks for weights. UserError where `explicit` has another number of classes than the data.
+    """
+    if balance == 0 and explicit is None:
         return None
     counts = labeled.class_counts()
     share = counts / counts.sum()
-    weights = torch.where(share > 0, share.clamp(min=1e-6) ** -balance, 0.0)
+    if explicit is None:
+        weights = torch.where(share > 0, share.clamp(min=1e-6) ** -balance, 0.0)
+    elif len(explicit) == len(counts):
+        weights = torch.tensor(explicit)
+    else:
+        raise UserError(
+            f"method.class_weights: {len(explicit)} weights, but {labeled.data.root} has {len(counts)} classes; write "
+            "one for each"
+        )
     return weights / (weights * share).sum()

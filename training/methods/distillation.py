@@ -4,11 +4,12 @@ The distillers themselves, each with its paper, are in training/distill/; a reci
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from accelerate import Accelerator
 from pydantic import Field, create_model, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,12 +17,13 @@ from torch.nn import functional
 from semseg_app.errors import UserError
 from semseg_app.inference.class_mapping import TeacherClasses
 from semseg_app.labels import IGNORE
-from semseg_app.models import SegmentationNetwork
-from semseg_app.training.contracts import Distiller, MapName, Method, PartConfig, Segmenter
+from semseg_app.models import Features, SegmentationNetwork
+from semseg_app.training.contracts import Distiller, MapName, Method, Pairs, PartConfig, Segmenter
 from semseg_app.training.data.streams import Batch, ImageDataset
 from semseg_app.training.distill import DISTILLERS
 from semseg_app.training.distill.maps import NetworkPair, on_grid, padded_size, select_feature
 from semseg_app.training.distill.presets import PRESETS, Preset
+from semseg_app.training.distill.teacher_cache import TeacherCache, TeacherCacheConfig
 from semseg_app.training.distill.teachers import Teacher
 from semseg_app.training.losses.labeled_loss import LabeledLoss, LabeledLossConfig
 
@@ -41,6 +43,12 @@ class DistillationKeys(LabeledLossConfig):
     themselves, and null takes a partner away. Without a partner a class is ignored. null = the classes are equal."""
     use_unlabeled: bool = False
     """Follow the teacher on data.unlabeled too. A distiller that needs labels sees the labeled images alone."""
+    teacher_cache: TeacherCacheConfig | None = None
+    """Show the teacher every photo once, whole and without augmentation, and keep its maps in files; a step then costs
+    little more than the student's own. null = the teacher sees every crop; {} = with the defaults below."""
+    labels: bool = True
+    """False = learn from the teacher alone: labeled photos are shown and their masks are not read by the student's own
+    loss, as in the first stage of a distillation in two."""
     preset: Preset | None = None
     """Sections to start from; a key that is written beside it counts more."""
 
@@ -90,14 +98,44 @@ class Distillation(Method):
         self.teacher_model = self.teacher.path
         self.labeled_loss = LabeledLoss(config, labeled, network)
         self.distillers = build_distillers(config, network, self.teacher.network)
-        for section, distiller in zip(self.distillers, self._each(), strict=True):
+        for section, distiller in zip(self.distillers, self.each(), strict=True):
             if self.teacher.is_partial and "logits" in distiller.reads and section != "kd":
                 raise UserError(
                     f"method.{section}: cannot follow hard labels, or logits in which classes have no partner; leave "
                     "it out, or give every class a partner in method.teacher_classes"
                 )
+        if config.teacher_cache and self.teacher.is_hard:
+            raise UserError(
+                "method.teacher_cache: the teacher gives hard labels, which need none; leave it out, or write them "
+                "with `semseg data pseudo-label` and learn from them with method.name=self-training"
+            )
         if not self.distillers:
             raise UserError("method: no distiller is on; leave kd on, or use method.name=supervised")
+
+    def prepare(
+        self, images: Sequence[ImageDataset], recipe: "Recipe", accelerator: Accelerator, say: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Fill the teacher's cache, where the recipe asks for one."""
+        chosen = self.config.teacher_cache
+        if chosen is None:
+            return {}
+        folder = chosen.folder or recipe.run_folder.parent / "teacher-cache"
+        cache = TeacherCache(self.teacher, sorted(self._names(), key=str), recipe.view, chosen, folder)
+        return {"teacher_cache": cache.fill(images, accelerator, say)}
+
+    def _names(self) -> set[MapName]:
+        """The maps that the distillers compare."""
+        return {name for distiller in self.each() for name in distiller.reads}
+
+    def _taught(self, batch: Batch, images: Tensor) -> dict[MapName, Tensor]:
+        """The teacher's maps of the images: from the batch, which has them of a cache, or from the teacher itself."""
+        if batch.labeled.taught is None:
+            return self.teacher.maps(images, self._names())
+        if batch.unlabeled is None:
+            return batch.labeled.taught
+        assert batch.unlabeled.taught is not None
+        more = batch.unlabeled.taught
+        return {name: torch.cat([values, more[name]]) for name, values in batch.labeled.taught.items()}
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The labeled losses and those of every distiller, on one pass of each network over all images."""
@@ -105,33 +143,44 @@ class Distillation(Method):
         if batch.unlabeled is not None:
             images = torch.cat([images, batch.unlabeled.weak])
         features = self.network.features(images)
-        losses = self.labeled_loss(self.network, features.split(len(labels))[0], batch.labeled)
-        names = {name for distiller in self._each() for name in distiller.reads}
+        losses = {}
+        if self.config.labels:
+            losses = self.labeled_loss(self.network, features.split(len(labels))[0], batch.labeled)
+        else:  # every weight must take part in every step, or several processes wait for its gradient
+            unread = [features.logits, *features.auxiliary]
+            losses["supervised"] = 0 * torch.stack([logits.float().sum() for logits in unread]).sum()
+        pairs = self.pairs(images, features, self._taught(batch, images))
+        extent = padded_size(self.network, images)
+        border = (0, extent[1] - labels.shape[2], 0, extent[0] - labels.shape[1])
+        labels = functional.pad(labels, border, value=IGNORE)
+        for distiller in self.each():
+            losses |= distiller(pairs, labels)
+        return losses
+
+    def pairs(self, images: Tensor, features: Features, taught_maps: Mapping[MapName, Tensor]) -> Pairs:
+        """The maps of student (`features` of the images) and teacher (`taught_maps`), on the student's grid."""
         extent, covers = padded_size(self.network, images), self.teacher.covers(images)
         pairs: dict[MapName, tuple[Tensor, Tensor]] = {}
-        for name, taught in self.teacher.maps(images, names).items():
+        for name, taught in taught_maps.items():
             own = select_feature(features, name)
             grid = (own.shape[2], own.shape[3])
             pairs[name] = own, on_grid(taught, covers, grid, extent, nearest=self.teacher.is_hard)
         if "logits" in pairs:
             pairs["logits"] = self.teacher.pair_of_logits(*pairs["logits"])
-        border = (0, extent[1] - labels.shape[2], 0, extent[0] - labels.shape[1])
-        labels = functional.pad(labels, border, value=IGNORE)
-        for distiller in self._each():
-            losses |= distiller(pairs, labels)
-        return losses
+        return pairs
 
     def clip_gradients(self) -> None:
         """Every distiller bounds its own."""
-        for distiller in self._each():
+        for distiller in self.each():
             distiller.clip_gradients()
 
     def after_step(self, step: int) -> None:
         """What distillers learn beside the student."""
-        for distiller in self._each():
+        for distiller in self.each():
             distiller.after_step()
 
-    def _each(self) -> Iterator[Distiller]:
+    def each(self) -> Iterator[Distiller]:
+        """The distillers, in the order of their sections."""
         for distiller in self.distillers.values():
             assert isinstance(distiller, Distiller)
             yield distiller

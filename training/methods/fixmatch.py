@@ -13,11 +13,17 @@ from torch import Tensor
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
 from semseg_app.training.data.mixing import Mix, MixBatch, mix
-from semseg_app.training.data.streams import Batch, ImageDataset
+from semseg_app.training.data.streams import Batch, ImageDataset, UnlabeledBatch
 from semseg_app.training.data.strong_augmentation import STRONG_VIEWS, StrongViewName
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.methods.guardrails import PseudoLabelMonitor
-from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLoss, pseudo_labels, without_dropout
+from semseg_app.training.methods.hard_labels import (
+    HardLabelConfig,
+    HardLabelLoss,
+    pseudo_labels,
+    without_dropout,
+    written_labels,
+)
 
 
 class FixMatchConfig(HardLabelConfig):
@@ -65,6 +71,10 @@ class FixMatch(Method):
         loss = self.hard_label_loss(self.network.full_logits(mixed.images), mixed)
         losses["unsupervised"] = self.config.unlabeled_weight(step) * loss
         return {name: value / 2 for name, value in losses.items()}
+
+    def pseudo_label_parts(self, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
+        """The student's prediction."""
+        return written_labels(self.network, "student", unlabeled)
 
     def networks(self) -> dict[str, SegmentationNetwork]:
         """The student is its own teacher."""

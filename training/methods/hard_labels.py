@@ -1,6 +1,6 @@
 """What all methods with unlabeled images share: their config keys, and labels made from predictions."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.data.mixing import MixBatch
-from semseg_app.training.data.streams import ImageDataset
+from semseg_app.training.data.streams import ImageDataset, UnlabeledBatch
 from semseg_app.training.losses.labeled_loss import LabeledLossConfig, class_weights
 from semseg_app.training.losses.pseudo_label import Reduction, at_least_float32, pseudo_label_loss
 from semseg_app.training.methods.guardrails import GuardrailConfig, PseudoLabelMonitor
@@ -108,3 +108,15 @@ def pseudo_labels(network: SegmentationNetwork, logits: Tensor, height: int, wid
     full = network.upsample(at_least_float32(logits.detach()), height, width)
     confidence, labels = full.softmax(dim=1).max(dim=1)
     return PseudoLabels(labels, confidence, full)
+
+
+@torch.no_grad()
+def written_labels(writer: Callable[[Tensor], Tensor], role: str, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
+    """`Method.pseudo_label_parts` where one network's prediction is the whole pseudo label.
+
+    Args:
+        writer: weak images to logits.
+        role: its name, "student" or "teacher".
+        unlabeled: whose weak views it labels.
+    """
+    return {role: at_least_float32(writer(unlabeled.weak)).softmax(dim=1)}

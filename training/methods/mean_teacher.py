@@ -14,13 +14,13 @@ from torch import Tensor
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
 from semseg_app.training.data.mixing import Mix, MixBatch, mix
-from semseg_app.training.data.streams import Batch, ImageDataset
+from semseg_app.training.data.streams import Batch, ImageDataset, UnlabeledBatch
 from semseg_app.training.data.strong_augmentation import STRONG_VIEWS, StrongViewName
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.losses.pseudo_label import at_least_float32, masked_mean
 from semseg_app.training.methods.ema import EmaConfig, EmaTeacher
 from semseg_app.training.methods.guardrails import PseudoLabelMonitor
-from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLoss, pseudo_labels
+from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLoss, pseudo_labels, written_labels
 
 
 class MeanTeacherConfig(HardLabelConfig):
@@ -83,6 +83,10 @@ class MeanTeacher(Method):
     def after_step(self, step: int) -> None:
         """The teacher follows the student."""
         self.teacher.follow(self.network, step)
+
+    def pseudo_label_parts(self, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
+        """The teacher's prediction."""
+        return written_labels(self.teacher, "teacher", unlabeled)
 
     def networks(self) -> dict[str, SegmentationNetwork]:
         """The teacher is what this method delivers; the student is evaluated beside it."""

@@ -20,13 +20,13 @@ from torch.nn import functional
 
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
-from semseg_app.training.data.streams import Batch, ImageDataset
+from semseg_app.training.data.streams import Batch, ImageDataset, UnlabeledBatch
 from semseg_app.training.data.strong_augmentation import pseudoseg_view
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.losses.negative_sampling import NegativeSampling, negative_weights, sample_negatives
 from semseg_app.training.losses.pseudo_label import at_least_float32, mask_on_grid, masked_mean
 from semseg_app.training.methods.guardrails import PseudoLabelMonitor
-from semseg_app.training.methods.hard_labels import SemiSupervisedConfig
+from semseg_app.training.methods.hard_labels import SemiSupervisedConfig, written_labels
 
 
 class PC2SegConfig(SemiSupervisedConfig):
@@ -50,6 +50,8 @@ class PC2SegConfig(SemiSupervisedConfig):
     """Width of the space in which pixels are contrasted."""
     cutout_size: int = Field(default=100, ge=0)
     """Side of the square that is cut out of strong views, in pixels of the crop; see PseudoSeg."""
+    jitter: float = Field(default=0.5, ge=0, le=1)
+    """Strength of the color jitter of strong views; see PseudoSeg."""
 
 
 class PC2Seg(Method):
@@ -66,7 +68,7 @@ class PC2Seg(Method):
         width = config.projection_channels
         self.projection = nn.Conv2d(network.stage_channels[-1], width, 1) if config.contrast_weight else None
         self.labeled_loss = LabeledLoss(config, labeled, network)
-        self.strong_views = (partial(pseudoseg_view, cutout_size=config.cutout_size),)
+        self.strong_views = (partial(pseudoseg_view, cutout_size=config.cutout_size, strength=config.jitter),)
         self.monitor = PseudoLabelMonitor(config.guardrails, labeled, threshold=0.0)  # no pixel is left out
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -122,6 +124,10 @@ class PC2Seg(Method):
             positives = positives.detach()
         loss = pixel_contrast(anchors, positives, positives, negatives, self.config.temperature)
         return loss * (valid.numel() / valid.sum().clamp(min=1))
+
+    def pseudo_label_parts(self, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
+        """The student's prediction."""
+        return written_labels(self.network, "student", unlabeled)
 
     def networks(self) -> dict[str, SegmentationNetwork]:
         """The student is its own teacher."""

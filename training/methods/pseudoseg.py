@@ -12,10 +12,10 @@ deepest stage takes O(n^2) time; its memory is that of torch's fused attention.
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -24,7 +24,7 @@ from semseg_app.errors import UserError
 from semseg_app.labels import IGNORE
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
-from semseg_app.training.data.streams import Batch, ImageDataset, LabeledBatch
+from semseg_app.training.data.streams import Batch, ImageDataset, LabeledBatch, UnlabeledBatch
 from semseg_app.training.data.strong_augmentation import pseudoseg_view
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.losses.pseudo_label import at_least_float32, mask_on_grid, soft_label_loss
@@ -33,6 +33,7 @@ from semseg_app.training.methods.hard_labels import SemiSupervisedConfig
 from semseg_app.training.methods.self_attention_cam import (
     ImageClassifier,
     SelfAttentionCam,
+    cam_probabilities,
     classes_present,
     grad_cam,
     hypercolumn,
@@ -61,11 +62,25 @@ class PseudoSegConfig(SemiSupervisedConfig):
     background: str | None = None
     """The class that is no object: the classifier does not look for it, SGC gives it what no object claims. null = the
     class named "background", if there is one."""
+    hypercolumn: bool = True
+    """SGC attends by the last two stages of the encoder, as published; False = by the deepest alone (figure 5b)."""
+    hard_labels: bool = False
+    """Learn the most probable class of the pseudo label, in place of its probabilities (figure 5c)."""
+    threshold: float = Field(default=0.0, ge=0, le=1)
+    """With hard_labels: pixels whose pseudo label is less sure are not learned from; 0 = all are."""
+    jitter: float = Field(default=0.5, ge=0, le=1)
+    """Strength of the color jitter of strong views: of brightness, contrast and saturation, and half of it of hue."""
     cam_mode: Literal["eval", "train"] = "eval"
     """Batch norms while activation maps are made: eval is the released code; train saves a pass of the encoder, and is
     the better choice in the first steps from random weights, whose running statistics are not yet true."""
     cutout_size: int = Field(default=100, ge=0)
     """Side of the square that is cut out of strong views, in pixels of the crop. The paper's 50 is half of it."""
+
+    @model_validator(mode="after")
+    def _thresholds_hard_labels(self) -> Self:
+        if self.threshold and not self.hard_labels:
+            raise ValueError("threshold leaves hard labels out; set hard_labels too, or leave threshold out")
+        return self
 
     def image_label_table(self) -> Path | None:
         """The classes of the unlabeled images, where they are known."""
@@ -86,10 +101,11 @@ class PseudoSeg(Method):
         self.background = background_class(config.background, labeled.data)
         self.foreground = [index for index in range(classes) if index != self.background]
         self.classifier = ImageClassifier(channels[-1], len(self.foreground))
-        self.attention = SelfAttentionCam(channels[-2] + channels[-1], classes, self.background, config.key_channels)
+        columns = sum(channels[-2:]) if config.hypercolumn else channels[-1]
+        self.attention = SelfAttentionCam(columns, classes, self.background, config.key_channels)
         self.labeled_loss = LabeledLoss(config, labeled, network)
-        self.strong_views = (partial(pseudoseg_view, cutout_size=config.cutout_size),)
-        self.monitor = PseudoLabelMonitor(config.guardrails, labeled, threshold=0.0)  # no pixel is left out
+        self.strong_views = (partial(pseudoseg_view, cutout_size=config.cutout_size, strength=config.jitter),)
+        self.monitor = PseudoLabelMonitor(config.guardrails, labeled, config.threshold)  # 0: no pixel is left out
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The labeled losses, `attention`, `classifier` and `unsupervised`.
@@ -117,17 +133,21 @@ class PseudoSeg(Method):
             classifier_loss = presence_loss(self.classifier(features.stages[-1]), in_crop)
         losses["classifier"] = config.classifier_weight * classifier_loss
         cam_maps = weak_maps if config.cam_mode == "train" else encode_as_deployed(self.network, unlabeled.weak)
-        sgc_logits = self._sgc_logits(cam_maps, unlabeled.pad, true_classes)
+        # The code has one mask of valid pixels: nothing is gathered from where the strong view is cut, either.
+        _, sgc_logits = self._cam_and_sgc(cam_maps, unlabeled.pad | unlabeled.cut[0], true_classes)
         sgc_logits = functional.interpolate(
             at_least_float32(sgc_logits), size=weak_logits.shape[2:], mode="bilinear", align_corners=False
         )
         target = calibrated_fusion(weak_logits, sgc_logits, config.gamma, config.temperature)
+        confidence, classes = target.max(dim=1)
+        if config.hard_labels:
+            target = functional.one_hot(classes, target.shape[1]).movedim(3, 1).to(target.dtype)
+            target = target * (confidence >= config.threshold).unsqueeze(1)
 
         strong_logits = self.network(unlabeled.strong[0])
         grid = strong_logits.shape[2:]
         invalid = mask_on_grid(unlabeled.pad | unlabeled.cut[0], self.network, *grid)
         losses["unsupervised"] = unlabeled_weight * soft_label_loss(strong_logits, target, ~invalid)
-        confidence, classes = target.max(dim=1)
         self.monitor.observe(classes, confidence, ~mask_on_grid(unlabeled.pad, self.network, *grid))
         return losses
 
@@ -135,19 +155,43 @@ class PseudoSeg(Method):
         """L_sa: SGC learns the labels. Its inputs are stopped, so nothing else learns from this."""
         cam = grad_cam(stages[-1], self.classifier.linear.weight, present)
         pad = mask_on_grid(labeled.pad, self.network, *cam.shape[2:])
-        logits = at_least_float32(self.attention(hypercolumn(stages), cam, pad))
+        logits = at_least_float32(self.attention(self._columns(stages), cam, pad))
         full = self.network.upsample(logits, *labeled.labels.shape[1:])
         total = functional.cross_entropy(full, labeled.labels, ignore_index=IGNORE, reduction="sum")
         return total / labeled.label_count.clamp(min=1)
 
     @torch.no_grad()
-    def _sgc_logits(self, maps: list[Tensor], pad: Tensor, present: Tensor | None) -> Tensor:
-        """SGC's opinion of unlabeled images, `[B, C, h, w]`; `present` None = the classes that the classifier sees."""
+    def _cam_and_sgc(self, maps: list[Tensor], invalid: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Grad-CAM `[B, F, h, w]` and SGC's logits `[B, C, h, w]` of unlabeled images.
+
+        Nothing is gathered from `invalid` pixels, bool `[B, H, W]`. `present` None = the classes that the classifier
+        sees.
+        """
         if present is None:
             present = self.classifier(maps[-1]) >= 0  # a probability of at least 1/2
         cam = grad_cam(maps[-1], self.classifier.linear.weight, present)
-        logits: Tensor = self.attention(hypercolumn(maps), cam, mask_on_grid(pad, self.network, *cam.shape[2:]))
-        return logits
+        masked = mask_on_grid(invalid, self.network, *cam.shape[2:])
+        return cam, self.attention(self._columns(maps), cam, masked)
+
+    @torch.no_grad()
+    def pseudo_label_parts(self, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
+        """Decoder, CAM, SGC and their calibrated fusion, as figure 2 shows them."""
+        true_classes = unlabeled.image_classes[:, self.foreground] if unlabeled.image_classes is not None else None
+        maps = self.network.encode(unlabeled.weak)
+        decoder = at_least_float32(self.network.head(maps))
+        cut = unlabeled.cut[0] if unlabeled.cut else torch.zeros_like(unlabeled.pad)
+        cam, sgc = self._cam_and_sgc(maps, unlabeled.pad | cut, true_classes)
+        on_grid = functional.interpolate(at_least_float32(sgc), size=decoder.shape[2:], mode="bilinear")
+        return {
+            "decoder": decoder.softmax(dim=1),
+            "CAM": cam_probabilities(cam, self.background),
+            "SGC": at_least_float32(sgc).softmax(dim=1),
+            "fused": calibrated_fusion(decoder, on_grid, self.config.gamma, self.config.temperature),
+        }
+
+    def _columns(self, maps: list[Tensor]) -> Tensor:
+        """What SGC attends by, on the grid of the deepest map."""
+        return hypercolumn(maps) if self.config.hypercolumn else maps[-1].detach()
 
     def networks(self) -> dict[str, SegmentationNetwork]:
         """The decoder alone, as in the paper: classifier and attention are for training only."""

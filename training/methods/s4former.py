@@ -1,7 +1,8 @@
 """S4Former: semi-supervised vision transformers with PatchShuffle, PASA and NCR (training/patch_operators.py).
 
-Hu et al., "Training Vision Transformers for Semi-Supervised Semantic Segmentation", CVPR 2024, on three hosts: its own
-base, UniMatch and AugSeg. Where the paper and its released code differ, the code is followed.
+Hu et al., "Training Vision Transformers for Semi-Supervised Semantic Segmentation", CVPR 2024, on four hosts: its own
+base, UniMatch, AugSeg, and FixMatch for its rows on a ResNet. Where the paper and its released code differ, the code is
+followed.
 """
 
 import warnings
@@ -18,13 +19,19 @@ from semseg_app.labels import IGNORE
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
 from semseg_app.training.data.mixing import Mix, MixBatch, adaptive_cutmix, certainty, mix
-from semseg_app.training.data.streams import Batch, ImageDataset
-from semseg_app.training.data.strong_augmentation import STRONG_VIEWS, with_cut_out
+from semseg_app.training.data.streams import Batch, ImageDataset, UnlabeledBatch
+from semseg_app.training.data.strong_augmentation import STRONG_VIEWS, StrongViewName, with_cut_out
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.losses.pseudo_label import Reduction
 from semseg_app.training.methods.ema import EmaConfig, EmaTeacher
 from semseg_app.training.methods.guardrails import PseudoLabelMonitor
-from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLoss, pseudo_labels, without_dropout
+from semseg_app.training.methods.hard_labels import (
+    HardLabelConfig,
+    HardLabelLoss,
+    pseudo_labels,
+    without_dropout,
+    written_labels,
+)
 from semseg_app.training.patch_operators import (
     PasaForm,
     all_class_consistency,
@@ -48,20 +55,30 @@ class ConstantEmaConfig(EmaConfig):
     """Follow faster in the first steps: min(1 - 1 / (step + 1), momentum); the published teacher does not."""
 
 
+Host = Literal["base", "unimatch", "augseg", "fixmatch"]
+HOST_VIEWS: dict[Host, StrongViewName] = {
+    "base": "photometric",
+    "unimatch": "unimatch",
+    "augseg": "augseg",
+    "fixmatch": "unimatch",
+}
+
+
 class S4FormerConfig(HardLabelConfig):
     """Three parts, each with its switch; all off is the host alone. Defaults are the released code's."""
 
     name: Literal["s4former"] = "s4former"
-    host: Literal["base", "unimatch", "augseg"] = "base"
+    host: Host = "base"
     """What is built upon. base: EMA teacher + CutMix (S4Former-Base). unimatch: no EMA, two strong streams, and the
-    PASA stream, on the first strong view, in place of feature dropout. augseg: EMA teacher, its views, its CutMix."""
+    PASA stream, on the first strong view, in place of feature dropout. augseg: EMA teacher, its views, its CutMix.
+    fixmatch: no EMA, one strong stream with UniMatch's view and boxes (supplement, table S5, with pasa: false)."""
     ema: ConstantEmaConfig = ConstantEmaConfig()
     """The teacher, a moving average of the student."""
     mix: Mix | None = None
-    """How strong views are mixed; null = as the released code does it: half for base and unimatch, and AugSeg's own,
-    the only one for that host. `class` is ClassMix, for table S3 of the supplement."""
+    """How strong views are mixed; null = as the released code does it: half for base and unimatch, unimatch for
+    fixmatch, and AugSeg's own, the only one for that host. `class` is ClassMix, for table S3 of the supplement."""
     mix_probability: float = Field(default=0.5, ge=0, le=1)
-    """Probability of mixing, for the hosts base and unimatch; `half` tosses one coin for each strong stream."""
+    """Probability of mixing, for all hosts but augseg; `half` tosses one coin for each strong stream."""
     cutout_size: int = Field(default=0, ge=0)
     """Side in pixels of a square cut out of each strong view (supplement, table S3); 0 = none."""
     reduction: Reduction = "all"
@@ -122,10 +139,10 @@ class S4Former(Method):
         _refuse_network(config, network)
         self.config = config
         self.network = network
-        self.teacher = EmaTeacher(network, config.ema) if config.host != "unimatch" else None
+        self.teacher = EmaTeacher(network, config.ema) if config.host in ("base", "augseg") else None
         self.labeled_loss = LabeledLoss(config, labeled, network)
         self.hard_label_loss = HardLabelLoss(config, labeled)
-        view = STRONG_VIEWS["photometric" if config.host == "base" else config.host]
+        view = STRONG_VIEWS[HOST_VIEWS[config.host]]
         if config.cutout_size:
             view = partial(with_cut_out, view=view, size=config.cutout_size)
         self.strong_views = (view, view) if config.host == "unimatch" else (view,)
@@ -169,12 +186,20 @@ class S4Former(Method):
         if config.ncr:
             unlabeled["ncr"] = each * torch.stack(ncr_terms).sum()
         weight = config.unlabeled_weight(step)
-        return losses | {name: weight * loss for name, loss in unlabeled.items()}
+        losses |= {name: weight * loss for name, loss in unlabeled.items()}
+        # FixMatch gives half of the weight to each kind of images, so its published rate belongs to the halves.
+        return {name: loss / 2 for name, loss in losses.items()} if config.host == "fixmatch" else losses
 
     def after_step(self, step: int) -> None:
         """The teacher, where the host has one, follows the student."""
         if self.teacher is not None:
             self.teacher.follow(self.network, step)
+
+    def pseudo_label_parts(self, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
+        """The prediction of the teacher, or of the student in the host unimatch."""
+        if self.teacher is None:
+            return written_labels(self.network, "student", unlabeled)
+        return written_labels(self.teacher, "teacher", unlabeled)
 
     def networks(self) -> dict[str, SegmentationNetwork]:
         """The published figures are the student's; the teacher is evaluated beside it."""
@@ -184,7 +209,8 @@ class S4Former(Method):
     def _mix(self, own: MixBatch, batch: Batch, teacher_logits: Tensor) -> MixBatch:
         classes = self.network.spec.num_classes
         if self.config.host != "augseg":
-            return mix(self.config.mix or "half", own, classes, self.config.mix_probability)
+            usual: Mix = "unimatch" if self.config.host == "fixmatch" else "half"
+            return mix(self.config.mix or usual, own, classes, self.config.mix_probability)
         labels = batch.labeled.labels
         # True labels have no logits: zeros, which NCR leaves out.
         logits = None

@@ -50,6 +50,19 @@ def grad_cam(features: Tensor, weight: Tensor, present: Tensor) -> Tensor:
         return maps / maps.amax(dim=(2, 3), keepdim=True).clamp(min=CAM_FLOOR)
 
 
+def cam_probabilities(cam: Tensor, background: int | None) -> Tensor:
+    """Grad-CAM read as class probabilities, to be looked at: `[B, F, h, w]` -> `[B, C, h, w]`, sum 1 in every pixel.
+
+    The background gets what no object claims, `1 - max` (appendix A); each pixel is then divided by its sum. A pixel
+    that no class claims is even between all.
+    """
+    if background is not None:
+        rest = 1 - cam.amax(dim=1, keepdim=True)
+        cam = torch.cat([cam[:, :background], rest, cam[:, background:]], dim=1)
+    total = cam.sum(dim=1, keepdim=True)
+    return torch.where(total > 0, cam / torch.where(total > 0, total, 1), 1 / cam.shape[1])
+
+
 def classes_present(labels: Tensor, num_classes: int, background: int | None) -> Tensor:
     """int labels `[B, H, W]` (255 = ignore) -> bool `[B, F]`: the foreground classes that each crop holds.
 
@@ -71,7 +84,7 @@ def hypercolumn(stages: Sequence[Tensor]) -> Tensor:
 
 
 class SelfAttentionCam(nn.Module):
-    """SGC: Grad-CAM spread over pixels that look alike, then 1x1 convolution and batch norm (appendix A).
+    """SGC: Grad-CAM spread over pixels that look alike, then 1x1 convolution and a norm without scale (appendix A).
 
     Args:
         hypercolumn_channels: K of `hypercolumn`.
@@ -88,6 +101,8 @@ class SelfAttentionCam(nn.Module):
         self.query = nn.Conv2d(hypercolumn_channels, key_channels, 1, bias=False)
         self.key = nn.Conv2d(hypercolumn_channels, key_channels, 1, bias=False)
         self.output = nn.Sequential(nn.Conv2d(num_classes, num_classes, 1, bias=False), nn.BatchNorm2d(num_classes))
+        # The released code's norm shifts and does not scale: L_sa cannot sharpen SGC against the decoder by a scale.
+        self.output[1].weight.requires_grad_(False)
 
     def forward(self, columns: Tensor, cam: Tensor, pad: Tensor | None = None) -> Tensor:
         """SGC logits `[B, C, h, w]`. Gradients reach this module's weights only.
@@ -95,7 +110,7 @@ class SelfAttentionCam(nn.Module):
         Args:
             columns: `[B, K, h, w]`.
             cam: `[B, F, h, w]` from `grad_cam`.
-            pad: bool `[B, h, w]`, True where there is no image: nothing is gathered from there.
+            pad: bool `[B, h, w]`, True where there is no image or CutOut removed it: nothing is gathered from there.
         """
         logits: Tensor = self.output(self.scores(columns, cam, pad))
         return logits

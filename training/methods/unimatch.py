@@ -25,6 +25,7 @@ from semseg_app.training.methods.hard_labels import (
     PseudoLabels,
     pseudo_labels,
     without_dropout,
+    written_labels,
 )
 
 
@@ -77,6 +78,10 @@ class UniMatch(Method):
         losses["strong"] = weight / 4 * torch.stack(strong).sum()
         losses["feature"] = weight / 2 * feature
         return {name: value / 2 for name, value in losses.items()}
+
+    def pseudo_label_parts(self, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
+        """The student's prediction."""
+        return written_labels(self.network, "student", unlabeled)
 
     def networks(self) -> dict[str, SegmentationNetwork]:
         """The student is its own teacher."""

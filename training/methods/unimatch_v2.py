@@ -12,12 +12,12 @@ from torch import Tensor
 
 from semseg_app.models import SegmentationNetwork
 from semseg_app.training.contracts import Method
-from semseg_app.training.data.streams import Batch, ImageDataset
+from semseg_app.training.data.streams import Batch, ImageDataset, UnlabeledBatch
 from semseg_app.training.data.strong_augmentation import unimatch_view
 from semseg_app.training.losses.labeled_loss import LabeledLoss
 from semseg_app.training.methods.ema import EmaConfig, EmaTeacher
 from semseg_app.training.methods.guardrails import PseudoLabelMonitor
-from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLoss, pseudo_labels
+from semseg_app.training.methods.hard_labels import HardLabelConfig, HardLabelLoss, pseudo_labels, written_labels
 from semseg_app.training.methods.unimatch import mixed_views
 
 
@@ -79,6 +79,10 @@ class UniMatchV2(Method):
     def after_step(self, step: int) -> None:
         """The teacher follows the student."""
         self.teacher.follow(self.network, step)
+
+    def pseudo_label_parts(self, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
+        """The teacher's prediction."""
+        return written_labels(self.teacher, "teacher", unlabeled)
 
     def networks(self) -> dict[str, SegmentationNetwork]:
         """The teacher is what this method delivers; the student is evaluated beside it."""

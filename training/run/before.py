@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from semseg_app.data.dataset import SegmentationData
+from semseg_app.data.dataset import DatasetInfo, SegmentationData
+from semseg_app.data.layouts import open_dataset
 from semseg_app.data.pseudo_label_folder import read_manifest
 from semseg_app.data.training_check import shared_photos
 from semseg_app.errors import UserError, explain
@@ -17,10 +18,14 @@ def refuse_overlap(labeled: ImageDataset, val: ImageDataset, recipe: Recipe) -> 
     """UserError where a photo is both learned from and scored on."""
     shared = shared_photos(labeled.samples, val.samples)
     if shared:
+        if recipe.data.labeled == recipe.data.val:
+            split = f"semseg data split {recipe.data.root} --val 0.2"
+            fix = f"hold photos out with `{split}`, and name data.labeled=all-labeled data.val=val"
+        else:
+            fix = f"write data.labeled='{recipe.data.labeled} - {recipe.data.val}', or delete the copies"
         raise UserError(
             f"data: {len(shared)} images are both in {recipe.data.labeled} and in {recipe.data.val} "
-            f"(e.g. {min(shared)}); a score on training images means nothing: "
-            f"write data.labeled='{recipe.data.labeled} - {recipe.data.val}', or delete the copies"
+            f"(e.g. {min(shared)}); a score on training images means nothing: {fix}"
         )
 
 
@@ -40,8 +45,13 @@ def fingerprints(
     }
     folder = recipe.method.pseudo_label_folder()
     written = {"pseudo_labels": read_manifest(folder).model_dump()} if folder else {}
-    terms = {"license": data.info.license, "source": data.info.source}
-    return {"name": data.info.name, **terms, **lists, **written}
+    joined = [open_dataset(more.root, more.layout).info for more in recipe.data.more_unlabeled]
+    others = {"more_unlabeled": [{"name": info.name, **_terms(info)} for info in joined]} if joined else {}
+    return {"name": data.info.name, **_terms(data.info), **lists, **others, **written}
+
+
+def _terms(info: DatasetInfo) -> dict[str, str | None]:
+    return {"license": info.license, "source": info.source}
 
 
 def refuse_other_run(state: dict[str, Any], recipe: Recipe, facts: dict[str, Any], folder: RunFolder) -> None:

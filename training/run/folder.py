@@ -53,6 +53,7 @@ FREE_TO_CHANGE = {
     "data.root",
     "data.workers",
     "data.cache",
+    "method.teacher_cache.folder",  # what it holds is computed from teacher and photo alone
 }
 
 

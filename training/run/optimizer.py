@@ -29,6 +29,8 @@ def make_optimizer(section: OptimizerSection, method: nn.Module) -> torch.optim.
     ]
     if section.name == "sgd":
         return torch.optim.SGD(arguments, momentum=section.momentum, fused=True)
+    if section.name == "adam":
+        return torch.optim.Adam(arguments, fused=True)
     return torch.optim.AdamW(arguments, fused=True)
 
 

@@ -2,11 +2,34 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from semseg_app import machine
+from semseg_app.progress import SECONDS
+
+
+class Spoken:
+    """Takes the lines of a run, and adds one where it would be silent for long: slow steps, many validation photos.
+
+    Args:
+        say: takes each line.
+    """
+
+    def __init__(self, say: Callable[[str], None]):
+        self._say, self._last = say, time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        """Say a line."""
+        self._last = time.monotonic()
+        self._say(line)
+
+    def after_silence(self, line: str) -> None:
+        """Say a line only if SECONDS have passed since the last one."""
+        if time.monotonic() - self._last >= SECONDS:
+            self(line)
 
 
 def progress_line(entry: dict[str, Any], steps: int, seconds_left: float) -> str:

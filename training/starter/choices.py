@@ -1,6 +1,5 @@
 """What a first recipe chooses, and why: each choice is a key, its value and a sentence."""
 
-import importlib.util
 from typing import Any, NamedTuple
 
 import torch
@@ -25,8 +24,11 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose(name: str, root: str, layout: str, lists: Lists, facts: Facts) -> list[Choice]:
-    """Everything but the batch size and the steps, which are measured. Values are those of YAML."""
+def choose(name: str, root: str, layout: str, lists: Lists, facts: Facts, teacher: str | None = None) -> list[Choice]:
+    """Everything but the batch size and the steps, which are measured. Values are those of YAML.
+
+    With a teacher, a model as `method.teacher` takes it, the choices are those of a student.
+    """
     cuda = torch.cuda.is_available()
     device = "cuda" if cuda else "cpu"
     choices = [
@@ -36,9 +38,9 @@ def choose(name: str, root: str, layout: str, lists: Lists, facts: Facts) -> lis
         Choice("data.labeled", lists.labeled, _counted(facts.labeled, lists.labeled_why)),
         Choice("data.unlabeled", lists.unlabeled, _counted(facts.unlabeled, lists.unlabeled_why)),
         Choice("data.val", lists.val, f"scored while training: {lists.val_why}"),
-        *_network(cuda),
+        *(_network(cuda) if teacher is None else _student_network(cuda)),
         _crop(facts, LARGEST_CROP[device]),
-        *_method(facts),
+        *_method(facts, teacher),
     ]
     pretrained = next(choice.value for choice in choices if choice.key == "model.weights") is not None
     lr, factor = (0.0002, 10) if pretrained else (0.0015, 1)
@@ -70,9 +72,28 @@ def _counted(photos: int, why: str) -> str:
     return f"{photos} photos: {why}" if photos else why
 
 
-def _network(cuda: bool) -> list[Choice]:
+def _packaged() -> bool:
+    """Whether the weights of the small encoder are installed."""
     package = package_for(SMALL_ENCODER)
-    packaged = package is not None and importlib.util.find_spec(package.module) and installed_file(package)
+    return package is not None and installed_file(package) is not None
+
+
+def _student_network(cuda: bool) -> list[Choice]:
+    """A narrow decoder on an encoder that int8 engines run fast."""
+    if _packaged():
+        source = "ImageNet weights of an installed package, read without a network"
+    else:
+        source = "ImageNet weights from the Hub"
+    return [
+        Choice("model.architecture", "segformer", "a light decoder, which every engine runs"),
+        Choice("model.encoder", SMALL_ENCODER, "small, and made for int8"),
+        Choice("model.weights", "imagenet", source),
+        Choice("model.decoder_channels", 128 if cuda else 64, "width of the decoder; less is faster"),
+    ]
+
+
+def _network(cuda: bool) -> list[Choice]:
+    packaged = _packaged()
     if cuda and not packaged:
         encoder, source = "resnet50", "ImageNet weights from the Hub; a GPU has the speed for it"
     elif packaged:
@@ -94,7 +115,7 @@ def _crop(facts: Facts, largest: int) -> Choice:
     return Choice("view.crop", crop, f"height and width; {sizes} {width}x{height} (width x height)")
 
 
-def _method(facts: Facts) -> list[Choice]:
+def _method(facts: Facts, teacher: str | None) -> list[Choice]:
     rare = {name: share for name, share in facts.shares.items() if 0 < share < RARE}
     told = ", ".join(
         f"{name} {100 * share:.2f} %" for name, share in sorted(rare.items(), key=lambda item: item[1])[:4]
@@ -103,8 +124,20 @@ def _method(facts: Facts) -> list[Choice]:
     method = ("pc2seg", "learns from the unlabeled photos too; the best of few labels in docs/results/methods.md")
     if not facts.unlabeled:
         method = ("supervised", "learns from the labels alone, since no photos without a mask were found")
+    followed: list[Choice] = []
+    if teacher is not None:
+        method = ("distillation", "a student that follows a trained teacher")
+        followed = [
+            Choice("method.teacher", teacher, "the model that it follows"),
+            Choice(
+                "method.use_unlabeled",
+                facts.unlabeled > 0,
+                "the teacher is followed on the unlabeled photos too" if facts.unlabeled else "no unlabeled photos",
+            ),
+        ]
     return [
         Choice("method.name", *method),
+        *followed,
         Choice("method.class_balance", 0.2 if rare else 0.0, weigh),
         Choice("method.dice_weight", 1.0 if rare else 0.0, "a Dice loss lifts small classes in short runs"),
     ]

@@ -3,6 +3,7 @@
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +63,9 @@ def measure(recipe: Recipe) -> Measured:
     return Measured(statistics.median(steps), val_seconds, max(line["memory_mb"] for line in lines))
 
 
-def largest_batch(recipe: Recipe, most: int, seconds: float) -> tuple[Recipe, Measured, str]:
+def largest_batch(
+    recipe: Recipe, most: int, seconds: float, say: Callable[[str], None]
+) -> tuple[Recipe, Measured, str]:
     """The recipe with the largest batch of 2, 4, 8 ... up to `most` that fits, what it costs, and why it was taken.
 
     Batches stop growing where fewer than FEWEST_STEPS of the next would fit into the run's `seconds`: many small steps
@@ -71,9 +74,15 @@ def largest_batch(recipe: Recipe, most: int, seconds: float) -> tuple[Recipe, Me
     A CPU's memory ends a process without a word, so batches grow only while the next is sure to fit: a step of twice
     the photos takes at most twice the memory. On a GPU the first that does not fit is an error, which is caught.
     """
+
+    def measured_aloud(tried: Recipe) -> Measured:
+        costs = measure(tried)
+        say(f"  batch of {tried.batch_size}: {costs.step_seconds:.2g} s per step, {costs.memory_mb / 1024:.1f} GiB")
+        return costs
+
     free = _free_mb()
     fits = recipe.model_copy(update={"batch_size": 2})
-    measured = measure(fits)
+    measured = measured_aloud(fits)
     why = f"the most that was tried; a step takes {measured.memory_mb / 1024:.1f} GiB"
     while fits.batch_size < most:
         if seconds < 2 * measured.step_seconds * FEWEST_STEPS:
@@ -84,7 +93,7 @@ def largest_batch(recipe: Recipe, most: int, seconds: float) -> tuple[Recipe, Me
             break
         larger = fits.model_copy(update={"batch_size": 2 * fits.batch_size})
         try:
-            measured = measure(larger)
+            measured = measured_aloud(larger)
         except UserError as error:
             if "memory" not in str(error):
                 raise

@@ -1,5 +1,6 @@
 """`semseg init`: choices and measurements become a recipe whose every line says why."""
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from semseg_app.training.recipe import Recipe, checked_recipe, set_key
 from semseg_app.training.report.style import duration
 from semseg_app.training.starter.choices import LARGEST_BATCH, Choice, choose, without_weights
 from semseg_app.training.starter.lists import choose_lists, count
-from semseg_app.training.starter.measure import Measured, largest_batch
+from semseg_app.training.starter.measure import FEWEST_STEPS, Measured, largest_batch
 
 EVALUATIONS = 10
 """As many as a run has that is long enough; each is at least a minute from the next."""
@@ -26,7 +27,13 @@ SPARE = 0.95
 
 
 def write_recipe(
-    root: Path, out: Path, seconds: float, force: bool, say: Callable[[str], None], layout: str = "auto"
+    root: Path,
+    out: Path,
+    seconds: float,
+    force: bool,
+    say: Callable[[str], None],
+    layout: str = "auto",
+    teacher: str | None = None,
 ) -> Recipe:
     """Look at a dataset, measure real steps, write a recipe with a reason on every line, and return it.
 
@@ -37,8 +44,9 @@ def write_recipe(
         force: replace a file that is there.
         say: takes lines on what is being done.
         layout: how the folder is read.
+        teacher: the model that a student follows, as `method.teacher` takes it; without one, the recipe is a teacher's.
 
-    UserError where `out` exists, and where the data cannot be trained on.
+    UserError where `out` exists, and where the data cannot be trained on or the teacher cannot be read.
     """
     if out.exists() and not force:
         raise UserError(f"{out}: exists; train it with `semseg train {out}`, or replace it with --force")
@@ -49,22 +57,31 @@ def write_recipe(
     lists = choose_lists(data)
     facts = count(open_dataset(root, layout), lists)
     name = re.sub(r"[^a-z0-9._-]+", "-", root.resolve().name.lower()).strip("-._") or "run"
-    choices = choose(name, str(root), layout, lists, facts)
+    if teacher is not None:
+        name += "-student"
+    choices = choose(name, str(root), layout, lists, facts, teacher)
     say(f"{facts.labeled} labeled, {facts.unlabeled} unlabeled photos; measuring steps on this machine")
     most = min(LARGEST_BATCH["cuda" if torch.cuda.is_available() else "cpu"], max(2, _power_of_two(facts.labeled)))
     try:
-        recipe, measured, why = largest_batch(_recipe(choices, out), most, seconds)
+        recipe, measured, why = largest_batch(_recipe(choices, out), most, seconds, say)
     except UserError as error:
         if not str(error).startswith("model.weights"):
             raise
         say(f"warning: {error}")
         choices = without_weights(choices, "neither an installed package nor the Hub has them")
-        recipe, measured, why = largest_batch(_recipe(choices, out), most, seconds)
+        recipe, measured, why = largest_batch(_recipe(choices, out), most, seconds, say)
     choices.append(Choice("batch_size", recipe.batch_size, f"labeled photos per step; {why}"))
     choices += _length(measured, seconds, len(data.samples(lists.val)))
+    recipe = _recipe(choices, out)
+    if recipe.schedule.steps < FEWEST_STEPS:
+        minutes = math.ceil(seconds / 60 * FEWEST_STEPS / recipe.schedule.steps)
+        say(
+            f"warning: {recipe.schedule.steps} steps fit into {duration(seconds)} here, too few to learn much; "
+            f"--minutes {minutes} allows {FEWEST_STEPS}"
+        )
     with atomic_file(out) as part:
         part.write_text(_text(choices, root), encoding="utf-8")
-    return _recipe(choices, out)
+    return recipe
 
 
 def _length(measured: Measured, seconds: float, val_photos: int) -> list[Choice]:

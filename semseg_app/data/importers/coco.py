@@ -1,8 +1,8 @@
 """COCO instances: polygons, run lengths, crowd regions (https://cocodataset.org/#format-data).
 
 COCO has no z-order: a later annotation of a photo lies over an earlier one. Crowd regions (`iscrowd`) become 255
-beneath the other objects. An annotation with a box and no outline says only that something is there: its box becomes
-255 too.
+beneath the other objects, except in files of tools that mark every run-length mask as a crowd. An annotation with a box
+and no outline says only that something is there: its box becomes 255 too.
 """
 
 from collections.abc import Callable, Iterator
@@ -60,6 +60,8 @@ class Instances(TypedDict):
     images: list[Image]
     categories: list[Category]
     annotations: list[Annotation]
+    info: NotRequired[Any]
+    licenses: NotRequired[Any]
 
 
 INSTANCES = TypeAdapter(Instances)
@@ -92,7 +94,10 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
             )
         classes += names.values()
         by_image = _by_image(path, content, names)
-        crowds = not _by_supervision(content)
+        crowds = sum(bool(it.get("iscrowd")) for it in content["annotations"])
+        if crowds and (writer := _writer_without_crowds(content)):
+            notes.append(f"{path.name}: {writer} marks objects as crowds; {crowds:,} are drawn as objects")
+            crowds = 0
         outlines += sum(bool(it.get("segmentation")) for it in content["annotations"])
         boxes += sum(not it.get("segmentation") for it in content["annotations"])
         split = split_of(path.stem) or split_of(path.parent.name)
@@ -100,7 +105,9 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
             photo = photos.find(image["file_name"], path.parent, split)
             members = by_image.get(image["id"], [])
             source = place(path, "images", index)
-            items.append(Item(image["file_name"], photo, _reader(path, image, members, names, crowds), source, split))
+            items.append(
+                Item(image["file_name"], photo, _reader(path, image, members, names, crowds > 0), source, split)
+            )
     if boxes and not outlines:
         raise UserError(f"{files[0]}: holds {boxes:,} boxes and no outline; a mask cannot be made of boxes alone")
     if boxes:
@@ -118,10 +125,18 @@ def _roboflow_project(content: Instances) -> Category | None:
     return categories[0] if others == {categories[0]["name"]} and categories[0]["id"] not in used else None
 
 
-def _by_supervision(content: Instances) -> bool:
-    """Whether the library supervision wrote the file: it marks every object with holes or several parts as a crowd."""
+def _writer_without_crowds(content: Instances) -> str | None:
+    """The tool that wrote the file, where it marks plain objects as crowds; else None.
+
+    supervision (0.31.2) does so with every object that has holes or several parts, Datumaro (1.13.12), which also
+    writes CVAT's COCO files, with every mask that was drawn with the brush.
+    """
     categories = content["categories"]
-    return bool(categories) and all(it.get("supercategory") == "common-objects" for it in categories)
+    if categories and all(it.get("supercategory") == "common-objects" for it in categories):
+        return "supervision"
+    info, licenses = content.get("info"), content.get("licenses")
+    empty_info = isinstance(info, dict) and "contributor" in info and not any(info.values())
+    return "CVAT (Datumaro)" if empty_info and licenses == [{"name": "", "id": 0, "url": ""}] else None
 
 
 Members = list[tuple[int, Annotation]]

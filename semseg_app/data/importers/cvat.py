@@ -28,7 +28,7 @@ from semseg_app.data.importers.annotated import (
     unique,
 )
 from semseg_app.data.importers.json_files import files_below
-from semseg_app.data.importers.photo_index import PhotoIndex, named_split
+from semseg_app.data.importers.photo_index import PhotoIndex, named_split, split_of
 from semseg_app.data.listing import IMAGE_SUFFIXES
 from semseg_app.errors import UserError
 from semseg_app.labels import Color
@@ -67,7 +67,8 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
         known = set(classes)
         for image in root.iterfind("image"):
             name = image.get("name") or ""
-            split = named_split(image.get("subset") or "")
+            # Datumaro names the subset in the file's name alone.
+            split = named_split(image.get("subset") or "") or split_of(path.stem)
             at = f"{path}: image {name!r}"
             frame = _size(image.get("width"), image.get("height"), at)
             photo = photos.find(name, path.parent, split)
@@ -129,6 +130,11 @@ def _frames(path: Path, root: Element, photos: PhotoIndex, known: set[str]) -> l
         photo = next((photo for suffix in suffixes if (photo := photos.find(name + suffix, path.parent))), None)
         at = f"{path}: frame {frame}"
         items.append(Item(photo.name if photo else name, photo, _reader(shapes, at, size, known), at))
+    if items and all(item.photo is None for item in items):
+        raise UserError(
+            f"{path}: its tracks give frames by number, and no photo is called {items[0].name}; name the folder of the "
+            'frames with --images, or export "CVAT for images 1.1", which has the names of the photos'
+        )
     return items
 
 

@@ -96,6 +96,8 @@ def write_dataset(
             _draw_val(folder, report, options.val, options.seed)
         if not report.splits.keys() - {"unlabeled"}:
             raise UserError(f"{export.title}: no photo has an annotation; there is nothing to learn from")
+        if report.objects_read and not report.drawn:
+            raise UserError(_nothing_drawn(report))
         report.splits = Counter(dict(sorted(report.splits.items(), key=lambda pair: _rank(pair[0]))))
         info = {"name": out.resolve().name, "classes": table.classes, "palette": [list(it) for it in table.palette]}
         (folder / "dataset.yaml").write_text(
@@ -105,6 +107,17 @@ def write_dataset(
             json.dumps(report.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8"
         )
     return report
+
+
+def _nothing_drawn(report: ImportReport) -> str:
+    """Every mask would be background and ignored pixels alone, as with a dataset of boxes."""
+    parts = {
+        "boxes, crowds, without a label or of an ignored class": report.ignored.total(),
+        "points or lines": report.no_area.total(),
+        "outside the photo or thinner than a pixel": report.without_pixels,
+    }
+    counts = ", ".join(f"{count:,} {what}" for what, count in parts.items() if count)
+    return f"{report.title}: holds no outline of a class ({counts}); export polygons or masks"
 
 
 def _overlap(export: Export, options: WriteOptions) -> Overlap:

@@ -1,6 +1,7 @@
 """LabelMe: one JSON per photo (https://github.com/wkentaro/labelme, versions 4 to 7).
 
 Shapes: polygon, rectangle, oriented_rectangle, circle (center, a point on it), mask (PNG in base64 with its box).
+X-AnyLabeling writes the same files, its rectangles with four corners and turned ones as "rotation".
 Lines and points cover no area. Later shapes lie over earlier ones, as in labelme's own converters. The label
 `__ignore__` (or `_ignore_`) becomes 255. Where the photo is not there, the copy in the file (imageData) is taken.
 """
@@ -74,8 +75,16 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
     """Read all files once for their labels; each is read again when it is drawn."""
     items = []
     labels: list[str] = []
+    photos.whole = True  # the files lie beside the photos; a sub-folder without any is one that is still to be labeled
     for path in files:
-        content = read_json(path, FILE)
+        try:
+            content = read_json(path, FILE)
+        except UserError:
+            if {"shapes", "imagePath"} & signature(path).keys:
+                raise
+            raise UserError(
+                f"{path}: lies among LabelMe's files and is none; move it elsewhere, or restore it"
+            ) from None
         labels += [shape["label"] for shape in content["shapes"] if _has_area(shape)]
         photo = photos.find(content["imagePath"], path.parent)
         name = f"{path.stem}{Path(content['imagePath']).suffix}" if photo is None else photos.relative(photo)
@@ -125,10 +134,13 @@ def _shape(shape: LabelmeShape, at: str) -> Shape:
     points = np.array(shape["points"], np.float64).reshape(-1, 2)
     if kind in ("polygon", "oriented_rectangle"):
         return Polygons([points])
-    if kind not in ("rectangle", "circle", "mask"):
+    if len(points) == 4 and kind in ("rectangle", "rotation"):
+        return Polygons([points], centers=False)
+    if kind not in ("rectangle", "rotation", "circle", "mask"):
         raise UserError(f"{at}.shape_type: unknown kind {kind!r}; draw it as a polygon")
-    if len(points) != 2:
-        raise UserError(f"{at}.points: a {kind} has 2 points, this one {len(points)}")
+    if len(points) != 2 or kind == "rotation":
+        count = {"rectangle": "2 or 4", "rotation": "4"}.get(kind, "2")
+        raise UserError(f"{at}.points: a {kind} has {count} points, this one {len(points)}")
     (x1, y1), (x2, y2) = points.tolist()
     if kind == "rectangle":
         return Polygons([np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])], centers=False)

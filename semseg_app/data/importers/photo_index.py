@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from semseg_app.data.listing import IMAGE_SUFFIXES, MASK_FOLDERS, list_files
+from semseg_app.data.listing import IMAGE_SUFFIXES, is_mask_folder, list_files
 from semseg_app.errors import UserError
 
 SPLITS = {
@@ -47,6 +47,8 @@ class PhotoIndex:
         self.folders = folders
         self.taken: set[Path] = set()
         """Photos that were found so far."""
+        self.whole = False
+        """Whether every photo is there to be annotated, so that `rest` need not ask which folder it lies in."""
         self._by_name: dict[str, list[Path]] = {}
         seen = set()
         for folder in folders:
@@ -101,15 +103,17 @@ class PhotoIndex:
     def rest(self) -> list[Path]:
         """Photos that no annotation has named so far, in the folders of those that were, sorted.
 
-        Other folders are left alone: what lies there may be masks or previews.
+        Other folders are left alone, unless `whole` is set: what lies there may be masks or previews.
         """
         folders = {path.parent for path in self.taken}
-        everything = (path for paths in self._by_name.values() for path in paths)
-        return sorted(path for path in everything if path.parent in folders and path not in self.taken)
+        rest = [path for paths in self._by_name.values() for path in paths if path not in self.taken]
+        return sorted(
+            path for path in rest if path.parent in folders or (self.whole and not self._in_mask_folder(path))
+        )
 
     def _in_mask_folder(self, path: Path) -> bool:
         folders = self.relative(path).split("/")[:-1]
-        return any(folder in ("labels", *MASK_FOLDERS) for folder in folders)
+        return any(map(is_mask_folder, folders))
 
     def relative(self, path: Path) -> str:
         """The path below the folder that it was found in."""

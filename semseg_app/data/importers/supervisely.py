@@ -37,6 +37,7 @@ from semseg_app.data.importers.photo_index import PhotoIndex, split_of
 from semseg_app.errors import UserError
 from semseg_app.labels import Color
 
+NO_AREA = ("point", "line", "graph", "cuboid", "cuboid_2d")
 MOST_BITMAP_BYTES = 2**26
 """Largest PNG of one unpacked bitmap, in bytes."""
 Points = list[tuple[float, float]]
@@ -152,8 +153,10 @@ def _shape(figure: Figure, at: str) -> Shape | None:
     if packed := figure.get("bitmap"):
         return _bitmap(packed, at)
     kind = figure.get("geometryType") or "polygon"
-    if kind not in ("polygon", "rectangle"):
+    if kind in NO_AREA:
         return None
+    if kind not in ("polygon", "rectangle"):
+        raise UserError(f"{at}.geometryType: unknown kind {kind!r}; convert it to a polygon or a bitmap")
     if "points" not in figure:
         raise UserError(f"{at}.points: is missing")
     rings = [figure["points"]["exterior"], *figure["points"].get("interior", [])]

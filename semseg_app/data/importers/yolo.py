@@ -53,13 +53,16 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
         raise UserError(f"{path}: kpt_shape: key points cover no area; export polygons")
     names = _names(path, content)
     items = []
+    notes: list[str] = []
     for key in SPLITS:
-        for photo in _photos(path, content, content.get(key), key, photos):
+        for photo in _photos(path, content, content.get(key), key, photos, notes):
             labels = labels_path(photo)
             items.append(Item(photos.relative(photo), photo, _reader(labels, names), f"{labels}", SPLITS[key]))
     if not items:
         raise UserError(f"{path}: no photo in the folders that train, val and test name")
-    return Export("YOLO segmentation", unique(list(names.values())), items, overlap="largest-on-bottom")
+    if not any(Path(item.source).is_file() for item in items):
+        raise UserError(f"{path}: no photo has a file of polygons; expected {items[0].source} and so on")
+    return Export("YOLO segmentation", unique(list(names.values())), items, overlap="largest-on-bottom", notes=notes)
 
 
 def _of_label_studio(path: Path) -> dict[str, Any]:
@@ -76,12 +79,16 @@ def _names(path: Path, content: dict[str, Any]) -> dict[int, str]:
     return {key: str(name) for key, name in names.items()}
 
 
-def _photos(path: Path, content: dict[str, Any], entries: Any, key: str, photos: PhotoIndex) -> Iterator[Path]:
+def _photos(
+    path: Path, content: dict[str, Any], entries: Any, key: str, photos: PhotoIndex, notes: list[str]
+) -> Iterator[Path]:
     """The photos of a split: `entries` is a folder, a list of photos in a file, or several of these."""
     for entry in [entries] if isinstance(entries, str) else entries or []:
         if not isinstance(entry, str):
             raise UserError(f"{path}: {key}: expected a folder or a file that lists photos, found {entry!r}")
         place = _place(path, content.get("path"), entry)
+        if place is None and (place := _moved(path.parent, entry)):
+            notes.append(f"{path.name}: {key}: {entry} is not there; {place.relative_to(path.parent)} is read instead")
         if place is None:
             raise UserError(f"{path}: {key}: no folder or file {entry}; correct the path, or leave {key} out")
         if place.is_dir():
@@ -99,6 +106,13 @@ def _place(path: Path, base: Any, entry: str) -> Path | None:
     relative = entry.removeprefix("../")
     candidates = [folder / text for folder in (*bases, path.parent) for text in (entry, relative)]
     return next((candidate for candidate in candidates if candidate.exists()), None)
+
+
+def _moved(folder: Path, entry: str) -> Path | None:
+    """What lies below `folder` by the end of a path of another machine: two names or more, as many as agree."""
+    parts = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    tails = (folder.joinpath(*parts[start:]) for start in range(len(parts) - 1))
+    return next((tail for tail in tails if tail.exists()), None)
 
 
 def _listed(listing: Path, photos: PhotoIndex) -> Iterator[Path]:

@@ -53,8 +53,12 @@ class Engine(Protocol):
 
 
 @runtime_checkable
-class ClassMapEngine(Engine, Protocol):
-    """An engine that gives class maps alone for less than `infer` takes."""
+class ClassMapEngine(Protocol):
+    """What an engine has that gives class maps alone for less than `infer` takes.
+
+    It names a single method: Python remembers whether a type has the methods of a protocol, so asking takes 0.5 us. It
+    looks at an object's attributes each time, and for all those of an Engine that takes 20 us.
+    """
 
     def classes(self, images: np.ndarray) -> np.ndarray:
         """`infer(images).classes`, without the confidence."""

@@ -71,11 +71,26 @@ def test_supervision_calls_objects_with_holes_crowds(tmp_path):
     ring[5:15, 10:20] = True
     ring[8:12, 13:17] = False
     (runs,) = segmentations(ring, "counts")
-    root = coco(tmp_path / "x", {"segmentation": runs, "iscrowd": 1})
+    root = coco(tmp_path / "x", {"segmentation": runs, "iscrowd": 1}, {"segmentation": [[0, 0, 3, 0, 3, 3, 0, 3]]})
     path = root / "annotations" / "instances_default.json"
     assert (mask(imported(root)[0], "background", "car", "tree")[ring] == 255).all()
     path.write_text(path.read_text().replace('"supercategory": ""', '"supercategory": "common-objects"'))
+    ring[:3, :3] = True
     assert np.array_equal(mask(imported(root)[0], "background", "car", "tree"), ring)
+
+
+def test_the_coco_files_of_cvat_call_brushed_masks_crowds(tmp_path):
+    """Head of the file as Datumaro 1.13.12 writes it."""
+    pixels = np.zeros((HEIGHT, WIDTH), bool)
+    pixels[5:15, 10:20] = True
+    (runs,) = segmentations(pixels, "counts")
+    info = dict.fromkeys(("contributor", "date_created", "description", "url", "version", "year"), "")
+    head = {"info": info, "licenses": [{"name": "", "id": 0, "url": ""}]}
+    data, report = imported(coco(tmp_path / "x", {"segmentation": runs, "iscrowd": 1}, more=head))
+    assert np.array_equal(mask(data, "background", "car", "tree"), pixels)
+    assert report["notes"] == [
+        "instances_default.json: CVAT (Datumaro) marks objects as crowds; 1 are drawn as objects"
+    ]
 
 
 @pytest.mark.parametrize("overlap", [None, "last", "largest-on-bottom"])

@@ -38,6 +38,20 @@ def test_a_polygon_and_the_colors_of_the_labels(tmp_path):
     assert report["overlap"] == "z-order"
 
 
+def test_a_file_named_after_its_split_as_datumaro_writes_it(tmp_path):
+    root = cvat(tmp_path / "x", CAR)
+    (root / "annotations.xml").rename(root / "val.xml")
+    data, _ = imported(root)
+    assert list(masks(data)) == ["val/a"]
+
+
+def test_tracks_over_photos_with_names_of_their_own(tmp_path):
+    shape = CAR.replace("<polygon", '<polygon frame="1" outside="0"')
+    root = cvat(tmp_path / "x", more=f'<track id="0" label="car">{shape}</track>')
+    line = refusal(root)
+    assert "no photo is called frame_000001; name the folder of the frames with --images, or export" in line
+
+
 def test_the_higher_z_order_is_seen(tmp_path):
     over = CAR.replace("car", "tree").replace('z_order="0"', 'z_order="-1"')
     root = cvat(tmp_path / "x", CAR, over)

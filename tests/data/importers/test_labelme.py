@@ -57,6 +57,20 @@ def test_polygon_rectangle_and_mask(tmp_path):
     assert np.array_equal(drawn(root, "background", "car", "sign", "tree"), expected)
 
 
+@pytest.mark.parametrize("kind", ["rectangle", "rotation"])
+def test_rectangles_of_four_corners_as_x_anylabeling_writes_them(kind, tmp_path):
+    root = labelme(tmp_path / "x", {"shape_type": kind, "direction": 0.0, "score": None})
+    expected = canvas()
+    expected[CAR_PIXELS] = 1
+    assert np.array_equal(drawn(root, "background", "car"), expected)
+
+
+def test_another_file_among_them(tmp_path):
+    root = labelme(tmp_path / "x", {})
+    write_json(root / "config.json", {"labels": ["car"]})
+    assert "config.json: lies among LabelMe's files and is none; move it elsewhere" in refusal(root)
+
+
 def test_a_circle(tmp_path):
     root = labelme(tmp_path / "x", {"shape_type": "circle", "points": [[20, 15], [26, 23]]})  # radius 10
     rows, columns = np.mgrid[:HEIGHT, :WIDTH] + 0.5
@@ -90,6 +104,14 @@ def test_a_file_without_shapes_is_background_and_a_photo_without_a_file_unlabele
     data, _ = imported(root)
     assert (masks(data)["train/empty"] == 0).all()
     assert [sample.stem for sample in data.samples("unlabeled")] == ["none"]
+
+
+def test_photos_of_a_folder_without_any_file_are_unlabeled(tmp_path):
+    root = labelme(tmp_path / "x", {})
+    photo(root / "tuesday" / "b.jpg")
+    photo(root / "masks" / "a.png")
+    data, _ = imported(root)
+    assert [sample.stem for sample in data.samples("unlabeled")] == ["b"]
 
 
 def test_sub_folders_are_splits_and_equal_names_are_told_apart(tmp_path):

@@ -57,6 +57,11 @@ def test_whole_numbers_are_pixels_and_the_outline_counts(tmp_path):
     assert data.info.palette == [(0, 0, 0), (0xC0, 0x60, 0x60), (0x20, 0x80, 0xC0)]
 
 
+def test_a_kind_of_geometry_that_is_not_known_is_no_loss_in_silence(tmp_path):
+    line = refusal(project(tmp_path / "x", CAR, CAR | {"geometryType": "oriented_bbox"}))
+    assert "objects.1.geometryType: unknown kind 'oriented_bbox'; convert it to a polygon or a bitmap" in line
+
+
 def test_fractions_are_edges(tmp_path):
     fine = CAR | {
         "points": {"exterior": [[10.0, 6.0], [20.0, 6.0], [20.0, 15.0], [10.0, 15.0], [9.99, 10.0]], "interior": []}

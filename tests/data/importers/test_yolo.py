@@ -53,6 +53,25 @@ def test_an_empty_file_is_background_and_no_file_is_unlabeled(tmp_path):
     assert [sample.stem for sample in data.samples("unlabeled")] == ["none"]
 
 
+@pytest.mark.parametrize("entry", ["/content/yard/images/train", "yard/images/train", "D:\\data\\yard\\images\\train"])
+def test_paths_of_another_machine_are_found_by_their_end(entry, tmp_path):
+    data, report = imported(yolo(tmp_path / "x", train=entry, path="/content/yard"))
+    assert (masks(data)["train/a"] == 1).sum() == 90
+    assert report["notes"] == [f"data.yaml: train: {entry} is not there; images/train is read instead"]
+
+
+def test_polygons_elsewhere(tmp_path):
+    root = yolo(tmp_path / "x")
+    (root / "labels").rename(root / "polygons")
+    assert "no photo has a file of polygons; expected" in (line := refusal(root))
+    assert "labels/train/a.txt" in line
+
+
+def test_a_dataset_of_boxes_is_refused(tmp_path):
+    line = refusal(yolo(tmp_path / "x", "0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.2 0.2\n"))
+    assert "holds no outline of a class (2 boxes, crowds, without a label or of an ignored class); export poly" in line
+
+
 def test_a_box_is_ignored(tmp_path):
     data, report = imported(yolo(tmp_path / "x", CAR + "1 0.1 0.1 0.2 0.2\n"))
     classes = mask(data, "background", "car", "tree")

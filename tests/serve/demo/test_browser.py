@@ -14,140 +14,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from axe_playwright_python.sync_playwright import Axe
 from fastapi import FastAPI
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
+from support.browser import BLUE, GREEN, PATIENCE, RED, expect_colors, on_a_desk, on_both, painted, set_opacity, upload
 from support.color_engine import ColorEngine
 
 from semseg_app.data.dataset import open_folder
-from semseg_app.inference.engines.base import Prediction
 from semseg_app.serve.app import create_app
-from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.demo.colors import distinct_colors
-from semseg_app.serve.model_facts import ModelFacts
-from semseg_app.serve.scheduling.registry import Models
-from semseg_app.serve.scheduling.served_model import ServedModel
 
 pytestmark = pytest.mark.browser
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    # A camera that films a green picture with a moving disc.
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-]
-PATIENCE = 30_000  # milliseconds, for a machine that trains on the side
-SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
-RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
-
-
-class Unsure(ColorEngine):
-    """Says green of what is blue, and is half as sure of everything."""
-
-    name, precision = "unsure", "int8"
-
-    def infer(self, images: np.ndarray) -> Prediction:
-        classes, confidence = super().infer(images)
-        return Prediction(np.where(classes == 2, np.uint8(1), classes), confidence // 2)
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("dataset")
-    (root / "dataset.yaml").write_text(yaml.safe_dump({"name": "flags", "classes": ColorEngine.labels.classes}))
-    for kind in ("images", "labels"):
-        (root / kind / "train").mkdir(parents=True)
-    return root
-
-
-@pytest.fixture(scope="module")
-def url(running, encoded, tmp_path_factory, dataset):
-    folder = tmp_path_factory.mktemp("examples")
-    image = np.zeros((120, 160, 3), np.uint8)
-    image[:, :120, 0] = 255
-    image[:, 120:, 1] = 255
-    (folder / "1.png").write_bytes(encoded(image))
-    (folder / "2.png").write_bytes(encoded(image[..., ::-1]))
-
-    async def build() -> FastAPI:
-        config = ServeConfig(examples=sorted(folder.iterdir()), flag_to=dataset, demo_urls=True)
-        known = ServedModel(ColorEngine(), describe=lambda engine: ModelFacts(file_bytes=2_500_000, miou=0.615))
-        models = Models([known, ServedModel(Unsure())], config)
-        return create_app(models)
-
-    with running(asyncio.run(build())) as url:
-        yield url
-
-
 expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS, timeout=PATIENCE)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(params=[(size, scheme) for size in SIZES for scheme in ("light", "dark")], ids="-".join)
-def page(request, url, chromium):
-    """The opened page. Fails when the page asks another host for anything, or writes an error to the console."""
-    size, scheme = request.param
-    context = chromium.new_context(viewport=SIZES[size], color_scheme=scheme, has_touch=size == "phone")
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    asked, complaints = [], []
-    page.on("request", lambda asking: asked.append(asking.url))
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(url)
-    expect(page.locator("#result .stage[data-ready]")).to_be_visible()
-    yield page
-    assert [address for address in asked if not address.startswith((url, "data:", "blob:"))] == []
-    assert complaints == []
-    context.close()
-
-
-on_a_desk = pytest.mark.parametrize("page", [("desktop", "light")], indirect=True, ids="-".join)
-on_both = pytest.mark.parametrize("page", [("desktop", "light"), ("phone", "dark")], indirect=True, ids="-".join)
-
-
-def painted(page, selector: str, places: list[tuple[float, float]]) -> np.ndarray:
-    """RGB at some places (x, y, parts of the whole) of an element, as painted."""
-    pixels = np.asarray(Image.open(io.BytesIO(page.locator(selector).screenshot())).convert("RGB"))
-    height, width = pixels.shape[:2]
-    return np.array([pixels[int(y * height), int(x * width)] for x, y in places], int)
-
-
-def expect_colors(page, left, right, atol=4, selector="#result .layers") -> None:
-    """RGB in the left and the right part, once the browser has painted it."""
-    places = [(0.33, 0.6), (0.9, 0.6)]
-    for _ in range(50):
-        found = painted(page, selector, places)
-        if np.abs(found - [left, right]).max() <= atol:
-            return
-        page.wait_for_timeout(100)
-    np.testing.assert_allclose(found, [left, right], atol=atol)
-
-
-def set_opacity(page, percent: int) -> None:
-    opacity = page.locator("#opacity").get_by_role("spinbutton")
-    opacity.fill(str(percent))
-    opacity.press("Enter")
-
-
-def upload(page, selector: str, *files: Path) -> None:
-    page.locator(f"{selector} input[type=file]").first.set_input_files(files)
 
 
 @on_both

@@ -65,7 +65,7 @@ def test_what_waits_goes_together_by_size_oldest_first(make):
     assert [run.batch for run in runs] == [3, 2, 3, 3, 1, 2]
     assert sizes == [1, 3, 2, 1]
     for value, height, run in zip(range(1, 7), [4, 8, 4, 4, 4, 8], runs, strict=True):
-        np.testing.assert_array_equal(run.prediction.confidence, np.full((height, 6), value))
+        np.testing.assert_array_equal(run.confidence, np.full((height, 6), value))
     assert runs[0].wait_ms > 0
 
 
@@ -139,7 +139,7 @@ def test_a_failure_reaches_all_of_its_batch_and_nobody_else(make):
     for future in futures[:2]:
         with pytest.raises(ZeroDivisionError):
             future.result(10)
-    np.testing.assert_array_equal(futures[2].result(10).prediction.confidence, 3)
+    np.testing.assert_array_equal(futures[2].result(10).confidence, 3)
 
 
 def test_a_replaced_engine_still_answers_what_was_meant_for_it(make):
@@ -206,15 +206,15 @@ def test_whole_work_is_for_a_worker_that_is_idle_or_has_few_cores(make):
 def test_whole_work_waits_its_turn(make):
     _, queue, engine, gate, _ = occupied(make, few_cores=True)
     runs = []
-    assert queue.submit_whole(lambda: runs.append(queue.run_now(image(1), waited_s=0.5)))
-    second = queue.submit_whole(lambda: runs.append(queue.run_now(image(9), waited_s=0)))
+    assert queue.submit_whole(lambda: runs.append(queue.run_now(image(1), waited_s=0.5, confidence=True)))
+    second = queue.submit_whole(lambda: runs.append(queue.run_now(image(9), waited_s=0, confidence=True)))
     assert second.cancel()
-    assert queue.submit_whole(lambda: runs.append(queue.run_now(image(2), waited_s=0.25)))
+    assert queue.submit_whole(lambda: runs.append(queue.run_now(image(2), waited_s=0.25, confidence=True)))
     gate.set()
     last = queue.submit(image(3))
     assert last.result(10).batch == 1
     assert engine.calls == [[0], [1], [2], [3]]
-    assert [run.prediction.confidence[0, 0] for run in runs] == [1, 2]
+    assert [run.confidence[0, 0] for run in runs] == [1, 2]
     assert 500 <= runs[0].wait_ms < 700
     assert 250 <= runs[1].wait_ms < 450
 

@@ -15,7 +15,7 @@ from semseg_app.errors import UserError
 from semseg_app.models import Features, ModelSpec, SegmentationNetwork, build
 from semseg_app.training.losses import contrast
 from semseg_app.training.losses import info_nce as chunked
-from semseg_app.training.losses.class_sampling import Anchors, resize_labels, sample_anchors
+from semseg_app.training.losses.class_sampling import Anchors, resize_labels, sample_anchors, sample_pixels
 from semseg_app.training.losses.contrast import (
     ContrastAddOn,
     ContrastConfig,
@@ -442,3 +442,27 @@ def test_contract_names() -> None:
     assert list(inspect.signature(intra_scale_contrast).parameters) == ["features", "labels", "temperature"]
     names = ["features_a", "labels_a", "features_b", "labels_b", "temperature"]
     assert list(inspect.signature(cross_scale_contrast).parameters) == names
+
+
+def test_without_balance_a_class_gets_anchors_in_proportion_to_its_pixels():
+    torch.manual_seed(0)
+    labels = torch.zeros(2, 40, 50, dtype=torch.long)
+    labels[0, :4] = 1  # a tenth of the first image
+    labels[1, :, :25] = 255
+    anchors = sample_pixels(labels, 2, budget=1000)
+    assert len(set(zip(anchors.image.tolist(), anchors.pixel.tolist(), strict=True))) == 1000, "none is drawn twice"
+    assert anchors.label.equal(labels.flatten(1)[anchors.image, anchors.pixel])
+    assert (anchors.label == 1).float().mean().item() == pytest.approx(200 / 3000, abs=0.03)
+    everything = sample_pixels(labels, 2, budget=10**6)
+    assert (everything.label >= 0).sum() == 3000, "all labeled pixels where they fit, and no ignored one"
+    assert len(everything.label) == 4000
+
+
+def test_proportional_sampling_contrasts_every_pixel_as_the_loop_does():
+    torch.manual_seed(0)
+    labels = torch.randint(0, 3, (1, 6, 6))
+    features = torch.randn(1, 5, 6, 6)
+    anchors = sample_pixels(labels, 3, budget=36)
+    vectors = features[anchors.image, :, anchors.pixel // 6, anchors.pixel % 6].unsqueeze(2)
+    expected = intra_scale_contrast(features.flatten(2)[0].t().unsqueeze(2), labels.flatten(), 0.1)
+    torch.testing.assert_close(intra_scale_contrast(vectors, anchors.label, 0.1), expected)

@@ -148,3 +148,16 @@ def test_contrast_is_added_by_every_method_that_gives_its_network(dataset):
     assert all(parameter.grad.abs().sum() > 0 for parameter in heads if parameter.ndim > 1)
     with pytest.raises(UserError, match=r"method.contrast: this method has no maps to contrast; leave contrast out"):
         LabeledLoss(config, dataset)
+
+
+def test_given_class_weights_keep_their_ratios_and_weigh_one_pixel_by_one_on_average(dataset):
+    counts = dataset.class_counts()
+    weights = class_weights(dataset, 0.0, (0.5, 1.0, 4.0))
+    torch.testing.assert_close(weights / weights[1], torch.tensor([0.5, 1.0, 4.0]))
+    torch.testing.assert_close((weights * counts).sum() / counts.sum(), torch.tensor(1.0))
+    with pytest.raises(UserError, match=r"method.class_weights: 2 weights, but .* has 3 classes; write one for each"):
+        class_weights(dataset, 0.0, (1.0, 2.0))
+    with pytest.raises(ValueError, match="both weigh the classes; leave one out"):
+        LabeledLossConfig(class_balance=0.5, class_weights=(1, 2, 3))
+    with pytest.raises(ValueError, match="class_weights are positive numbers"):
+        LabeledLossConfig(class_weights=(1, 0, 3))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.in_process import semseg
 from support.train_frozen_statistics import train_all
 
 from semseg_app.data.layouts import open_dataset
@@ -214,3 +215,30 @@ def test_without_confidence_unlabeled_images_teach_exactly_nothing(case, labeled
             assert parameter.grad is None
         else:
             assert parameter.grad is None or bool(torch.isfinite(parameter.grad).all())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", CASES)
+def test_a_gpu_trains_it_and_a_cpu_scores_it_alike(tiny_dataset, tmp_path, case):
+    changes = {"data": {"root": str(tiny_dataset), "unlabeled": "train", "workers": 0}}
+    report = train(
+        Recipe.model_validate(recipe(tiny_dataset, tmp_path / "run", case, **changes)), say=lambda line: None
+    )
+    assert report["device"] == torch.cuda.get_device_name()
+    scored = semseg("evaluate", tmp_path / "run" / "last", "--data", tiny_dataset, "--device", "cpu", "--json")
+    assert scored.returncode == 0, scored.stderr
+    delivered = next(iter(report["last"].values()))
+    assert json.loads(scored.stdout)["miou"] == pytest.approx(delivered["miou"], abs=0.01)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"precision": "fp16"}, {"compile": True}], ids=str)
+def test_a_gpu_learns_as_in_fp32(tiny_dataset, tmp_path, changes):
+    losses = []
+    for name, keys in (("fp32", {}), ("changed", changes)):
+        data = {"root": str(tiny_dataset), "workers": 0}
+        content = recipe(tiny_dataset, tmp_path / name, "supervised", data=data, **{"precision": "fp32"} | keys)
+        train(Recipe.model_validate(content), say=lambda line: None)
+        lines = (tmp_path / name / "log.jsonl").read_text().splitlines()
+        losses.append([entry["losses"]["supervised"] for entry in map(json.loads, lines) if "losses" in entry])
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)

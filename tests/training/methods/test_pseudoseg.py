@@ -10,7 +10,10 @@ import torch
 from safetensors.torch import load_file
 from support.patch_network import HEIGHT, WIDTH, changed_where, patch_network, random_batch, recorded_passes
 from torch import Tensor, nn
+from torch.nn import functional
+from typer.testing import CliRunner
 
+from semseg_app.cli.main import app
 from semseg_app.data.layouts import open_dataset
 from semseg_app.errors import UserError
 from semseg_app.models import ModelSpec, build
@@ -18,6 +21,7 @@ from semseg_app.training.data.image_labels import read_image_labels
 from semseg_app.training.data.streams import AugmentedDataset, ImageDataset
 from semseg_app.training.data.weak_augmentation import WeakView
 from semseg_app.training.loop import train
+from semseg_app.training.methods import pseudoseg
 from semseg_app.training.methods.pseudoseg import PseudoSeg, PseudoSegConfig, background_class
 from semseg_app.training.methods.self_attention_cam import classes_present
 from semseg_app.training.recipe import Recipe
@@ -45,7 +49,8 @@ def real(labeled: ImageDataset, **config) -> PseudoSeg:
 
 
 def gradients(loss: Tensor, module: nn.Module) -> list[Tensor | None]:
-    return list(torch.autograd.grad(loss, list(module.parameters()), retain_graph=True, allow_unused=True))
+    learned = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return list(torch.autograd.grad(loss, learned, retain_graph=True, allow_unused=True))
 
 
 def untouched(loss: Tensor, module: nn.Module) -> bool:
@@ -92,7 +97,9 @@ def test_every_weight_learns_under_autocast(labeled, image_classes):
         losses = method(random_batch(image_classes), 0)
     assert all(loss.dtype == torch.float32 for loss in losses.values())
     torch.stack(list(losses.values())).sum().backward()
-    assert all(parameter.grad is not None for parameter in method.parameters())
+    assert all(parameter.grad is not None for parameter in method.parameters() if parameter.requires_grad)
+    fixed = [name for name, parameter in method.named_parameters() if not parameter.requires_grad]
+    assert fixed == ["attention.output.1.weight"], "the norm of SGC shifts and does not scale"
 
 
 @pytest.mark.parametrize("cam_mode", ["eval", "train"])
@@ -134,6 +141,49 @@ def test_cut_and_padded_pixels_of_strong_views_do_nothing(labeled):
     # Nothing left: exactly zero.
     everywhere = unlabeled._replace(cut=[torch.ones_like(dead)])
     assert method(batch._replace(unlabeled=everywhere), 0)["unsupervised"] == 0
+
+
+def test_attention_gathers_nothing_from_where_the_strong_view_is_cut(labeled, monkeypatch):
+    """The released code has one mask: an activation map of the weak view is not read under CutOut."""
+    method, batch = small(labeled, gamma=0.0), random_batch()
+    masks = []
+    forward = method.attention.forward
+    monkeypatch.setattr(
+        method.attention, "forward", lambda columns, cam, pad: masks.append(pad) or forward(columns, cam, pad)
+    )
+    method(batch, 0)
+    expected = torch.zeros(2, 5, 7, dtype=torch.bool)  # cells of 8 pixels
+    expected[:, :, 6:] = True  # half of it beyond the crop
+    expected[0, :, :2] = expected[1, 4:] = True  # padding
+    assert masks[0].shape == expected.shape
+    expected[0, 1:3, 2:4] = True  # CutOut
+    assert masks[1].equal(expected)
+
+
+def test_hard_labels_are_the_cross_entropy_to_the_most_probable_class(labeled):
+    method, batch = small(labeled, hard_labels=True), random_batch()
+    logits = method.network(batch.unlabeled.strong[0])
+    soft = {}
+    original = pseudoseg.soft_label_loss
+
+    def recorded(strong: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        soft.update(target=target, valid=valid)
+        return original(strong, target, valid)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pseudoseg, "soft_label_loss", recorded)
+        loss = method(batch, 0)["unsupervised"]
+        method.config = PseudoSegConfig(background="ground")
+        method(batch, 0)
+    labels = torch.where(soft["valid"], soft["target"].argmax(dim=1), 255)
+    torch.testing.assert_close(loss, functional.cross_entropy(logits, labels, ignore_index=255))
+
+
+def test_without_hypercolumn_the_deepest_stage_alone_is_attended_by(labeled):
+    method, batch = real(labeled, hypercolumn=False), random_batch()
+    assert method.attention.query.in_channels == method.network.stage_channels[-1]
+    losses = method(batch, 0)
+    assert all(torch.isfinite(loss) for loss in losses.values())
 
 
 def test_the_monitor_counts_all_but_padding(labeled):
@@ -204,10 +254,12 @@ def test_background_is_found_named_or_absent(labeled, tiny_dataset):
     assert all(torch.isfinite(loss) for loss in method(random_batch(), 0).values())
 
 
-def test_the_strong_view_travels_to_workers_with_its_size(labeled):
-    (view,) = pickle.loads(pickle.dumps(small(labeled, cutout_size=8).strong_views))
-    _, cut = view(torch.zeros(3, 200, 200, dtype=torch.uint8), torch.Generator().manual_seed(0))
+def test_the_strong_view_travels_to_workers_with_its_size_and_strength(labeled):
+    (view,) = pickle.loads(pickle.dumps(small(labeled, cutout_size=8, jitter=0.0).strong_views))
+    image = torch.randint(0, 256, (3, 200, 200), dtype=torch.uint8)
+    seen, cut = view(image, torch.Generator().manual_seed(0))
     assert cut.sum() == 64
+    assert ((seen.int() - image.int()).abs()[:, ~cut] <= 1).all(), "a jitter of strength 0 changes no color"
 
 
 # Images that come with their classes
@@ -227,7 +279,20 @@ def write_table(root: Path, path: Path) -> Path:
 def test_the_stream_carries_the_classes_of_its_own_image(tiny_dataset, tmp_path):
     data = open_dataset(tiny_dataset)
     table = write_table(tiny_dataset, tmp_path / "truth.csv")
-    dataset = ImageDataset(data, data.samples("few-unlabeled"), with_labels=True, image_labels=table)
+    written = tmp_path / "written.csv"  # the product's own writer says the same, and the background beside it
+    answer = CliRunner().invoke(app, ["data", "image-labels", str(tiny_dataset), "--out", str(written)])
+    assert answer.exit_code == 0, answer.output
+    expected, own = (read_image_labels(path, data, data.samples("train")) for path in (table, written))
+    assert own[:, 1:].equal(expected[:, 1:])
+    assert own[:, 0].any()
+    again = CliRunner().invoke(app, ["data", "image-labels", str(tiny_dataset), "--out", str(written)])
+    assert "exists; add --force to replace it" in str(again.exception)
+    dataset = ImageDataset(
+        data,
+        data.samples("few-unlabeled"),
+        with_labels=True,
+        image_classes=read_image_labels(table, data, data.samples("few-unlabeled")),
+    )
     stream = AugmentedDataset(dataset, "unlabeled", 0, WeakView(crop=(HEIGHT + 8, WIDTH + 12), scale=(1, 1)))
     for position in range(12):
         sample = stream[position]

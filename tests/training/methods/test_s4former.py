@@ -13,6 +13,7 @@ from semseg_app.errors import UserError
 from semseg_app.models import ModelSpec, SegmentationNetwork, build
 from semseg_app.training.data.streams import Batch, ImageDataset, LabeledBatch, UnlabeledBatch
 from semseg_app.training.methods import s4former
+from semseg_app.training.methods.fixmatch import FixMatch, FixMatchConfig
 from semseg_app.training.methods.s4former import S4Former, S4FormerConfig, negative_class_ranking
 from semseg_app.training.patch_operators import all_class_consistency, softened_cross_entropy
 from semseg_app.training.recipe import Recipe
@@ -88,6 +89,22 @@ def test_base_streams_and_their_weights(dataset):
     torch.testing.assert_close(every["pasa"], cross_entropy(led) / 2)
     ranking = [negative_class_ranking(logits, weak, learned) for logits in (strong, led)]
     torch.testing.assert_close(every["ncr"], (ranking[0] + ranking[1]) / 2)
+
+
+def test_fixmatch_host_without_its_parts_is_fixmatch(dataset):
+    net, batch = transformer(), crops()
+    off = {"pasa": False, "shuffle": False, "ncr": False}
+    keys = {"threshold": THRESHOLD, "mix_probability": 1.0, "reduction": "valid"}
+    torch.manual_seed(3)  # the boxes
+    expected = FixMatch(FixMatchConfig(**keys), net, dataset)(batch, 0)
+    torch.manual_seed(3)
+    losses = S4Former(S4FormerConfig(**keys, **off, host="fixmatch"), net, dataset)(batch, 0)
+    assert set(losses) == {"supervised", "mixed"}
+    torch.testing.assert_close(losses["supervised"], expected["supervised"])
+    torch.testing.assert_close(losses["mixed"], expected["unsupervised"])
+    method = S4Former(S4FormerConfig(**keys, **off, host="fixmatch"), net, dataset)
+    assert set(method.networks()) == {"student"}
+    assert len(method.strong_views) == 1
 
 
 def test_unimatch_host_has_two_streams_and_biases_the_first_strong_view(dataset):
