@@ -54,7 +54,9 @@ def test_photos_by_their_addresses_as_label_studio_names_them(name, tmp_path):
     root = coco(tmp_path / "x", {})
     path = root / "annotations" / "instances_default.json"
     path.write_text(path.read_text().replace("a.jpg", name))
-    assert (masks(imported(root)[0])["train/a"] == 1).sum() == 100
+    data, report = imported(root)
+    assert (masks(data)["train/a"] == 1).sum() == 100
+    assert report["renamed"] == 0
 
 
 def test_several_parts_and_crowds(tmp_path):
