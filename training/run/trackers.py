@@ -64,6 +64,8 @@ class Trackers:
             "mlflow": {"run_name": title, "run_id": self._mlflow_run},
             "trackio": {"name": title, "resume": "allow", "embed": False},
         }
+        if "mlflow" in recipe.tracking and self._mlflow_run is not None:
+            _end_interrupted(self._mlflow_run)
         settings = None if state else {key: str(value) for key, value in recipe.model_dump(mode="json").items()}
         try:
             accelerator.init_trackers(recipe.name, settings, {name: options.get(name, {}) for name in recipe.tracking})
@@ -110,6 +112,15 @@ class Trackers:
         with atomic_file(self._file) as part:
             content = {"id": self._id, "mlflow_run": self._mlflow_run, "steps": self._sent}
             part.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _end_interrupted(run_id: str) -> None:
+    """End an MLflow run that this process began and was interrupted in: MLflow would not open it a second time."""
+    import mlflow
+
+    active = mlflow.active_run()
+    if active is not None and active.info.run_id == run_id:
+        mlflow.end_run("KILLED")
 
 
 def flat(entry: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
