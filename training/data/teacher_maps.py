@@ -93,6 +93,7 @@ class TeacherMaps:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Along one axis: where each of the crop's `cells` lies in a map of `length`, and whether it is padding."""
         crop = self.crop[axis]
+        pixel: np.ndarray  # the middle of each cell, from the crop's own top left
         if self.corners:
             pixel: np.ndarray = np.linspace(0.5, crop - 0.5, cells)
         else:
