@@ -142,7 +142,7 @@ def outcomes(junit: Path) -> list[dict[str, Any]]:
     for case in ElementTree.parse(junit).iter("testcase"):
         if case.get("name") is None:  # it ran when pytest was stopped
             continue
-        piece = {"name": f"{case.get('classname')}::{case.get('name')}", "state": "passed"}
+        piece = {"name": f"{case.get('classname')}::{case.get('name')}".lstrip(":"), "state": "passed"}
         piece["seconds"] = float(case.get("time", 0))
         for state, tag in (("skipped", "skipped"), ("failed", "failure"), ("error", "error")):
             if (child := case.find(tag)) is not None:

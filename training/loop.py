@@ -32,7 +32,13 @@ from semseg_app.training.evaluation import evaluate_network
 from semseg_app.training.loader import load_batches, unlabeled_images
 from semseg_app.training.methods import build_method
 from semseg_app.training.recipe import Recipe
-from semseg_app.training.run.before import evaluations_before, fingerprints, refuse_other_run, refuse_overlap
+from semseg_app.training.run.before import (
+    evaluations_before,
+    fingerprints,
+    refuse_other_run,
+    refuse_overlap,
+    warn_of_padding,
+)
 from semseg_app.training.run.checkpoint import load_checkpoint, save_checkpoint
 from semseg_app.training.run.examples import Examples
 from semseg_app.training.run.folder import RunFolder, provenance
@@ -379,6 +385,7 @@ def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFo
     labeled = ImageDataset(data, data.labeled_samples(recipe.data.labeled), with_labels=True, cache=cache)
     val = ImageDataset(data, data.samples(recipe.data.val), True, recipe.data.cache) if recipe.data.val else None
     refuse_or_warn(data, labeled.samples, say, val.samples if val else ())
+    warn_of_padding(labeled, recipe, say)
     if val:
         refuse_overlap(labeled, val, recipe)
 

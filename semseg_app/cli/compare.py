@@ -23,7 +23,7 @@ def compare(
     ],
     baseline: Annotated[str | None, typer.Option(help="The row that gains are relative to.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds to use in place of those in the file, e.g. 0,1.")] = None,
-    row: Annotated[
+    only: Annotated[
         list[str] | None, typer.Option("--row", help="Of a comparison file only this row and the baseline; repeatable.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the runs of a comparison file.")] = Path("runs/compare"),
@@ -52,16 +52,16 @@ def compare(
     file = None
     if len(sources) == 1 and not Path(sources[0]).is_dir():
         file = comparison_file(sources[0])  # an unknown name is refused before torch is imported
-    elif overrides or row or dry_run:
+    elif overrides or only or dry_run:
         raise UserError("key=value, --row and --dry-run belong to one comparison file; finished runs are as they are")
     from semseg_app.training.compare import load_comparison, read_runs, run_comparison, tabulate
 
     if file is not None:
-        comparison = load_comparison(file, overrides, row or ())
+        comparison = load_comparison(file, overrides, only or ())
         if seeds:
             comparison.seeds = _numbers(seeds)
         if dry_run:
-            _dry_run(comparison, file, row or (), overrides, out, generated, as_json)
+            _dry_run(comparison, file, only or (), overrides, out, generated, as_json)
             return
         reports = run_comparison(comparison, out)
         baseline = baseline or comparison.baseline

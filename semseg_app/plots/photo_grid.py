@@ -90,7 +90,7 @@ def draw_photo_grid(path: Path, titles: Sequence[str], rows: Sequence[Row], labe
             if column == 0:
                 axes.set_ylabel(row.name, fontsize=8)
             if picture is None:
-                axes.set_axis_off()
+                axes.spines[:].set_visible(False)
             else:
                 _draw(axes, picture)
     if labels is not None:

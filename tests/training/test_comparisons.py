@@ -1,5 +1,6 @@
 """Comparisons that ship with the package: each row is a recipe, and rows of published tables have their settings."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,10 @@ from support import tiny_encoders  # noqa: F401, adds its small encoders to timm
 
 from semseg_app.training.compare import load_comparison, recipes_of
 from semseg_app.training.dry_run import dry_run
-from semseg_app.training.presets import COMPARISONS
-from semseg_app.training.recipe import Recipe
+from semseg_app.training.methods.distillation import DistillationKeys
+from semseg_app.training.methods.s4former import S4FormerConfig
+from semseg_app.training.presets import COMPARISONS, PRESETS
+from semseg_app.training.recipe import Recipe, load_recipe
 
 NAMES = sorted(path.stem for path in COMPARISONS.glob("*.yaml"))
 
@@ -116,28 +119,64 @@ def test_each_seed_of_the_three_splits_reads_its_own_list() -> None:
         }
 
 
-DISTINCT: dict[str, tuple[str, str]] = {}
+def kind_of(recipe: Recipe) -> str:
+    """What a dry run can tell apart: the network, the method and which of its parts are on."""
+    model, method = recipe.model, recipe.method
+    choices = method.model_dump(exclude={"teacher", "preset"})
+    if isinstance(method, DistillationKeys):
+        choices = {"sections": sorted(method.sections()), "labels": method.labels, "unlabeled": method.use_unlabeled}
+    network = (model.architecture, model.encoder, model.freeze, model.weights is None)
+    return repr((network, method.name, sorted(choices.items())))
+
+
+KINDS: dict[str, tuple[str, str]] = {}
 for _name in NAMES:
     for _row, _recipe in rows_of(_name).items():
-        key = _recipe.model_dump_json(include={"model", "method", "data"}).replace(_name, "")
-        DISTINCT.setdefault(key, (_name, _row))
+        KINDS.setdefault(kind_of(_recipe), (_name, _row))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "row"), sorted(DISTINCT.values()))
-def test_every_row_takes_a_step(name: str, row: str) -> None:
+@pytest.mark.parametrize(("name", "row"), sorted(KINDS.values()))
+def test_every_kind_of_row_takes_a_step(name: str, row: str) -> None:
     recipe = rows_of(name)[row]
-    patch = 16 * (4 if recipe.model.architecture in ("setr", "linear") or "s4former" in name else 1)
-    side = 128 if recipe.method.name == "s4former" else max(patch, 64)
-    if "af_dcd" in recipe.method.model_dump() and recipe.method.name == "distillation" and recipe.method.af_dcd:
-        side = 256  # a map that holds a patch
-    if row == "N 16" or "segformer" in name:
-        side = 512
-    if recipe.method.name == "s4former" and recipe.method.shuffle_block == 80:
-        side = 160
-    small = rows_of(
-        name, f"view.crop=[{side}, {side}]", "batch_size=2", "precision=fp32", "threads=1", "sync_batch_norm=true"
-    )[row]
-    report = dry_run(small, recipe, generated=True)
+    method, side, more = recipe.method, 64, list[str]()
+    if isinstance(method, DistillationKeys) and "af_dcd" in method.sections():
+        side = 512  # a map that holds a patch
+    if isinstance(method, DistillationKeys) and "cirkd" in method.sections():
+        more = ["method.cirkd.pixel_queue=100", "method.cirkd.region_queue=10"]  # gigabytes with many classes
+    if isinstance(method, S4FormerConfig):
+        side = max(128, 2 * method.shuffle_block)
+    small = [f"view.crop=[{side}, {side}]", "batch_size=2", "precision=fp32", "threads=1"]
+    report = dry_run(rows_of(name, *small, *more)[row], recipe, generated=True)
     assert report["losses"]
     assert report["projected"]["steps"] == recipe.schedule.steps
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "papers.md").read_text(encoding="utf-8")
+PAPERS = re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL)
+
+
+def test_the_page_of_the_papers_names_every_comparison_and_only_what_there_is() -> None:
+    presets = {path.stem for path in PRESETS.glob("*.yaml")}
+    named = {words.split()[0] for words in re.findall(r"`([^`]+)`", PAPERS) if "-" in words.split()[0]}
+    prefixes = {name.partition("-")[0] for name in presets | set(NAMES)}
+    meant = {
+        name for name in named if name.partition("-")[0] in prefixes and not name.startswith(("cadis-8", "cadis-17"))
+    }
+    assert meant <= presets | set(NAMES)
+    assert set(NAMES) <= named
+    published = {
+        name for name in presets if name.startswith(("voc-", "coco-", "cityscapes-")) and "unimatch-v2" not in name
+    }
+    quoted = {"voc-fixmatch", "voc-mean-teacher", "cityscapes-unimatch", "coco-unimatch", "cityscapes-augseg"}
+    shared = {name for name in published if name.endswith(("-af-dcd", "-contrast", "-supervised"))}
+    assert published - named <= quoted | shared
+
+
+def test_overrides_on_the_page_of_the_papers_are_keys() -> None:
+    presets = {path.stem for path in PRESETS.glob("*.yaml")}
+    commands = [words.split() for words in re.findall(r"`([^`]+)`", PAPERS)]
+    overridden = [words for words in commands if words[0] in presets and "=" in words[-1]]
+    assert len(overridden) >= 3
+    for name, *overrides in overridden:
+        load_recipe(name, overrides)

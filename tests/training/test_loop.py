@@ -24,9 +24,11 @@ from semseg_app.errors import UserError
 from semseg_app.hub.download import local_model
 from semseg_app.models import load
 from semseg_app.training import loop
+from semseg_app.training.data.streams import ImageDataset
 from semseg_app.training.loop import train
 from semseg_app.training.methods.supervised import Supervised
 from semseg_app.training.recipe import Recipe
+from semseg_app.training.run.before import warn_of_padding
 
 
 def recipe(root: Path, output: Path, **changes) -> Recipe:
@@ -367,6 +369,18 @@ def test_learning_happens(tiny_dataset, tmp_path):
 def refused(match: str, chosen: Recipe, **arguments) -> None:
     with pytest.raises(UserError, match=match):
         train(chosen, say=lambda line: None, **arguments)
+
+
+def test_a_crop_that_is_mostly_padding_is_said(tiny_dataset, tmp_path):
+    """The photos have 64x48 pixels."""
+    said = list[str]()
+    data = open_dataset(tiny_dataset)
+    labeled = ImageDataset(data, data.samples("train"), with_labels=True)
+    for crop, warned in (((96, 120), False), ((96, 128), True)):
+        said.clear()
+        warn_of_padding(labeled, recipe(tiny_dataset, tmp_path, view={"crop": crop}), said.append)
+        assert bool(said) == warned
+    assert "has 48x64: most of each crop is padding; lower view.crop" in said[0]
 
 
 def test_errors_name_the_fix(tiny_dataset, finished, tmp_path):

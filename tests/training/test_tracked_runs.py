@@ -53,11 +53,13 @@ def mlflow_curves(run: Path) -> tuple[Curves, list[int]]:
 
 
 READERS = {"tensorboard": tensorboard_curves, "trackio": trackio_curves, "mlflow": mlflow_curves}
+MLFLOW_WARNS = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 3.17, of SQLAlchemy 2.1
 SLOW = pytest.mark.slow  # their imports and databases take seconds
 
 
 @pytest.mark.parametrize(
-    "tracker", ["tensorboard", pytest.param("trackio", marks=SLOW), pytest.param("mlflow", marks=SLOW)]
+    "tracker",
+    ["tensorboard", pytest.param("trackio", marks=SLOW), pytest.param("mlflow", marks=[SLOW, MLFLOW_WARNS])],
 )
 def test_a_tracker_holds_what_the_log_holds_also_after_a_kill(tracker, tiny_dataset, tmp_path, monkeypatch):
     pytest.importorskip(tracker)

@@ -15,7 +15,7 @@ def test_names_are_paths_and_what_is_no_number_is_left_out() -> None:
     assert flat(entry) == {"losses/a_b": 0.5, "class_iou/student/sky": 1}
 
 
-def test_trackio_holds_every_entry_once_after_a_resume(tmp_path, monkeypatch):
+def test_trackio_holds_every_entry_once_after_a_resume(tmp_path, monkeypatch, capsys):
     """Killed after step 3, resumed at step 2: step 3 comes again and is not sent again."""
     pytest.importorskip("trackio")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
@@ -37,6 +37,9 @@ def test_trackio_holds_every_entry_once_after_a_resume(tmp_path, monkeypatch):
             trackers.log({"step": step, "evaluation": {"student": {"miou": step / 10}}})
             trackers.overlays(step, {"photo": np.full((8, 8, 3), step, np.uint8)})
         trackers.finish()
+    said = capsys.readouterr()
+    assert said.out == ""  # which holds the answer of `semseg train --json`
+    assert "Trackio" in said.err
     name = f"tiny-{json.loads((tmp_path / 'run' / 'tracking' / 'sent.json').read_text())['id']}"
     entries = SQLiteStorage.get_logs("tiny", name)
     for key, expected in (

@@ -93,8 +93,9 @@ class TeacherMaps:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Along one axis: where each of the crop's `cells` lies in a map of `length`, and whether it is padding."""
         crop = self.crop[axis]
+        pixel: np.ndarray  # the middle of each cell, from the crop's own top left
         if self.corners:
-            pixel: np.ndarray = np.linspace(0.5, crop - 0.5, cells)
+            pixel = np.linspace(0.5, crop - 0.5, cells)
         else:
             pixel = (np.arange(cells) + 0.5) * (padded(crop, self.stride) / cells)
         inside = pixel <= crop  # the rest is the teacher's own padding, to a multiple of its stride

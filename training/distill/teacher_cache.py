@@ -53,11 +53,11 @@ class TeacherCacheConfig(PartConfig):
 
 
 class Photo(NamedTuple):
-    """One that the teacher shall see."""
+    """A photo that the teacher shall see, and where it is in a list."""
 
     hash: str
     dataset: ImageDataset
-    index: int
+    position: int
     pixels: int
     """Height times width of what the teacher sees, padded to its stride."""
 
@@ -135,7 +135,7 @@ class TeacherCache:
         written, said = 0, time.monotonic()
         for count, photo in enumerate(mine):
             missing = self._missing(photo.hash)  # another run may have written it meanwhile
-            written += self._write(photo.hash, photo.dataset[photo.index][0], missing)
+            written += self._write(photo.hash, photo.dataset[photo.position][0], missing)
             self._require_limit(held, written, len(todo))
             if time.monotonic() - said > SECONDS_BETWEEN_LINES:
                 said = time.monotonic()
@@ -185,7 +185,7 @@ class TeacherCache:
         """Bytes of what is missing. Maps of our networks grow with the photo, those of other programs may not."""
         if self.teacher.network is None:
             first = todo[0]
-            return len(todo) * self._write(first.hash, first.dataset[first.index][0], self.names)
+            return len(todo) * self._write(first.hash, first.dataset[first.position][0], self.names)
         crop = padded(self.view.crop[0], self.stride) * padded(self.view.crop[1], self.stride)
         sizes = {name: self._file(self.padding, name).stat().st_size for name in self.names}
         return sum(photo.pixels * sizes[name] for photo in todo for name in self._missing(photo.hash)) // crop

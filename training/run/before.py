@@ -1,5 +1,6 @@
 """What a run must know before its first step: whether its data may be used, and what an earlier part of it left."""
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationError
@@ -26,6 +27,17 @@ def refuse_overlap(labeled: ImageDataset, val: ImageDataset, recipe: Recipe) -> 
         raise UserError(
             f"data: {len(shared)} images are both in {recipe.data.labeled} and in {recipe.data.val} "
             f"(e.g. {min(shared)}); a score on training images means nothing: {fix}"
+        )
+
+
+def warn_of_padding(labeled: ImageDataset, recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Say where a crop is mostly padding, by the first photo: 4 times its area, far beyond what papers use."""
+    image, _ = labeled[0]
+    (height, width), crop = image.shape[-2:], recipe.view.crop
+    if crop[0] * crop[1] >= 4 * height * width:
+        say(
+            f"warning: view.crop is [{crop[0]},{crop[1]}] (height, width), but {labeled.samples[0].image} has "
+            f"{height}x{width}: most of each crop is padding; lower view.crop, or enlarge the photos"
         )
 
 

@@ -8,8 +8,10 @@ there twice. A tracker that fails while the run goes on is a warning, once, and 
 import importlib.util
 import json
 import re
+import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +66,14 @@ class Trackers:
             "mlflow": {"run_name": title, "run_id": self._mlflow_run},
             "trackio": {"name": title, "resume": "allow", "embed": False},
         }
+        if "mlflow" in recipe.tracking and self._mlflow_run is not None:
+            _end_interrupted(self._mlflow_run)
         settings = None if state else {key: str(value) for key, value in recipe.model_dump(mode="json").items()}
         try:
-            accelerator.init_trackers(recipe.name, settings, {name: options.get(name, {}) for name in recipe.tracking})
+            with redirect_stdout(sys.stderr):  # trackio and wandb print, and stdout holds the answer of --json
+                accelerator.init_trackers(
+                    recipe.name, settings, {name: options.get(name, {}) for name in recipe.tracking}
+                )
         except Exception as error:  # each of them fails in its own way, before the first step
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"tracking: {' and '.join(recipe.tracking)} cannot start: {reason}") from error
@@ -101,7 +108,8 @@ class Trackers:
     def _each(self, act: Callable[[GeneralTracker], None]) -> None:
         for tracker in list(self._active):
             try:
-                act(tracker)
+                with redirect_stdout(sys.stderr):
+                    act(tracker)
             except Exception as error:  # a server that is gone, a full disk: the run goes on
                 self._active.remove(tracker)
                 self._say(f"warning: tracking: {tracker.name} failed and is left alone from now on: {error}")
@@ -110,6 +118,15 @@ class Trackers:
         with atomic_file(self._file) as part:
             content = {"id": self._id, "mlflow_run": self._mlflow_run, "steps": self._sent}
             part.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _end_interrupted(run_id: str) -> None:
+    """End an MLflow run that this process began and was interrupted in: MLflow would not open it a second time."""
+    import mlflow
+
+    active = mlflow.active_run()
+    if active is not None and active.info.run_id == run_id:
+        mlflow.end_run("KILLED")
 
 
 def flat(entry: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

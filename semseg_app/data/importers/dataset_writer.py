@@ -15,6 +15,7 @@ import yaml
 
 from semseg_app.data.importers.annotated import Export, Item, Overlap, Vertices, some
 from semseg_app.data.importers.labels import IGNORED, ClassTable
+from semseg_app.data.importers.photo_index import address_path
 from semseg_app.data.importers.photo_mask import PhotoMask, draw_mask
 from semseg_app.data.importers.report import ImportReport, counted
 from semseg_app.data.listing import UNREAD_SUFFIXES
@@ -78,7 +79,7 @@ def write_dataset(
         class_photos=np.zeros(len(table.classes), np.int64),
         photos_read=len(export.items),
         missing_photos=[item.name for item in export.items if item.photo is None],
-        renamed=sum(stem != PurePosixPath(item.name).stem for stem, item in zip(stems, items, strict=True)),
+        renamed=sum(stem != _path(item).stem for stem, item in zip(stems, items, strict=True)),
         notes=list(export.notes),
     )
     if left := sum(not item.listed for item in export.items) if not options.unlabeled else 0:
@@ -148,9 +149,16 @@ def _present(items: Sequence[Item], skip_missing: bool) -> list[Item]:
     return [item for item in items if item.photo is not None]
 
 
+def _path(item: Item) -> PurePosixPath:
+    """What the export calls the photo, as a path, also where it gives an address."""
+    name = item.name.replace("\\", "/")
+    is_address = isinstance(item.photo, Path) and PurePosixPath(name).name != item.photo.name
+    return PurePosixPath((address_path(name) if is_address else name).lstrip("/"))
+
+
 def _stems(items: Sequence[Item], splits: Sequence[str]) -> list[str]:
     """File names without suffix, unique within each split: the photo's own; else with its folders; else with suffix."""
-    paths = [PurePosixPath(item.name.replace("\\", "/").lstrip("/")) for item in items]
+    paths = [_path(item) for item in items]
     ways: tuple[Callable[[PurePosixPath], str], ...] = (
         lambda path: path.stem,
         lambda path: "_".join((*path.parts[:-1], path.stem)),

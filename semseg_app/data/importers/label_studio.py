@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NotRequired
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 from PIL import Image
@@ -39,7 +38,7 @@ from semseg_app.data.importers.annotated import (
 )
 from semseg_app.data.importers.cvat import rotated
 from semseg_app.data.importers.json_files import files_below, place, read_json, signature
-from semseg_app.data.importers.photo_index import PhotoIndex, named_split
+from semseg_app.data.importers.photo_index import PhotoIndex, address_path, named_split
 from semseg_app.data.listing import IMAGE_SUFFIXES
 from semseg_app.errors import UserError, explain
 from semseg_app.masks.brush import decode_brush_rle
@@ -161,23 +160,15 @@ def _names(task: Task, at: str) -> Iterator[str]:
     addresses = [value for value in values if isinstance(value, str) and _is_photo(value)]
     if not addresses:
         raise UserError(f"{at}.data: no photo in it")
-    if len({_path(address).rsplit("/", 1)[-1] for address in addresses}) > 1:
+    if len({address_path(address).rsplit("/", 1)[-1] for address in addresses}) > 1:
         raise UserError(f"{at}.data: several photos in one task; export tasks of one photo each")
     for address in sorted(addresses, key=len, reverse=True):
-        yield _path(address)
-    yield re.sub(r"^[0-9a-f]{8}-", "", _path(addresses[0]).rsplit("/", 1)[-1])
-
-
-def _path(address: str) -> str:
-    """/data/local-files/?d=a/b.jpg -> a/b.jpg; of every other address its path."""
-    parts = urlsplit(address)
-    if local := parse_qs(parts.query).get("d"):
-        return local[0]
-    return unquote(parts.path)
+        yield address_path(address)
+    yield re.sub(r"^[0-9a-f]{8}-", "", address_path(addresses[0]).rsplit("/", 1)[-1])
 
 
 def _is_photo(address: str) -> bool:
-    return _path(address).lower().endswith(IMAGE_SUFFIXES)
+    return address_path(address).lower().endswith(IMAGE_SUFFIXES)
 
 
 def _reader(task: Task, at: str, options: ReadOptions) -> Callable[[Size], Drawing | None]:

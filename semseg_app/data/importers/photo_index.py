@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from semseg_app.data.listing import IMAGE_SUFFIXES, is_mask_folder, list_files
 from semseg_app.errors import UserError
@@ -34,6 +35,17 @@ def named_split(name: str) -> str | None:
     if name.lower() in ("", "default", "unlabeled"):
         return None
     return split_of(name) or re.sub(r"[^\w.-]+", "_", name)
+
+
+def address_path(address: str) -> str:
+    """The path in an address; Label Studio's /data/local-files/?d=a/b.jpg is a/b.jpg."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # "http://[..." is no address, but can be a name
+        return address
+    if local := parse_qs(parts.query).get("d"):
+        return local[0]
+    return unquote(parts.path)
 
 
 class PhotoIndex:
@@ -70,6 +82,8 @@ class PhotoIndex:
             UserError: several photos fit equally well.
         """
         parts = PurePosixPath(name.replace("\\", "/")).parts
+        if parts and parts[-1] not in self._by_name:
+            parts = PurePosixPath(address_path(name)).parts
         if not parts:
             return None
         candidates = self._by_name.get(parts[-1], [])

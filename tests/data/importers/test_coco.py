@@ -49,6 +49,16 @@ def test_category_ids_may_begin_anywhere(ids, category, tmp_path):
     assert (masks(imported(root)[0])["train/a"] == 1).sum() == 100
 
 
+@pytest.mark.parametrize("name", ["/data/local-files/?d=day/a.jpg", "https://host/photos/a.jpg?key=1"])
+def test_photos_by_their_addresses_as_label_studio_names_them(name, tmp_path):
+    root = coco(tmp_path / "x", {})
+    path = root / "annotations" / "instances_default.json"
+    path.write_text(path.read_text().replace("a.jpg", name))
+    data, report = imported(root)
+    assert (masks(data)["train/a"] == 1).sum() == 100
+    assert report["renamed"] == 0
+
+
 def test_several_parts_and_crowds(tmp_path):
     crowd = np.zeros((HEIGHT, WIDTH), np.uint8, order="F")
     crowd[0:20, 0:15] = 1
