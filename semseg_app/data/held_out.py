@@ -163,7 +163,7 @@ def _near(photos: Sequence[Path], others: Sequence[Path]) -> list[bool]:
     for other in _thumbnails(others):
         if np.isfinite(other).all():
             near |= np.abs(thumbnails - other).mean(axis=1) < NEAR_DUPLICATE
-    return near.tolist()
+    return [bool(value) for value in near]
 
 
 def _thumbnails(photos: Sequence[Path]) -> np.ndarray:

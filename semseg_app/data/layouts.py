@@ -68,7 +68,8 @@ def open_dataset(root: Path | str, layout: str = "auto") -> SegmentationData:
         )
     if layout == "auto" and list_files(root, IMAGE_SUFFIXES, nested=False):
         raise UserError(
-            f"{root}: holds photos, but no labels; draw some in a tool and turn its export into a dataset folder with "
+            f"{root}: holds photos, but neither dataset.yaml nor labels in a known layout; write the first and put "
+            "masks into labels/, see docs/data.md, or turn the export of an annotation tool into a dataset folder with "
             "`semseg data import`, see docs/labels.md; for photos without labels say layout photos"
         )
     if layout == "auto":

@@ -40,8 +40,8 @@ def segment_files(
 ) -> None:
     """Segment images, those too large for memory by strips after the others. Images that cannot be read are left out.
 
-    While the engine runs, one thread reads the next image and another one writes the last result: of three images each
-    is in memory at any time, beside the engine's batch.
+    While the engine runs, one thread reads the next image and another one writes the last result. So two images more
+    than the engine's batch are in memory.
 
     Args:
         files: each with the name of its results.

@@ -245,7 +245,9 @@ def test_unknown_layouts_say_what_was_looked_for(tmp_path: Path, tiny_dataset: P
     photo = sorted((tiny_dataset / "images" / "train").iterdir())[0]
     (tmp_path / "trip").mkdir()
     shutil.copy(photo, tmp_path / "trip")
-    with pytest.raises(UserError, match=r"trip: holds photos, but no labels; .* `semseg data import`"):
+    with pytest.raises(
+        UserError, match=r"trip: holds photos, but neither dataset.yaml nor labels .* `semseg data import`"
+    ):
         open_dataset(tmp_path / "trip")
     with pytest.raises(UserError) as caught:
         open_dataset(tmp_path)

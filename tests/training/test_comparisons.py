@@ -136,6 +136,7 @@ for _name in NAMES:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*made for transformers")
 @pytest.mark.parametrize(("name", "row"), sorted(KINDS.values()))
 def test_every_kind_of_row_takes_a_step(name: str, row: str) -> None:
     recipe = rows_of(name)[row]

@@ -241,7 +241,7 @@ def test_out_of_memory_is_one_line_and_keeps_the_checkpoint(tiny_dataset, tmp_pa
 def test_out_of_memory_before_the_first_step_names_what_ran_out(tiny_dataset, finished, tmp_path, monkeypatch):
     """The teacher's validation has a size of its own, which no setting of the student lowers."""
 
-    def too_large(*arguments: object) -> None:
+    def too_large(*arguments: object, **options: object) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 9 bytes")
 
     monkeypatch.setattr(loop, "evaluate_network", too_large)

@@ -91,6 +91,31 @@ def test_a_teacher_of_other_classes_is_refused(tiny_dataset, teacher, tmp_path):
         train(recipe(tiny_dataset, tmp_path / "run", method=method(other)), say=lambda line: None)
 
 
+def test_without_labels_the_teacher_alone_teaches_and_every_weight_takes_part(tiny_dataset, teacher):
+    from semseg_app.data.layouts import open_dataset
+    from semseg_app.models import load
+    from semseg_app.training.data.streams import Batch, ImageDataset, LabeledBatch
+    from semseg_app.training.methods.distillation import DistillationConfig
+
+    data = open_dataset(tiny_dataset)
+    dataset = ImageDataset(data, data.samples("few-labeled"), with_labels=True)
+    student = load(teacher).train()
+    config = DistillationConfig(teacher=teacher, labels=False, kd=None, fitnet={"features": -1})
+    distillation = Distillation(config, student, dataset)
+    images, pad = torch.rand(2, 3, 48, 64), torch.zeros(2, 48, 64, dtype=torch.bool)
+    losses = [
+        distillation(Batch(LabeledBatch(images, torch.full((2, 48, 64), label), pad, torch.tensor(1.0)), None), 0)
+        for label in (0, 255)
+    ]
+    assert losses[0]["supervised"] == 0
+    assert losses[0]["fitnet"] > 0
+    torch.stack(list(losses[0].values())).sum().backward()
+    gradients = {name: parameter.grad for name, parameter in student.named_parameters()}
+    assert all(gradient is not None for gradient in gradients.values())
+    assert gradients["classifier.weight"].abs().sum() == 0
+    assert sum(float(g.abs().sum()) for name, g in gradients.items() if name.startswith("encoder.")) > 0
+
+
 def test_an_untouched_student_that_is_the_teacher_has_no_kd_loss(tiny_dataset, teacher):
     from semseg_app.data.layouts import open_dataset
     from semseg_app.models import load
