@@ -115,6 +115,24 @@ def test_lists_are_drawn_where_no_val_exists_and_stay(tiny_dataset, tmp_path):
     assert {path: path.read_text() for path in (root / "splits").iterdir()} == before
 
 
+def test_unlabeled_photos_that_repeat_a_held_out_one_are_not_learned_from(tiny_dataset, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(tiny_dataset, root, ignore=shutil.ignore_patterns("splits", "val"))
+    (root / "unlabeled").mkdir()
+    for number, path in enumerate(sorted((root / "images" / "train").iterdir())):
+        Image.fromarray((np.asarray(Image.open(path)) * (1 - number / 14)).astype(np.uint8)).save(path)
+        shutil.copy(path, root / "unlabeled" / f"again{path.name}")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)).save(root / "unlabeled/new.png")
+    first, again = choose_lists(open_dataset(root)), choose_lists(open_dataset(root))
+    assert (first.unlabeled, again.unlabeled) == ("all-unlabeled", "all-unlabeled")
+    data = open_dataset(root)
+    held = {f"again{sample.stem}" for sample in data.samples("val")}
+    learned = {sample.stem for sample in data.samples("all-unlabeled")}
+    assert len(held) == 3
+    assert "new" in learned
+    assert not learned & held
+
+
 def test_rare_classes_weigh_more_and_all_labels_need_no_method_for_few(tiny_dataset, tmp_path):
     def chosen(root: Path) -> dict[str, object]:
         data = open_dataset(root)

@@ -53,7 +53,7 @@ def choose_lists(data: SegmentationData) -> Lists:
     """
     names = data.split_names()
     split = _training_split(data)
-    if "val" in names and "val" not in data.folders and {"all-labeled", "all-unlabeled"} <= {*names}:
+    if "val" in names and "val" not in data.folders and "all-labeled" in names:
         why = "drawn by an earlier init"  # or by `semseg data split --val`, which writes the same lists
         unlabeled = _unlabeled(data, "all-unlabeled")
         return Lists("all-labeled", why, unlabeled, why if unlabeled else "every photo has a mask", "val", why)
@@ -101,9 +101,8 @@ def count(data: SegmentationData, lists: Lists) -> Facts:
 
 
 def _unlabeled(data: SegmentationData, drawn: str) -> str | None:
-    """What to learn from without masks: the data's own folder for it, the drawn rest, both, or nothing."""
-    names = [name for name in ("unlabeled", drawn) if name != "unlabeled" or name in data.folders]
-    return " + ".join(name for name in names if data.samples(name)) or None
+    """The drawn list, which holds those photos of unlabeled/ too that repeat none held out; None where it is empty."""
+    return drawn if drawn in data.split_names() and data.samples(drawn) else None
 
 
 def _training_split(data: SegmentationData) -> str:
