@@ -64,6 +64,8 @@ def main() -> None:
         comparison.seeds = [int(seed) for seed in arguments.seeds.split(",")]
     rows = arguments.rows.split(";") if arguments.rows else [*comparison.rows, "int8"]
     if not arguments.table:
+        for draw in (0, 1, 2):
+            semseg("data", "split", arguments.data, "--sizes", "8,23,46", "--seed", draw)
         for row in rows:
             for seed in comparison.seeds:
                 run(comparison, row, seed, arguments.records)
@@ -93,9 +95,6 @@ def run(comparison: Comparison, row: str, seed: int, records: Path) -> None:
 
 def prepare(row: str, seed: int, data: str) -> None:
     """What a row reads and no earlier row has written."""
-    if row == "1/16 labels":
-        for draw in (0, 1, 2):
-            semseg("data", "split", data, "--sizes", "8,23,46", "--seed", draw)
     teachers = {
         "self-training": ("pseudo-labels-0", "1/16 labels", "1_16-unlabeled"),
         "teacher's labels": ("teacher-labels-0", "teacher", "23-unlabeled"),

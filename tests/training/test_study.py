@@ -25,6 +25,10 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec.loader.exec_module(module)
     monkeypatch.chdir(tmp_path)
     generate(tmp_path / "streets", train=48, val=2, size=(64, 64), labeled_counts=())
+    (tmp_path / "streets" / "splits").mkdir(exist_ok=True)
+    stems = sorted(path.stem for path in (tmp_path / "streets" / "images" / "train").iterdir())
+    for name, listed in (("1_16-labeled", stems[:3]), ("1_16-unlabeled", stems[3:])):
+        (tmp_path / "streets" / "splits" / f"{name}.txt").write_text("\n".join(listed))
     return module
 
 
@@ -37,17 +41,17 @@ def start(study: ModuleType, monkeypatch: pytest.MonkeyPatch, *options: str) -> 
 def test_rows_are_recorded_and_not_run_again(
     study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    options = ("--rows=23 labels;self-training", "--set=view.flip=0")
+    options = ("--rows=1/16 labels;self-training", "--set=view.flip=0")
     start(study, monkeypatch, *options)
     table = capfd.readouterr().out
     records = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "records").iterdir()}
-    assert set(records) == {"23-labels-0", "self-training-0"}
+    assert set(records) == {"1-16-labels-0", "self-training-0"}
     for record in records.values():
         assert f"{100 * record['miou']:.1f}" in table
         assert record["recipe"]["view"]["flip"] == 0
-        assert record["data"]["labeled"]["images"] == 23
-    assert records["self-training-0"]["data"]["unlabeled"]["images"] == 25
-    assert len(list((tmp_path / "runs/study/pseudo-labels-0").rglob("*.png"))) == 25
+        assert record["data"]["labeled"]["images"] == 3
+    assert records["self-training-0"]["data"]["unlabeled"]["images"] == 45
+    assert len(list((tmp_path / "runs/study/pseudo-labels-0").rglob("*.png"))) == 45
 
     gone = tmp_path / "records" / "self-training-0.json"
     gone.unlink()
