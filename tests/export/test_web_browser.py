@@ -17,6 +17,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from support.browser import FLAGS, SIZES
 
 from semseg_app import artifact
 from semseg_app.export.int8 import Calibration, export_int8
@@ -30,20 +31,7 @@ from semseg_app.inference.engines.open import open_engine
 
 pytestmark = pytest.mark.browser
 
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-]
 PATIENCE = 120_000  # milliseconds, for a machine that trains on the side
-SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
 PRECISIONS = ("fp32", "int8")
 RUN = """async ([graph, width, height, text]) => {
   const worker = new Worker("worker.js", { type: "module" });

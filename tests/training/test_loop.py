@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from support.small_recipe import small_recipe
 
 from semseg_app.artifact import read_config
 from semseg_app.data.layouts import open_dataset
@@ -32,28 +33,8 @@ from semseg_app.training.run.before import warn_of_padding
 
 
 def recipe(root: Path, output: Path, **changes) -> Recipe:
-    """Eight steps of a network of 94,000 weights, one thread."""
-    content = {
-        "name": "tiny",
-        "output": output,
-        "data": {"root": root},
-        "model": {
-            "architecture": "segformer",
-            "encoder": "tu-test_efficientnet",
-            "weights": None,
-            "decoder_channels": 32,
-        },
-        "view": {"crop": [48, 64]},
-        "optimizer": {"lr": 0.05},
-        "schedule": {"steps": 8},
-        "batch_size": 4,
-        "precision": "fp32",
-        "threads": 1,
-        "log_every": 2,
-        "evaluate_every": 4,
-        "checkpoint_every": 2,
-    }
-    return Recipe.model_validate(content | changes)
+    """Eight steps of four images."""
+    return small_recipe(root, output, **{"batch_size": 4, "evaluate_every": 4, "checkpoint_every": 2} | changes)
 
 
 def weights(run: Path, link: str = "last") -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from support.small_recipe import small_recipe
 
 from semseg_app.errors import UserError
 from semseg_app.training import loop
@@ -20,26 +21,7 @@ from semseg_app.training.report.several import write_several
 
 
 def recipe(root: Path, output: Path, **changes) -> Recipe:
-    content = {
-        "name": "tiny",
-        "output": output,
-        "data": {"root": root},
-        "model": {
-            "architecture": "segformer",
-            "encoder": "tu-test_efficientnet",
-            "weights": None,
-            "decoder_channels": 16,
-        },
-        "view": {"crop": [48, 64]},
-        "optimizer": {"lr": 0.05},
-        "schedule": {"steps": 6},
-        "batch_size": 2,
-        "precision": "fp32",
-        "threads": 1,
-        "log_every": 2,
-        "evaluate_every": 2,
-    }
-    return Recipe.model_validate(content | changes)
+    return small_recipe(root, output, **{"schedule": {"steps": 6}, "evaluate_every": 2} | changes)
 
 
 def lines(run: Path) -> list[dict]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from support.other_graphs import other_graph
+from support.small_recipe import small_recipe
 from support.tiny_models import COLORS
 from support.tiny_transformers import save_tiny
 
@@ -31,26 +32,13 @@ IGNORED = "ignore:method.teacher_classes"
 
 
 def recipe(root: Path, output: Path, **method: Any) -> Recipe:
-    return Recipe.model_validate(
-        {
-            "name": "tiny",
-            "output": output,
-            "data": {"root": root, "labeled": "few-labeled", "unlabeled": "few-unlabeled"},
-            "model": {
-                "architecture": "segformer",
-                "encoder": "tu-test_efficientnet",
-                "weights": None,
-                "decoder_channels": 32,
-            },
-            "view": {"crop": [48, 64]},
-            "schedule": {"steps": 3},
-            "optimizer": {"lr": 0.05},
-            "batch_size": 2,
-            "precision": "fp32",
-            "threads": 1,
-            "log_every": 1,
-            "method": {"name": "distillation", "use_unlabeled": True} | method,
-        }
+    return small_recipe(
+        root,
+        output,
+        data={"root": root, "labeled": "few-labeled", "unlabeled": "few-unlabeled"},
+        schedule={"steps": 3},
+        log_every=1,
+        method={"name": "distillation", "use_unlabeled": True} | method,
     )
 
 
