@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from semseg_app.cli.main import app
 from semseg_app.errors import UserError
 from semseg_app.training.dry_run import dry_run
+from semseg_app.training.methods.distillation import DistillationKeys
 from semseg_app.training.presets import PRESETS
 from semseg_app.training.recipe import Recipe, load_recipe
 
@@ -21,6 +22,8 @@ def small_crop(recipe: Recipe) -> list[str]:
     """As small as its network and method take it."""
     if recipe.method.name == "s4former":
         return ["view.crop=[128, 128]"]
+    if isinstance(recipe.method, DistillationKeys) and "af_dcd" in recipe.method.sections():
+        return ["view.crop=[512, 512]"]  # a map that holds a patch
     patch = 14 if "patch14" in recipe.model.encoder else 16
     return [f"view.crop=[{4 * patch}, {4 * patch}]"]
 
