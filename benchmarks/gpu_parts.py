@@ -11,7 +11,6 @@ goes on where it was.
 """
 
 import argparse
-import importlib.metadata
 import json
 import os
 import signal
@@ -101,7 +100,7 @@ def main() -> None:
         "gpu_memory_mb": torch.cuda.get_device_properties(0).total_memory >> 20 if cuda else None,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
-        "versions": versions(),
+        "versions": machine.versions({*machine.PACKAGES, *PACKAGES}),
     }
     write(out / "machine.json", facts | machine.hardware())
     ends = {part: began + 60 * arguments.minutes * share for part, share in ENDS.items()}
@@ -265,17 +264,6 @@ def kill(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
     """Send a signal to a process and to those that it started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-
-
-def versions() -> dict[str, str]:
-    """Of what the figures depend on; a package that is missing here is left out."""
-    known = machine.versions()
-    for package in PACKAGES:
-        try:
-            known[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return known
 
 
 def commit() -> str | None:

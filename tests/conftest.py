@@ -45,7 +45,7 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """A test marked gpu says that it did not run where there is none; torch is imported only where one was chosen."""
+    """Skip tests marked gpu, with the reason, where torch finds no GPU; torch is imported for such tests alone."""
     if item.get_closest_marker("gpu"):
         import torch
 

@@ -5,10 +5,10 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from support.small_recipe import small_recipe
 
 from semseg_app.training import loop
 from semseg_app.training.loop import train
-from semseg_app.training.recipe import Recipe
 
 Curves = dict[str, list[tuple[int, float]]]
 """Tag -> (step, value), in the order in which the tracker gives them."""
@@ -67,28 +67,8 @@ def test_a_tracker_holds_what_the_log_holds_also_after_a_kill(tracker, tiny_data
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     run = tmp_path / "run"
-    watched = Recipe.model_validate(
-        {
-            "name": "tiny",
-            "output": run,
-            "data": {"root": tiny_dataset},
-            "model": {
-                "architecture": "segformer",
-                "encoder": "tu-test_efficientnet",
-                "weights": None,
-                "decoder_channels": 16,
-            },
-            "view": {"crop": [48, 64]},
-            "schedule": {"steps": 6},
-            "batch_size": 2,
-            "precision": "fp32",
-            "threads": 1,
-            "log_every": 2,
-            "evaluate_every": 2,
-            "checkpoint_every": 4,
-            "tracking": [tracker],
-        }
-    )
+    changes = {"schedule": {"steps": 6}, "evaluate_every": 2, "checkpoint_every": 4, "tracking": [tracker]}
+    watched = small_recipe(tiny_dataset, run, **changes)
     evaluate = loop.Run.evaluate
 
     def killed(self) -> None:

@@ -1,11 +1,8 @@
 """The teacher's maps in files: what they hold, how crops are cut out of them, and when they are not used."""
 
 import json
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from accelerate import Accelerator
 from PIL import Image
 from support.other_graphs import other_graph
+from support.small_recipe import small_recipe
 from support.tiny_models import COLORS
+from support.two_ranks import train_on_two_ranks
 from torch import Tensor
 
 from semseg_app.artifact import ModelConfig
@@ -259,26 +257,14 @@ def test_a_size_of_the_shorter_side_is_what_the_teacher_sees(tiny_dataset: Path,
 
 def recipe(root: Path, output: Path, teacher: Path, **changes: Any) -> Recipe:
     content: dict[str, Any] = {
-        "name": "tiny",
-        "output": output,
         "data": {"root": root, "labeled": "few-labeled", "unlabeled": "few-unlabeled", "val": None},
-        "model": {
-            "architecture": "segformer",
-            "encoder": "tu-test_efficientnet",
-            "weights": None,
-            "decoder_channels": 32,
-        },
         "view": {"crop": [48, 64], "scale": [0.8, 1.5]},
         "method": {"name": "distillation", "teacher": teacher, "use_unlabeled": True, "teacher_cache": {}, "cwd": {}},
-        "optimizer": {"lr": 0.05},
         "schedule": {"steps": 4},
-        "batch_size": 2,
-        "precision": "fp32",
-        "threads": 1,
         "log_every": 1,
         "checkpoint_every": 1,
     }
-    return Recipe.model_validate(content | changes)
+    return small_recipe(root, output, **content | changes)
 
 
 def state_of(run: Path, step: int) -> dict[str, Tensor]:
@@ -409,18 +395,7 @@ def test_two_ranks_share_the_work(
     cached_run: tuple[Path, list[str]], tiny_dataset: Path, teacher: Path, tmp_path: Path
 ) -> None:
     """They fill one folder, each photo once, with the same content as one process."""
-    chosen = recipe(tiny_dataset, tmp_path / "run", teacher).model_dump(mode="json")
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(chosen))
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    result = subprocess.run(
-        [*launch, "-m", "semseg_app.training", str(tmp_path / "recipe.yaml")],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    train_on_two_ranks(recipe(tiny_dataset, tmp_path / "run", teacher), tmp_path)
     ours, theirs = (folder / "teacher-cache" for folder in (tmp_path, cached_run[0].parent))
     assert files(ours).keys() == files(theirs).keys()
     for path in files(ours):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from support.small_recipe import small_recipe
 from torch import Tensor
 
 from semseg_app.data.layouts import open_dataset
@@ -109,27 +110,15 @@ def test_a_class_that_rules_the_labels_may_rule_the_predictions():
 
 
 def recipe(root, output, **method) -> Recipe:
-    content = {
-        "name": "watched",
-        "output": output,
-        "data": {"root": root, "labeled": "few-labeled", "unlabeled": "few-unlabeled"},
-        "model": {
-            "architecture": "segformer",
-            "encoder": "tu-test_efficientnet",
-            "weights": None,
-            "decoder_channels": 32,
-        },
-        "view": {"crop": [48, 64]},
-        "method": {"name": "mean-teacher", **method},
-        "optimizer": {"lr": 0.05},
-        "schedule": {"steps": 8},
-        "batch_size": 2,
-        "precision": "fp32",
-        "threads": 1,
-        "log_every": 4,
-        "evaluate_every": 8,
-    }
-    return Recipe.model_validate(content)
+    return small_recipe(
+        root,
+        output,
+        name="watched",
+        data={"root": root, "labeled": "few-labeled", "unlabeled": "few-unlabeled"},
+        method={"name": "mean-teacher", **method},
+        log_every=4,
+        evaluate_every=8,
+    )
 
 
 def test_a_run_shows_them_in_its_log_its_lines_and_its_report(tiny_dataset, tmp_path):

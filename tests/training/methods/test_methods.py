@@ -3,9 +3,6 @@
 import copy
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from support.in_process import semseg
 from support.train_frozen_statistics import train_all
+from support.two_ranks import on_two_ranks
 
 from semseg_app.data.layouts import open_dataset
 from semseg_app.models import ModelSpec, build
@@ -161,17 +159,8 @@ def test_two_ranks_are_one_process_that_accumulates(tiny_dataset, tmp_path):
     two = [recipe(tiny_dataset, tmp_path / "two" / case, case) for case in CASES]
     train_all(copy.deepcopy(one))
     (tmp_path / "recipes.json").write_text(json.dumps(two))
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     script = Path(__file__).parents[2] / "support" / "train_frozen_statistics.py"
-    result = subprocess.run(
-        [*launch, str(script), str(tmp_path / "recipes.json")],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    on_two_ranks(str(script), str(tmp_path / "recipes.json"))
     different = []
     for case in CASES:
         for model in (tmp_path / "one" / case).glob("last*/model.safetensors"):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from support.crops import batch, network, seen_by
+from support.small_recipe import small_recipe
 from torch.nn import functional
 
 from semseg_app.artifact import ModelConfig
@@ -63,24 +64,15 @@ def folder(tiny_dataset, tmp_path) -> Path:
 
 def recipe(root: Path, output: Path, folder: Path, **data) -> Recipe:
     """Two steps of whole photos, as they are."""
-    content = {
-        "name": "tiny",
-        "output": output,
-        "data": {"root": root, "labeled": "few-labeled", "unlabeled": "few-unlabeled"} | data,
-        "model": {
-            "architecture": "segformer",
-            "encoder": "tu-test_efficientnet",
-            "weights": None,
-            "decoder_channels": 16,
-        },
-        "view": {"crop": [48, 64], "scale": [1, 1], "flip": 0},
-        "method": {"name": "self-training", "pseudo_labels": folder},
-        "schedule": {"steps": 2},
-        "batch_size": 4,
-        "precision": "fp32",
-        "threads": 1,
-    }
-    return Recipe.model_validate(content)
+    return small_recipe(
+        root,
+        output,
+        data={"root": root, "labeled": "few-labeled", "unlabeled": "few-unlabeled"} | data,
+        view={"crop": [48, 64], "scale": [1, 1], "flip": 0},
+        method={"name": "self-training", "pseudo_labels": folder},
+        schedule={"steps": 2},
+        batch_size=4,
+    )
 
 
 def test_a_run_reads_the_masks_beside_their_photos(tiny_dataset, tmp_path, folder, monkeypatch):
