@@ -57,6 +57,7 @@ def main() -> None:
         comparison.set |= TINY
         for changes in comparison.rows.values():
             changes.pop("model", None)
+            changes.pop("schedule.steps", None)
     for text in arguments.set:
         key, _, value = text.partition("=")
         comparison.set[key] = yaml.safe_load(value)
@@ -96,7 +97,7 @@ def run(comparison: Comparison, row: str, seed: int, records: Path) -> None:
 def prepare(row: str, seed: int, data: str) -> None:
     """What a row reads and no earlier row has written."""
     teachers = {
-        "self-training": ("pseudo-labels-0", "1/16 labels", "1_16-unlabeled"),
+        "self-training": ("pseudo-labels-0", "1/16 labels, 300 steps", "1_16-unlabeled"),
         "teacher's labels": ("teacher-labels-0", "teacher", "23-unlabeled"),
     }
     if row in teachers:
