@@ -54,12 +54,13 @@ def main() -> None:
             print(f"| {precision} | {other:.1f} | {this:.1f} | x {ratio:.2f} |", flush=True)
 
 
-def exported(tree: Path, folder: Path, precision: str, data: Path) -> float:
+def exported(tree: Path, folder: Path, precision: str, data: Path | None = None) -> float:
     """Export a model folder by the command line of a source tree; the processor seconds that it took.
 
     A file that verification rejects is measured like another one: what it answers is no question of speed.
     """
-    command = [sys.executable, "-m", "semseg_app.cli", "export", folder, "--precision", precision, "--data", data]
+    command = [sys.executable, "-m", "semseg_app.cli", "export", folder, "--precision", precision]
+    command += ["--data", data] if data else []
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     status = subprocess.run(command, env=environment, cwd=folder, check=False, stdout=subprocess.DEVNULL).returncode

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 
 def demo(folder: Path) -> tuple[list[dict], str]:
     command = [sys.executable, "-m", "semseg_app.cli", "demo", "--no-serve", "--folder", str(folder)]
@@ -14,6 +16,7 @@ def demo(folder: Path) -> tuple[list[dict], str]:
     return json.loads(result.stdout), result.stderr
 
 
+@pytest.mark.slow
 def test_the_walk_ends_with_a_verified_engine(tmp_path):
     rows, said = demo(tmp_path / "demo")
     assert "step 2/2" in said
