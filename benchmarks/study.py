@@ -1,15 +1,16 @@
 """The study on CamVid: how far 23 labeled photos and 344 unlabeled ones take a compact student.
 
     python benchmarks/study.py [--data CAMVID] [--rows "1/16 labels;UniMatch"] [--seeds 0,1,2]
-    python benchmarks/study.py --table
+    python benchmarks/study.py --table [--curve CURVE.png]
 
 It trains the rows of benchmarks/comparisons/study.yaml in order, in runs/study of the folder where it is started, with
 what has to come between them: lists of labeled photos, pseudo labels, the choice of the next photos. At the end the
 best student is exported in int8 and scored. Every run that ends leaves a record in --records; what is recorded is not
 run again, and an interrupted run goes on where it was: start the same command again.
 
---set KEY=VALUE changes all rows, for other lengths on another machine, and --tiny, for a test, sets random weights,
-small crops and two steps. Give both --records of their own.
+--table prints what is recorded, and what the methods' pseudo labels cover of each class and how often they are right;
+--curve draws the scores over the number of labels. --set KEY=VALUE changes all rows, for other lengths on another
+machine, and --tiny, for a test, sets random weights, small crops and two steps. Give both --records of their own.
 """
 
 import argparse
@@ -32,6 +33,18 @@ RECORDS = Path(__file__).parent / "records" / "study"
 RUNS = Path("runs/study")
 """The comparison file names teachers and pseudo labels below it."""
 BEST_STUDENT = "teacher's labels"
+CHECKED = ("coverage", "precision")
+CURVE = {
+    "labels alone, lists drawn by `semseg data split`": (
+        *("8 labels", "8 labels, second draw", "8 labels, third draw"),
+        *("23 labels", "23 labels, second draw", "23 labels, third draw", "46 labels", "367 labels"),
+    ),
+    "labels alone, the list 1/16": ("1/16 labels",),
+    "labels alone, 15 of 23 chosen by `semseg data next`": ("8 labels and 15 chosen",),
+    "student by KD, 344 unlabeled photos more": ("KD",),
+    "student of the teacher's labels, 344 unlabeled photos more": ("teacher's labels",),
+}
+"""Series of the picture -> rows."""
 TINY = {
     "model": {"architecture": "segformer", "encoder": "tu-test_efficientnet", "weights": None, "decoder_channels": 32},
     "view.crop": [64, 64],
@@ -50,6 +63,7 @@ def main() -> None:
     parser.add_argument("--records", type=Path, default=RECORDS)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--curve", type=Path, metavar="PNG", help="picture of the scores over the number of labels")
     arguments = parser.parse_args()
     comparison = load_comparison(COMPARISON)
     comparison.set["data.root"] = arguments.data
@@ -74,6 +88,10 @@ def main() -> None:
     for row in rows:
         if records := recorded(arguments.records, row):
             print(line(row, records))
+    if covered := [record for row in rows for record in recorded(arguments.records, row) if classes_of(record)]:
+        print("\n" + coverage_table(covered))
+    if arguments.curve:
+        draw_curve(arguments.records, arguments.curve)
 
 
 def run(comparison: Comparison, row: str, seed: int, records: Path) -> None:
@@ -153,6 +171,60 @@ def line(row: str, records: Sequence[dict[str, Any]]) -> str:
         values = [factor * record[key] for record in records if key in record]
         cells.append(f"{statistics.mean(values):.0f}" if values else "")
     return f"| {' | '.join(cells)} |"
+
+
+def classes_of(record: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """What the pseudo labels of a run's last step are like, by class: of its EMA teacher, where it has one."""
+    found: dict[str, dict[str, dict[str, float | None]]] = record.get("pseudo_label_classes", {})
+    return next(iter(found.values()), {})
+
+
+def coverage_table(records: Sequence[dict[str, Any]]) -> str:
+    """A column per class: percent of its pixels that are sure enough to be learned from / percent of those right."""
+    names = list(classes_of(records[0]))
+    lines = [f"| coverage / precision, % | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    for record in records:
+        cells = []
+        for facts in classes_of(record).values():
+            coverage, precision = (None if (value := facts[key]) is None else 100 * value for key in CHECKED)
+            cells.append(f"{coverage:.0f} / " + ("-" if precision is None else f"{precision:.0f}"))
+        lines.append(f"| {record['row']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw_curve(records: Path, file: Path) -> None:
+    """Scores over the number of labeled photos: a mark per run, a line through the means of the drawn lists."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    ticks = set()
+    for number, (name, rows) in enumerate(CURVE.items()):
+        points: dict[int, list[float]] = {}
+        for record in (record for row in rows for record in recorded(records, row)):
+            points.setdefault(record["data"]["labeled"]["images"], []).append(100 * record["miou"])
+        ticks |= points.keys()
+        pairs = [(images, score) for images, scores in points.items() for score in scores]
+        # Beside each other, where several series have the same number of labels.
+        axes.scatter(
+            [images * 1.07 ** (number - 1) for images, _ in pairs],
+            [score for _, score in pairs],
+            marker="osD^v"[number],
+            label=name,
+            color=f"C{number}",
+        )
+        if number == 0:
+            means = sorted((images, statistics.mean(scores)) for images, scores in points.items())
+            axes.plot([images * 1.07**-1 for images, _ in means], [score for _, score in means], alpha=0.4)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted(ticks), [str(images) for images in sorted(ticks)])
+    axes.set_xlabel("labeled photos")
+    axes.set_ylabel("val mIoU, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(file)
 
 
 def semseg(*arguments: object) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from semseg_app.synthetic import generate
 from semseg_app.training.compare import Comparison, load_comparison, run_name
@@ -41,11 +42,11 @@ def start(study: ModuleType, monkeypatch: pytest.MonkeyPatch, *options: str) -> 
 def test_rows_are_recorded_and_not_run_again(
     study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    options = ("--rows=1/16 labels;self-training", "--set=view.flip=0")
+    options = ("--rows=1/16 labels, 300 steps;self-training", "--set=view.flip=0")
     start(study, monkeypatch, *options)
     table = capfd.readouterr().out
     records = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "records").iterdir()}
-    assert set(records) == {"1-16-labels-0", "self-training-0"}
+    assert set(records) == {"1-16-labels-300-steps-0", "self-training-0"}
     for record in records.values():
         assert f"{100 * record['miou']:.1f}" in table
         assert record["recipe"]["view"]["flip"] == 0
@@ -66,6 +67,26 @@ def test_rows_are_recorded_and_not_run_again(
     start(study, monkeypatch, *options)
     assert trained == ["self-training"]
     assert json.loads(gone.read_text()) == records["self-training-0"]
+
+
+def test_the_table_of_classes_and_the_curve(
+    study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes = {
+        "road": {"coverage": 0.912, "precision": 0.987, "share_of_sure": 0.6},
+        "fence": {"coverage": 0.0, "precision": None, "share_of_sure": 0.0},
+    }
+    facts = {"seed": 0, "miou": 0.5, "data": {"labeled": {"images": 23}}}
+    (tmp_path / "records").mkdir()
+    for row, more in (("KD", {}), ("AugSeg", {"pseudo_label_classes": {"teacher": classes, "student": {}}})):
+        file = tmp_path / "records" / f"{run_name(row)}-0.json"
+        file.write_text(json.dumps(facts | {"row": row} | more))
+    start(study, monkeypatch, "--table", "--curve=curve.png")
+    lines = capsys.readouterr().out.splitlines()
+    assert "| coverage / precision, % | road | fence |" in lines
+    assert "| AugSeg | 91 / 99 | 0 / - |" in lines
+    with Image.open(tmp_path / "curve.png") as picture:
+        assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 100
 
 
 @pytest.mark.slow
