@@ -184,10 +184,10 @@ def coverage_table(records: Sequence[dict[str, Any]]) -> str:
     names = list(classes_of(records[0]))
     lines = [f"| coverage / precision, % | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     for record in records:
-        cells = []
-        for facts in classes_of(record).values():
-            coverage, precision = (None if (value := facts[key]) is None else 100 * value for key in CHECKED)
-            cells.append(f"{coverage:.0f} / " + ("-" if precision is None else f"{precision:.0f}"))
+        cells = [
+            " / ".join("-" if (value := facts[key]) is None else f"{100 * value:.0f}" for key in CHECKED)
+            for facts in classes_of(record).values()
+        ]
         lines.append(f"| {record['row']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

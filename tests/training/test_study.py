@@ -75,6 +75,7 @@ def test_the_table_of_classes_and_the_curve(
     classes = {
         "road": {"coverage": 0.912, "precision": 0.987, "share_of_sure": 0.6},
         "fence": {"coverage": 0.0, "precision": None, "share_of_sure": 0.0},
+        "pole": {"coverage": None, "precision": None, "share_of_sure": 0.0},
     }
     facts = {"seed": 0, "miou": 0.5, "data": {"labeled": {"images": 23}}}
     (tmp_path / "records").mkdir()
@@ -83,8 +84,8 @@ def test_the_table_of_classes_and_the_curve(
         file.write_text(json.dumps(facts | {"row": row} | more))
     start(study, monkeypatch, "--table", "--curve=curve.png")
     lines = capsys.readouterr().out.splitlines()
-    assert "| coverage / precision, % | road | fence |" in lines
-    assert "| AugSeg | 91 / 99 | 0 / - |" in lines
+    assert "| coverage / precision, % | road | fence | pole |" in lines
+    assert "| AugSeg | 91 / 99 | 0 / - | - / - |" in lines
     with Image.open(tmp_path / "curve.png") as picture:
         assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 100
 
