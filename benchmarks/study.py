@@ -9,8 +9,9 @@ best student is exported in int8 and scored. Every run that ends leaves a record
 run again, and an interrupted run goes on where it was: start the same command again.
 
 --table prints what is recorded, and how many pixels of each class the methods are sure of, and how many of these are
-right; --curve draws the scores over the number of labels. --set KEY=VALUE changes all rows, for other lengths on another
-machine, and --tiny, for a test, sets random weights, small crops and two steps. Give both --records of their own.
+right; --curve draws the scores over the number of labels. --set KEY=VALUE changes all rows, for other lengths on
+another machine, and --tiny, for a test, sets random weights, small crops and two steps. Give both --records of their
+own.
 """
 
 import argparse
@@ -180,7 +181,7 @@ def classes_of(record: dict[str, Any]) -> dict[str, dict[str, float | None]]:
 
 
 def coverage_table(records: Sequence[dict[str, Any]]) -> str:
-    """A column per class: of the pixels predicted as it, percent sure enough to be learned from / percent of those right."""
+    """A column per class: of the pixels predicted as it, percent sure enough to learn from / percent of them right."""
     names = list(classes_of(records[0]))
     lines = [f"| coverage / precision, % | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     for record in records:
