@@ -1,4 +1,4 @@
-"""What `semseg export` takes for encoders of the documents: processor time of export and verification to fp32.
+"""Processor time of `semseg export` to fp32, with its verification, for encoders that the documents name.
 
     python benchmarks/export_encoders.py [--only hrnet] [--json RESULT.json]
 
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def measured(architecture: str, encoder: str) -> dict[str, Any]:
-    """Processor and clock seconds of an export, parameters in millions and the verdict, or why there is none."""
+    """Processor and clock seconds of an export, parameters in millions and the verdict, or what went wrong."""
     spec = ModelSpec(architecture=architecture, encoder=encoder, num_classes=CLASSES)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as temporary:

@@ -4,7 +4,8 @@
 
 Each tree exports a copy of the model folder by its own command line, to fp32 and, from that, to int8, on one thread;
 the table shows the processor time of export and verification together. Then the graphs of both trees run in turn in one
-process, on one thread of ONNX Runtime: medians of the processor time, and medians of the ratios within the rounds.
+process, on one thread of ONNX Runtime, to their end and not as the engines run them: medians of the processor time, and
+medians of the ratios within the rounds.
 """
 
 import argparse
