@@ -231,7 +231,7 @@ def draw_curve(records: Path, file: Path) -> None:
 
 
 def semseg(*arguments: object, rejected: bool = False) -> dict[str, Any]:
-    """What a verb answers, if it is asked for JSON. `rejected`: a graph that fails its verification is an answer, too."""
+    """What a verb answers, if it is asked for JSON. `rejected`: a graph that fails verification is an answer."""
     command = [sys.executable, "-m", "semseg_app.cli", *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode and not (rejected and done.returncode == 1 and done.stdout):
