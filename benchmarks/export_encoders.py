@@ -8,7 +8,6 @@ that its answers are compared on generated photos and no scores are measured. Th
 
 import argparse
 import json
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from semseg_app import artifact, machine, models
 from semseg_app.errors import UserError
 from semseg_app.labels import LabelSpace
 from semseg_app.model_spec import ModelSpec
+from semseg_app.training.run.folder import provenance
 
 ENCODERS = {
     "mit_b0": "segformer",
@@ -59,8 +59,8 @@ def main() -> None:
             rows.append({"architecture": architecture, "encoder": encoder} | measured(architecture, encoder))
             print(rows[-1], flush=True)
             if arguments.json:
-                record = {"commit": commit(), "hardware": machine.hardware(), "versions": machine.versions()}
-                arguments.json.write_text(json.dumps(record | {"rows": rows}, indent=1) + "\n")
+                record = provenance() | {"hardware": machine.hardware(), "versions": machine.versions(), "rows": rows}
+                arguments.json.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def measured(architecture: str, encoder: str) -> dict[str, Any]:
@@ -88,11 +88,6 @@ def measured(architecture: str, encoder: str) -> dict[str, Any]:
             "wall_s": round(time.perf_counter() - start, 1),
             "verdict": artifact.read_manifest(folder)["exports"][PRECISIONS["fp32"]]["verdict"],
         }
-
-
-def commit() -> str:
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent).stdout.strip()
 
 
 if __name__ == "__main__":

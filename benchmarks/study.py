@@ -208,6 +208,8 @@ def draw_curve(records: Path, file: Path) -> None:
         points: dict[int, list[float]] = {}
         for record in (record for row in rows for record in recorded(records, row)):
             points.setdefault(record["data"]["labeled"]["images"], []).append(100 * record["miou"])
+        if not points:
+            continue
         ticks |= points.keys()
         pairs = [(images, score) for images, scores in points.items() for score in scores]
         # Beside each other, where several series have the same number of labels.
