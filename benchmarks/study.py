@@ -120,6 +120,7 @@ def prepare(row: str, seed: int, data: str) -> None:
     teachers = {
         "self-training": ("pseudo-labels-0", "1/16 labels, 300 steps", "1_16-unlabeled"),
         "teacher's labels": ("teacher-labels-0", "teacher", "23-unlabeled"),
+        "teacher's labels, second draw": ("teacher-labels-second-draw-0", "teacher, second draw", "23-seed1-unlabeled"),
     }
     if row in teachers:
         name, teacher, photos = teachers[row]
