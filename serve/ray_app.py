@@ -18,7 +18,7 @@ from ray.serve.config import AutoscalingConfig
 
 from semseg_app.hub.download import local_model
 from semseg_app.inference.engines.base import Engine
-from semseg_app.inference.engines.open import open_engine
+from semseg_app.inference.engines.halves import open_halves
 from semseg_app.serve.app import create_app
 from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.scheduling.registry import Models
@@ -86,7 +86,7 @@ def _replica(arguments: Arguments) -> FastAPI:
 
         def reopen(source: str = source) -> Engine:
             model = local_model(source.strip(), arguments.revision)
-            return open_engine(model, arguments.engine, arguments.device, arguments.num_cpus, arguments.precision)
+            return open_halves(model, arguments.engine, arguments.device, arguments.num_cpus, arguments.precision)
 
         served.append(ServedModel(reopen(), reopen=reopen))
     models = Models(served, arguments)

@@ -87,7 +87,7 @@ def serve(
     from semseg_app.data.dataset import IMAGE_SUFFIXES
     from semseg_app.hub.download import local_model
     from semseg_app.inference.engines.base import Engine
-    from semseg_app.inference.engines.open import open_engine
+    from semseg_app.inference.engines.halves import open_halves
 
     if name and len(name) != len(model):
         raise UserError(f"{len(model)} models and {len(name)} names; give one --name for each, in their order, or none")
@@ -124,7 +124,7 @@ def serve(
 
             def reopen(source: str = source, index: int = index) -> Engine:
                 opened[index] = local_model(source, revision)
-                return open_engine(opened[index], engine, device, threads, precision, force)
+                return open_halves(opened[index], engine, device, threads, precision, force)
 
             def describe(running: Engine, index: int = index) -> ModelFacts:
                 return model_facts(opened[index], running)

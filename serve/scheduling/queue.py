@@ -4,6 +4,9 @@ One thread works for one device, so an engine never sees two calls at once. It t
 device is free: an image that comes alone runs alone, at once, and batches form by themselves while the device is busy.
 Only when more images of the same model are known to be on their way does it wait for them, `max_delay_s` at most.
 
+A CPU may have two threads, for engines that come with a half (see `Halves`): when both have something to do, each
+uses half of the cores. An engine without a half still has the device to itself.
+
 Models share a device by time: of those with images waiting, the one that had the least time comes next. So a slow or a
 flooded model does not keep a fast one waiting, whichever has more in the queue.
 """
@@ -21,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semseg_app.inference.engines.base import Engine, class_maps
+from semseg_app.inference.engines.halves import half_of
 
 MAX_DELAY_S = 0.005
 
@@ -149,6 +153,11 @@ class ModelQueue:
         once, in this thread."""
         return self._batcher.call(self, self.engine, [image], [time.perf_counter() - waited_s], confidence)[0]
 
+    def can_share(self) -> bool:
+        """Whether what comes next may run beside others. With the batcher's lock held, and something waiting."""
+        item = self.waiting[0]
+        return half_of(item.engine if isinstance(item, _Item) else self.engine) is not None
+
     def take(self, most: int) -> list[_Item | _Whole]:
         """The item that waits longest and those that go with it, out of the queue. Cancelled ones are dropped.
 
@@ -190,14 +199,15 @@ class ModelQueue:
 
 
 class Batcher:
-    """The worker of one device, and the queues of its models.
+    """The workers of one device, and the queues of its models.
 
     Args:
-        name: of the thread.
+        name: of the threads.
         max_batch: most images per call of an engine.
         max_delay_s: how long the first of a batch waits for others that are on their way.
-        few_cores: the engine has all of them: small images are decoded by the worker even while others wait. Other
+        few_cores: the engine has all of them: small images are decoded by a worker even while others wait. Other
             threads would only take turns with it.
+        workers: calls of engines at a time: 2 where engines may have halves.
         observe: called after each call of an engine with the model's name and the number of images.
     """
 
@@ -207,6 +217,7 @@ class Batcher:
         max_batch: int = 1,
         max_delay_s: float = MAX_DELAY_S,
         few_cores: bool = False,
+        workers: int = 1,
         observe: Callable[[str, int], None] = lambda model, images: None,
     ):
         self.max_batch = max_batch
@@ -218,13 +229,19 @@ class Batcher:
         self._observe = observe
         self._queues: list[ModelQueue] = []
         self._exclusive: deque[Callable[[], object]] = deque()
-        self._idle = False
+        self._busy = 0
+        """Workers that have a turn."""
+        self._idle = 0
+        """Workers that wait for one."""
+        self._shared = False
+        """Whether what runs may have others beside it."""
         self._alarm: SimpleQueue[None] = SimpleQueue()  # a Condition is Python code, and takes longer
         self.clock_s = 0.0
         """The time that the model which has the device had used when it got it."""
         # A daemon: a process that dies for another reason does not hang on an engine.
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for _ in range(workers)]
+        for thread in self._threads:
+            thread.start()
 
     def queue(self, engine: Engine, name: str) -> ModelQueue:
         """A queue for one more model."""
@@ -237,11 +254,13 @@ class Batcher:
         """Finish what waits, then end. Blocks until it is done."""
         with self.lock:
             self.closed = True
-        self.wake()
-        self._thread.join()
+        for _ in self._threads:
+            self._alarm.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def run_exclusive(self, work: Callable[[], None]) -> "Future[None]":
-        """Have the worker use the device for something else, such as a warm-up, before the next batch."""
+        """Have a worker use the device for something else, such as a warm-up, before the next batch."""
         future: Future[None] = Future()
         with self.lock:
             self._exclusive.append(partial(_do, work, future))
@@ -249,43 +268,60 @@ class Batcher:
         return future
 
     def wake(self) -> None:
-        """Something changed. Not to be called with the lock held, which the worker takes first."""
-        if self._idle:
+        """Something changed. Not to be called with the lock held, which a worker takes first."""
+        if self._is_one_free():
             self._alarm.put(None)
 
     def has_nothing_to_do(self) -> bool:
-        """Whether the worker waits for work. With the lock held."""
-        return self._idle and not self.anything_waits()
+        """Whether a worker waits for work. With the lock held."""
+        return self._is_one_free() and not self.anything_waits()
 
     def anything_waits(self) -> bool:
         """Whether there is more to do than what is being done."""
         return bool(self._exclusive) or any(queue.waiting or queue.coming > 0 for queue in self._queues)
 
+    def _is_one_free(self) -> bool:
+        """Whether a worker would do what came now."""
+        return self._idle > 0 and (self._shared or not self._busy)
+
     def _work(self) -> None:
+        busy = idle = 0
         while True:
             with self.lock:
+                self._busy -= busy
+                self._idle -= idle
                 turn, patience = self._next_turn()
-                self._idle = turn is None
                 if turn is None and self.closed:
                     return
+                busy, idle = (0, 1) if turn is None else (1, 0)
+                self._busy += busy
+                self._idle += idle
             if turn is None:
                 with contextlib.suppress(Empty):
                     self._alarm.get(timeout=patience)
             else:
+                if any(queue.waiting for queue in self._queues):
+                    self.wake()
                 turn()
             del turn  # it holds on to the images
 
     def _next_turn(self) -> tuple[Callable[[], object] | None, float | None]:
         """What to do now; or how long to wait for a change, None = for ever."""
         if self._exclusive:
+            if self._busy:
+                return None, None
+            self._shared = False
             return self._exclusive.popleft(), None
         patience = None
         for queue in sorted(filter(len, self._queues), key=lambda queue: queue.used_s):
+            shared = queue.can_share()
+            if self._busy and not (self._shared and shared):
+                break  # what comes after it would make it wait for ever
             left = queue.waiting[0].asked + self._max_delay_s - time.perf_counter()
             if len(queue) < self.max_batch and queue.coming > 0 and left > 0 and not self.closed:
                 patience = left if patience is None else min(patience, left)
             elif batch := queue.take(self.max_batch):
-                self.clock_s = queue.used_s
+                self.clock_s, self._shared = queue.used_s, shared
                 first = batch[0]
                 if isinstance(first, _Whole):  # it goes alone
                     return first.work, None
@@ -307,7 +343,10 @@ class Batcher:
     def call(
         self, queue: ModelQueue, engine: Engine, images: list[np.ndarray], asked: list[float], confidence: bool
     ) -> list[Run]:
-        """One call of an engine, in the worker's thread. `asked`: since when each image waits."""
+        """One call of an engine, in a worker's thread. `asked`: since when each image waits."""
+        half = half_of(engine)
+        if half and (self._busy > 1 or self.anything_waits()):
+            engine = half
         start = time.perf_counter()
         batch = images[0][None] if len(images) == 1 else np.stack(images)
         confidences: list[np.ndarray | None]

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 
 from semseg_app.errors import UserError
+from semseg_app.inference.engines.halves import AT_ONCE
 from semseg_app.machine import cores
 from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.metrics import Metrics
@@ -63,9 +64,14 @@ class Models:
             device = model.engine.device
             if device not in self._batchers:
                 max_batch = config.max_batch or (1 if device == "cpu" else MAX_BATCH_ON_GPU)
-                few_cores = max_batch == 1 and device == "cpu" and cores() <= FEW_CORES
+                one_by_one = max_batch == 1 and device == "cpu"
                 self._batchers[device] = Batcher(
-                    f"semseg-{device}", max_batch, config.max_delay_s, few_cores, self.metrics.batch
+                    f"semseg-{device}",
+                    max_batch,
+                    config.max_delay_s,
+                    few_cores=one_by_one and cores() <= FEW_CORES,
+                    workers=AT_ONCE if one_by_one else 1,
+                    observe=self.metrics.batch,
                 )
             model.attach(self._batchers[device], self._workers, self.metrics, config)
         self._warm_up = asyncio.create_task(self._warm_up_all())

@@ -12,6 +12,7 @@ import numpy as np
 from semseg_app.errors import UserError
 from semseg_app.inference.decode import Resize
 from semseg_app.inference.engines.base import BucketEngine, Engine, Prediction
+from semseg_app.inference.engines.halves import Halves
 from semseg_app.inference.large import LargeResult, segment_large
 from semseg_app.labels import LabelSpace
 from semseg_app.serve.config import ServeConfig
@@ -31,6 +32,8 @@ AT_ONCE = 8
 PACE = 0.15
 """Fraction of the timeout over which the tiles of a large image are spread while small ones keep coming. The last tile
 waits like an image that comes then, so this and FORECAST_MARGIN together must stay below 1."""
+WORTH_HALVES_S = 0.005
+"""An engine that takes less for an image has no half: two threads would wait for each other in Python."""
 DIRECT = Requester()
 T = TypeVar("T")
 Filter = Callable[[np.ndarray, np.ndarray | None, LabelSpace], np.ndarray]
@@ -230,6 +233,11 @@ class ServedModel:
         sizes = [bucket[1:] for bucket in engine.buckets] if isinstance(engine, BucketEngine) else []
         sizes = sizes or list(self._sizes)
         seconds = warm_up(engine, sizes, self._runtime.max_batch)
+        if isinstance(engine, Halves) and engine.half:
+            if seconds < WORTH_HALVES_S or self._runtime.max_batch > 1:
+                engine.half = None
+            else:
+                warm_up(engine.half, sizes, 1)
         self._admission.expect_speed(seconds, sizes[0][0] * sizes[0][1])
         self._metrics.runs(self.name, engine.kind, engine.device, engine.precision)
 

@@ -48,7 +48,7 @@ class Engine(Protocol):
         ...
 
     def infer(self, images: np.ndarray) -> Prediction:
-        """Segment uint8 RGB `[N, H, W, 3]`; any H and W. One call at a time."""
+        """Segment uint8 RGB `[N, H, W, 3]`; any H and W. One call at a time, or as many as it was opened for."""
         ...
 
 

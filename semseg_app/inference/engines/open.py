@@ -25,6 +25,8 @@ class Request(NamedTuple):
     threads: int | None
     precision: str
     force: bool
+    calls: int
+    """How many calls the engine may get at once."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def _onnxruntime(request: Request) -> Engine:
 def _openvino(request: Request) -> Engine:
     from semseg_app.inference.engines.openvino import OpenVinoEngine
 
-    return OpenVinoEngine(request.path, request.device, request.threads)
+    return OpenVinoEngine(request.path, request.device, request.threads, request.calls)
 
 
 def _tensorrt(request: Request) -> Engine:
@@ -89,6 +91,7 @@ def open_engine(
     threads: int | None = None,
     precision: str = "auto",
     force: bool = False,
+    calls: int = 1,
 ) -> Engine:
     """Load a model folder, an .onnx or .engine file, or a segmentation model that transformers saved.
 
@@ -102,6 +105,8 @@ def open_engine(
         precision: which of a folder's exported graphs: "fp32", "fp16", "int8", or "auto" (fp32; of TensorRT's engines
             fp16).
         force: run a graph that verification rejected, or that is not the file which was verified, all the same.
+        calls: how many the engine may get at once, from as many threads, each with `threads` CPU threads of its own.
+            More than one is for ONNX Runtime and OpenVINO on a CPU.
     """
     path = Path(model)
     for name, value, choices in (
@@ -121,7 +126,7 @@ def open_engine(
         check_graph(file)
     row = ENGINES[chosen]
     try:
-        return row.open(Request(file, device, threads, precision, force))
+        return row.open(Request(file, device, threads, precision, force, calls))
     except ImportError as error:
         install = f"pip install 'semseg-app[{row.extra}]'{row.hint}"
         raise UserError(f"{file}: {row.title} needs the extra `{row.extra}` ({error}): {install}") from error

@@ -7,6 +7,7 @@ Here it is told fp32, and the compiled graph is asked what it really runs.
 """
 
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -47,13 +48,14 @@ class OpenVinoEngine:
     Args:
         path: the .onnx file.
         device: "auto" or "cpu"; "cuda" is a UserError.
-        threads: None = `machine.threads`.
+        threads: of each call; None = `machine.threads`.
+        calls: how many it may get at once.
     """
 
     kind = "openvino"
     device = "cpu"
 
-    def __init__(self, path: Path, device: str = "auto", threads: int | None = None):
+    def __init__(self, path: Path, device: str = "auto", threads: int | None = None, calls: int = 1):
         if device == "cuda":
             raise UserError(f"{path}: cannot run on cuda: OpenVINO has no NVIDIA GPUs; use --engine onnxruntime")
         try:
@@ -69,14 +71,16 @@ class OpenVinoEngine:
                 )
             _check_interface(path, model)
             cut = _up_to_logits(model, metadata.logits)
-            compiled = openvino.Core().compile_model(cut or model, "CPU", _options(threads))
+            compiled = openvino.Core().compile_model(cut or model, "CPU", _options(threads or machine.threads(), calls))
         except LOAD_ERRORS as error:
             raise UserError(
                 f"{path}: not a graph that OpenVINO loads ({_one_line(error)}); export it again, or use "
                 "--engine onnxruntime"
             ) from error
         _check_precision(path, compiled, metadata.precision)
-        self._request = compiled.create_infer_request()
+        self._requests: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(calls):
+            self._requests.put(compiled.create_infer_request())
         self.name = metadata.name
         self.labels = metadata.labels
         self.precision: str = metadata.precision
@@ -99,7 +103,11 @@ class OpenVinoEngine:
 
     def _run(self, images: np.ndarray) -> Any:
         check_images(images)
-        return self._request.infer({IMAGES: np.ascontiguousarray(images)})
+        request = self._requests.get()
+        try:
+            return request.infer({IMAGES: np.ascontiguousarray(images)})  # the results are copies
+        finally:
+            self._requests.put(request)
 
 
 def _up_to_logits(model: Any, logits: str | None) -> Any:
@@ -109,14 +117,15 @@ def _up_to_logits(model: Any, logits: str | None) -> Any:
     return None if found is None else openvino.Model([found], model.get_parameters(), model.get_friendly_name())
 
 
-def _options(threads: int | None) -> dict[str, Any]:
-    return {
+def _options(threads: int, calls: int) -> dict[str, Any]:
+    options: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
         # Pinned threads of two processes share the first cores, and leave the others idle.
         "ENABLE_CPU_PINNING": False,
-        "INFERENCE_NUM_THREADS": threads or machine.threads(),
+        "INFERENCE_NUM_THREADS": threads * calls,
     }
+    return options | ({"NUM_STREAMS": calls} if calls > 1 else {})
 
 
 def _check_interface(path: Path, model: Any) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from support.color_engine import ColorEngine
 
+from semseg_app.inference.engines.halves import Halves
 from semseg_app.serve.scheduling.queue import Batcher
 
 
@@ -29,13 +30,26 @@ def image(value: int, height: int = 4, width: int = 6) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
 
 
-@pytest.fixture
-def make():
-    """Make batchers that are closed in the end."""
+class Half(Gated):
+    """Takes two calls at once: each waits in `together` for another."""
+
+    def __init__(self):
+        super().__init__()
+        self.together = threading.Barrier(2)
+
+    def infer(self, images):
+        self.calls.append(images[:, 0, 0, 0].tolist())
+        self.together.wait(10)
+        return ColorEngine().infer(images)
+
+
+@pytest.fixture(params=[1, 2], ids=["one worker", "two workers"])
+def make(request):
+    """Make batchers that are closed in the end. An engine without a half has the same from any number of workers."""
     made = []
 
     def make(**options) -> Batcher:
-        made.append(Batcher(**options))
+        made.append(Batcher(**{"workers": request.param} | options))
         return made[-1]
 
     yield make
@@ -173,10 +187,11 @@ def test_models_share_the_device_by_time_not_by_requests(make):
         future.cancel()
 
 
-def test_closing_finishes_what_waits_and_takes_nothing_more():
+@pytest.mark.parametrize("workers", [1, 2])
+def test_closing_finishes_what_waits_and_takes_nothing_more(workers):
     gate = threading.Event()
     engine = Gated(gate)
-    batcher = Batcher(max_delay_s=60, max_batch=4)
+    batcher = Batcher(max_delay_s=60, max_batch=4, workers=workers)
     queue = batcher.queue(engine, "one")
     futures = [queue.submit(image(1))]
     assert engine.entered.wait(10)
@@ -232,3 +247,70 @@ def test_exclusive_work_has_the_device_to_itself(make):
         failing.result(10)
     first.result(10)
     assert done == [1]
+
+
+def test_one_alone_has_all_cores_and_two_at_a_time_have_half_of_them_each(make):
+    gate = threading.Event()
+    whole, half = Gated(gate), Half()
+    queue = make(workers=2).queue(Halves(whole, half), "one")
+    alone = queue.submit(image(1))
+    assert whole.entered.wait(10)
+    others = [queue.submit(image(2)), queue.submit(image(3))]
+    while not half.calls:  # the first of them did not wait for the one that has all cores
+        time.sleep(0.001)
+    gate.set()
+    runs = [future.result(10) for future in (alone, *others)]  # both are in the half at once, else it fails
+    assert (whole.calls, half.calls) == ([[1]], [[2], [3]])
+    assert [run.confidence[0, 0] for run in runs] == [1, 2, 3]
+    assert queue.submit(image(4)).result(10).confidence[0, 0] == 4
+    assert whole.calls[-1] == [4]
+
+
+def test_whole_work_goes_two_at_a_time_too(make):
+    half = Half()
+    queue = make(workers=2, few_cores=True).queue(Halves(Gated(), half), "one")
+    begun = threading.Barrier(2)
+
+    def work(value: int) -> None:
+        begun.wait(10)
+        runs.append(queue.run_now(image(value), waited_s=0, confidence=False))
+
+    runs = []
+    assert all(queue.submit_whole(lambda value=value: work(value)) for value in (1, 2))
+    queue.submit(image(3)).cancel()
+    deadline = time.perf_counter() + 10
+    while len(runs) < 2:
+        assert time.perf_counter() < deadline
+        time.sleep(0.001)
+    assert sorted(half.calls) == [[1], [2]]
+
+
+def test_an_engine_without_a_half_is_never_beside_others_and_gets_its_turn(make):
+    inside: list[str] = []
+    seen: list[tuple[str, ...]] = []
+
+    class Watched(Gated):
+        def __init__(self, name: str):
+            super().__init__()
+            self.kind = name
+
+        def infer(self, images):
+            inside.append(self.kind)
+            seen.append(tuple(inside))
+            time.sleep(0.002)
+            inside.remove(self.kind)
+            return ColorEngine().infer(images)
+
+    batcher = make(workers=2)
+    pairs = batcher.queue(Halves(Watched("whole"), Watched("half")), "pairs")
+    plain = batcher.queue(Watched("plain"), "plain")
+    futures = [pairs.submit(image(1)) for _ in range(40)]
+    futures += [plain.submit(image(2)) for _ in range(5)]
+    done = plain.submit(image(3))
+    futures += [pairs.submit(image(1)) for _ in range(40)]
+    done.result(10)
+    assert sum(future.done() for future in futures) < 60
+    for future in futures:
+        future.result(10)
+    assert ("half", "half") in seen
+    assert {names for names in seen if "plain" in names} == {("plain",)}
