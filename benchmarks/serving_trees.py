@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     os.environ.pop("OMP_NUM_THREADS", None)
+    os.environ["PYTHONSAFEPATH"] = "1"  # else the tree in which this was started serves for both
     sides = {
         "other": (arguments.other_tree.resolve(), arguments.other_graph.resolve()),
         "this": (Path(__file__).resolve().parents[1], arguments.this_graph.resolve()),
