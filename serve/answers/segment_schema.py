@@ -21,7 +21,7 @@ REQUEST: dict[str, Any] = {
                     "additionalProperties": False,
                 },
             },
-            **{media_type: {"schema": BINARY} for media_type in IMAGE_TYPES},
+            **{media_type: {"schema": BINARY} for media_type in (*IMAGE_TYPES, "application/octet-stream")},
         },
     },
 }
