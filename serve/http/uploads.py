@@ -46,7 +46,7 @@ async def read_uploads(request: Request) -> list[Upload]:
         raise HTTPException(
             415,
             f"content type {content_type or 'missing'}: send multipart/form-data with a field 'image', "
-            f"or the image as {' or '.join(RAW)}",
+            f"or {' or '.join(RAW)}",
         )
     uploads = []
     for part in await read_form(request.headers["content-type"], request.stream(), MAX_IMAGES, MAX_TEXTS):
