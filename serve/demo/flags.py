@@ -104,7 +104,7 @@ def _matching_info(root: Path, labels: LabelSpace) -> DatasetInfo:
     if not root.is_file() and not (root / "dataset.yaml").exists():
         problem = "holds no dataset.yaml" if root.exists() else "no such folder"
         raise UserError(
-            f"{root}: {problem}; --flag-to takes a dataset folder, its dataset.yaml lists the model's classes"
+            f"{root}: {problem}; --flag-to takes a dataset folder whose dataset.yaml lists the model's classes"
         )
     info = open_folder(root).info
     if info.label_map is not None or info.color_map is not None:

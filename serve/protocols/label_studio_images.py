@@ -85,8 +85,9 @@ class TaskImages:
                 data = self._get_with_access(address, url)
         except urllib.error.HTTPError as error:
             error.close()
-            if in_storage and error.code in REDIRECTS and (presigned := error.headers.get("Location")):
-                return self._from_storage(urljoin(address, presigned))
+            target = error.headers.get("Location") or ""  # a path is Label Studio's own: a page to log in
+            if in_storage and error.code in REDIRECTS and "://" in target and _origin(target) != _origin(url):
+                return self._from_storage(target)
             why = f"; {_what_token_is_needed(token)}" if error.code in (401, 403) else ""
             if in_storage and error.code == 404:
                 why = "; the task's project needs a source storage that holds it"

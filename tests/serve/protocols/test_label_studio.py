@@ -67,7 +67,8 @@ class FakeLabelStudio(BaseHTTPRequestHandler):
         """As io_storages/proxy_api.py: pass the file on, or redirect to the storage."""
         target = {
             "s3://redirected/a b.png": f"http://storage.example:{self.server.server_port}/bucket/photo.png?sig=x%2Fy",
-            "gs://inside/photo.png": f"http://127.0.0.1:{self.server.server_port}/bucket/photo.png",
+            "gs://inside/photo.png": "http://127.0.0.1:1/bucket/photo.png",
+            "s3://log-in/photo.png": "/user/login/",
             "azure-blob://metadata/photo.png": "http://169.254.169.254/secret",
         }.get(uri)
         found = uri == "s3://passed-on/photo.png"
@@ -244,6 +245,7 @@ def test_labels_with_an_alias_several_controls_and_bitmasks(url, encoded, photo,
             "not on the public internet; switch off pre-signed URLs in the storage's settings",
         ),
         ("azure-blob://metadata/photo.png", 502, "not on the public internet; switch off pre-signed URLs"),
+        ("s3://log-in/photo.png", 502, "answered 303"),
         ("s3://nowhere/photo.png", 502, "answered 404 for the image; the task's project needs a source storage"),
         ("data:image/png,text", 422, "base64"),
         (None, 422, "no image in the field"),
