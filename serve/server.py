@@ -6,6 +6,7 @@ import ctypes
 import errno
 import gc
 import logging
+import math
 import signal
 import socket
 import sys
@@ -28,8 +29,8 @@ from semseg_app.serve.scheduling.registry import Models
 
 log = logging.getLogger("semseg.serve")
 
-SECONDS_TO_FINISH = 20
-"""How long requests in flight may take after SIGTERM or Ctrl-C."""
+SECONDS_TO_FINISH = 2
+"""How long requests in flight may take after SIGTERM or Ctrl-C, beside the time that any answer may take."""
 SECONDS_TO_LEAVE = 1.0
 """After SIGTERM: how long the server still accepts, not ready any more and closing each connection after its answer.
 Clients that keep connections open, and balancers that look at /health/ready, go elsewhere without losing a request."""
@@ -117,11 +118,11 @@ def run_server(served: Models | Engine, address: socket.socket, config: ServeCon
         engine = models.get(name).engine
         say(f"{name}: {engine.kind} on {engine.device}, {engine.precision}")
     say(f"{'page: ' + url + '   ' if config.demo else ''}API: {url}/docs   (stop with Ctrl-C)")
-    _Server(uvicorn_config(app), models).run(sockets=[address])
+    _Server(uvicorn_config(app, config.timeout_s), models).run(sockets=[address])
 
 
-def uvicorn_config(app: FastAPI) -> uvicorn.Config:
-    """How uvicorn serves the application."""
+def uvicorn_config(app: FastAPI, timeout_s: float) -> uvicorn.Config:
+    """How uvicorn serves the application, whose answers take so long at most."""
     return uvicorn.Config(
         app,
         http=Http,
@@ -132,7 +133,7 @@ def uvicorn_config(app: FastAPI) -> uvicorn.Config:
         # they would wait for seconds to be told 429. This one takes all that there are.
         loop="asyncio",
         server_header=False,
-        timeout_graceful_shutdown=SECONDS_TO_FINISH,
+        timeout_graceful_shutdown=math.ceil(timeout_s) + SECONDS_TO_FINISH,
     )
 
 

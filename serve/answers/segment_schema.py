@@ -21,7 +21,7 @@ REQUEST: dict[str, Any] = {
                     "additionalProperties": False,
                 },
             },
-            **{media_type: {"schema": BINARY} for media_type in IMAGE_TYPES},
+            **{media_type: {"schema": BINARY} for media_type in (*IMAGE_TYPES, "application/octet-stream")},
         },
     },
 }
@@ -35,6 +35,7 @@ COMMON_PROBLEMS = {
     415: "Not an image that can be read.",
     422: "A parameter is wrong, or the form has no image.",
     429: "Too many requests are waiting, or your key sent too many; `Retry-After` says when to send again.",
+    503: "The server is stopping; send the request again.",
     504: "The answer took longer than the server's time limit.",
 }
 """Errors that every route which takes an image may answer."""

@@ -101,6 +101,11 @@ def _name(photo: bytes) -> str:
 
 
 def _matching_info(root: Path, labels: LabelSpace) -> DatasetInfo:
+    if not root.is_file() and not (root / "dataset.yaml").exists():
+        problem = "holds no dataset.yaml" if root.exists() else "no such folder"
+        raise UserError(
+            f"{root}: {problem}; --flag-to takes a dataset folder whose dataset.yaml lists the model's classes"
+        )
     info = open_folder(root).info
     if info.label_map is not None or info.color_map is not None:
         raise UserError(f"{root}: its masks are mapped (label_map, color_map); corrections need plain class indices")

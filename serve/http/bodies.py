@@ -1,4 +1,5 @@
-"""Pure ASGI middleware: bounds on the size of a body, and on the time that bodies and answers take on their way."""
+"""Pure ASGI middleware: bounds on the size of a body, and on the time that bodies and answers take on their way; no
+compressed bodies."""
 
 import asyncio
 from collections import Counter
@@ -20,6 +21,21 @@ MOST_ANSWER_S = 600.0
 """The time that a connection may take nothing, over a whole answer."""
 PIECE = 2**18
 """Answers are handed to the connection in pieces of this size: so the next one waits until this one is read."""
+
+
+class RefuseCompressed:
+    """Answers 415 to a compressed body, which may hold a thousand times its size."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            for name, value in scope["headers"]:
+                if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+                    message = "compressed bodies are not supported; send the body without Content-Encoding"
+                    return await problem(415, message)(scope, receive, send)
+        return await self.app(scope, receive, send)
 
 
 class BodyLimit:

@@ -6,6 +6,7 @@ import logging
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from semseg_app.serve.http.errors import problem
 from semseg_app.serve.scheduling.registry import Models
 
 log = logging.getLogger("semseg.serve")
@@ -76,6 +77,33 @@ class CancelOnDisconnect:
                 begin.cancel()
             if watcher is not None:
                 watcher.cancel()
+
+
+class UnfinishedWhenStopped:
+    """Answers 503 where the server ends before a request is done. It cancels what is left then, which would be 500."""
+
+    def __init__(self, app: ASGIApp, models: Models):
+        self.app = app
+        self._models = models
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_note)
+        except asyncio.CancelledError:
+            handler = asyncio.current_task()
+            if scope["type"] != "http" or not self._models.stopping or handler is None:
+                raise
+            handler.uncancel()
+            log.warning("the server stops before %s %s is answered", scope["method"], scope["path"])
+            if not started:  # else the server breaks the connection off
+                await problem(503, "the server is stopping; send the request again")(scope, receive, send)
 
 
 class CloseWhenStopping:

@@ -5,8 +5,9 @@ from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
 from semseg_app.serve.config import ServeConfig
-from semseg_app.serve.http.bodies import AnswerTimeout, BodyLimit, BodyTimeout
-from semseg_app.serve.http.disconnect import CancelOnDisconnect, CloseWhenStopping
+from semseg_app.serve.http.bodies import AnswerTimeout, BodyLimit, BodyTimeout, RefuseCompressed
+from semseg_app.serve.http.disconnect import CancelOnDisconnect, CloseWhenStopping, UnfinishedWhenStopped
+from semseg_app.serve.http.head import HeadAsGet
 from semseg_app.serve.http.headers import OneLineErrors, RequestId, RootPath, SecurityHeaders
 from semseg_app.serve.http.load_shedding import ShedLoad
 from semseg_app.serve.http.logs import AccessLog
@@ -39,14 +40,17 @@ def middleware_stack(models: Models, segment_route: APIRoute) -> list[Middleware
         Middleware(Measure, metrics=models.metrics),
         Middleware(CloseWhenStopping, models=models),
         Middleware(AccessLog),
+        Middleware(HeadAsGet),
         Middleware(SecurityHeaders),
         *([_cross_origin(config)] if config.cors_origins else []),
         Middleware(RequestId),
+        Middleware(UnfinishedWhenStopped, models=models),
         Middleware(AnswerTimeout, seconds=config.body_timeout_s, metrics=models.metrics),
         *([Middleware(OneLineErrors)] if config.demo else []),
         *([Middleware(RequireApiKey, keys=config.keys)] if config.keys is not None else []),
         *([Middleware(UploadQuota, max_bytes=config.max_bytes, photos=MOST_PHOTOS_KEPT)] if config.demo else []),
         Middleware(ShedLoad, models=models, route=segment_route),
+        Middleware(RefuseCompressed),
         Middleware(
             BodyLimit,
             max_bytes=config.max_bytes,

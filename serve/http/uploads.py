@@ -12,6 +12,8 @@ MAX_IMAGES = 16
 """Images in one request. More go into more requests, or a server is held up by one caller."""
 MAX_TEXTS = 8
 FIELDS = ("image", "file")
+RAW = ("image/*", "application/octet-stream")
+"""Content types of a body that is one image; which of the formats it is, its bytes say."""
 
 
 class Upload(NamedTuple):
@@ -22,17 +24,29 @@ class Upload(NamedTuple):
     data: bytes
 
 
+def content_type_of(request: Request) -> str:
+    """A request's content type in lower case, without parameters; empty where it has none."""
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+def is_raw(content_type: str) -> bool:
+    """Whether the body is one image, by its content type."""
+    return content_type.startswith("image/") or content_type == "application/octet-stream"
+
+
 async def read_uploads(request: Request) -> list[Upload]:
     """The encoded images in a request's body, multipart or raw; at least one, at most MAX_IMAGES.
 
     HTTPException: 400 a broken form or too many parts, 415 another content type, 422 no image or something else in it.
     """
-    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if content_type.startswith("image/"):
+    content_type = content_type_of(request)
+    if is_raw(content_type):
         return [Upload("", await request.body())]
     if content_type != "multipart/form-data":
         raise HTTPException(
-            415, f"content type {content_type or 'missing'}: send multipart/form-data with a field 'image', or image/*"
+            415,
+            f"content type {content_type or 'missing'}: send multipart/form-data with a field 'image', "
+            f"or {' or '.join(RAW)}",
         )
     uploads = []
     for part in await read_form(request.headers["content-type"], request.stream(), MAX_IMAGES, MAX_TEXTS):

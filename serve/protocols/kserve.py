@@ -8,6 +8,7 @@ repository made by `semseg export` has, so a client moves to Triton by changing 
 import asyncio
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ _EXAMPLE = {
 def router(models: Models) -> APIRouter:
     """The routes under /v2."""
     routes = APIRouter(prefix="/v2", tags=["KServe v2"])
+    parser = ThreadPoolExecutor(1, "semseg-json")  # one at a time: see MAX_JSON_BYTES
 
     @routes.get("")
     def server() -> dict[str, Any]:
@@ -64,7 +66,7 @@ def router(models: Models) -> APIRouter:
 
     async def infer(name: str, request: Request) -> Response:
         """Segment a batch of decoded images. With `Inference-Header-Content-Length`, tensors are binary."""
-        return await _infer(models, name, request)
+        return await _infer(models, parser, name, request)
 
     unknown = problems({404: "No model of that name or version is served."})
     for prefix in ("/models/{name}", "/models/{name}/versions/" + VERSION):
@@ -93,12 +95,11 @@ def _metadata(name: str, platform: str) -> dict[str, Any]:
     }
 
 
-async def _infer(models: Models, name: str, request: Request) -> Response:
+async def _infer(models: Models, parser: ThreadPoolExecutor, name: str, request: Request) -> Response:
     served = models.get(name)
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise HTTPException(415, "compressed bodies are not supported; send the body without Content-Encoding")
     length = request.headers.get(HEADER_LENGTH)
-    asked: InferRequest = await asyncio.to_thread(read_request, await request.body(), length)
+    body = await request.body()
+    asked = await asyncio.get_running_loop().run_in_executor(parser, read_request, body, length)
     count, height, width = asked.images.shape[:3]
     if count > MAX_IMAGES:
         raise HTTPException(413, f"{count} images in one batch, above the limit of {MAX_IMAGES}")

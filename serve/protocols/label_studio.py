@@ -6,6 +6,7 @@ of a class, as brush or bitmask regions (https://labelstud.io/guide/ml_create). 
 
 import base64
 import io
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -30,6 +31,8 @@ from semseg_app.serve.scheduling.admission import Requester
 from semseg_app.serve.scheduling.registry import Models
 from semseg_app.serve.scheduling.segmentation import Segmentation
 from semseg_app.serve.scheduling.served_model import ServedModel
+
+log = logging.getLogger("semseg.serve")
 
 MAX_TASKS = 100
 
@@ -106,12 +109,23 @@ def router(models: Models, source: ImageSource) -> APIRouter:
         return {"model_version": _version(served)}
 
     async def predict(request: Request, name: str | None = None) -> Predictions:
-        """Predict masks for tasks."""
+        """Predict masks for tasks. A task that fails beside others that do not gets an empty result."""
         served = models.get(name)
         body = await parse_json(await request.body(), PredictBody)
         controls = parse_config(body.label_config)
         who = requester("label-studio", request.scope)
-        return Predictions(results=[await _predict(served, images, controls, task, who) for task in body.tasks])
+        results, failures = [], []
+        for task in body.tasks:
+            try:
+                results.append(await _predict(served, images, controls, task, who))
+            except (UserError, HTTPException) as error:
+                failures.append(error)
+                reason = error.detail if isinstance(error, HTTPException) else str(error)
+                log.warning("Label Studio gets no masks for %s", " ".join(reason.split()))
+                results.append(Predicted(model_version=_version(served), score=0, result=[]))
+        if failures and len(failures) == len(results):
+            raise failures[0]
+        return Predictions(results=results)
 
     for prefix in ("/label-studio", "/label-studio/{name}"):
         unknown = problems({404: "No model of that name is served."})
@@ -135,7 +149,8 @@ async def _predict(
         for key in dict.fromkeys(control.key for control in controls):
             over_image = [control for control in controls if control.key == key]
             render = partial(_render, over_image, _version(served))
-            predicted.append(await served.segment(await images.read(task.data.get(key)), render, who))
+            data = await images.read(task.data.get(key), task.id)
+            predicted.append(await served.segment(data, render, who))
     except UserError as error:
         raise type(error)(f"task {task.id}: {error}") from error
     except HTTPException as error:

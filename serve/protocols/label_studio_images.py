@@ -1,7 +1,8 @@
 """The images of Label Studio's tasks: inside the task, or fetched from the one Label Studio that the owner names.
 
 An address in a task comes from a stranger: a server that fetched any address would give strangers its place in the
-network.
+network. A file of a cloud storage (s3://bucket/photo.jpg) comes from Label Studio, too, which has the keys: it passes
+the file on or, where its storage has pre-signed URLs, redirects to the storage (label_studio/io_storages/proxy_api.py).
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import base64
 import binascii
 import http.client
 import json
+import re
 import threading
 import urllib.error
 import urllib.request
@@ -18,9 +20,15 @@ from urllib.parse import urljoin, urlsplit
 
 from starlette.exceptions import HTTPException
 
+from semseg_app.errors import UserError
+from semseg_app.serve.demo.urls import fetch_photo
+
 SECONDS = 15.0
 """Time for one read from Label Studio."""
 MAX_TOKEN_BYTES = 64 * 2**10
+REDIRECTS = (301, 302, 303, 307, 308)
+STORAGES = ("s3://", "gs://", "azure-blob://")
+PRESIGNED_OFF = "switch off pre-signed URLs in the storage's settings in Label Studio, which then passes the files on"
 
 
 class ImageSource(NamedTuple):
@@ -46,8 +54,8 @@ class TaskImages:
         self._access: str | None = None
         self._exchange = threading.Lock()
 
-    async def read(self, value: Any) -> bytes:
-        """The encoded image that a task's field names.
+    async def read(self, value: Any, task_id: int | str | None) -> bytes:
+        """The encoded image that a field of that task names.
 
         HTTPException 422 when the field names no image that may be read, 413 when the image is too large, 502 when
         Label Studio does not give it.
@@ -61,12 +69,14 @@ class TaskImages:
             raise HTTPException(
                 422, "the image is an address; start the server with --label-studio-url, or send data:image/...;base64,"
             )
+        if value.startswith(STORAGES):
+            return await asyncio.to_thread(self._fetch, _address_in_storage(value, task_id, url), url, True)
         address = urljoin(url.rstrip("/") + "/", value)
         if _origin(address) != _origin(url):
             raise HTTPException(422, "the image lies on another host than --label-studio-url")
         return await asyncio.to_thread(self._fetch, address, url)
 
-    def _fetch(self, address: str, url: str) -> bytes:
+    def _fetch(self, address: str, url: str, in_storage: bool = False) -> bytes:
         token = self._source.token
         try:
             if not _is_personal(token):
@@ -75,7 +85,12 @@ class TaskImages:
                 data = self._get_with_access(address, url)
         except urllib.error.HTTPError as error:
             error.close()
+            target = error.headers.get("Location") or ""  # a path is Label Studio's own: a page to log in
+            if in_storage and error.code in REDIRECTS and "://" in target and _origin(target) != _origin(url):
+                return self._from_storage(target)
             why = f"; {_what_token_is_needed(token)}" if error.code in (401, 403) else ""
+            if in_storage and error.code == 404:
+                why = "; the task's project needs a source storage that holds it"
             raise HTTPException(502, f"Label Studio answered {error.code} for the image{why}") from None
         except (OSError, ValueError, http.client.HTTPException):
             raise HTTPException(502, "Label Studio did not answer for the image") from None
@@ -83,6 +98,14 @@ class TaskImages:
         if len(data) > limit:
             raise HTTPException(413, f"the image is above the limit of {limit / 2**20:g} MiB")
         return data
+
+    def _from_storage(self, presigned: str) -> bytes:
+        """What Label Studio redirects to. Its token stays here, and the address has to be a public one."""
+        try:
+            return fetch_photo(presigned, self._source.max_bytes)
+        except UserError as error:
+            reason = str(error).partition(";")[0]  # what follows is a fix for visitors of the page
+            raise HTTPException(502, f"Label Studio redirects to the storage, and {reason}; {PRESIGNED_OFF}") from None
 
     def _get_with_access(self, address: str, url: str) -> bytes:
         """Access tokens last for minutes: a refused one is exchanged once more."""
@@ -127,6 +150,13 @@ class TaskImages:
         return data
 
 
+def _address_in_storage(value: str, task_id: int | str | None, url: str) -> str:
+    """Where Label Studio gives a file of a storage to who may see the task."""
+    if not re.fullmatch(r"[0-9]{1,20}", str(task_id), re.ASCII):
+        raise HTTPException(422, "the image lies in a storage, which Label Studio opens for tasks with a number only")
+    return f"{url.rstrip('/')}/tasks/{task_id}/presign/?fileuri={base64.urlsafe_b64encode(value.encode()).decode()}"
+
+
 def _is_personal(token: str | None) -> bool:
     """Whether a token is a JWT: three parts, the first of which is JSON in base64. Legacy tokens are hexadecimal."""
     return token is not None and token.startswith("eyJ") and token.count(".") == 2
@@ -164,7 +194,7 @@ def _origin(address: str) -> tuple[str, str | None, int | None]:
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Redirects can lead anywhere, so none is followed."""
+    """Redirects can lead anywhere, so none is followed with the token."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str

@@ -15,10 +15,14 @@ from semseg_app.serve.answers.schemas import ClassInfo, EngineInfo, class_infos,
 from semseg_app.serve.answers.segment_schema import BINARY, COMMON_PROBLEMS, problems
 from semseg_app.serve.http.negotiation import choose
 from semseg_app.serve.http.requester import requester
+from semseg_app.serve.http.uploads import RAW, content_type_of, is_raw
 from semseg_app.serve.jobs import Job, Jobs, State
 from semseg_app.serve.scheduling.registry import Models
 
-MEDIA_TYPES = ("image/jpeg", "image/png", "image/tiff", "image/webp")
+MEDIA_TYPES = ("image/jpeg", "image/png", "image/tiff", "image/webp", "application/octet-stream")
+"""What the documentation offers; `is_raw` takes more."""
+USED = {"model", "classes", "threshold"}
+"""Options that a job uses."""
 
 
 class JobStatus(BaseModel):
@@ -77,10 +81,11 @@ def router(models: Models, jobs: Jobs) -> APIRouter:
         _check(options)
         if importlib.util.find_spec("pyvips") is None:
             raise HTTPException(501, "this server cannot read large images; it was installed without the extra 'large'")
-        content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-        if content_type not in MEDIA_TYPES:
-            known = ", ".join(MEDIA_TYPES)
-            raise HTTPException(415, f"content type {content_type or 'missing'}: send {known} as the body")
+        content_type = content_type_of(request)
+        if not is_raw(content_type):
+            raise HTTPException(
+                415, f"content type {content_type or 'missing'}: send the image as the body, as {' or '.join(RAW)}"
+            )
         served = models.get(options.model)
         options.check(served.engine.labels)
         who = requester("job", request.scope)
@@ -124,9 +129,8 @@ def router(models: Models, jobs: Jobs) -> APIRouter:
 
 def _check(options: Options) -> None:
     """BadOption for what a job does not do: its result is fetched later, in the image's own size."""
-    for name in ("format", "size", "transform"):
-        if getattr(options, name) is not None:
-            raise BadOption(f"{name}: not for jobs; their result is a PNG of the image's size, or a summary in JSON")
+    for name in sorted(options.model_fields_set - USED):
+        raise BadOption(f"{name}: not for jobs; their result is a PNG of the image's size, or a summary in JSON")
 
 
 def _job(jobs: Jobs, job_id: str, request: Request) -> Job:

@@ -53,7 +53,7 @@ def encoded_fixture():
 def running(app: FastAPI) -> Iterator[str]:
     """`app` behind a real uvicorn in a thread. Yields its address."""
     address = claim_address("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn_config(app))
+    server = uvicorn.Server(uvicorn_config(app, 20))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [address]})
     thread.start()
     try:

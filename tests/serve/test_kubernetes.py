@@ -59,7 +59,7 @@ def test_it_fits_the_server():
     paths = create_app(ColorEngine(), ServeConfig(demo=False)).openapi()["paths"]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert "get" in paths[CONTAINER[probe]["httpGet"]["path"]]
-    assert POD["terminationGracePeriodSeconds"] > SECONDS_TO_LEAVE + SECONDS_TO_FINISH
+    assert POD["terminationGracePeriodSeconds"] > SECONDS_TO_LEAVE + ServeConfig().timeout_s + SECONDS_TO_FINISH
     # A pod that leaves must be out of the service before it stops to answer.
     ready = CONTAINER["readinessProbe"]
     assert ready["periodSeconds"] * ready["failureThreshold"] <= SECONDS_TO_LEAVE

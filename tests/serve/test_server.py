@@ -118,6 +118,45 @@ def test_sigterm_under_load_loses_nothing_that_was_accepted(encoded, photo):
     assert "Traceback" not in errors
 
 
+QUICK_TO_STOP = """
+from support.color_engine import ColorEngine
+from semseg_app.serve.config import ServeConfig
+from semseg_app.serve.server import claim_address, run_server
+
+run_server(ColorEngine(), claim_address("127.0.0.1", 0), ServeConfig(demo=False, timeout_s=0.5))
+"""
+
+
+def test_what_is_not_done_when_the_server_stops_is_503_in_one_line():
+    """An upload that is still arriving then."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+    command = [sys.executable, "-c", QUICK_TO_STOP]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
+        try:
+            while "API: " not in (line := server.stderr.readline()):
+                assert server.poll() is None
+            port = int(line.split("API: ")[1].split("/docs")[0].rpartition(":")[2])
+            with httpx.Client(transport=httpx.HTTPTransport(retries=9)) as http:
+                http.get(f"http://127.0.0.1:{port}/health/live")
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+                head = (
+                    b"POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 9999\r\n\r\n"
+                )
+                client.sendall(head + b"begins")
+                time.sleep(0.5)
+                server.send_signal(signal.SIGTERM)
+                answer = b"".join(iter(lambda: client.recv(10_000), b""))
+            _, errors = server.communicate(timeout=20)
+        finally:
+            server.kill()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 "), answer
+    assert body == b'{"error":"the server is stopping; send the request again"}'
+    assert b"x-request-id: " in head.lower()
+    assert "the server stops before POST /v1/segment is answered" in errors
+    assert "Traceback" not in errors
+
+
 @contextlib.contextmanager
 def serving(graph: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`semseg serve` itself, ready: (process, address)."""

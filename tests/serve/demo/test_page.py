@@ -311,8 +311,10 @@ def test_a_folder_that_does_not_fit_is_refused(dataset, tmp_path):
     labels = LabelSpace(classes=["cat", "dog"], palette=[(0, 0, 0), (1, 1, 1)])
     with pytest.raises(UserError, match="other classes than the model"):
         FlagFolder(dataset, labels)
-    with pytest.raises(UserError, match=r"dataset\.yaml"):
+    with pytest.raises(UserError, match=r"holds no dataset\.yaml; --flag-to takes a dataset folder"):
         FlagFolder(tmp_path, labels)
+    with pytest.raises(UserError, match="none: no such folder; --flag-to takes a dataset folder"):
+        FlagFolder(tmp_path / "none", labels)
     full = FlagFolder(dataset, ColorEngine.labels, most=0)
     with pytest.raises(UserError, match="holds 0 flagged photos already"):
         full.flag(b"\xff\xd8 another", np.zeros((1, 1, 3), np.uint8))

@@ -1,5 +1,6 @@
 """Keys, allowances, other sites, slow clients, headers, logs."""
 
+import gzip
 import hashlib
 import json
 import logging
@@ -217,3 +218,42 @@ def test_an_exception_is_one_line_too():
     text = JsonLines().format(record)
     assert "\n" not in text
     assert "ValueError: two\nlines" in json.loads(text)["exception"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/health/live", "/v2/health/live", "/v1/models", "/metrics", "/docs", "/openapi.json"]
+)
+def test_head_is_get_without_the_body(keys, running, path):
+    """As `wget --spider`, uptime monitors and load balancers ask."""
+    with running(app()) as url, httpx.Client(base_url=url) as client:
+        got, head = client.get(path), client.head(path)
+        assert (head.status_code, head.content) == (got.status_code, b"") == (200, b"")
+        assert head.headers["content-type"] == got.headers["content-type"]
+        if path != "/metrics":  # it counts the request itself
+            assert head.headers["content-length"] == got.headers["content-length"]
+        assert client.head(path).status_code == 200  # over the same connection
+
+
+def test_head_runs_no_post_route_and_is_counted_and_logged_as_itself(caplog):
+    with TestClient(app()) as client, caplog.at_level(logging.INFO, "semseg.access"):
+        assert (client.head("/v1/segment").status_code, client.head("/nothing").status_code) == (405, 404)
+        assert client.head("/v1/models").status_code == 200
+        assert 'semseg_requests_total{route="/v1/models",status="200"} 1.0' in client.get("/metrics").text
+        assert "semseg_admitted_total{" not in client.get("/metrics").text
+    assert [record.getMessage() for record in caplog.records if "HEAD" in record.getMessage()] == [
+        "HEAD /v1/segment 405",
+        "HEAD /nothing 404",
+        "HEAD /v1/models 200",
+    ]
+
+
+@pytest.mark.parametrize("path", ["/v1/segment", "/v1/jobs", "/hf", "/label-studio/predict", "/v2/models/colors/infer"])
+def test_a_compressed_body_is_refused_with_the_fix(path, encoded, photo):
+    body = gzip.compress(encoded(photo))
+    headers = {"Content-Type": "image/png", "Content-Encoding": "gzip"}
+    with TestClient(app()) as client:
+        answer = client.post(path, content=body, headers=headers)
+        problem = {"error": "compressed bodies are not supported; send the body without Content-Encoding"}
+        assert (answer.status_code, answer.json()) == (415, problem)
+        headers["Content-Encoding"] = "identity"
+        assert client.post("/v1/segment", content=encoded(photo), headers=headers).status_code == 200

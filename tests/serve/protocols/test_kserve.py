@@ -7,6 +7,7 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from support.color_engine import ColorEngine
 from tritonclient.utils import InferenceServerException
 
 from semseg_app.serve.app import create_app
@@ -15,8 +16,6 @@ from semseg_app.serve.config import ServeConfig
 
 @pytest.fixture(scope="module")
 def url(running):
-    from support.color_engine import ColorEngine
-
     with running(create_app(ColorEngine(), ServeConfig(demo=False, max_pixels=100_000))) as url:
         deadline = time.monotonic() + 30
         while httpx.get(f"{url}/health/ready").status_code == 503 and time.monotonic() < deadline:
@@ -99,6 +98,15 @@ LENGTH = "Inference-Header-Content-Length"
         ([GOOD | {"data": [1, 2, 256]}], {}, "whole numbers"),
         ([GOOD | {"data": [1, 2, 2.5]}], {}, "whole numbers"),
         ([GOOD | {"data": [[1], [2, 3]]}], {}, "whole numbers"),
+        ([GOOD | {"data": [[1, 2], 3]}], {}, "whole numbers"),
+        ([GOOD | {"data": [1, [2], 3]}], {}, "whole numbers"),
+        ([GOOD | {"data": [[], [1, 2, 3]]}], {}, "whole numbers"),
+        ([GOOD | {"data": ["a", "b", "c"]}], {}, "whole numbers"),
+        ([GOOD | {"data": [[1, 2, 3], {}]}], {}, "whole numbers"),
+        ([GOOD | {"data": [1, 2, -3]}], {}, "whole numbers"),
+        ([GOOD | {"data": []}], {}, "whole numbers"),
+        ([GOOD | {"data": [[]]}], {}, "whole numbers"),
+        ([GOOD | {"data": [None, None, None]}], {}, "whole numbers"),
         ([GOOD | {"data": None}], {}, "neither data nor binary_data_size"),
         ([GOOD | {"parameters": {"binary_data_size": 3}}], {}, "binary_data_size says 3, 0 came"),
         ([GOOD | {"parameters": {"binary_data_size": "x"}}], {}, "binary_data_size says 'x'"),
@@ -138,7 +146,19 @@ def test_numbers_that_overflow_are_refused_in_one_line(url, tensor):
     assert "\n" not in answer.json()["error"]
 
 
+def test_a_photo_as_json_dumps_writes_it(running, mask, photo):
+    """Of 720 x 640 pixels, in nested lists: above 5 MB."""
+    large, expected = np.kron(photo, np.ones((16, 12, 1), np.uint8)), np.kron(mask, np.ones((16, 12), np.uint8))
+    tensor = {"name": "images", "datatype": "UINT8", "shape": [1, 640, 720, 3], "data": large[None].tolist()}
+    body = json.dumps({"inputs": [tensor], "outputs": [{"name": "classes"}]})
+    assert len(body) > 5_000_000
+    with running(create_app(ColorEngine(), ServeConfig(demo=False))) as url:
+        answer = httpx.post(f"{url}/v2/models/colors/infer", content=body, timeout=30)
+    assert answer.status_code == 200, answer.text
+    np.testing.assert_array_equal(np.reshape(answer.json()["outputs"][0]["data"], (640, 720)), expected)
+
+
 def test_many_numbers_in_json_are_refused(url):
-    content = '{"inputs": [{"data": [' + "1," * 3_000_000
+    content = '{"inputs": [{"data": [' + "1," * 10_000_000
     answer = httpx.post(f"{url}/v2/models/colors/infer", content=content)
-    assert (answer.status_code, answer.json()["error"][:32]) == (413, "the JSON part is above 4 MiB; se")
+    assert (answer.status_code, answer.json()["error"][:32]) == (413, "the JSON part is above 18 MiB; s")

@@ -15,6 +15,7 @@ from support.brush_bits import unpacked
 
 from semseg_app.serve.app import create_app
 from semseg_app.serve.config import ServeConfig
+from semseg_app.serve.demo import urls
 
 PERSONAL = "eyJhbGciOiJIUzI1NiJ9.eyJ0b2tlbl90eXBlIjoicmVmcmVzaCJ9.c2ln"
 CONFIG = """<View>
@@ -46,6 +47,14 @@ class FakeLabelStudio(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", "http://169.254.169.254/secret")
             return self.end_headers()
+        if self.path.startswith("/bucket/"):
+            assert self.headers["Authorization"] is None, "the token went to the storage"
+            self.send_response(200)
+            self.end_headers()
+            return self.wfile.write(self.photo)
+        if self.path.startswith("/tasks/7/presign/?fileuri="):
+            assert self.headers["Authorization"] == "Token abc"
+            return self.presign(base64.urlsafe_b64decode(self.path.partition("=")[2]).decode())
         good = (
             self.headers["Authorization"] in ("Token abc", f"Bearer {self.access}")
             and self.path == "/data/upload/1/photo.png"
@@ -53,6 +62,21 @@ class FakeLabelStudio(BaseHTTPRequestHandler):
         self.send_response(200 if good else 401)
         self.end_headers()
         return self.wfile.write(self.photo if good else b"no")
+
+    def presign(self, uri: str):
+        """As io_storages/proxy_api.py: pass the file on, or redirect to the storage."""
+        target = {
+            "s3://redirected/a b.png": f"http://storage.example:{self.server.server_port}/bucket/photo.png?sig=x%2Fy",
+            "gs://inside/photo.png": "http://127.0.0.1:1/bucket/photo.png",
+            "s3://log-in/photo.png": "/user/login/",
+            "azure-blob://metadata/photo.png": "http://169.254.169.254/secret",
+        }.get(uri)
+        found = uri == "s3://passed-on/photo.png"
+        self.send_response(303 if target else 200 if found else 404)
+        if target:
+            self.send_header("Location", target)
+        self.end_headers()
+        return self.wfile.write(self.photo if found else b"")
 
     def log_message(self, *args):
         pass
@@ -108,6 +132,32 @@ def test_predicts_brush_masks(url, encoded, photo, mask):
             assert (one["original_width"], one["original_height"], one["image_rotation"]) == (60, 40, 0)
             alpha = unpacked(one["value"]["rle"]).reshape(40, 60, 4)[:, :, 3]
             np.testing.assert_array_equal(alpha, np.where(expected == index, 255, 0))
+
+
+def test_a_task_that_fails_leaves_the_others_their_masks(url, encoded, photo, caplog):
+    good = inline(encoded(photo))
+    answer = ask(url, good, inline(b"no image"), "/data/upload/1/other.png", good)
+    assert answer.status_code == 200, answer.text
+    results = answer.json()["results"]
+    assert [len(predicted["result"]) for predicted in results] == [2, 0, 0, 2]
+    assert results[1] == results[2] == {"model_version": "colors-fp32", "score": 0, "result": []}
+    lines = [record.getMessage() for record in caplog.records if record.name == "semseg.serve"]
+    assert [line.partition("task ")[2][:3] for line in lines] == ["8: ", "9: "]
+    assert "answered 401" in lines[1]
+    answer = ask(url, inline(b"no image"), "/data/upload/1/other.png")
+    assert (answer.status_code, answer.json()["error"][:8]) == (415, "task 7: ")
+
+
+@pytest.mark.parametrize("uri", ["s3://passed-on/photo.png", "s3://redirected/a b.png"])
+def test_a_file_of_a_storage_comes_from_label_studio_or_where_it_redirects(url, encoded, photo, monkeypatch, uri):
+    FakeLabelStudio.photo = encoded(photo)
+    look_up = urls._public_address
+    monkeypatch.setattr(
+        urls, "_public_address", lambda host, port: "127.0.0.1" if host == "storage.example" else look_up(host, port)
+    )
+    answer = ask(url, uri)
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["results"][0]["result"]) == 2
 
 
 @pytest.fixture
@@ -189,6 +239,14 @@ def test_labels_with_an_alias_several_controls_and_bitmasks(url, encoded, photo,
         ("file:///etc/passwd", 422, "on another host"),
         ("/away", 502, "answered 302"),
         ("/data/upload/1/other.png", 502, "answered 401"),
+        (
+            "gs://inside/photo.png",
+            502,
+            "not on the public internet; switch off pre-signed URLs in the storage's settings",
+        ),
+        ("azure-blob://metadata/photo.png", 502, "not on the public internet; switch off pre-signed URLs"),
+        ("s3://log-in/photo.png", 502, "answered 303"),
+        ("s3://nowhere/photo.png", 502, "answered 404 for the image; the task's project needs a source storage"),
         ("data:image/png,text", 422, "base64"),
         (None, 422, "no image in the field"),
         ({"a": 1}, 422, "no image in the field"),

@@ -112,6 +112,16 @@ def test_an_image_beyond_the_request_limit(client, encoded, large, folder):
     assert client.get(location).status_code == client.get(f"{location}/result").status_code == 404
 
 
+@pytest.mark.parametrize("media_type", ["image/jpg", "image/tif", "image/x-png", "application/octet-stream"])
+def test_the_content_decides_not_its_type(client, encoded, large, media_type):
+    data = encoded(large[:50, :50])
+    answer = hand_in(client, data, media_type=media_type)
+    assert answer.status_code == 202, answer.text
+    assert finished(client, answer.headers["location"])["status"] == "done"
+    headers = {"Content-Type": media_type}
+    assert client.post("/v1/segment", content=data, headers=headers).status_code == 200
+
+
 def test_classes_and_threshold(client, encoded, large):
     location = hand_in(client, encoded(large), "?classes=red,green&threshold=0.75").headers["location"]
     finished(client, location)
@@ -180,10 +190,13 @@ def test_bad_jobs_get_one_clear_line_without_a_path(client, encoded, large, fold
             "ushort pixels; convert it to 8 bits",
             hand_in(client, sixteen_bits),
         ),
-        (415, "content type text/plain: send image/jpeg", hand_in(client, good, media_type="text/plain")),
+        (415, "not a JPEG, PNG, TIFF or WebP", hand_in(client, b"text", media_type="application/octet-stream")),
+        (415, "content type text/plain: send the image as the body", hand_in(client, good, media_type="text/plain")),
         (413, "5000 x 5000 pixels, above the limit of 20 million of a job", hand_in(client, wide)),
         (413, "above the limit of 4.76", hand_in(client, bytes(5_000_001))),
         (422, "size: not for jobs", hand_in(client, good, "?size=10")),
+        (422, "simplify: not for jobs", hand_in(client, good, "?simplify=3")),
+        (422, "opacity: not for jobs", hand_in(client, good, "?opacity=0.1&threshold=0.5")),
         (422, "the model has no 'mauve'", hand_in(client, good, "?classes=mauve")),
         (404, "unknown model 'other'; available: colors", hand_in(client, good, "?model=other")),
         (404, "no such job", client.get("/v1/jobs/nothing")),
