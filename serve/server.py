@@ -175,6 +175,8 @@ class _Server(uvicorn.Server):
         """Take no more connections, answer what is on its way over those that there are, then end."""
         if self._reloading is not None:
             self._reloading.cancel()
+        for end in self._models.at_stop:
+            end()
         for server in self.servers:
             server.close()
         if self._leaves_at:

@@ -215,4 +215,6 @@ def mount_page(app: FastAPI, models: Models) -> None:
         enable_monitoring=False,
         ssr_mode=False,
     )
+    # Else an open page holds the server back: it sends that it is alive, and never ends.
+    models.at_stop.append(page.app.stop_event.set)
     accept_uploads_only(page, takes_files)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from semseg_app.errors import UserError
 from semseg_app.inference.engines.halves import AT_ONCE
@@ -40,6 +40,8 @@ class Models:
         self.metrics = Metrics()
         self.stopping = False
         """Shutting down: accepted requests are finished, and the server reports that it is not ready."""
+        self.at_stop: list[Callable[[], None]] = []
+        """Called in the event loop when the server is about to stop: they end streams that no answer hangs on."""
         self._batchers: dict[str, Batcher] = {}
         self._workers: Workers | None = None
         self._warm_up: asyncio.Task[None] | None = None

@@ -34,7 +34,7 @@ def test_options_reach_the_server(tmp_path, monkeypatch):
         served.append((models, address.getsockname()[0]))
         address.close()
 
-    monkeypatch.setattr("semseg_app.inference.engines.open.open_engine", open_engine)
+    monkeypatch.setattr("semseg_app.inference.engines.halves.open_halves", open_engine)
     monkeypatch.setattr(semseg_app.serve.server, "run_server", run_server)
     for name in ("b.JPG", "a.png", "notes.txt"):
         (tmp_path / name).touch()
@@ -71,7 +71,7 @@ def test_access_options_reach_the_server(tmp_path, monkeypatch):
         served.append(models.config)
         address.close()
 
-    monkeypatch.setattr("semseg_app.inference.engines.open.open_engine", lambda *arguments: ColorEngine())
+    monkeypatch.setattr("semseg_app.inference.engines.halves.open_halves", lambda *arguments: ColorEngine())
     monkeypatch.setattr(semseg_app.serve.server, "run_server", run_server)
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "token")
     (tmp_path / "model").mkdir()

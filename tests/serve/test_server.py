@@ -42,6 +42,19 @@ def process():
     process.communicate()
 
 
+def started(code: str) -> subprocess.Popen[str]:
+    """A program that serves, in Python."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def address_of(server: subprocess.Popen[str]) -> str:
+    """Where it serves, as it says when it starts."""
+    while "API: " not in (line := server.stderr.readline()):
+        assert server.poll() is None
+    return line.split("API: ")[1].split("/docs")[0]
+
+
 def curl(*arguments: str) -> str:
     return subprocess.run(["curl", "-sS", *arguments], check=True, capture_output=True, text=True).stdout
 
@@ -118,6 +131,25 @@ def test_sigterm_under_load_loses_nothing_that_was_accepted(encoded, photo):
     assert "Traceback" not in errors
 
 
+WITH_PAGE = """
+from support.color_engine import ColorEngine
+from semseg_app.serve.server import claim_address, run_server
+
+run_server(ColorEngine(), claim_address("127.0.0.1", 0))
+"""
+
+
+def test_an_open_page_does_not_hold_the_server_back():
+    with (
+        started(WITH_PAGE) as server,
+        httpx.Client(base_url=address_of(server), transport=httpx.HTTPTransport(retries=9), timeout=60) as http,
+        http.stream("GET", "/gradio_api/heartbeat/visitor") as alive,
+    ):
+        assert next(alive.iter_lines()) == "data: ALIVE"
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=10)
+
+
 QUICK_TO_STOP = """
 from support.color_engine import ColorEngine
 from semseg_app.serve.config import ServeConfig
@@ -129,13 +161,9 @@ run_server(ColorEngine(), claim_address("127.0.0.1", 0), ServeConfig(demo=False,
 
 def test_what_is_not_done_when_the_server_stops_is_503_in_one_line():
     """An upload that is still arriving then."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
-    command = [sys.executable, "-c", QUICK_TO_STOP]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
+    with started(QUICK_TO_STOP) as server:
         try:
-            while "API: " not in (line := server.stderr.readline()):
-                assert server.poll() is None
-            port = int(line.split("API: ")[1].split("/docs")[0].rpartition(":")[2])
+            port = int(address_of(server).rpartition(":")[2])
             with httpx.Client(transport=httpx.HTTPTransport(retries=9)) as http:
                 http.get(f"http://127.0.0.1:{port}/health/live")
             with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
