@@ -42,10 +42,15 @@ def process():
     process.communicate()
 
 
-def started(code: str) -> subprocess.Popen[str]:
-    """A program that serves, in Python."""
+@contextlib.contextmanager
+def started(code: str) -> Iterator[subprocess.Popen[str]]:
+    """A program that serves, in Python; killed in the end."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment)
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment) as server:
+        try:
+            yield server
+        finally:
+            server.kill()
 
 
 def address_of(server: subprocess.Popen[str]) -> str:
@@ -162,21 +167,16 @@ run_server(ColorEngine(), claim_address("127.0.0.1", 0), ServeConfig(demo=False,
 def test_what_is_not_done_when_the_server_stops_is_503_in_one_line():
     """An upload that is still arriving then."""
     with started(QUICK_TO_STOP) as server:
-        try:
-            port = int(address_of(server).rpartition(":")[2])
-            with httpx.Client(transport=httpx.HTTPTransport(retries=9)) as http:
-                http.get(f"http://127.0.0.1:{port}/health/live")
-            with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
-                head = (
-                    b"POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 9999\r\n\r\n"
-                )
-                client.sendall(head + b"begins")
-                time.sleep(0.5)
-                server.send_signal(signal.SIGTERM)
-                answer = b"".join(iter(lambda: client.recv(10_000), b""))
-            _, errors = server.communicate(timeout=20)
-        finally:
-            server.kill()
+        port = int(address_of(server).rpartition(":")[2])
+        with httpx.Client(transport=httpx.HTTPTransport(retries=9)) as http:
+            http.get(f"http://127.0.0.1:{port}/health/live")
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            head = b"POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 9999\r\n\r\n"
+            client.sendall(head + b"begins")
+            time.sleep(0.5)
+            server.send_signal(signal.SIGTERM)
+            answer = b"".join(iter(lambda: client.recv(10_000), b""))
+        _, errors = server.communicate(timeout=20)
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 "), answer
     assert body == b'{"error":"the server is stopping; send the request again"}'
