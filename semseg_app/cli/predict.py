@@ -29,7 +29,7 @@ def predict(
         bool, typer.Option(help="Tell the mean confidence of each image; without it most engines have less to do.")
     ] = True,
     revision: Revision = None,
-    force: Annotated[bool, typer.Option("--force", help="Run a graph that verification rejected.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run a rejected graph, or one of other weights.")] = False,
     ray: Annotated[
         bool, typer.Option("--ray", help="On a Ray cluster; IN and OUT may be addresses of buckets.")
     ] = False,
