@@ -103,11 +103,8 @@ class ResultFolder:
             written = write_place(place, mask)
             if written:
                 row["georeference"] = [str(path) for path in written]
-            else:
-                self.warnings.append(
-                    f"{source}: its place on the ground is given in a form that a world file cannot hold; the mask has "
-                    "no georeference"
-                )
+            if place.lost:
+                self.warnings.append(f"{source}: {place.lost}")
         self.rows.append(row)
         return row
 
