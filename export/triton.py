@@ -23,7 +23,7 @@ from semseg_app.errors import UserError
 from semseg_app.export.tensorrt.buckets import Buckets, Size
 from semseg_app.files import atomic_folder, remove_folder
 from semseg_app.inference.engines.metadata import KEY, parse
-from semseg_app.inference.engines.plans import FOLDER, SUFFIX, find_plans, read_plan
+from semseg_app.inference.engines.plans import FOLDER, SUFFIX, check_graph_of, find_plans
 
 REPOSITORY = Path("triton")
 QUEUE_DELAY_MICROSECONDS = 2000
@@ -59,7 +59,10 @@ def serve_graph(graph: Path, buckets: Buckets, batch: int) -> Served:
 
 
 def serve_engine(folder: Path, precision: str) -> Served:
-    """The TensorRT engine of a model folder, with its own buckets and batch. UserError unless there is exactly one."""
+    """The TensorRT engine of a model folder, with its own buckets and batch.
+
+    UserError unless there is exactly one, built from the graph that lies in the folder.
+    """
     plans = {path: plan for path, plan in find_plans(folder).items() if plan.precision == precision}
     fitting = [path for path, plan in plans.items() if plan.binding == "tensorrt"]
     if len(fitting) != 1:
@@ -68,7 +71,8 @@ def serve_engine(folder: Path, precision: str) -> Served:
             + (" (Triton does not run engines of TensorRT for RTX)" if plans else "")
         )  # fmt: skip
         raise UserError(f"{folder / FOLDER}: not one {precision} engine of TensorRT; {found}")
-    plan = read_plan(fitting[0])
+    plan = plans[fitting[0]]
+    check_graph_of(fitting[0], plan)
     sizes = tuple(Size(*profile.largest[1:]) for profile in plan.profiles if profile.is_bucket)
     description = plan.model_dump_json(include={"name", "labels", "precision", "version", "gpu"})
     return Served(fitting[0], "tensorrt", sizes, plan.profiles[-1].largest.batch, description)

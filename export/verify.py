@@ -80,6 +80,9 @@ def verify(
     reasons = [reason for row in by_size for reason in reasons_of_row(row, gate)]
     if exported.labels != trained.labels:
         reasons.append(f"its classes or palette are not those of {artifact.CONFIG}")
+    source, weights = metadata_of(model).get("source_sha256"), sha256(folder / artifact.WEIGHTS)
+    if source not in (None, weights):
+        reasons.append(f"it was made of other weights than {artifact.WEIGHTS}; export it again")
     reasons += reasons_of_layers(exported.precision, float_layers, layers)
     entry: dict[str, Any] = {
         "engine": exported.kind,
@@ -110,7 +113,7 @@ def verify(
         "gate": gate._asdict(),
         **entry,
         "sha256": sha256(exported_file),
-        "source_sha256": sha256(folder / artifact.WEIGHTS),
+        "source_sha256": weights,
         "versions": {**machine.versions(), "onnx": version("onnx")},
         "hardware": machine.hardware(),
     }

@@ -81,6 +81,7 @@ def export_tensorrt(
         name=described.name,
         labels=described.labels,
         graph=graph.relative_to(folder).as_posix(),
+        source_sha256=described.source_sha256,
         sha256=hashlib.sha256(built.engine).hexdigest(),
         key=key,
         layers=precision_counts(built.layers, prepared, described.precision, getattr(described, "float_layers", ())),

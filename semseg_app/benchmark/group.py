@@ -29,7 +29,7 @@ class BenchmarkRow:
     device: str
     precision: str
     verdict: str | None
-    """What the verification of the export decided: "passed", "rejected", or None."""
+    """As `Variant.verdict`: "passed", "rejected", "other weights" or None."""
     width: int
     height: int
     batch: int

@@ -157,7 +157,7 @@ def write(folder: Path, report: dict[str, Any], rows: Sequence[BenchmarkRow]) ->
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    verdict = " (rejected)" if row["verdict"] == "rejected" else ""
+    verdict = f" ({row['verdict']})" if row["verdict"] in ("rejected", "other weights") else ""
     return [
         row["model"],
         row["engine"] + ("" if row["device"] == "cpu" else f" on {row['device']}"),

@@ -12,6 +12,7 @@ from semseg_app.errors import UserError, did_you_mean
 from semseg_app.inference.engines import plans
 from semseg_app.inference.engines.base import GRAPHS, Engine
 from semseg_app.inference.engines.open import open_engine
+from semseg_app.inference.engines.source import is_left_behind
 
 ENGINES = ("torch", "onnxruntime", "openvino", "tensorrt")
 
@@ -26,7 +27,8 @@ class Variant(NamedTuple):
     precision: str | None
     """What the file's name promises; None where it promises nothing."""
     verdict: str | None
-    """Result of the export's verification: "passed", "rejected", or None where it has not been verified."""
+    """Result of the export's verification: "passed", "rejected", or None where it has not been verified; "other
+    weights" where the model folder's weights are not those that the file was made of."""
     open: Callable[..., Engine]
     """open(threads=...) -> the engine. It travels to another process: a module's function, or a `partial` of one."""
 
@@ -38,7 +40,8 @@ def find_variants(
 
     Of a folder torch comes first, then ONNX Runtime, OpenVINO and TensorRT.
 
-    A graph that verification rejected is among them: what it costs in accuracy is what a benchmark shows.
+    A graph that verification rejected is among them: what it costs in accuracy is what a benchmark shows. So is one
+    that was made of other weights than its model folder has.
 
     Args:
         models: folders or files; a file is measured whatever `engines` and `precisions` say.
@@ -107,7 +110,8 @@ def _of_folder(model: str, engines: Sequence[str], precisions: Sequence[str], de
 
 
 def _of_file(model: str, path: Path, kind: str, precision: str | None, device: str) -> Variant:
-    verdict = manifest_entry(path).get("verdict")
+    stale = path.suffix == ".onnx" and is_left_behind(path)
+    verdict = "other weights" if stale else manifest_entry(path).get("verdict")
     opener = partial(open_variant, path, kind, device)
     return Variant(model, path, kind, precision, verdict, opener)
 

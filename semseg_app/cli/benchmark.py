@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def benchmark(
+    context: typer.Context,
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Model folders, exported files and Hub ids.")],
     out: Annotated[Path, typer.Option(help="Folder for results.json, results.md and pareto.png.")],
     engine: Annotated[
@@ -43,9 +44,12 @@ def benchmark(
     from semseg_app.benchmark import benchmark as run
     from semseg_app.benchmark.report import describe, require_matplotlib, to_markdown, write
     from semseg_app.benchmark.variants import find_variants
+    from semseg_app.cli.given import refuse_given
     from semseg_app.cli.progress import progress_bar
     from semseg_app.hub.download import local_model
 
+    if data is None:
+        refuse_given(context, ("split", "limit"), "belongs to --data DATASET")
     named = {str(local_model(model, revision)): model for model in models}  # a Hub id keeps its name in the table
     found = find_variants(named, _names(engine), _names(precision), device)
     variants = [variant._replace(model=named[variant.model]) for variant in found]

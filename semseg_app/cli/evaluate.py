@@ -40,7 +40,7 @@ def evaluate(
     ] = None,
     teacher_classes: TeacherClasses = None,
     revision: Revision = None,
-    force: Annotated[bool, typer.Option("--force", help="Run a graph that verification rejected.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run a rejected graph, or one of other weights.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON on stdout.")] = False,
 ) -> None:
     """Score a model on labeled images."""

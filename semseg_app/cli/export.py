@@ -10,8 +10,12 @@ import typer
 from semseg_app.cli.model_option import Revision, writable_model
 from semseg_app.errors import UserError
 
+CALIBRATION = ("calibration", "calibration_split", "calibration_images")
+"""Parameters of reduced precisions."""
+
 
 def export(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="A model folder, or a Hub id (user/repo), which is copied to ./repo.")],
     to: Annotated[
         Literal["onnx", "tensorrt", "tensorrt-rtx", "triton", "web"], typer.Option("--to", help="What to make.")
@@ -59,9 +63,10 @@ def export(
     """Export a model, verify it against the trained weights and write manifest.json. Exits with 1 when rejected."""
     from semseg_app.artifact import read_config
     from semseg_app.cli.data_option import open_aloud
-    from semseg_app.cli.export_engines import EngineOptions, make_engine
+    from semseg_app.cli.export_engines import EngineOptions, make_engine, refuse_engine_options
     from semseg_app.cli.export_web import WebOptions, make_web, refuse_web_options
     from semseg_app.cli.gate_report import print_entry, rejection
+    from semseg_app.cli.given import given, refuse_given
     from semseg_app.cli.progress import show_steps
     from semseg_app.export.manifest import has_passed
     from semseg_app.export.verification_set import ExportData, check_data
@@ -69,6 +74,13 @@ def export(
 
     precision = precision or ("int8" if to == "web" else "fp32")
     refuse_web_options(to, out, runtime, examples)
+    refuse_engine_options(context, to, backend)
+    if precision == "fp32":
+        refuse_given(context, CALIBRATION, "fp32 needs no calibration; only for --precision int8")
+    if precision == "fp16":
+        refuse_given(context, ("calibration",), "only for --precision int8")
+    if data is None:
+        refuse_given(context, (*CALIBRATION, "split", "limit"), "belongs to --data DATASET")
     folder = writable_model(model, revision)
     read_config(folder)
     dataset = None
@@ -79,7 +91,8 @@ def export(
     engine = None
     if to not in ("onnx", "web"):
         engine = EngineOptions.check(to, dataset, buckets, max_batch, compute_capability, backend)
-    reused = to != "onnx" and opset is None and has_passed(folder, folder / GRAPHS[precision])
+    anew = to == "onnx" or opset is not None or given(context, CALIBRATION)
+    reused = not anew and has_passed(folder, folder / GRAPHS[precision])
     if dataset or not reused:
         check_data(folder, precision, dataset)
     show_steps("semseg_app.export")

@@ -4,6 +4,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import typer
+
+from semseg_app.cli.given import refuse_given
 from semseg_app.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,11 +41,23 @@ class EngineOptions(NamedTuple):
             require("tensorrt")
         if to == "tensorrt-rtx":
             require("tensorrt_rtx")
-        if capability and to != "tensorrt-rtx":
-            raise UserError("--compute-capability: only for --to tensorrt-rtx; TensorRT builds for this machine's GPU")
         capabilities = tuple(part.strip() for part in capability.split(",")) if capability else ()
         brings_buckets = to == "triton" and backend == "tensorrt"
         return cls(to, None if brings_buckets else _buckets(dataset, buckets), max_batch, capabilities, backend)
+
+
+def refuse_engine_options(context: typer.Context, to: str, backend: str) -> None:
+    """UserError for an option of engines or of Triton beside a --to that it does nothing for."""
+    shapes = ("buckets", "max_batch")
+    if to in ("onnx", "web"):
+        refuse_given(context, shapes, f"only for --to tensorrt, tensorrt-rtx and triton; --to {to} has no fixed sizes")
+    if to == "triton" and backend == "tensorrt":
+        refuse_given(context, shapes, "the TensorRT engine brings its own; give it with --to tensorrt")
+    if to != "tensorrt-rtx":
+        reason = "only for --to tensorrt-rtx; TensorRT builds for this machine's GPU"
+        refuse_given(context, ("compute_capability",), reason)
+    if to != "triton":
+        refuse_given(context, ("backend",), "only for --to triton")
 
 
 def make_engine(

@@ -1,6 +1,7 @@
 """`semseg`: one file per verb. Each imports what it needs when it runs, so that `semseg --help` stays instant."""
 
 import errno
+import io
 import os
 import re
 import sys
@@ -105,6 +106,8 @@ def main(*verb: str) -> None:
     """Entry point. A user's mistake is one line and exit code 2, never a traceback."""
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # like every other progress bar here
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a file's name may be no text of its encoding
     try:
         code = app([*verb, *sys.argv[1:]], prog_name="semseg", standalone_mode=False) or 0
     except UserError as error:

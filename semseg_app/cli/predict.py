@@ -29,7 +29,7 @@ def predict(
         bool, typer.Option(help="Tell the mean confidence of each image; without it most engines have less to do.")
     ] = True,
     revision: Revision = None,
-    force: Annotated[bool, typer.Option("--force", help="Run a graph that verification rejected.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run a rejected graph, or one of other weights.")] = False,
     ray: Annotated[
         bool, typer.Option("--ray", help="On a Ray cluster; IN and OUT may be addresses of buckets.")
     ] = False,
@@ -39,6 +39,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON on stdout.")] = False,
 ) -> None:
     """Segment images: OUT/masks/*.png, OUT/overlays/*.jpg, OUT/shares.csv."""
+    import contextlib
     import json
 
     from semseg_app.cli.progress import progress_bar
@@ -99,11 +100,20 @@ def predict(
             def part_done(path: Path, share: float) -> None:
                 update(done + share, len(images))
 
+            def write_shares() -> None:
+                order = {str(path): index for index, path in enumerate(images)}
+                results.rows.sort(key=lambda row: order[row["file"]])
+                results.write_shares()
+
             files = zip(images, result_names(images), strict=True)
-            segment_files(files, make_predictor(loaded, tile), results, fail, taken, part_done)
-            order = {str(path): index for index, path in enumerate(images)}
-            results.rows.sort(key=lambda row: order[row["file"]])
-            results.write_shares()
+            try:
+                segment_files(files, make_predictor(loaded, tile), results, fail, taken, part_done)
+            except BaseException:  # Ctrl-C, a full disk, ...
+                if results.rows:
+                    with contextlib.suppress(UserError, OSError):  # the first error is the one to tell
+                        write_shares()
+                raise
+            write_shares()
             for warning in results.warnings:
                 say(warning)
             rows, shares = results.rows, str(results.shares)

@@ -31,7 +31,7 @@ def serve(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="Which exported graph: auto (fp32), fp32, fp16 or int8.")] = "auto",
     revision: Revision = None,
-    force: Annotated[bool, typer.Option("--force", help="Serve a graph that verification rejected.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Serve a rejected graph, or one of other weights.")] = False,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of the engine; by default one per core.")
     ] = None,

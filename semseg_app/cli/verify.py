@@ -12,6 +12,7 @@ from semseg_app.errors import UserError
 
 
 def verify(
+    context: typer.Context,
     model: Annotated[
         str, typer.Argument(help="A model folder, an .onnx file in it, or a Hub id, which is copied to ./repo.")
     ],
@@ -30,10 +31,13 @@ def verify(
     from semseg_app.artifact import read_config
     from semseg_app.cli.data_option import open_aloud
     from semseg_app.cli.gate_report import print_entry, rejection
+    from semseg_app.cli.given import refuse_given
     from semseg_app.cli.progress import show_steps
     from semseg_app.export.manifest import record
     from semseg_app.export.verification_set import gather_photos
 
+    if data is None:
+        refuse_given(context, ("split", "limit"), "belongs to --data DATASET")
     folder, files = _files(writable_model(model, revision))
     labels = read_config(folder).labels
     verification = gather_photos(labels, open_aloud(data), split, limit) if data else None

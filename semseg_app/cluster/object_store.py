@@ -7,8 +7,9 @@ from urllib.parse import quote
 import pyarrow
 import pyarrow.fs
 
-from semseg_app.data.listing import IMAGE_SUFFIXES
+from semseg_app.data.listing import IMAGE_SUFFIXES, PHOTO_SUFFIXES
 from semseg_app.errors import UserError
+from semseg_app.inference.results import RESULT_FOLDERS
 
 FAILURES = (OSError, ValueError, pyarrow.ArrowException)
 """What pyarrow raises for addresses, credentials and networks."""
@@ -26,7 +27,10 @@ def join(address: str, below: str) -> str:
 
 
 def find_images(address: str, leave_out: str) -> list[str]:
-    """The address of an image, or of all images below a folder, sorted; none below `leave_out`. UserError for none."""
+    """The address of an image, or of all images below a folder, sorted. UserError for none.
+
+    Left out are the results of an earlier run in the folder `leave_out`.
+    """
     try:
         filesystem, path = pyarrow.fs.FileSystem.from_uri(address)
         if filesystem.get_file_info(path).is_file:
@@ -35,8 +39,8 @@ def find_images(address: str, leave_out: str) -> list[str]:
     except FAILURES as error:
         raise _user_error(address, "read", error) from None
     below = sorted(info.path[len(path) :].lstrip("/") for info in infos if info.is_file)
-    found = [join(address, name) for name in below if name.lower().endswith(IMAGE_SUFFIXES)]
-    results = join(leave_out, "").partition("?")[0]
+    found = [join(address, name) for name in below if name.lower().endswith(PHOTO_SUFFIXES)]
+    results = tuple(join(leave_out, f"{name}/").partition("?")[0] for name in RESULT_FOLDERS)
     found = [image for image in found if not image.startswith(results)]
     if not found:
         raise UserError(f"{address}: no images in it or below it ({', '.join(IMAGE_SUFFIXES)})")

@@ -99,7 +99,7 @@ def segment_on_ray(
         workers: the most; None = one for each core or GPU.
         told: is told of each portion that is done, how many images it had and which of them failed.
 
-    UserError when the model cannot be run, or the results cannot be written.
+    UserError when the model cannot be run, or the results cannot be written. The table then has those that were done.
     """
     out = job.out
     if not buckets.is_address(out):
@@ -110,6 +110,20 @@ def segment_on_ray(
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     last: dict[str, Any] = {}
+
+    def write_table() -> str:
+        order = {source: number for number, source in enumerate(sources)}
+        rows.sort(key=lambda row: order[row["file"]])
+        failed.sort(key=lambda one: order[one["file"]])
+        for row in (*rows, *failed):
+            row["file"] = sources[row["file"]]
+            row |= {key: out + row[key].removeprefix(job.out) for key in ("mask", "overlay") if key in row}
+        with _Outlet(out) as outlet:
+            table = ResultFolder(outlet.folder, LabelSpace(**last["labels"]), overlays=False, confidence=job.confidence)
+            table.rows = rows
+            table.write_shares()
+            return outlet.publish(table.shares)
+
     own = not ray.is_initialized()
     if own:
         _connect()
@@ -121,20 +135,15 @@ def segment_on_ray(
             rows += portion["rows"]
             failed += portion["failed"]
             told(len(portion["rows"]) + len(portion["failed"]), portion["failed"])
+    except BaseException:
+        if rows:
+            with contextlib.suppress(UserError, OSError):  # the first error is the one to tell
+                write_table()
+        raise
     finally:
         if own:
             ray.shutdown()
-    order = {source: number for number, source in enumerate(sources)}
-    rows.sort(key=lambda row: order[row["file"]])
-    failed.sort(key=lambda one: order[one["file"]])
-    for row in (*rows, *failed):
-        row["file"] = sources[row["file"]]
-        row |= {key: out + row[key].removeprefix(job.out) for key in ("mask", "overlay") if key in row}
-    with _Outlet(out) as outlet:
-        table = ResultFolder(outlet.folder, LabelSpace(**last["labels"]), overlays=False, confidence=job.confidence)
-        table.rows = rows
-        table.write_shares()
-        return Outcome(last["ran"], rows, failed, outlet.publish(table.shares))
+    return Outcome(last["ran"], rows, failed, write_table())
 
 
 class _Outlet:

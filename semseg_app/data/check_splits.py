@@ -10,7 +10,15 @@ import numpy as np
 from semseg_app.data.dataset import SegmentationData
 from semseg_app.data.findings import Finding
 from semseg_app.data.list_lines import pair_of
-from semseg_app.data.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, Sample, SplitFiles, list_files, near_misses
+from semseg_app.data.listing import (
+    IMAGE_SUFFIXES,
+    LABEL_SUFFIXES,
+    Sample,
+    SplitFiles,
+    list_files,
+    near_misses,
+    why_unread,
+)
 from semseg_app.data.splits import list_faults
 from semseg_app.errors import UserError
 
@@ -104,10 +112,7 @@ def _unused_masks(data: SegmentationData, samples: Mapping[str, list[Sample]]) -
 def _odd_photos(data: SegmentationData, split: str, members: Iterable[Sample]) -> Iterable[Finding]:
     """Photos that are not read, and JPEGs of another name."""
     for path in data.folders[split].unread():
-        convert = "convert it to JPEG or PNG"
-        if path.suffix.lower() in (".heic", ".heif"):
-            convert = "convert it to JPEG (pip install pillow-heif, or set the camera to 'Most Compatible')"
-        yield Finding("unread-photo", f"{path.suffix} is not read; {convert}", relative(data, path))
+        yield Finding("unread-photo", why_unread(path.suffix), relative(data, path))
     for sample in members:
         if sample.image.suffix.lower() == ".jfif":
             yield Finding("jfif-photo", "read as the JPEG that it is", relative(data, sample.image))

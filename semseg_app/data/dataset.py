@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from semseg_app.data.list_lines import line_names, list_terms, one_photo
 from semseg_app.data.listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from semseg_app.data.listing import RAW_SUFFIXES, UNREAD_SUFFIXES, SplitFiles, list_files, near_misses, why_unread
 from semseg_app.data.listing import Sample as Sample
-from semseg_app.data.listing import SplitFiles, list_files, near_misses
 from semseg_app.errors import UserError, did_you_mean, explain
 from semseg_app.labels import IGNORE, Color, require_color_per_class
 from semseg_app.photos import open_photo, to_rgb
@@ -133,12 +133,17 @@ def default_palette(count: int) -> list[Color]:
 
 def read_image(path: Path) -> np.ndarray:
     """Decode a photo to RGB uint8 [H, W, 3], EXIF orientation applied. UserError when it cannot be read."""
+    suffix = path.suffix.lower()
+    if suffix in RAW_SUFFIXES:
+        raise UserError(f"{path}: {why_unread(path.suffix)}")
     try:
         with open_photo(path) as image:
             return np.asarray(to_rgb(image))
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
     except DECODING_ERRORS as error:
+        if isinstance(error, UnidentifiedImageError) and suffix in UNREAD_SUFFIXES:
+            raise UserError(f"{path}: {why_unread(path.suffix)}") from error
         raise UserError(f"{path}: unreadable image ({error}); replace it or take it out of the dataset") from error
 
 

@@ -15,7 +15,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".t
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 """Lossless formats; a mask in any of them is read. Where one stem has several, the first of these counts."""
 UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".gif", ".ppm", ".pgm", ".dng", ".cr2", ".nef")
-"""Photos that people have and that are not read."""
+"""Photos that people have and that datasets do not have. `semseg predict` tries to read them."""
+PHOTO_SUFFIXES = (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES)
+RAW_SUFFIXES = (".dng", ".cr2", ".nef")
+"""Of cameras: what would be read is the small preview in the file."""
 
 
 class Sample(NamedTuple):
@@ -97,6 +100,14 @@ class SplitFiles:
             photos = [(stem, by_stem.get(stem, self.images / f"{stem}{suffix}")) for stem in self.stems]
         masks = self.masks()
         return [Sample(stem, path, masks.get(stem)) for stem, path in photos]
+
+
+def why_unread(suffix: str) -> str:
+    """The sentence about a photo with one of UNREAD_SUFFIXES: that it is not read, and what to do."""
+    convert = "convert it to JPEG or PNG"
+    if suffix.lower() in (".heic", ".heif"):
+        convert = "convert it to JPEG (pip install pillow-heif, or set the camera to 'Most Compatible')"
+    return f"{suffix} is not read; {convert}"
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...], nested: bool) -> list[tuple[str, Path]]:

@@ -4,6 +4,7 @@ GDAL, QGIS and ArcGIS read `<mask>.pgw` (six numbers; https://en.wikipedia.org/w
 (GDAL's Persistent Auxiliary Metadata). GeoTIFF tags: OGC 19-008r4, sections 7 and B.
 """
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,10 @@ from semseg_app.files import atomic_file
 
 _GEO_TYPES = {"raster": 1025, "geographic": 2048, "projected": 3072}
 """GeoKeys: what a pixel is (2 = a point), and the EPSG codes of the coordinate system."""
+_SYSTEM_KEYS = {1024, _GEO_TYPES["geographic"], _GEO_TYPES["projected"]}
+"""Those that an image with a coordinate system has; 1024 is its kind."""
 _USER_DEFINED = 32767
+_NO_GEOREFERENCE = "the mask has no georeference"
 
 
 class Place(NamedTuple):
@@ -23,24 +27,29 @@ class Place(NamedTuple):
     None where the file has a coordinate system but no plain transform (ground control points)."""
     epsg: int | None
     """Code of the coordinate system; None where it has none."""
+    lost: str | None = None
+    """What of it a mask does not get, and why; None = nothing."""
 
 
 def place_of(image: Path) -> Place | None:
     """Where an image lies on the ground: by its GeoTIFF tags, else by the world file beside it. None if nowhere."""
-    tags = _tags(image)
-    if tags and (tags.keys() & {tiff.TIE_POINTS, tiff.TRANSFORM}):
-        keys = _geo_keys(tags)
-        epsg = keys.get(_GEO_TYPES["projected"], keys.get(_GEO_TYPES["geographic"]))
+    tags = _tags(image) or {}
+    keys = _geo_keys(tags)
+    named = keys.get(_GEO_TYPES["projected"], keys.get(_GEO_TYPES["geographic"]))
+    epsg = None if named in (None, 0, _USER_DEFINED) else named
+    if tags.keys() & {tiff.TIE_POINTS, tiff.TRANSFORM}:
         plain = tiff.number(tags, tiff.ORIENTATION, 1) == 1
         world = _world(tags, centers=keys.get(_GEO_TYPES["raster"]) == 2) if plain else None
-        return Place(world, None if epsg in (None, 0, _USER_DEFINED) else epsg)
+        if world is None:
+            given = "its place on the ground is given in a form that a world file cannot hold"
+            return Place(None, epsg, f"{given}; {_NO_GEOREFERENCE}")
+        return Place(world, epsg, None if epsg else _lost_system(image, tags))
     for beside in _world_files(image):
         if beside.is_file():
             try:
-                a, d, b, e, c, f = (float(line) for line in beside.read_text(encoding="ascii").split())
-            except (ValueError, OSError):
-                return Place(None, None)
-            return Place((a, d, b, e, c, f), None)
+                return Place(_read_world(beside), epsg, None if epsg else _lost_system(image, tags))
+            except ValueError as error:
+                return Place(None, epsg, f"{beside.name} {error}; {_NO_GEOREFERENCE}")
     return None
 
 
@@ -87,6 +96,38 @@ def _world(tags: tiff.Tags, centers: bool) -> tuple[float, float, float, float, 
     if not centers:
         c, f = c + (a + b) / 2, f + (d + e) / 2
     return a, d, b, e, c, f
+
+
+def _read_world(path: Path) -> tuple[float, float, float, float, float, float]:
+    """The numbers of a world file. ValueError says what is wrong with it."""
+    try:
+        words = path.read_text(encoding="utf-8-sig").split()
+    except (OSError, UnicodeDecodeError):
+        raise ValueError("is not readable as text") from None
+    for word in words:
+        try:
+            sound = math.isfinite(float(word))
+        except ValueError:
+            sound = False
+        if not sound:
+            fix = "; write decimal points, not commas" if "," in word else ""
+            raise ValueError(f"holds {word!r}, which is not a number{fix}")
+    if len(words) != 6:
+        raise ValueError(f"holds {len(words)} numbers, and a world file has 6")
+    a, d, b, e, c, f = map(float, words)
+    return a, d, b, e, c, f
+
+
+def _lost_system(image: Path, tags: tiff.Tags) -> str | None:
+    """Of an image whose coordinate system has no EPSG code here: where it stands. None where it has none at all."""
+    aux = image.with_name(f"{image.name}.aux.xml")
+    places = {
+        "its GeoTIFF keys": bool(_geo_keys(tags).keys() & _SYSTEM_KEYS),
+        image.with_suffix(".prj").name: image.with_suffix(".prj").is_file(),
+        aux.name: aux.is_file() and b"<SRS" in aux.read_bytes(),
+    }
+    place = next((name for name, there in places.items() if there), None)
+    return place and f"the coordinate system in {place} has no EPSG code that is read here; the mask has none"
 
 
 def _world_files(image: Path) -> list[Path]:

@@ -5,27 +5,31 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from semseg_app.data.listing import IMAGE_SUFFIXES, list_files
+from semseg_app.data.listing import IMAGE_SUFFIXES, PHOTO_SUFFIXES, list_files
 from semseg_app.errors import UserError
+from semseg_app.inference.results import RESULT_FOLDERS
 
 
 def find_images(inputs: Iterable[str], leave_out: Path) -> list[Path]:
     """The images that files, folders (with all below them) and glob patterns name; each once, in the order given.
 
-    A file named outright is taken whatever its suffix; in folders and patterns only image files count, and nothing
-    below `leave_out`, where the results of an earlier run lie. UserError for an input that names no image.
+    A file named outright is taken whatever its suffix; in folders and patterns only photos count, those of formats that
+    may turn out to be unreadable too. Left out are the results of an earlier run in the folder `leave_out`. UserError
+    for an input that names no image.
     """
     found: dict[Path, Path] = {}
-    results = leave_out.resolve()
+    results = [(leave_out / name).resolve() for name in RESULT_FOLDERS]
     for text in inputs:
         path = Path(text)
         if path.is_file():
             named = [path]
         else:
             candidates = (
-                [image for _, image in list_files(path, IMAGE_SUFFIXES, nested=True)] if path.is_dir() else _glob(text)
+                [image for _, image in list_files(path, PHOTO_SUFFIXES, nested=True)] if path.is_dir() else _glob(text)
             )
-            named = [image for image in candidates if not image.resolve().is_relative_to(results)]
+            named = [image for image in candidates if not any(map(image.resolve().is_relative_to, results))]
+            if candidates and not named:
+                raise UserError(f"{text}: no images in it but the results of an earlier run; name a folder of photos")
             if not named:
                 what = (
                     f"no images in it or below it ({', '.join(IMAGE_SUFFIXES)})" if path.is_dir() else "no such image"
@@ -64,5 +68,5 @@ def _glob(pattern: str) -> list[Path]:
     return sorted(
         match
         for match in matches
-        if match.is_file() and match.suffix.lower() in IMAGE_SUFFIXES and not match.name.startswith(".")
+        if match.is_file() and match.suffix.lower() in PHOTO_SUFFIXES and not match.name.startswith(".")
     )

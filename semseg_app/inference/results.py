@@ -18,6 +18,9 @@ from semseg_app.labels import LabelSpace
 from semseg_app.masks import indexed_png
 from semseg_app.plots.overlays import class_shares, overlay
 
+MASKS, OVERLAYS = RESULT_FOLDERS = ("masks", "overlays")
+"""Where the pictures of results lie in their folder."""
+
 
 class ResultFolder:
     """Results of many images, one file at a time, each whole or not at all.
@@ -80,7 +83,7 @@ class ResultFolder:
             row["overlay"] = self._write_overlay(name, result.preview)
 
     def _mask(self, name: str) -> Path:
-        return self.folder / "masks" / f"{name}.png"
+        return self.folder / MASKS / f"{name}.png"
 
     def _row(
         self, source: Path, size: tuple[int, ...], mask: Path, shares: np.ndarray, mean_confidence: float | None
@@ -100,17 +103,14 @@ class ResultFolder:
             written = write_place(place, mask)
             if written:
                 row["georeference"] = [str(path) for path in written]
-            else:
-                self.warnings.append(
-                    f"{source}: its place on the ground is given in a form that a world file cannot hold; the mask has "
-                    "no georeference"
-                )
+            if place.lost:
+                self.warnings.append(f"{source}: {place.lost}")
         self.rows.append(row)
         return row
 
     def _write_overlay(self, name: str, picture: np.ndarray) -> str:
         """Write uint8 RGB `[H, W, 3]`; -> its path."""
-        path = self.folder / "overlays" / f"{name}.jpg"
+        path = self.folder / OVERLAYS / f"{name}.jpg"
         encoded = io.BytesIO()
         Image.fromarray(picture).save(encoded, "JPEG", quality=90)
         with atomic_file(path) as part:
@@ -118,9 +118,15 @@ class ResultFolder:
         return str(path)
 
     def write_shares(self) -> None:
-        """Write shares.csv: file, width, height, the share of the pixels of each class, mean confidence."""
+        """Write shares.csv: file, width, height, the share of the pixels of each class, mean confidence.
+
+        It is UTF-8 but for the names of files that are not, which keep their bytes.
+        """
         confidence = ["mean_confidence"] if self.confidence else []
-        with atomic_file(self.shares) as part, part.open("w", newline="", encoding="utf-8") as file:
+        with (
+            atomic_file(self.shares) as part,
+            part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(["file", "width", "height", *self.labels.classes, *confidence])
             for row in self.rows:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from semseg_app.data.listing import IMAGE_SUFFIXES
+from semseg_app.data.listing import IMAGE_SUFFIXES, PHOTO_SUFFIXES, RAW_SUFFIXES, why_unread
 from semseg_app.errors import UserError
 from semseg_app.inference.inputs import result_names
 from semseg_app.inference.results import ResultFolder
@@ -71,6 +71,8 @@ def segment_many(
         for done, (photo, result) in enumerate(zip(photos, result_names(photos), strict=True)):
             progress(done, len(photos))
             try:
+                if photo.suffix.lower() in RAW_SUFFIXES:
+                    raise UserError(why_unread(photo.suffix))
                 data = photo.read_bytes()
                 if len(data) > max_bytes:
                     raise UserError(f"this photo has more than {max_bytes / 2**20:g} megabytes")
@@ -98,12 +100,12 @@ def _segment_patiently(served: ServedModel, data: bytes, who: Requester) -> Segm
 
 
 def _photos(uploads: Sequence[tuple[str, Path]], folder: Path, max_bytes: int) -> Iterator[Path]:
-    """Every photo as a file below `folder`, under the path that the visitor gave it."""
+    """Every photo, of whatever format, as a file below `folder`, under the path that the visitor gave it."""
     count = total = 0
     for name, path in uploads:
         if zipfile.is_zipfile(path):
             photos = _unpack(path, folder / _harmless(name).with_suffix(""), max_bytes)
-        elif Path(name).suffix.lower() in IMAGE_SUFFIXES:
+        elif Path(name).suffix.lower() in PHOTO_SUFFIXES:
             photos = iter([_copy(path, _free(folder / _harmless(name)))])
         else:
             continue
@@ -123,7 +125,7 @@ def _unpack(path: Path, folder: Path, max_bytes: int) -> Iterator[Path]:
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
-                if entry.is_dir() or Path(entry.filename).suffix.lower() not in IMAGE_SUFFIXES:
+                if entry.is_dir() or Path(entry.filename).suffix.lower() not in PHOTO_SUFFIXES:
                     continue
                 if any(part.startswith((".", "__MACOSX")) for part in _harmless(entry.filename).parts):
                     continue

@@ -1,5 +1,7 @@
 import csv
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,8 @@ import pytest
 from PIL import Image
 
 from semseg_app.cli.main import main
+from semseg_app.errors import UserError
+from semseg_app.inference.engines.base import Prediction
 from semseg_app.inference.engines.onnxruntime import OnnxRuntimeEngine
 
 MakeGraph = Callable[..., Path]
@@ -116,6 +120,77 @@ def test_results_inside_the_photos_are_not_segmented_again(
     for _ in range(2):
         assert predict(make_graph(), photos, "-o", photos / "out", "--json") == 0
         assert len(json.loads(capsys.readouterr().out)["images"]) == 2
+
+
+def test_results_may_go_into_the_folder_of_the_photos(
+    make_graph: MakeGraph, photos: Path, predict: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert predict(make_graph(), photos, "-o", photos, "--json") == 0
+        assert len(json.loads(capsys.readouterr().out)["images"]) == 2
+    assert (photos / "masks" / "sub" / "a.png").is_file()
+
+
+def test_photos_of_any_format_are_segmented_or_reported(
+    make_graph: MakeGraph, photos: Path, tmp_path: Path, predict: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    green = Image.new("RGB", (9, 7), (0, 255, 0))
+    green.save(photos / "b.gif")
+    green.save(photos / "c.dng", "TIFF")  # as the preview in a camera's file
+    (photos / "d.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    assert predict(make_graph(), photos, "-o", tmp_path / "out", "--json") == 1
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    assert [Path(row["file"]).name for row in report["images"]] == ["a.png", "b.gif", "a.jpg"]
+    assert report["images"][1]["shares"]["green"] == 1
+    phone = "convert it to JPEG (pip install pillow-heif, or set the camera to 'Most Compatible')"
+    assert said.err.splitlines() == [
+        f"semseg: {photos / 'c.dng'}: .dng is not read; convert it to JPEG or PNG",
+        f"semseg: {photos / 'd.HEIC'}: .HEIC is not read; {phone}",
+    ]
+
+
+def test_a_file_name_that_is_not_utf_8_keeps_its_bytes(make_graph: MakeGraph, photos: Path, tmp_path: Path) -> None:
+    named = photos / os.fsdecode(b"stra\xdfe.png")
+    try:
+        (photos / "a.png").rename(named)
+    except OSError:
+        pytest.skip("file names are always UTF-8 here")
+    (photos / os.fsdecode(b"br\xfccke.png")).write_bytes(b"broken")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "semseg_app.cli", "predict", make_graph(), photos, "-o", out, "--json"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert b"br\\udcfccke.png: unreadable image" in done.stderr
+    assert os.fsencode(named) in (out / "shares.csv").read_bytes()
+    assert (out / "masks" / named.name).is_file()
+    assert [row["file"] for row in json.loads(done.stdout)["images"]] == [str(named), str(photos / "sub" / "a.jpg")]
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (UserError("b.png: the disk is full"), 2)])
+def test_what_is_done_before_an_error_is_in_the_table(
+    make_graph: MakeGraph,
+    photos: Path,
+    tmp_path: Path,
+    predict: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+) -> None:
+    infer, out = OnnxRuntimeEngine.infer, tmp_path / "out"
+
+    def until_green(self: OnnxRuntimeEngine, images: np.ndarray) -> Prediction:
+        if images[0, 0, 0, 1] > 200:
+            raise error
+        return infer(self, images)
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "infer", until_green)
+    assert predict(make_graph(), photos, "-o", out) == code
+    rows = list(csv.DictReader((out / "shares.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row["file"] for row in rows] == [str(photos / "a.png")]
+    assert predict(make_graph(), photos / "sub", "-o", out) == code
+    assert len((out / "shares.csv").read_text().splitlines()) == 2, "a table of nothing replaced it"
 
 
 @pytest.mark.parametrize(

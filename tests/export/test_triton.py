@@ -204,6 +204,9 @@ def test_what_is_missing_or_was_rejected_is_not_served(folder: Path) -> None:
     add_engine(folder, "c.engine", precision="fp16", gpu="NVIDIA A10")
     with pytest.raises(UserError, match=r"there are b\.engine, c\.engine: move all but one away"):
         serve_engine(folder, "fp16")
+    add_engine(folder, "d.engine", precision="int8", graph_sha256="of the graph before", graph="onnx/model-fp16.onnx")
+    with pytest.raises(UserError, match=r"d\.engine: was built from an earlier onnx/model-fp16\.onnx"):
+        serve_engine(folder, "int8")
     entry = {"verdict": "rejected", "reasons": ["swapped"]}
     artifact.write_manifest(folder, {"exports": {"onnx/model-fp16.onnx": entry}})
     with pytest.raises(UserError, match=r"model-fp16\.onnx: rejected when it was verified: swapped"):

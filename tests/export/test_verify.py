@@ -304,6 +304,35 @@ def test_command_says_what_can_be_exported(folder: Path, tmp_path: Path) -> None
     assert "not a model folder" in str(result.exception)
 
 
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (
+            "--buckets nonsense",
+            "--buckets: only for --to tensorrt, tensorrt-rtx and triton; --to onnx has no fixed sizes",
+        ),
+        ("--to web --max-batch 4", "--max-batch: only for --to tensorrt, tensorrt-rtx and triton; --to web has"),
+        ("--backend onnxruntime", "--backend: only for --to triton"),
+        ("--to tensorrt --buckets 64x48 --backend tensorrt", "--backend: only for --to triton"),
+        (
+            "--to triton --backend tensorrt --buckets 64x48",
+            "--buckets: the TensorRT engine brings its own; give it with",
+        ),
+        ("--compute-capability 8.9", "--compute-capability: only for --to tensorrt-rtx; TensorRT builds for this"),
+        ("--calibration entropy", "--calibration: fp32 needs no calibration; only for --precision int8"),
+        ("--calibration-images 3", "--calibration-images: fp32 needs no calibration; only for --precision int8"),
+        ("--precision fp16 --data d --calibration minmax", "--calibration: only for --precision int8"),
+        ("--precision fp16 --calibration-split train", "--calibration-split: belongs to --data DATASET"),
+        ("--split val", "--split: belongs to --data DATASET"),
+        ("--to web --limit 3", "--limit: belongs to --data DATASET"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(tmp_path: Path, options: str, line: str) -> None:
+    result = CliRunner().invoke(app, [str(tmp_path / "none"), *options.split()])
+    assert isinstance(result.exception, UserError)
+    assert str(result.exception).startswith(line)
+
+
 def test_command_names_the_missing_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx_ir", None)  # importing it now fails as if it were not installed
     for module in [name for name in sys.modules if name.startswith("semseg_app.export.")]:

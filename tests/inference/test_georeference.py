@@ -33,7 +33,12 @@ def test_corners_of_geotiff_become_centers_of_a_world_file(tmp_path: Path) -> No
 def test_a_rotated_transform_and_a_coordinate_system_without_code(tmp_path: Path) -> None:
     matrix = (0.0, 2.0, 0.0, 10.0, 2.0, 0.0, 0.0, 20.0, *(0.0,) * 8)
     path = geotiff(tmp_path / "a.tif", {MATRIX: matrix}, (3072, 0, 1, 32767))
-    assert place_of(path) == Place((0.0, 2.0, 2.0, 0.0, 11.0, 21.0), None)
+    place = place_of(path)
+    assert place is not None
+    assert place[:2] == ((0.0, 2.0, 2.0, 0.0, 11.0, 21.0), None)
+    assert place.lost == (
+        "the coordinate system in its GeoTIFF keys has no EPSG code that is read here; the mask has none"
+    )
 
 
 @pytest.mark.parametrize("name", ["a.jgw", "a.jpgw", "a.wld"])
@@ -44,12 +49,52 @@ def test_a_world_file_beside_the_photo_is_kept(tmp_path: Path, name: str) -> Non
     assert place_of(tmp_path / "a.jpg") == Place((1, 0, 0, -1, 100.5, 200.5), None)
 
 
+def test_a_geotiff_beside_a_world_file_keeps_its_coordinate_system(tmp_path: Path) -> None:
+    path = geotiff(tmp_path / "a.tif", {}, UTM)
+    assert place_of(path) is None
+    (tmp_path / "a.tfw").write_text("1\n0\n0\n-1\n100.5\n200.5\n")
+    assert place_of(path) == Place((1, 0, 0, -1, 100.5, 200.5), 32633)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [("a.prj", "PROJCS[...]", True), ("a.jpg.aux.xml", "<SRS>x</SRS>", True), ("a.aux.xml", "<SRS>x</SRS>", False)],
+)
+def test_a_coordinate_system_beside_the_photo_is_not_lost_in_silence(
+    tmp_path: Path, name: str, content: str, told: bool
+) -> None:
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jgw").write_text("1 0 0 -1 100.5 200.5")
+    (tmp_path / name).write_text(content)
+    place = place_of(tmp_path / "a.jpg")
+    assert place is not None
+    assert place.world == (1, 0, 0, -1, 100.5, 200.5)
+    assert (place.lost is not None and f"the coordinate system in {name} has no EPSG code" in place.lost) == told
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("0,5\n0\n0\n-0,5\n1\n2\n", "a.jgw holds '0,5', which is not a number; write decimal points, not commas"),
+        ("1 0 0 -1 nan 2", "a.jgw holds 'nan', which is not a number"),
+        ("1 0 0 -1 1", "a.jgw holds 5 numbers, and a world file has 6"),
+        (b"\xff\xfe1", "a.jgw is not readable as text"),
+    ],
+)
+def test_what_is_wrong_with_a_world_file(tmp_path: Path, content: str | bytes, problem: str) -> None:
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jgw").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert place_of(tmp_path / "a.jpg") == Place(None, None, f"{problem}; the mask has no georeference")
+
+
 def test_what_a_world_file_cannot_hold_has_no_transform(tmp_path: Path) -> None:
     """Ground control points: several tie points without a scale."""
     path = geotiff(tmp_path / "a.tif", {TIE: tuple(map(float, range(24)))}, UTM)
     place = place_of(path)
-    assert place == Place(None, 32633)
     assert place is not None
+    assert place[:2] == (None, 32633)
+    assert place.lost is not None
+    assert "in a form that a world file cannot hold; the mask has no georeference" in place.lost
     assert write_place(place, tmp_path / "mask.png") == []
 
 

@@ -8,7 +8,15 @@ from semseg_app.inference.inputs import find_images, result_names
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    for name in ("a.jpg", "notes.txt", "b/a.PNG", "b/c/d.webp", "b/.hidden.jpg", "out/masks/a.png"):
+    for name in (
+        "a.jpg",
+        "notes.txt",
+        "b/a.PNG",
+        "b/c/d.webp",
+        "b/.hidden.jpg",
+        "out/masks/a.png",
+        "out/overlays/a.jpg",
+    ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -36,8 +44,31 @@ def test_a_relative_glob(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_images(["b/**/*.webp"], Path("out")) == [Path("b/c/d.webp")]
 
 
+def test_only_results_are_left_out_of_the_folder_that_they_go_into(photos: Path) -> None:
+    for name in ("out/b.jpg", "out/trip/masks/c.png", "masks/d.png"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).touch()
+    assert found(photos, "out") == ["out/b.jpg", "out/trip/masks/c.png"]
+    assert found(photos, "out/**/*") == ["out/b.jpg", "out/trip/masks/c.png"]
+    here = find_images([str(photos)], leave_out=photos)
+    assert photos / "a.jpg" in here
+    assert photos / "masks" / "d.png" not in here
+
+
+def test_formats_that_may_not_be_readable_are_found_too(photos: Path) -> None:
+    for name in ("b/e.HEIC", "b/f.gif"):
+        (photos / name).touch()
+    assert found(photos, "b") == found(photos, "b/**/*") == ["b/a.PNG", "b/c/d.webp", "b/e.HEIC", "b/f.gif"]
+
+
 def test_an_input_without_images_is_an_error(photos: Path) -> None:
-    for name, what in (("missing.jpg", "no such image"), ("*.bmp", "no such image"), ("out", "no images in it")):
+    (photos / "none").mkdir()
+    for name, what in (
+        ("missing.jpg", "no such image"),
+        ("*.bmp", "no such image"),
+        ("none", r"no images in it or below it \(\.jpg"),
+        ("out", "no images in it but the results of an earlier run; name a folder of photos"),
+    ):
         with pytest.raises(UserError, match=what):
             found(photos, name)
 

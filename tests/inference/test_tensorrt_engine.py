@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import tensorrt_rtx
 from cuda.bindings import runtime as true_cuda
+from support.tiny_models import METADATA
 
 from semseg_app import artifact
 from semseg_app.artifact import ModelConfig
@@ -406,6 +407,28 @@ def test_engine_that_is_not_what_it_should_be_is_refused(folder: Path, gpu: Fake
     described.unlink()
     with pytest.raises(UserError, match=r"x\.engine: has no x\.json beside it"):
         open_engine(engine)
+
+
+@pytest.mark.parametrize("told_by", ["plan", "graph"])
+def test_engine_of_earlier_weights_is_refused(
+    folder: Path, gpu: FakeCuda, told_by: str, make_graph: Callable[..., Path]
+) -> None:
+    engine, described, graph = (folder / name for name in ("tensorrt/x.engine", "tensorrt/x.json", plan().graph))
+    artifact.write_manifest(folder, {"weights": {"sha256": "new"}, "exports": {}})
+    if told_by == "plan":
+        graph.unlink()
+        described.write_text(plan(source_sha256="old").model_dump_json())
+    else:  # the engine of an earlier release
+        make_graph(graph, {**METADATA, "source_sha256": "old"})
+        described.write_text(plan(graph_sha256=hashlib.sha256(graph.read_bytes()).hexdigest()).model_dump_json())
+    for path in (folder, engine):
+        with pytest.raises(
+            UserError, match=r"x\.engine: made of other weights .* --to tensorrt --precision fp16` again"
+        ):
+            open_engine(path, "tensorrt")
+    assert open_engine(folder, "tensorrt", force=True).name == "fake"
+    artifact.write_manifest(folder, {"weights": {"sha256": "old"}, "exports": {}})
+    assert open_engine(folder, "tensorrt").name == "fake"
 
 
 def test_what_is_missing_is_said_in_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,8 +103,8 @@ def test_what_cannot_be_in_a_bucket(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         buckets.put(tmp_path / "empty", f"file://{tmp_path}/there")
     Image.new("RGB", (4, 4)).save(tmp_path / "a b.png")
-    (tmp_path / "out").mkdir()
-    Image.new("RGB", (4, 4)).save(tmp_path / "out" / "mask.png")
+    (tmp_path / "out" / "masks").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "out" / "masks" / "mask.png")
     found = buckets.find_images(f"file://{tmp_path}?x=1", leave_out=f"file://{tmp_path}/out?x=1")
     assert found == [f"file://{tmp_path}/a%20b.png?x=1"]
     buckets.fetch(found[0].partition("?")[0], tmp_path / "copy.png")

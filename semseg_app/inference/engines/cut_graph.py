@@ -25,16 +25,18 @@ def coarse_graph(path: Path) -> bytes | None:
     None where the file does not say where its logits are: a graph of another program or of an earlier release, or a
     damaged file. UserError where its metadata are not ours.
     """
-    if not path.stat().st_size:
-        return None
-    with path.open("rb") as file:
-        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     try:
+        content = _content(path)
         properties = _properties(content)
         logits = parse(path, properties).logits if KEY in properties else None
         return cut(content, logits) if logits else None
     except ValueError:
         return None
+
+
+def properties_of(path: Path) -> dict[str, str]:
+    """The metadata of an .onnx file; its graph is passed over, unread. ValueError when it is damaged."""
+    return _properties(_content(path))
 
 
 def cut(model: memoryview, output: str) -> bytes:
@@ -80,6 +82,12 @@ def _names(node: memoryview) -> tuple[set[str], set[str]]:
                         if inner.number == GRAPH_NODE:
                             inputs |= _names(inner.value)[0]
     return inputs, outputs
+
+
+def _content(path: Path) -> memoryview:
+    """A file, read where it is looked at. ValueError when it is empty."""
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _properties(model: memoryview) -> dict[str, str]:

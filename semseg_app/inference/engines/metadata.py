@@ -25,6 +25,8 @@ class GraphMetadata(BaseModel):
     logits: str | None = None
     """The value in the graph that is enlarged and read, float32 `[N, C, h, w]`; h and w divide the padded sides. None =
     the graph does not say, and its own outputs are used."""
+    source_sha256: str | None = None
+    """Of the model.safetensors that it was made from. None = the graph does not say."""
 
 
 def parse(path: Path, properties: dict[str, str]) -> GraphMetadata:

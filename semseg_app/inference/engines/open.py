@@ -14,6 +14,7 @@ from semseg_app.artifact.transformers_folder import transformers_type
 from semseg_app.errors import UserError, did_you_mean
 from semseg_app.inference.engines.base import DEVICES, GRAPHS, KINDS, PRECISIONS, Engine
 from semseg_app.inference.engines.plans import SUFFIX
+from semseg_app.inference.engines.source import refuse_other_weights
 
 
 class Request(NamedTuple):
@@ -104,7 +105,8 @@ def open_engine(
         threads: CPU threads; None = `machine.threads`, those that the process may use.
         precision: which of a folder's exported graphs: "fp32", "fp16", "int8", or "auto" (fp32; of TensorRT's engines
             fp16).
-        force: run a graph that verification rejected, or that is not the file which was verified, all the same.
+        force: run a graph that verification rejected, that is not the file which was verified, or that was made of
+            other weights than the folder has, all the same.
         calls: how many the engine may get at once, from as many threads, each with `threads` CPU threads of its own.
             More than one is for ONNX Runtime and OpenVINO on a CPU.
     """
@@ -124,6 +126,7 @@ def open_engine(
     if chosen in ("onnxruntime", "openvino") and not force:
         refuse_rejected(file)
         check_graph(file)
+        refuse_other_weights(file)
     row = ENGINES[chosen]
     try:
         return row.open(Request(file, device, threads, precision, force, calls))

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from semseg_app.errors import UserError, explain
+from semseg_app.files import sha256
 from semseg_app.labels import LabelSpace
 
 FOLDER = Path("tensorrt")
@@ -77,6 +78,8 @@ class Plan(BaseModel):
     graph: str
     """The ONNX file in the model folder that it was built from."""
     graph_sha256: str
+    source_sha256: str | None = None
+    """Hash of the weights that the graph was made of; None where an earlier release built the engine."""
     sha256: str
     """Hash of the engine."""
     key: str
@@ -115,6 +118,13 @@ def find_plans(folder: Path) -> dict[Path, Plan]:
     """The engines of a model folder, sorted by name."""
     files = sorted((folder / FOLDER).glob(f"*{SUFFIX}"))
     return {path: read_plan(path) for path in files if not path.name.startswith(".")}
+
+
+def check_graph_of(engine: Path, plan: Plan) -> None:
+    """UserError when an engine was built from an earlier graph than lies beside it."""
+    graph = engine.resolve().parent.parent / plan.graph
+    if graph.is_file() and sha256(graph) != plan.graph_sha256:
+        raise UserError(f"{engine}: was built from an earlier {plan.graph}; run `semseg export --to tensorrt` again")
 
 
 def choose_plan(plans: dict[Path, Plan], gpu: Gpu, versions: dict[Binding, str]) -> Path:

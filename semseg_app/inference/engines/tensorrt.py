@@ -15,11 +15,21 @@ from typing import Any
 
 import numpy as np
 
+from semseg_app.artifact import CONFIG
 from semseg_app.errors import UserError
 from semseg_app.inference.engines.base import Prediction, check_images
 from semseg_app.inference.engines.cuda import Device, first_gpu, load_runtime
 from semseg_app.inference.engines.open import refuse_rejected
-from semseg_app.inference.engines.plans import Plan, Shape, choose_plan, find_plans, pick_profile, read_plan
+from semseg_app.inference.engines.plans import (
+    Plan,
+    Shape,
+    check_graph_of,
+    choose_plan,
+    find_plans,
+    pick_profile,
+    read_plan,
+)
+from semseg_app.inference.engines.source import is_of_other_weights, source_of
 from semseg_app.inference.engines.tensorrt_probe import PRODUCTS, is_installed, probe, require
 
 IMAGES, CLASSES, CONFIDENCE = "images", "classes", "confidence"
@@ -201,6 +211,7 @@ def open_tensorrt(model: Path, device: str = "auto", precision: str = "auto", fo
     _check_file(path, plan, content)
     if not force:
         refuse_rejected(path)
+        _refuse_other_weights(path, plan)
     return TensorRTEngine(path, plan, Session(importlib.import_module(plan.binding), Device(runtime), content, plan))
 
 
@@ -208,9 +219,19 @@ def _check_file(path: Path, plan: Plan, content: bytes) -> None:
     """UserError when the engine is damaged or was built from an earlier graph than lies beside it."""
     if hashlib.sha256(content).hexdigest() != plan.sha256:
         raise UserError(f"{path}: damaged (not the file that its .json describes); build it again")
-    graph = path.resolve().parent.parent / plan.graph
-    if graph.is_file() and hashlib.sha256(graph.read_bytes()).hexdigest() != plan.graph_sha256:
-        raise UserError(f"{path}: was built from an earlier {plan.graph}; run `semseg export --to tensorrt` again")
+    check_graph_of(path, plan)
+
+
+def _refuse_other_weights(path: Path, plan: Plan) -> None:
+    """UserError when the engine in a model folder was made of other weights than the folder has."""
+    folder = path.resolve().parent.parent
+    graph = folder / plan.graph
+    source = plan.source_sha256 or (source_of(graph) if graph.is_file() else None)
+    if (folder / CONFIG).is_file() and is_of_other_weights(folder, source):
+        raise UserError(
+            f"{path}: made of other weights than its model folder has now; run `semseg export {folder} --to tensorrt "
+            f"--precision {plan.precision}` again, or run it all the same with --force"
+        )
 
 
 def _batches(largest: int) -> list[int]:

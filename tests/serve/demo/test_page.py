@@ -189,9 +189,11 @@ def test_many_photos_in_and_a_zip_out(client, encoded, tmp_path):
         archive.writestr("trip/notes.txt", "no photo")
         archive.writestr("trip/heavy.png", bytes(400_000), zipfile.ZIP_DEFLATED)
         archive.writestr("__MACOSX/trip/a.png", b"not one either")
+        archive.writestr("trip/phone.HEIC", b"\0\0\0\x18ftypheic")
     (tmp_path / "a.png").write_bytes(encoded(red))
     (tmp_path / "broken.jpg").write_bytes(b"no photo")
-    files = [handle_file(tmp_path / name) for name in ("a.png", "more.zip", "broken.jpg")]
+    Image.fromarray(red).save(tmp_path / "raw.dng", "TIFF")  # as the preview in one
+    files = [handle_file(tmp_path / name) for name in ("a.png", "more.zip", "broken.jpg", "raw.dng")]
     table, answered = client.predict(files, "colors", api_name="/many")
     path = answered["value"] if isinstance(answered, dict) else answered
     with zipfile.ZipFile(path) as archive:
@@ -205,7 +207,13 @@ def test_many_photos_in_and_a_zip_out(client, encoded, tmp_path):
     }
     assert {mask.shape for mask in masks.values()} == {(20, 30)}
     assert sorted(row["file"] for row in shares) == ["a.png", "more/a.png", "more/trip/day1/a.png"]
-    assert re.findall("failed'><th scope='row'>(.*?)<", table) == ["more/trip/heavy.png", "broken.jpg"]
+    assert re.findall("failed'><th scope='row'>(.*?)<", table) == [
+        "more/trip/heavy.png",
+        "more/trip/phone.HEIC",
+        "broken.jpg",
+        "raw.dng",
+    ]
+    assert ">.dng is not read; convert it to JPEG or PNG.<" in table
     assert str(tmp_path.parent) not in table
 
     (tmp_path / "none.txt").write_text("text")
