@@ -56,7 +56,8 @@ def _refuse_mixture(name: str, runs: dict[Path, dict[str, Any]], say: Callable[[
     for folder, values in others:
         for key in {**expected, **values}:
             was, is_now = json.dumps(expected.get(key)), json.dumps(values.get(key))
-            if was != is_now and not (key == LENGTH and _of_a_comparison(name, runs)):
+            follows_seed = _seedless(was, runs[first]) == _seedless(is_now, runs[folder])
+            if was != is_now and not follows_seed and not (key == LENGTH and _of_a_comparison(name, runs)):
                 raise UserError(
                     f"{first} and {folder} are both called {name!r}, but {key} is {was} in one and {is_now} in the "
                     f"other; {fix}"
@@ -68,16 +69,15 @@ def _refuse_mixture(name: str, runs: dict[Path, dict[str, Any]], say: Callable[[
 
 
 def _values(folder: Path, report: dict[str, Any]) -> dict[str, Any]:
-    """What decides a run's numbers, by dotted key; where a text holds the run's seed, it says {seed} in its place."""
-    path = folder / "report.json"
-    recipe = checked_recipe(report["recipe"], path)
-    values = leaves(recipe.model_dump(mode="json"))
-    seed = re.compile(rf"(?<!\d){recipe.seed}(?!\d)")
-    return {
-        key: seed.sub("{seed}", value) if isinstance(value, str) else value
-        for key, value in values.items()
-        if key not in FREE_IN_A_ROW
-    }
+    """What decides a run's numbers, by dotted key."""
+    recipe = checked_recipe(report["recipe"], folder / "report.json")
+    return {key: value for key, value in leaves(recipe.model_dump(mode="json")).items() if key not in FREE_IN_A_ROW}
+
+
+def _seedless(value: str, report: dict[str, Any]) -> str:
+    """A value as JSON; a text with {seed} where it holds the run's seed, as in "teacher-1/best"."""
+    seed = report["recipe"]["seed"]
+    return re.sub(rf"(?<!\d){seed}(?!\d)", "{seed}", value) if value.startswith('"') else value
 
 
 def _of_a_comparison(name: str, runs: Iterable[Path]) -> bool:

@@ -89,10 +89,8 @@ def test_the_default_method_takes_keys_without_its_name(tmp_path):
     assert load_recipe(write(tmp_path, GOOD), ["method.class_balance=0.5"]).method.class_balance == 0.5
     recipe = load_recipe(write(tmp_path, GOOD | {"method": {"class_balance": 0.5}}), [])
     assert (recipe.method.name, recipe.method.class_balance) == ("supervised", 0.5)
-    chosen = load_recipe(
-        write(tmp_path, GOOD), ["method.unlabeled_weight=0.5", "method.name=fixmatch", "data.unlabeled=train"]
-    )
-    assert chosen.method.name == "fixmatch"
+    keys = ["method.name=unimatch", "data.unlabeled=train"]
+    assert load_recipe(write(tmp_path, GOOD), keys).method.name == "unimatch"
 
 
 def test_merge_keys_may_be_replaced(tmp_path):
