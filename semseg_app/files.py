@@ -11,17 +11,20 @@ from pathlib import Path
 
 from semseg_app.errors import UserError
 
+NO_FOLDER = (errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
+"""What the operating system says where a path leads through a file; see `in_the_way`."""
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it takes its place, on an error it is removed."""
-    with _disk_errors(path):
+    with _disk_errors(path, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
     part = Path(name)
     try:
-        with _disk_errors(path):
+        with _disk_errors(path, path.parent):
             yield part
             part.chmod(0o666 & ~_umask())
             _sync(part)
@@ -33,11 +36,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that becomes `path` on a clean exit; `path` must not exist yet."""
-    with _disk_errors(path):
+    with _disk_errors(path, path):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
-        with _disk_errors(path):
+        with _disk_errors(path, path):
             yield part
             part.chmod(0o777 & ~_umask())
             for file in part.rglob("*"):
@@ -64,6 +67,14 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(grave, ignore_errors=True)
 
 
+def in_the_way(folder: Path) -> Path | None:
+    """What keeps a path from being a folder: itself or one above it that is a file or a link to nothing; else None."""
+    for part in (*reversed(folder.parents), folder):
+        if (part.exists() or part.is_symlink()) and not part.is_dir():
+            return part
+    return None
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file's content, 64 hex digits. It is read in pieces."""
     with path.open("rb") as file:
@@ -71,7 +82,8 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def _disk_errors(path: Path, folder: Path) -> Iterator[None]:
+    """A UserError for what a disk refuses while `path` is written, which needs `folder` to be a folder."""
     try:
         yield
     except OSError as error:
@@ -81,6 +93,12 @@ def _disk_errors(path: Path) -> Iterator[None]:
             raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
         if error.errno == errno.EFBIG:
             raise UserError(f"{path}: larger than the file system allows; choose another folder") from error
+        if error.errno == errno.EISDIR and path.is_dir():
+            raise UserError(f"{path}: is a folder; name a file") from error
+        if error.errno in NO_FOLDER and (blocker := in_the_way(folder)):
+            raise UserError(
+                f"{path}: cannot be written, because {blocker} is no folder; choose another path"
+            ) from error
         raise
 
 

@@ -22,7 +22,7 @@ interrupted.
 import json
 import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,21 +146,6 @@ def run_comparison(
                 recipe = _recipe(comparison, row, seed, out, steps)
             reports[row].append(_report(recipe, say))
     return reports
-
-
-def read_runs(folders: Iterable[Path]) -> dict[str, list[Report]]:
-    """Reports of finished run folders, grouped by the name of their recipe (seeds of one name become one row)."""
-    rows: dict[str, list[Report]] = {}
-    for folder in folders:
-        path = folder / "report.json"
-        try:
-            report = json.loads(path.read_text(encoding="utf-8"))
-            rows.setdefault(report["name"], []).append(report)
-        except FileNotFoundError:
-            raise UserError(f"{path}: missing; {folder} is no run folder, or its run has not ended") from None
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path}: not a report of semseg train") from None
-    return rows
 
 
 def tabulate(reports: dict[str, list[Report]], baseline: str | None) -> list[ComparisonRow]:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from semseg_app.models import SegmentationNetwork
+from semseg_app.training.section import Section
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -46,10 +46,8 @@ class Segmenter(Protocol):
         ...
 
 
-class PartConfig(BaseModel):
+class PartConfig(Section):
     """The config of a method or of a distiller: unknown keys are refused, and it checks itself against the recipe."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     def check(self, recipe: Recipe) -> None:
         """Raise a ValueError, with the fix, where this config does not fit the rest of the recipe."""

@@ -492,9 +492,9 @@ def _evaluated_seconds(state: dict[str, Any] | None, evaluated_step: int) -> flo
 
 
 def _refuse_non_finite(losses: dict[str, float], step: int, folder: RunFolder) -> None:
-    wrong = [name for name, value in losses.items() if not math.isfinite(value)]
-    if wrong:
+    if wrong := [name for name, value in losses.items() if not math.isfinite(value)]:
+        kept = f". The last good checkpoint is in {folder.checkpoints}" if folder.has_run() else ""
         raise UserError(
             f"step {step}: loss {' and '.join(wrong)} is not finite; lower optimizer.lr, add schedule.warmup or "
-            f"optimizer.clip_norm. The last good checkpoint is in {folder.checkpoints}"
+            f"optimizer.clip_norm{kept}"
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from semseg_app import machine
 from semseg_app.data.dataset import read_yaml
@@ -18,14 +18,11 @@ from semseg_app.models.registry import ARCHITECTURES, architecture
 from semseg_app.training.data.weak_augmentation import WeakView
 from semseg_app.training.methods import METHODS, MethodConfig
 from semseg_app.training.presets import recipe_file as recipe_file
+from semseg_app.training.section import Section
+from semseg_app.yaml_text import RepeatedKey, load_yaml
 
+DEFAULT_METHOD = next(iter(METHODS))
 RENAMED = {"model.pretrained": "model.weights"}
-
-
-class Section(BaseModel):
-    """Common to all sections: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class MoreUnlabeled(Section):
@@ -82,6 +79,8 @@ def _architectures(schema: dict[str, Any]) -> None:
 class ModelSection(NetworkChoice):
     """Which network."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     architecture: str = Field(default="deeplabv3plus", json_schema_extra=_architectures)
     """The decoder and how it meets the encoder; docs/train.md says which is for what."""
     weights: str | None = "imagenet"
@@ -89,7 +88,7 @@ class ModelSection(NetworkChoice):
     (.safetensors, .pth), a model folder, or its Hub id; null = random weights. What cannot be had is an error."""
     mean: tuple[float, float, float] | None = None
     """Mean of RGB in [0, 1], which the network subtracts itself; null = as the weights expect it."""
-    std: tuple[float, float, float] | None = None
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """Deviation of RGB in [0, 1], by which the network divides itself; null = as the weights expect it."""
     auxiliary: tuple[int, ...] = ()
     """Encoder stages with an auxiliary head while training, e.g. [-2]."""
@@ -195,7 +194,7 @@ class Recipe(Section):
     """Which network, and what it starts from."""
     view: WeakView = WeakView()
     """How a photo becomes a training crop."""
-    method: MethodConfig = next(iter(METHODS.values())).config()
+    method: MethodConfig = METHODS[DEFAULT_METHOD].config()
     """How the network learns: one of the methods below, by its name."""
     optimizer: OptimizerSection = OptimizerSection()
     """How weights follow gradients."""
@@ -281,17 +280,26 @@ def parsed_override(override: str) -> tuple[str, Any]:
     if not equals:
         raise UserError(f"{override!r}: an override is written key=value, e.g. optimizer.lr=0.01")
     try:
-        return key, yaml.safe_load(text)
+        return key, load_yaml(text)
+    except RepeatedKey as error:
+        raise UserError(f"{key}={text}: {error.problem}") from None
     except yaml.YAMLError:
         raise UserError(f"{key}={text}: the value is not valid YAML") from None
 
 
 def checked_recipe(content: dict[str, Any], path: Path) -> Recipe:
     """The recipe that a file's content describes. A UserError names the file, the key and the right one."""
+    method = content.get("method")
+    without_name = isinstance(method, dict) and "name" not in method
+    if without_name:
+        content = {**content, "method": {"name": DEFAULT_METHOD, **content["method"]}}
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise _explain(error, path) from None
+        fault = _explain(error, path)
+        if without_name and str(fault).startswith(f"{path}: unknown key method."):
+            raise UserError(f"{fault} Without method.name the method is {DEFAULT_METHOD}.") from None
+        raise fault from None
 
 
 def set_key(content: dict[str, Any], key: str, value: Any) -> None:

@@ -57,13 +57,15 @@ def card_license(folder: Path) -> str | None:
     """The license in the model card (README.md) of a folder; None where the card is missing or names none."""
     import yaml
 
+    from semseg_app.yaml_text import load_yaml
+
     try:
         text = (folder / "README.md").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
     header = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
     try:
-        facts = yaml.safe_load(header[1]) if header else None
+        facts = load_yaml(header[1]) if header else None
     except yaml.YAMLError:
         return None
     if not isinstance(facts, dict):

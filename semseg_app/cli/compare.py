@@ -54,7 +54,7 @@ def compare(
         file = comparison_file(sources[0])  # an unknown name is refused before torch is imported
     elif overrides or only or dry_run:
         raise UserError("key=value, --row and --dry-run belong to one comparison file; finished runs are as they are")
-    from semseg_app.training.compare import load_comparison, read_runs, run_comparison, tabulate
+    from semseg_app.training.compare import load_comparison, run_comparison, tabulate
 
     if file is not None:
         comparison = load_comparison(file, overrides, only or ())
@@ -69,7 +69,10 @@ def compare(
         folders = [Path(run["recipe"]["output"]) for runs in reports.values() for run in runs]
     else:
         folders = [Path(source) for source in sources]
-        reports = read_runs(folders)
+        from semseg_app.training.finished_runs import read_runs
+        from semseg_app.training.run.progress import to_stderr
+
+        reports = read_runs(folders, to_stderr)
     rows = tabulate(reports, baseline)
     if report is not None:
         from semseg_app.training.report.several import write_several

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -33,6 +34,7 @@ from semseg_app.cli.space import space
 from semseg_app.cli.train import schema, train
 from semseg_app.cli.verify import verify
 from semseg_app.errors import UserError, did_you_mean, plain
+from semseg_app.files import NO_FOLDER, in_the_way
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
@@ -119,6 +121,10 @@ def main(*verb: str) -> None:
         _stop(usage_error(error.format_message(), [*verb, *sys.argv[1:]]))
     except OSError as error:
         fix = DISK_ERRORS.get(error.errno or 0)
+        named = isinstance(error.filename, str | Path) and error.errno in NO_FOLDER
+        blocker = in_the_way(Path(error.filename)) if named else None
+        if blocker:
+            fix = f"{blocker} is no folder; choose another path"
         if fix is None:
             raise
         _stop(f"{error.filename or 'a file'}: {error.strerror}; {fix}")

@@ -33,6 +33,7 @@ from semseg_app.data.listing import Sample as Sample
 from semseg_app.errors import UserError, did_you_mean, explain
 from semseg_app.labels import IGNORE, Color, require_color_per_class
 from semseg_app.photos import open_photo, to_rgb
+from semseg_app.yaml_text import RepeatedKey, load_yaml
 
 DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow raises for files that are broken, foreign or absurdly large."""
@@ -184,12 +185,14 @@ def read_color_mask(path: Path) -> np.ndarray:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping, or a UserError that names the file and the line."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
+        if isinstance(error, RepeatedKey):
+            raise UserError(f"{where}: {error.problem}") from None
         raise UserError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
     if content is None:
         raise UserError(f"{path}: is empty; expected `key: value` lines")

@@ -23,7 +23,7 @@ ADAPTER = "default"
 class LoraSection(BaseModel):
     """Low-rank adaptation (Hu et al., 2021): `W + alpha / rank * B A` with W frozen, in the encoder's transformer."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     rank: int = Field(default=8, ge=1)
     """Width of the adapters: more learn more, and weigh more."""

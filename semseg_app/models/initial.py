@@ -48,7 +48,7 @@ class _Loaded(NamedTuple):
     matched: int
     fresh: list[str]
     unused: list[str]
-    note: str = ""
+    notes: Sequence[str] = ()
 
 
 def start_network(
@@ -83,7 +83,7 @@ def start_network(
         update={"matched": loaded.matched, "fresh": loaded.fresh, "unused": loaded.unused}
     )
     lineage = lineage.model_copy(update={"weights": [first, *lineage.weights[1:]]})
-    notes = [_summary(source, first, len(_own(network))), *([f"  {loaded.note}"] if loaded.note else [])]
+    notes = [_summary(source, first, len(_own(network))), *loaded.notes]
     if (mean, std) == (expected.mean, expected.std):
         notes.append(f"  normalization: {expected}")
     else:
@@ -148,13 +148,14 @@ def _load_state(network: SegmentationNetwork, state: dict[str, Tensor], path: Pa
         state = network.encoder.with_tables_of_its_grid(state)
     found = fit(state, network.encoder)
     total = len(network.encoder.state_dict())
-    if found.missing or found.strangers:
+    if not found.is_whole:
         example = (
             f"{found.missing[0]} has no partner of its shape" if found.missing else f"{found.strangers[0]} has no place"
         )
         raise UserError(
             f"model.weights: {path}: these are not the weights of {network.spec.encoder}: {len(found.tensors)} of its "
-            f"{total} tensors are in the file, and {example}. Set model.encoder to the network that they belong to, or "
+            f"{total} tensors are in the file, and {example}. The file holds {_first(state)}; expected are "
+            f"{_first(network.encoder.state_dict())}. Set model.encoder to the network that they belong to, or "
             "model.weights=null"
         )
     network.encoder.load_state_dict(network.encoder.state_dict() | found.tensors)
@@ -162,8 +163,17 @@ def _load_state(network: SegmentationNetwork, state: dict[str, Tensor], path: Pa
     network.load_state_dict(network.state_dict() | rest)
     taken = {f"encoder.{name}" for name in found.tensors} | rest.keys()
     used = {id(tensor) for tensor in rest.values()}
-    unused = grouped(name for name in found.unused if id(state.get(name)) not in used and not name.endswith(DERIVED))
-    return _Loaded(len(taken), _fresh(network, taken), unused, note)
+    unused = [name for name in found.unused if id(state.get(name)) not in used and not name.endswith(DERIVED)]
+    notes = [f"  {note}"] if note else []
+    if found.others:
+        left = ", ".join(f"{prefix}*" for prefix in found.others)
+        notes.append(
+            f"warning: {path} holds several sets of weights that fit: {found.prefix}* is taken, {left} is not; to "
+            "start from another, save its state dict alone"
+        )
+    elif found.prefix:
+        notes.append(f"  the encoder's names in the file begin with {found.prefix}")
+    return _Loaded(len(taken), _fresh(network, taken), grouped(unused, found.prefix), notes)
 
 
 def _decoder_of(network: SegmentationNetwork, state: dict[str, Tensor], found: Fit) -> tuple[dict[str, Tensor], str]:
@@ -173,14 +183,22 @@ def _decoder_of(network: SegmentationNetwork, state: dict[str, Tensor], found: F
     there = {name: state[root + name] for name in decoder if root + name in state}
     if not inside or any(name not in there or there[name].shape != decoder[name].shape for name in decoder):
         return {}, ""
-    own = network.classifier.state_dict()
+    reason = "the file holds none that is known here"
     for head in RAW_CLASSIFIERS:
-        rows = {name: state.get(f"{root}{head}{name}") for name in own}
-        if all(row is not None and row.shape == own[name].shape for name, row in rows.items()):
-            classifier = {f"classifier.{name}": row for name, row in rows.items() if row is not None}
+        pairs = {name: (f"{root}{head}{name}", tensor) for name, tensor in network.classifier.state_dict().items()}
+        rows = {f"classifier.{name}": state[raw] for name, (raw, _) in pairs.items() if raw in state}
+        other = [raw for raw, tensor in pairs.values() if raw not in state or state[raw].shape != tensor.shape]
+        if not other:
             note = "the classifier is taken in the file's order of classes, because a state dict names none"
-            return there | classifier, note
-    return there, "the classifier is of another number of classes and starts from random weights"
+            return there | rows, note
+        if rows:
+            shapes = [
+                f"{raw} is {tuple(state[raw].shape) if raw in state else 'missing'}, not {tuple(tensor.shape)}"
+                for raw, tensor in pairs.values()
+                if raw in other
+            ]
+            reason = f"in the file {shapes[0]}"
+    return there, f"the classifier starts from random weights: {reason}"
 
 
 def _load_folder(network: SegmentationNetwork, folder: Path, classes: Sequence[str]) -> _Loaded:
@@ -218,7 +236,8 @@ def _load_folder(network: SegmentationNetwork, folder: Path, classes: Sequence[s
             f"model.architecture={before.architecture} and model.decoder_channels={before.decoder_channels or 'null'} "
             "to take it whole"
         )
-    return _Loaded(len(taken), _fresh(network, taken), grouped(saved.keys() - taken.keys()), note)
+    unused = grouped(name for name in saved if name not in taken)
+    return _Loaded(len(taken), _fresh(network, taken), unused, [f"  {note}"] if note else [])
 
 
 def _own(network: SegmentationNetwork) -> dict[str, Tensor]:
@@ -234,6 +253,12 @@ def _fresh(network: SegmentationNetwork, taken: Iterable[str]) -> list[str]:
     """The parts of a network that keep random weights, where it took the tensors of these names."""
     names = set(taken)
     return grouped(name for name in network.state_dict() if name not in names and not name.endswith(DERIVED))
+
+
+def _first(names: Iterable[str], count: int = 3) -> str:
+    """The first of some names, for a message."""
+    listed = list(names)
+    return ", ".join(listed[:count]) + (", ..." if len(listed) > count else "")
 
 
 def _summary(source: Source, first: Weights, total: int) -> str:

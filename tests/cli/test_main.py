@@ -6,12 +6,15 @@ import re
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import typer
 from support.in_process import semseg
 
 from semseg_app.cli.main import app, main
+from semseg_app.errors import UserError
+from semseg_app.files import atomic_file, atomic_folder
 
 VERBS = ["check", "data", "train", "evaluate", "predict", "export", "benchmark", "serve", "demo", "doctor", "schema"]
 VERBS += ["push", "pull", "space", "compare", "verify"]
@@ -136,6 +139,31 @@ def test_a_command_without_arguments_shows_its_help():
         assert result.returncode == 2
         assert result.stderr.startswith("Usage: semseg")
         assert "Commands:" in result.stderr
+
+
+@pytest.mark.parametrize("inner", ["x", "x/y"])
+def test_a_file_where_a_folder_should_be_is_named(inner, tmp_path, monkeypatch, capsys):
+    """By what writes whole files and folders, and by whatever else meets it."""
+    monkeypatch.chdir(tmp_path)
+    Path("r.yaml").write_text("name: r")
+    path = Path("r.yaml", inner)
+    with pytest.raises(UserError, match=f"{path}: cannot be written, because r.yaml is no folder"), atomic_file(path):
+        pass
+    with pytest.raises(UserError, match=f"{path}: cannot be written, because r.yaml is no folder"), atomic_folder(path):
+        pass
+    Path("folder").mkdir()
+    with pytest.raises(UserError, match="folder: is a folder; name a file"), atomic_file(Path("folder")):
+        pass
+    with pytest.raises(FileNotFoundError), atomic_file(Path("new")):
+        Path("gone").read_text()
+    monkeypatch.setattr("semseg_app.synthetic.generate", lambda *_, **__: path.mkdir(parents=True))
+    monkeypatch.setattr(sys, "argv", ["semseg", "data", "generate", "streets"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said.endswith("; r.yaml is no folder; choose another path\n")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["ENOSPC", "EROFS", "EACCES"])

@@ -1,5 +1,6 @@
 """What `model.weights` takes: state dicts of several libraries, model folders, and names; and what it refuses."""
 
+import argparse
 import json
 import time
 from collections import OrderedDict
@@ -7,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import timm
@@ -21,6 +23,7 @@ from semseg_app.models import ModelSpec, build, save_network
 from semseg_app.models.initial import Start, start_network
 
 RESNET = ModelSpec(architecture="unet", encoder="resnet18", num_classes=3, decoder_channels=8)
+WIDE = RESNET.model_copy(update={"decoder_channels": None})
 CLASSES = ["ground", "plant", "tool"]
 
 
@@ -109,6 +112,73 @@ def test_a_whole_network_of_segmentation_models_pytorch(tmp_path):
     assert torch.allclose(ours, head, atol=1e-5)
 
 
+def whole(shift: float = 0.0) -> dict:
+    """segmentation_models_pytorch's own Unet, of three classes; its normalization layers tell one from another."""
+    state = smp.Unet("resnet18", encoder_weights=None, classes=3).state_dict()
+    return {name: tensor + shift if "running_mean" in name else tensor for name, tensor in state.items()}
+
+
+def taken(started: Start) -> float:
+    """What `whole` shifted by."""
+    return float(started.network.encoder.state_dict()["bn1.running_mean"][0])
+
+
+@pytest.mark.parametrize("container", ["model_state_dict", "net", "model_state", "weights", "callbacks.ema"])
+def test_any_container_beside_what_training_scripts_keep(container, tmp_path):
+    options = argparse.Namespace(lr=0.1, crop=[64, 64])
+    content = {"epoch": 1, "loss": torch.tensor(1.0), "args": options, "best_miou": np.float64(0.5), "n": np.int64(3)}
+    inner: dict = whole(2.0)
+    for name in reversed(container.split(".")):
+        inner = {name: inner}
+    started = start(WIDE, saved(tmp_path, content | inner))
+    assert taken(started) == 2.0
+    assert "random: classifier (2); not used: " in started.notes[0]
+    assert started.notes[2] == f"  the encoder's names in the file begin with {container}.encoder."
+
+
+@pytest.mark.parametrize(
+    "prefix", ["unet.", "segmentation_model.", "model.unet.", "_model.", "core.model.", "student_model.", "generator."]
+)
+def test_any_prefix(prefix, tmp_path):
+    started = start(WIDE, saved(tmp_path, prefixed(prefix, whole(2.0))))
+    assert taken(started) == 2.0
+    assert "random: classifier (2); not used: decoder (10), segmentation_head (2)" in started.notes[0]
+    shapes = rf"{prefix}segmentation_head.0.weight is (3, 16, 3, 3), not (3, 32, 1, 1)"
+    assert started.notes[1] == f"  the classifier starts from random weights: in the file {shapes}"
+    assert started.notes[2] == f"  the encoder's names in the file begin with {prefix}encoder."
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("teacher.", "student."),
+        ("ema_model.module.", "student_model."),
+        ("ema.", "model."),
+        ("module.encoder_q.", "module.encoder_k."),
+        ("module.base_encoder.", "module.momentum_encoder."),
+        ("net.", "student."),
+        ("", "copy."),
+    ],
+)
+def test_of_several_that_fit_one_is_taken_by_a_fixed_order_and_named(first, then, tmp_path):
+    spec = ModelSpec(architecture="segformer", encoder="tu-test_resnet", num_classes=3, decoder_channels=16)
+    encoder = timm.create_model("test_resnet").state_dict()
+    good, bad = (encoder | {"bn1.running_mean": torch.full_like(encoder["bn1.running_mean"], n)} for n in (1.0, 2.0))
+
+    def started_from(content: dict) -> tuple[float, list[str]]:
+        started = start(spec, saved(tmp_path, content))
+        mean = started.network.encoder.state_dict()["model.bn1.running_mean"]
+        return float(mean[0]), [note for note in started.notes if note.startswith("warning: ")]
+
+    for content in (prefixed(first, good) | prefixed(then, bad), prefixed(then, bad) | prefixed(first, good)):
+        value, (warning,) = started_from(content)
+        assert value == 1.0
+        assert f"several sets of weights that fit: {first}* is taken, {then}* is not" in warning
+    deeper = good | {"layer1.9.conv1.weight": torch.zeros(1)}
+    assert started_from(prefixed(first, deeper) | prefixed(then, bad)) == (2.0, []), "what fits comes first"
+    assert started_from(prefixed(first, good) | prefixed(then, good)) == (1.0, []), "equal numbers are no choice"
+
+
 class Harmless:
     def __reduce__(self):
         return (Fraction, (1, 2))
@@ -133,6 +203,7 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch):
     Path("damaged.safetensors").write_bytes(b"damaged")
     Path("damaged.pth").write_bytes(b"damaged")
     torch.save({"weights": Harmless()}, "code.pth")
+    torch.save({"args": argparse.Namespace(output=Path("out"))}, "path.pth")
     torch.save({"epoch": 3}, "epoch.pth")
     torch.save(torchvision.models.resnet34().state_dict(), "deeper.pth")
     torch.save(torchvision.models.mobilenet_v2().state_dict(), "mobile.pth")
@@ -150,9 +221,11 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch):
         "damaged.safetensors": "damaged.safetensors: damaged or truncated",
         "damaged.pth": "damaged.pth: .*copy it again",
         "code.pth": "code.pth: holds Python objects beside tensors, and loading those would run code",
+        "path.pth": "path.pth: holds Python objects beside tensors",
         "epoch.pth": "epoch.pth: holds no state dict",
         "deeper.pth": r"deeper.pth: these are not the weights of resnet18: 120 of its 120 .* layer1.2.conv1.weight has",
-        "mobile.pth": r"mobile.pth: these are not the weights of resnet18: \d+ of its 120 tensors .* has no partner",
+        "mobile.pth": r"mobile.pth: these are not the weights of resnet18: \d+ of its 120 tensors .* has no partner.*"
+        r"The file holds features.0.0.weight, features.0.1.weight, .*; expected are conv1.weight, bn1.weight, ",
         "vit": "vit: a unet on tu-resnet10t, not on resnet18; set model.encoder=tu-resnet10t model.architecture=unet",
     }.items():
         with pytest.raises(UserError, match=message) as caught:

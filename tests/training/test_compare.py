@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 
 from semseg_app.cli.main import app
 from semseg_app.errors import UserError
-from semseg_app.training.compare import load_comparison, read_runs, recipes_of, run_comparison, tabulate
+from semseg_app.training.compare import load_comparison, recipes_of, run_comparison, tabulate
+from semseg_app.training.finished_runs import read_runs
+from semseg_app.training.recipe import Recipe
 
 NETWORK = {"architecture": "segformer", "encoder": "tu-test_efficientnet", "weights": None, "decoder_channels": 16}
 
@@ -78,7 +80,7 @@ def test_rows_seeds_gains_and_equal_time(tiny_dataset, tmp_path):
     assert "| alone | 2 | 4 |" in shown.stdout
     assert f"{rows['big batch']['gain']:+.1f}" in shown.stdout
     with pytest.raises(UserError, match="--baseline none: no such row; choose one of alone"):
-        tabulate(read_runs([tmp_path / "out" / "alone-0"]), "none")
+        tabulate(read_runs([tmp_path / "out" / "alone-0"], print), "none")
 
 
 def test_what_is_refused(tiny_dataset, tmp_path):
@@ -91,15 +93,51 @@ def test_what_is_refused(tiny_dataset, tmp_path):
         run_comparison(wrong, tmp_path / "out", say=lambda line: None)
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match=r"missing; .* is no run folder"):
-        read_runs([tmp_path])
+        read_runs([tmp_path], print)
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(UserError, match="not a report of semseg train"):
-        read_runs([tmp_path])
+        read_runs([tmp_path], print)
     runs = {"a": [report("1")], "b": [report("2")]}
     with pytest.raises(UserError, match="a and b were scored on different images"):
         tabulate(runs, None)
     with pytest.raises(UserError, match=r"a: its run had no data\.val"):
         tabulate({"a": [report("1") | {"last": {}}]}, None)
+
+
+def test_only_seeds_of_one_recipe_share_a_row(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def ended(folder: str, seed: int, **changes) -> None:
+        content = {"name": "tiny", "data": {"root": "data"}, "seed": seed, "output": folder, "batch_size": 2} | changes
+        recipe = Recipe.model_validate(content)
+        Path(folder).mkdir()
+        own = {"name": recipe.name, "steps": recipe.schedule.steps, "recipe": recipe.model_dump(mode="json")}
+        Path(folder, "report.json").write_text(json.dumps(report("1") | own))
+
+    def refusal(*folders: str) -> str:
+        answer = CliRunner().invoke(app, ["compare", *folders])
+        assert isinstance(answer.exception, UserError), answer.output
+        return str(answer.exception)
+
+    ended("a", 0, aims_at="seed 0", license="mit")
+    ended("b", 1, aims_at="seed 1", log_every=7, data={"root": "moved"})
+    ended("again", 0)
+    ended("fast", 2, optimizer={"lr": 0.5})
+    ended("longer", 3, schedule={"steps": 2000})
+    ended("other", 0, name="other", optimizer={"lr": 0.5})
+    for seed in (5, 6):
+        data = {"root": "data", "labeled": f"draw-{seed}"}
+        ended(f"tiny-{seed}", seed, schedule={"steps": 995 + seed}, data=data)
+    assert [len(row) for row in read_runs(map(Path, ("a", "b", "other")), print).values()] == [2, 1]
+    assert refusal("a", "./b/../a") == "b/../a: named twice; name every run once"
+    assert refusal("a", "b", "again").startswith("a and again are both called 'tiny' and have the same seed, 0; ")
+    fix = "compare them under their own names: train one again with another name="
+    both = "are both called 'tiny', but"
+    assert refusal("a", "fast") == f"a and fast {both} optimizer.lr is 0.01 in one and 0.5 in the other; {fix}"
+    assert refusal("a", "longer") == f"a and longer {both} schedule.steps is 1000 in one and 2000 in the other; {fix}"
+    capsys.readouterr()
+    read_runs([Path("tiny-5"), Path("tiny-6")], print)
+    assert "warning: the runs of 'tiny' have 1000, 1001 steps" in capsys.readouterr().out
 
 
 def test_a_run_of_another_recipe_is_not_reused(tiny_dataset, tmp_path):

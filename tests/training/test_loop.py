@@ -370,7 +370,8 @@ def test_errors_name_the_fix(tiny_dataset, finished, tmp_path):
         recipe(tiny_dataset, output, data={"root": tiny_dataset, "val": "vall"}),
     )
     refused("batch_size: 5 cannot be split .* use 4", recipe(tiny_dataset, output, batch_size=5, accumulate=2))
-    refused("loss supervised is not finite; lower optimizer.lr", recipe(tiny_dataset, output, optimizer={"lr": 1e30}))
+    fix = "loss supervised is not finite; lower optimizer.lr, add schedule.warmup or optimizer.clip_norm$"
+    refused(fix, recipe(tiny_dataset, output, optimizer={"lr": 1e30}))
     if not torch.cuda.is_available():
         refused("fp16 needs a GPU", recipe(tiny_dataset, output, precision="fp16"))
 

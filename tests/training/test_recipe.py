@@ -67,6 +67,14 @@ def test_overrides_reach_every_section(tmp_path):
         (GOOD, ["data.cache=true", "data.workers=2"], "cache: true needs workers: 0"),
         (GOOD, ["optimizer.lr"], "an override is written key=value"),
         (GOOD, ["name.first=1"], "name is a value, not a section"),
+        (GOOD, ["model.std=[0, 1, 1]"], "recipe.yaml: model.std.0: must be greater than 0"),
+        (GOOD, ["optimizer.lr=.inf"], "recipe.yaml: optimizer.lr: must be a finite number"),
+        (GOOD, ["model.mean=[.nan, 1, 1]"], "recipe.yaml: model.mean.0: must be a finite number"),
+        (GOOD, ["method.treshold=1"], "unknown key method.treshold; .* Without method.name the method is supervised.$"),
+        (GOOD, ["optimizer={lr: 1, lr: 2}"], r"optimizer={lr: 1, lr: 2}: lr is written twice"),
+        ("name: a\nseed: 1\nname: b\n", [], r"recipe.yaml:3: name is written twice \(also line 1\); keep one$"),
+        ("name: a\ndata:\n  val: x\n  root: d\n  'val': y", [], r"recipe.yaml:5: val is written twice \(also line 3\)"),
+        (GOOD, ["output=~nobody-here/run"], "output: ~nobody-here/run: no user of that name has a home folder"),
         ({"name": "run"}, [], "recipe.yaml: data: is missing"),
         ("name: [unclosed", [], "recipe.yaml:.*: not valid YAML"),
         ("- a list", [], "expected `key: value` lines"),
@@ -75,6 +83,30 @@ def test_overrides_reach_every_section(tmp_path):
 def test_mistakes_are_named(content, overrides, message, tmp_path):
     with pytest.raises(UserError, match=message):
         load_recipe(write(tmp_path, content), overrides)
+
+
+def test_the_default_method_takes_keys_without_its_name(tmp_path):
+    assert load_recipe(write(tmp_path, GOOD), ["method.class_balance=0.5"]).method.class_balance == 0.5
+    recipe = load_recipe(write(tmp_path, GOOD | {"method": {"class_balance": 0.5}}), [])
+    assert (recipe.method.name, recipe.method.class_balance) == ("supervised", 0.5)
+    keys = ["method.name=unimatch", "data.unlabeled=train"]
+    assert load_recipe(write(tmp_path, GOOD), keys).method.name == "unimatch"
+
+
+def test_merge_keys_may_be_replaced(tmp_path):
+    text = "name: a\ndata: {root: d}\noptimizer: &o {lr: 0.5, momentum: 0.1}\n"
+    more = load_recipe(write(tmp_path, f"{text}model: {{<<: {{encoder: resnet34}}, encoder: resnet50}}\n"), [])
+    assert (more.model.encoder, more.optimizer.lr) == ("resnet50", 0.5)
+
+
+def test_paths_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    keys = ["output=~/run", "data.root=~/d", "data.more_unlabeled=[{root: ~/more}]", "data.unlabeled=train"]
+    keys += ["method.name=distillation", "method.teacher=~/teacher", "method.teacher_cache={folder: ~/cache}"]
+    recipe = load_recipe(write(tmp_path, GOOD), keys)
+    paths = [recipe.run_folder, recipe.data.root, recipe.data.more_unlabeled[0].root, recipe.method.teacher]
+    paths.append(recipe.method.teacher_cache.folder)
+    assert [str(path.relative_to(tmp_path / "home")) for path in paths] == ["run", "d", "more", "teacher", "cache"]
 
 
 def test_a_missing_recipe_names_what_was_meant(tmp_path):

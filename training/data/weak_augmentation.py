@@ -7,21 +7,20 @@ ever warped.
 from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Generator, Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 from torchvision.transforms.v2.functional import InterpolationMode
 
 from semseg_app.labels import IGNORE
+from semseg_app.training.section import Section
 
 PAD_COLOR = (124, 116, 104)  # the ImageNet mean: close to zero after normalization
 
 
-class WeakView(BaseModel):
+class WeakView(Section):
     """Random resize, crop with padding at the bottom and right, horizontal flip."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     crop: tuple[int, int] = (320, 320)
     """Height and width of a training crop, in pixels: as much context as memory allows."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,12 +20,11 @@ from semseg_app.models.registry import ALL_SCALES, ARCHITECTURES
 from semseg_app.training.losses.class_sampling import Anchors, resize_labels, sample_anchors, sample_pixels
 from semseg_app.training.losses.info_nce import class_contrast
 from semseg_app.training.losses.pseudo_label import at_least_float32
+from semseg_app.training.section import Section
 
 
-class ContrastConfig(BaseModel):
+class ContrastConfig(Section):
     """Defaults of the released configurations, but with the budget per image instead of per GPU."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     weight: float = Field(default=0.1, ge=0)
     """Weight of the sum over scales."""

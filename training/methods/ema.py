@@ -5,18 +5,17 @@ from collections.abc import Iterator
 from typing import Self, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from semseg_app.models import SegmentationNetwork
+from semseg_app.training.section import Section
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class EmaConfig(BaseModel):
+class EmaConfig(Section):
     """How slowly the teacher follows."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     momentum: float = Field(default=0.999, ge=0, le=1)
     """What the teacher keeps of itself in each step; nearer to 1 is slower and steadier."""

@@ -11,18 +11,17 @@ run.
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from semseg_app.errors import UserError
 from semseg_app.training.data.streams import ImageDataset
 from semseg_app.training.losses.pseudo_label import sure_pixels
+from semseg_app.training.section import Section
 
 
-class GuardrailConfig(BaseModel):
+class GuardrailConfig(Section):
     """When to speak up, and when to stop."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     low_coverage: float = Field(default=0.01, ge=0, le=1)
     """Warn when a smaller share of the unlabeled pixels is learned from."""

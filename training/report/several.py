@@ -6,13 +6,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from semseg_app.files import atomic_file
 from semseg_app.plots.svg import line_chart
 from semseg_app.training.report.content import RunContent, read_run
 from semseg_app.training.report.style import duration, page, percent, section
 from semseg_app.training.run.folder import leaves
+from semseg_app.yaml_text import load_yaml
 
 SAME_FOR_ALL = ("name", "output")
 """Keys that tell runs apart and do nothing else."""
@@ -85,7 +84,7 @@ def _classes(runs: Sequence[RunContent], labels: Sequence[str]) -> str:
 
 
 def _differences(runs: Sequence[RunContent], labels: Sequence[str]) -> str:
-    flat: list[dict[str, Any]] = [leaves(yaml.safe_load(run.recipe)) for run in runs]
+    flat: list[dict[str, Any]] = [leaves(load_yaml(run.recipe)) for run in runs]
     keys = [key for key in dict.fromkeys(key for recipe in flat for key in recipe) if key not in SAME_FOR_ALL]
     rows = [
         [key, *(json.dumps(recipe.get(key)) for recipe in flat)]
