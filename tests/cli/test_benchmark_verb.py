@@ -229,6 +229,7 @@ def test_tensorrt_engines_that_run_here(network_folder: Path, monkeypatch: pytes
         (["--concurrency", "0"], "--concurrency 0: whole numbers from 1"),
         (["--engine", "tflite"], "--engine tflite: unknown; choose one of torch"),
         (["--precision", "fp8"], "--precision fp8: unknown; choose one of fp32"),
+        (["--limit", "3"], "--limit: belongs to --data DATASET"),
         (["--precision", "fp16"], "model-fp16.onnx: missing; run `semseg export"),
         (["--engine", "torch", "--precision", "int8"], "the torch engine runs fp32, not int8"),
         (["--engine", "tensorrt"], "no engine in fp32 or fp16 or int8; run `semseg export"),
