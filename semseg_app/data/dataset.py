@@ -328,9 +328,10 @@ class SegmentationData:
         return partly
 
     def labeled_samples(self, name: str) -> list[Sample]:
-        """`samples`, in a partly labeled split only those that have a mask."""
+        """`samples`; where a partly labeled split is part of it, only those that have a mask."""
         samples = self.samples(name)
-        return [sample for sample in samples if sample.label] if name in self.partly_labeled else samples
+        partly = any(term.name in self.partly_labeled for term in list_terms(name) if not term.minus)
+        return [sample for sample in samples if sample.label] if partly else samples
 
     def match(self, entry: str) -> list[Sample]:
         """What a line of a list means: a stem, a file name, a path, or a pair of photo and mask paths.
