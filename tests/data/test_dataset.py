@@ -174,6 +174,8 @@ def test_value_outside_the_classes(tmp_path: Path) -> None:
         ({"classes": ["a"], "color_map": {"red": 0}}, "'red' is no color; write it as '#rrggbb'"),
         ({"classes": ["a"], "color_map": {"#ff0000": 0}, "label_map": {0: 0}}, "not both"),
         ({"classes": ["a"], "color_map": {}}, "color_map"),
+        ({"classes": [False, "yes"]}, "classes.0: must be text, not False; write it in quotes"),
+        ({"classes": ["ground", 1]}, r"classes.1: must be text, not 1; write it in quotes \(YAML reads no, yes, 1"),
     ],
 )
 def test_wrong_descriptions(tmp_path: Path, info: dict[str, object], message: str) -> None:
