@@ -236,8 +236,12 @@ def _paired(root: Path, folders: dict[str, str]) -> dict[str, SplitFiles]:
 
 
 def _camvid_segnet(root: Path) -> dict[str, SplitFiles]:
-    pairs = {name: (root / name, root / f"{name}annot") for name in ("train", "val", "test")}
-    return {name: SplitFiles(*pair) for name, pair in pairs.items() if pair[0].is_dir() and pair[1].is_dir()}
+    """train/ and trainannot/, as SegNet has them; beside a class file any name, as in CVAT's "CamVid 1.0"."""
+    usual = ("train", "val", "test")
+    folders = sorted(path.name for path in root.iterdir() if path.is_dir() and (root / f"{path.name}annot").is_dir())
+    own = bool(folders) and read_class_file(root) is not None
+    names = [name for name in usual if name in folders] + [name for name in folders if own and name not in usual]
+    return {name: SplitFiles(root / name, root / f"{name}annot", nested=own) for name in names}
 
 
 def _camvid_cambridge(root: Path) -> dict[str, SplitFiles]:
