@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,8 @@ def _problem(problem: ErrorDetails) -> str:
             return "unknown key"
         case "missing":
             return "is missing"
+        case "string_type" if isinstance(problem["input"], bool | int | float | date):
+            return f"must be text, not {problem['input']}; write it in quotes (YAML reads no, yes, 1 as other things)"
         case _:
             return plain(problem["msg"])
 

@@ -11,6 +11,7 @@ several frames         the first
 """
 
 import contextlib
+import struct
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,9 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
 from semseg_app import tiff
+
+DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+"""What Pillow raises for files that are broken, foreign or absurdly large."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -103,6 +103,8 @@ def split_labels(
         print(json.dumps({"root": str(dataset.root), "seed": seed, "split": split, "lists": rows}, indent=1))
         return
     _print_table(("list", "images", "hash"), [(row["name"], row["images"], row["hash"]) for row in rows])
+    if held and held.warning:
+        typer.echo(held.warning, err=True)
     if held and held.left_out:
         count = len(held.left_out)
         separate = drawn[0].unlabeled and "unlabeled" in dataset.folders

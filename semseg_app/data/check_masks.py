@@ -9,6 +9,7 @@ import numpy as np
 from semseg_app.data.dataset import DatasetInfo, SegmentationData, default_palette
 from semseg_app.data.findings import Finding
 from semseg_app.data.inspection import MOST_COLORS, MaskFacts
+from semseg_app.data.mask_pixels import HIGHEST, LOWEST
 from semseg_app.labels import IGNORE, Color, hex_color
 
 STRANGE = -1
@@ -151,7 +152,7 @@ class MaskStudy:
         zeros, last = values.get(0, 0), values.get(self.data.num_classes, 0)
         if zeros != last:
             self.zero_is_rarer[zeros < last] += 1
-        classes = {value: int(self.data.lookup[value]) if 0 <= value <= 255 else STRANGE for value in values}
+        classes = dict(zip(values, self.data.classes_of(np.array([*values], np.int64)).tolist(), strict=True))
         outside = {value: pixels for value, pixels in values.items() if classes[value] == STRANGE}
         counts = self._count([(classes[value], pixels) for value, pixels in values.items()])
         if (moved := self._moved_numbers(facts, values)) is not None:
@@ -171,7 +172,7 @@ class MaskStudy:
             )
             self.moved_numbers = True
             return counts, [Finding("palette-mask", message, file)]
-        for value in values:
+        for value in values.keys() & range(256):
             color = facts.palette.get(value, (value, value, value))
             self.number_colors.setdefault(color, set()).add(classes[value])
         self._holds_255_and_classes |= 255 in values and bool(set(values) - {0, 255})
@@ -225,6 +226,9 @@ class MaskStudy:
 
     def _look_at_colors(self, file: str, facts: MaskFacts) -> tuple[ClassCounts, list[Finding]]:
         colors = facts.colors or {}
+        if beyond := [value for value in facts.values or () if value not in range(256)]:
+            message = f"holds {beyond[0]}, which is no color of the color_map; save it as a picture"
+            return self._count([]), [Finding("value-outside", message, file)]
         if facts.values is not None:
             gray = {value: (value, value, value) for value in facts.values}
             colors = {facts.palette.get(value, gray[value]): pixels for value, pixels in facts.values.items()}
@@ -265,6 +269,8 @@ def describe_values(outside: Mapping[int, int], all_values: Mapping[int, int], i
         allowed += ", ..." if len(info.label_map) > 12 else ""
     else:
         allowed = f"classes are 0 to {len(info.classes) - 1}, ignore is {info.ignore_index}"
+    if min(outside) < LOWEST or max(outside) > HIGHEST:
+        allowed += f"; a label_map takes values from {LOWEST} to {HIGHEST}, so save the others as 255"
     return f"{', '.join(shown)}{more}; {allowed}"
 
 

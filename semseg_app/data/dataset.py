@@ -14,7 +14,6 @@ label is always uint8 with classes 0..C-1 and IGNORE (255), whatever the files u
 
 import hashlib
 import re
-import struct
 import warnings
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -30,16 +29,14 @@ from semseg_app.data.list_lines import line_names, list_terms, one_photo
 from semseg_app.data.listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from semseg_app.data.listing import RAW_SUFFIXES, UNREAD_SUFFIXES, SplitFiles, list_files, near_misses, why_unread
 from semseg_app.data.listing import Sample as Sample
+from semseg_app.data.mask_pixels import HIGHEST, LOWEST
+from semseg_app.data.mask_pixels import read_color_mask as read_color_mask
+from semseg_app.data.mask_pixels import read_mask as read_mask
 from semseg_app.errors import UserError, did_you_mean, explain
 from semseg_app.labels import IGNORE, Color, require_color_per_class
+from semseg_app.photos import DECODING_ERRORS as DECODING_ERRORS
 from semseg_app.photos import open_photo, to_rgb
 from semseg_app.yaml_text import RepeatedKey, load_yaml
-
-DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
-"""What Pillow raises for files that are broken, foreign or absurdly large."""
-
-INDEX_MODES = ("L", "P", "1", "I;16", "I;16B", "I")
-"""Pillow's modes for masks that hold one number per pixel."""
 
 # Aerial photos pass the size at which Pillow warns; the size at which it refuses (179 million pixels) stays in force.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -105,8 +102,8 @@ class DatasetInfo(BaseModel):
         if self.label_map is not None and self.color_map is not None:
             raise ValueError("give label_map (masks of numbers) or color_map (masks of colors), not both")
         for raw in self.label_map or {}:
-            if not 0 <= raw <= 255:
-                raise ValueError(f"label_map: {raw} is no value of a mask; they go from 0 to 255")
+            if not LOWEST <= raw <= HIGHEST:
+                raise ValueError(f"label_map: {raw} is no value of a mask; they go from {LOWEST} to {HIGHEST}")
         for color in self.color_map or {}:
             if not re.fullmatch("#[0-9a-fA-F]{6}", color):
                 raise ValueError(f"color_map: {color!r} is no color; write it as '#rrggbb'")
@@ -146,40 +143,6 @@ def read_image(path: Path) -> np.ndarray:
         if isinstance(error, UnidentifiedImageError) and suffix in UNREAD_SUFFIXES:
             raise UserError(f"{path}: {why_unread(path.suffix)}") from error
         raise UserError(f"{path}: unreadable image ({error}); replace it or take it out of the dataset") from error
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """Decode an indexed mask to uint8 [H, W], values as in the file. UserError for RGB or unreadable masks."""
-    try:
-        with Image.open(path) as mask:
-            if mask.mode not in INDEX_MODES:
-                raise UserError(
-                    f"{path}: mask has mode {mask.mode}, not one number per pixel; `semseg check` shows which colors "
-                    "it holds, and its --fix-map proposes a color_map"
-                )
-            values = np.asarray(mask)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such label") from None
-    except DECODING_ERRORS as error:
-        raise UserError(f"{path}: unreadable label ({error}); replace it or take it out of the dataset") from error
-    if values.dtype != np.uint8:
-        wrong = values[(values < 0) | (values > 255)] if values.dtype != np.bool_ else values[:0]
-        if wrong.size:
-            raise UserError(f"{path}: mask holds the value {wrong[0]}; labels are 0 to 255")
-        values = values.astype(np.uint8)
-    return values
-
-
-def read_color_mask(path: Path) -> np.ndarray:
-    """Decode a mask of colors to int32 [H, W], 0xRRGGBB per pixel. UserError when it cannot be read."""
-    try:
-        with Image.open(path) as mask:
-            colors = np.asarray(mask.convert("RGB"), np.int32)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such label") from None
-    except DECODING_ERRORS as error:
-        raise UserError(f"{path}: unreadable label ({error}); replace it or take it out of the dataset") from error
-    return colors[..., 0] << 16 | colors[..., 1] << 8 | colors[..., 2]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -243,15 +206,28 @@ class SegmentationData:
 
     @cached_property
     def lookup(self) -> np.ndarray:
-        """int16 [256]: value in a file -> class, IGNORE, or -1 where the value is not allowed."""
-        table = np.full(256, -1, np.int16)
-        if self.info.label_map is None:
-            table[: self.num_classes] = np.arange(self.num_classes)
-            table[self.info.ignore_index] = IGNORE
-        else:
-            for raw, target in self.info.label_map.items():
-                table[raw] = self._internal(target)
+        """int16 [256]: value of an 8-bit mask -> class, IGNORE, or -1 where the value is not allowed."""
+        return self._wide_lookup[-LOWEST:][:256]
+
+    @cached_property
+    def _wide_lookup(self) -> np.ndarray:
+        """The same for every value from LOWEST on."""
+        table = np.full(HIGHEST - LOWEST + 1, -1, np.int16)
+        known = self.info.label_map
+        if known is None:
+            known = {index: index for index in range(self.num_classes)} | {self.info.ignore_index: IGNORE}
+        for raw, target in known.items():
+            table[raw - LOWEST] = self._internal(target)
         return table
+
+    def classes_of(self, values: np.ndarray) -> np.ndarray:
+        """int16, of the shape of `values`: the class of each value in a mask, IGNORE, or -1 where it is not allowed."""
+        if values.dtype == np.uint8:
+            classes: np.ndarray = self.lookup[values]
+            return classes
+        inside = (values >= LOWEST) & (values <= HIGHEST)
+        places = np.where(inside, values, 0).astype(np.int32) - LOWEST
+        return np.where(inside, self._wide_lookup[places], np.int16(-1))
 
     @cached_property
     def color_lookup(self) -> tuple[np.ndarray, np.ndarray]:
@@ -336,9 +312,10 @@ class SegmentationData:
         return partly
 
     def labeled_samples(self, name: str) -> list[Sample]:
-        """`samples`, in a partly labeled split only those that have a mask."""
+        """`samples`; where a partly labeled split is part of it, only those that have a mask."""
         samples = self.samples(name)
-        return [sample for sample in samples if sample.label] if name in self.partly_labeled else samples
+        partly = any(term.name in self.partly_labeled for term in list_terms(name) if not term.minus)
+        return [sample for sample in samples if sample.label] if partly else samples
 
     def match(self, entry: str) -> list[Sample]:
         """What a line of a list means: a stem, a file name, a path, or a pair of photo and mask paths.
@@ -397,7 +374,7 @@ class SegmentationData:
         if self.info.color_map is not None:
             return self._read_color_label(sample.label)
         raw = read_mask(sample.label)
-        label: np.ndarray = self.lookup[raw]
+        label = self.classes_of(raw)
         if label.min(initial=0) < 0:
             wrong = int(raw[label < 0][0])
             raise UserError(

@@ -3,14 +3,17 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import yaml
 
 from semseg_app.data.check_masks import MaskStudy, color_code, numbers_in_channels
 from semseg_app.data.dataset import DatasetInfo, default_palette
+from semseg_app.data.mask_pixels import HIGHEST, LOWEST
 from semseg_app.files import atomic_file
 from semseg_app.labels import Color, hex_color
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+WHITE_OF_16_BITS = 65535
 MOST_STRANGE_COLORS = 64
 """More colors without a class than this are blurred edges, not classes: they are left out of the map."""
 
@@ -31,11 +34,18 @@ def propose(study: MaskStudy) -> Proposal | None:
         return _by_color(info, study)
     if study.moved_numbers:
         return None  # the numbers themselves are gone from the files
-    if study.all_binary() or (1 not in study.values and _outside(study) == [255] and len(info.classes) > 1):
+    outside = _outside(study)
+    if study.all_binary() or (1 not in study.values and outside == [255] and len(info.classes) > 1):
         return _by_value(info, {0: 0, 255: 1}, ["the masks hold 0 and 255: 255 becomes class 1"])
+    if set(study.values) == {0, WHITE_OF_16_BITS} == {0, *outside} and len(info.classes) > 1:
+        reason = f"the masks hold 0 and {WHITE_OF_16_BITS}, white in 16 bits: it becomes class 1"
+        return _by_value(info, {0: 0, WHITE_OF_16_BITS: 1}, [reason])
     if (shifted := study.shifted_value()) is not None:
         return _shifted_or_void(info, study, shifted)
-    if outside := _outside(study):
+    many = [value for value in outside if value not in range(256)]
+    if len(many) > MOST_STRANGE_COLORS:
+        return None  # measurements, such as heights, rather than classes
+    if outside:
         known = info.label_map or {
             **{index: index for index in range(len(info.classes))},
             info.ignore_index: info.ignore_index,
@@ -87,7 +97,9 @@ def _shifted_or_void(info: DatasetInfo, study: MaskStudy, last: int) -> Proposal
 
 
 def _outside(study: MaskStudy) -> list[int]:
-    return sorted(value for value in study.values if 0 <= value <= 255 and study.data.lookup[value] < 0)
+    mapped = [value for value in study.values if LOWEST <= value <= HIGHEST]
+    classes = study.data.classes_of(np.array(mapped, int))
+    return sorted(value for value, index in zip(mapped, classes, strict=True) if index < 0)
 
 
 def _by_value(info: DatasetInfo, mapping: dict[int, int], reasons: list[str]) -> Proposal:

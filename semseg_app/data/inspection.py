@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from semseg_app.data.dataset import DECODING_ERRORS, INDEX_MODES
 from semseg_app.data.listing import Sample
+from semseg_app.data.mask_pixels import INDEX_MODES, UnsupportedMask, check_mask, numbers
 from semseg_app.labels import Color
-from semseg_app.photos import open_photo, orientation, to_rgb
+from semseg_app.photos import DECODING_ERRORS, open_photo, orientation, to_rgb
 
 MOST_COLORS = 4096
 """A mask with more colors than this was blurred or is a photo; they are not listed."""
@@ -46,6 +46,8 @@ class MaskFacts:
     """One mask, as it lies in the file: no class is assumed here."""
 
     error: str | None = None
+    unsupported: bool = False
+    """Whether the file is sound, and `error` says what to save instead."""
     size: tuple[int, int] = (0, 0)
     mode: str = ""
     lossy: bool = False
@@ -88,6 +90,7 @@ def inspect_mask(path: Path) -> MaskFacts:
     facts = MaskFacts()
     try:
         with Image.open(BytesIO(path.read_bytes())) as mask:
+            check_mask(mask)
             mask.load()
             facts.size, facts.mode, facts.lossy = mask.size, mask.mode, mask.format == "JPEG"
             if mask.mode in INDEX_MODES:
@@ -100,7 +103,7 @@ def inspect_mask(path: Path) -> MaskFacts:
                 counted = mask.convert("RGB").getcolors(MOST_COLORS)
                 facts.colors = {_color(color): count for count, color in counted or []}
     except DECODING_ERRORS as error:
-        facts.error = _reason(path, error)
+        facts.error, facts.unsupported = _reason(path, error), isinstance(error, UnsupportedMask)
     return facts
 
 
@@ -108,7 +111,7 @@ def _count_values(mask: Image.Image) -> dict[int, int]:
     if mask.mode in ("L", "P"):
         counts = np.array(mask.histogram())
         return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-    values, counts = np.unique(np.asarray(mask).astype(np.int64), return_counts=True)
+    values, counts = np.unique(numbers(mask), return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 

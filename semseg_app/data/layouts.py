@@ -5,12 +5,13 @@ where its files lie. Splits are named train, val, trainval, test and unlabeled w
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from semseg_app.data.class_files import read_class_file
 from semseg_app.data.dataset import DatasetInfo, SegmentationData, open_folder, read_yaml, require_folder
+from semseg_app.data.list_lines import line_names
 from semseg_app.data.listing import IMAGE_SUFFIXES, SplitFiles, list_files
 from semseg_app.data.tool_exports import recognize
 from semseg_app.errors import UserError, did_you_mean
@@ -136,25 +137,25 @@ def _voc(root: Path) -> dict[str, SplitFiles]:
         return {}
     if not lists.is_dir():
         return _voc_without_lists(photos, root / "SegmentationClassPNG", official, read_class_file(root) is not None)
+    every = SplitFiles(photos, nested=True)
+    known = {stem for stem, _ in every.photos()}
     splits: dict[str, SplitFiles] = {}
     for name in ("train", "val", "trainval", "test"):
         if (lists / f"{name}.txt").is_file():
-            splits[name] = SplitFiles(photos, None if name == "test" else official, stems=_stems(lists / f"{name}.txt"))
-    if not extended.is_dir():  # lists of other names (CVAT's default.txt) take the official masks
-        for path in sorted(lists.glob("*.txt")):
-            splits.setdefault(path.stem, SplitFiles(photos, official, stems=_stems(path)))
-    else:
-        more = {path.stem: _stems(path) for path in sorted(lists.glob("*.txt")) if path.stem not in splits}
-        if not more:
-            everything = {stem for stem, _ in list_files(extended, (".png",), nested=False)}
-            everything.update(splits["train"].stems or () if "train" in splits else ())
-            everything.difference_update(splits["val"].stems or () if "val" in splits else ())
-            more = {"train_aug": tuple(sorted(everything))}
-        splits.update({name: SplitFiles(photos, extended, stems=stems) for name, stems in more.items()})
+            masks = None if name == "test" else official
+            splits[name] = replace(every, labels=masks, stems=_stems(lists / f"{name}.txt", known))
+    more = {path.stem: _stems(path, known) for path in sorted(lists.glob("*.txt")) if path.stem not in splits}
+    # Lists of other names (CVAT's default.txt) take the official masks where there are no extended ones.
+    masks = extended if extended.is_dir() else official
+    if extended.is_dir() and not more:
+        everything = set(replace(every, labels=extended).masks())
+        everything.update(splits["train"].stems or () if "train" in splits else ())
+        everything.difference_update(splits["val"].stems or () if "val" in splits else ())
+        more = {"train_aug": tuple(sorted(everything))}
+    splits.update({name: replace(every, labels=masks, stems=stems) for name, stems in more.items()})
     listed = {stem for split in splits.values() for stem in split.stems or ()}
-    rest = tuple(stem for stem, _ in list_files(photos, IMAGE_SUFFIXES, nested=False) if stem not in listed)
-    if rest:
-        splits["unlabeled"] = SplitFiles(photos, stems=rest)
+    if rest := tuple(sorted(known - listed)):
+        splits["unlabeled"] = replace(every, stems=rest)
     return splits
 
 
@@ -164,8 +165,9 @@ def _pascal_context(root: Path) -> dict[str, SplitFiles]:
     lists = root / "ImageSets" / "SegmentationContext"
     if not photos.is_dir() or not masks.is_dir() or not lists.is_dir():
         return {}
+    known = {stem for stem, _ in SplitFiles(photos).photos()}
     return {
-        name: SplitFiles(photos, masks, stems=_stems(lists / f"{name}.txt"))
+        name: SplitFiles(photos, masks, stems=_stems(lists / f"{name}.txt", known))
         for name in ("train", "val")
         if (lists / f"{name}.txt").is_file()
     }
@@ -234,8 +236,12 @@ def _paired(root: Path, folders: dict[str, str]) -> dict[str, SplitFiles]:
 
 
 def _camvid_segnet(root: Path) -> dict[str, SplitFiles]:
-    pairs = {name: (root / name, root / f"{name}annot") for name in ("train", "val", "test")}
-    return {name: SplitFiles(*pair) for name, pair in pairs.items() if pair[0].is_dir() and pair[1].is_dir()}
+    """train/ and trainannot/, as SegNet has them; beside a class file any name, as in CVAT's "CamVid 1.0"."""
+    usual = ("train", "val", "test")
+    folders = sorted(path.name for path in root.iterdir() if path.is_dir() and (root / f"{path.name}annot").is_dir())
+    own = bool(folders) and read_class_file(root) is not None
+    names = [name for name in usual if name in folders] + [name for name in folders if own and name not in usual]
+    return {name: SplitFiles(root / name, root / f"{name}annot", nested=own) for name in names}
 
 
 def _camvid_cambridge(root: Path) -> dict[str, SplitFiles]:
@@ -243,18 +249,15 @@ def _camvid_cambridge(root: Path) -> dict[str, SplitFiles]:
     photos, masks = root / "701_StillsRaw_full", root / "LabeledApproved_full"
     if not photos.is_dir() or not masks.is_dir():
         return {}
-    stems = {
-        name: _stems(root / f"{name}.txt") for name in ("train", "val", "test") if (root / f"{name}.txt").is_file()
-    }
+    every = SplitFiles(photos, masks, image_suffix=".png", label_suffix="_L.png")
+    names = [stem for stem, _ in every.photos()]
+    lists = {name: root / f"{name}.txt" for name in ("train", "val", "test")}
+    stems = {name: _stems(path, set(names)) for name, path in lists.items() if path.is_file()}
     if not stems:
-        names = [stem for stem, _ in list_files(photos, IMAGE_SUFFIXES, nested=False)]
         stems = {
             split: tuple(name for name in names if _camvid_split(name) == split) for split in ("train", "val", "test")
         }
-    return {
-        name: SplitFiles(photos, masks, image_suffix=".png", label_suffix="_L.png", stems=chosen)
-        for name, chosen in stems.items()
-    }
+    return {name: replace(every, stems=chosen) for name, chosen in stems.items()}
 
 
 def _camvid_split(stem: str) -> str:
@@ -266,11 +269,18 @@ def _camvid_split(stem: str) -> str:
     return "val" if sequence == "0016E5" and 7959 <= number <= 8159 else "train"
 
 
-def _stems(listing: Path) -> tuple[str, ...]:
-    """The images that a published list names: one per line, as a stem, a file name or a path, perhaps with its mask."""
-    entries = [line.split()[0] for line in listing.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    names = (entry.rsplit("/", 1)[-1] for entry in entries)
-    return tuple(re.sub(r"\.(png|jpe?g)$", "", name, flags=re.IGNORECASE) for name in names)
+def _stems(listing: Path, known: Collection[str]) -> tuple[str, ...]:
+    """The images that a published list names, one per line: as a stem, a file name or a path, perhaps with its mask.
+
+    A line that means none of the `known` stems stays what it most probably is, so that the missing photo can be named.
+    """
+    lines = [line.strip() for line in listing.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    stems = []
+    for line in lines:
+        names = list(line_names(line, ()))
+        is_name = not re.search(r"[./\\]", line)
+        stems.append(next((name for name in names if name in known), line if is_name else names[-1]))
+    return tuple(stems)
 
 
 CADIS_VIDEOS = {"val": (5, 7, 16), "test": (2, 12, 22)}

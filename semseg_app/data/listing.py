@@ -147,7 +147,18 @@ def is_mask_folder(name: str) -> bool:
     return lower in MASK_FOLDERS or (lower.startswith("segmentation") and lower != "segmentationobject")
 
 
-MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "ground_truth", "groundtruth")
+MASK_FOLDERS = (
+    "masks",
+    "mask",
+    "labels",
+    "label",
+    "annotations",
+    "annotation",
+    "ann_dir",
+    "gt",
+    "ground_truth",
+    "groundtruth",
+)
 
 
 def near_misses(root: Path, folder: Path, name: str) -> list[str]:

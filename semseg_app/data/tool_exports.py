@@ -4,7 +4,7 @@ from pathlib import Path
 
 from semseg_app.data.importers.formats import FORMATS, recognize_format
 from semseg_app.data.importers.json_files import files_below, signature
-from semseg_app.data.listing import is_mask_folder
+from semseg_app.data.loose_folders import describe_loose
 
 
 def recognize(root: Path) -> str | None:
@@ -31,7 +31,9 @@ def recognize(root: Path) -> str | None:
             f"YOLO labels ({labels.relative_to(root)}) without data.yaml; write {root / 'data.yaml'} (names: [...], "
             f"train: images/train), and `semseg data import {root} -o FOLDER` makes a dataset of it"
         )
-    return _loose(root)
+    if inner := sorted(root.glob("*/dataset.yaml")):
+        return f"the folder above a dataset; name {inner[0].parent}"
+    return describe_loose(root)
 
 
 def _yolo_labels(root: Path) -> Path | None:
@@ -42,24 +44,6 @@ def _yolo_labels(root: Path) -> Path | None:
     return None
 
 
-def _loose(root: Path) -> str | None:
-    """What lies there without a description: a dataset one folder down, or photos beside a folder of masks."""
-    inner = sorted(root.glob("*/dataset.yaml"))
-    if inner:
-        return f"the folder above a dataset; name {inner[0].parent}"
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    masks = next((path for path in folders if is_mask_folder(path.name)), None)
-    photos = next((path for path in folders if path != masks and path.name.lower() in PHOTO_FOLDERS), None)
-    if masks is None or photos is None:
-        return None
-    return (
-        f"{photos.name}/ and {masks.name}/ without a description: write the names of the classes into "
-        f"{root / 'dataset.yaml'} (name: ..., classes: [...]), and move the photos to images/<split>/ and the masks to "
-        "labels/<split>/, where a split is train or val"
-    )
-
-
-PHOTO_FOLDERS = ("images", "photos", "imgs", "img", "image", "jpegimages", "train")
 FILES = {
     "Pascal VOC boxes": ("Annotations/*.xml",),
     "a Labelbox export": ("*.ndjson",),

@@ -12,6 +12,7 @@ from semseg_app.data.dataset import SegmentationData
 from semseg_app.data.findings import TITLES, Finding
 from semseg_app.data.inspection import inspect_mask
 from semseg_app.data.listing import Sample, evenly_spaced
+from semseg_app.data.mask_pixels import UnsupportedMask, unreadable
 from semseg_app.data.parallel import ordered_map
 from semseg_app.errors import UserError
 from semseg_app.files import sha256
@@ -104,7 +105,7 @@ def _look(study: MaskStudy, samples: Sequence[Sample], doctor: str) -> tuple[np.
             masks.append(sample.label)
     for path, facts in zip(masks, ordered_map(inspect_mask, masks), strict=True):
         if facts.error is not None:
-            raise UserError(f"{path}: unreadable label ({facts.error}); replace it or take it out of the dataset")
+            raise unreadable(path, UnsupportedMask(facts.error) if facts.unsupported else facts.error)
         counts, findings = study.look(relative(study.data, path), facts)
         for finding in findings:
             if finding.kind in REFUSED:

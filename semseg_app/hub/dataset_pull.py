@@ -16,7 +16,8 @@ import yaml
 from PIL import Image
 from pydantic import ValidationError
 
-from semseg_app.data.dataset import DECODING_ERRORS, INDEX_MODES, DatasetInfo, SegmentationData, read_yaml
+from semseg_app.data.dataset import DECODING_ERRORS, DatasetInfo, SegmentationData, read_yaml
+from semseg_app.data.mask_pixels import INDEX_MODES, check_mask, numbers
 from semseg_app.errors import UserError, explain
 from semseg_app.files import atomic_folder
 from semseg_app.hub.client import api, explained, patiently
@@ -238,17 +239,18 @@ def _mask(data: SegmentationData, content: bytes, size: tuple[int, int], place: 
         with Image.open(io.BytesIO(content)) as mask:
             if mask.size != size:
                 raise UserError(f"{place}: the mask is {mask.size[0]}x{mask.size[1]}, its photo {size[0]}x{size[1]}")
+            check_mask(mask)
             if data.info.color_map is None and mask.mode not in INDEX_MODES:
                 values = np.asarray(mask.convert("RGB"))
                 if (values != values[..., :1]).any():
                     raise UserError(f"{place}: the mask is a color picture; give --info with a color_map")
                 values = values[..., 0]
             else:
-                values = np.asarray(mask.convert("RGB") if data.info.color_map is not None else mask)
+                values = np.asarray(mask.convert("RGB")) if data.info.color_map is not None else numbers(mask)
     except DECODING_ERRORS as error:
         raise UserError(f"{place}: unreadable mask ({error})") from None
     if data.info.color_map is None:
-        if values.dtype != np.bool_ and ((values < 0) | (values > 255)).any():
+        if ((values < 0) | (values > 255)).any():
             raise UserError(f"{place}: the mask holds {int(values.max())}; masks go from 0 to 255")
         values = values.astype(np.uint8)
         strange = values[data.lookup[values] < 0]

@@ -5,17 +5,20 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from semseg_app.data.listing import IMAGE_SUFFIXES, PHOTO_SUFFIXES, list_files
+from semseg_app.data.listing import IMAGE_SUFFIXES, PHOTO_SUFFIXES, RAW_SUFFIXES, list_files
 from semseg_app.errors import UserError
 from semseg_app.inference.results import RESULT_FOLDERS
+
+SECOND_FORMS = (*RAW_SUFFIXES, ".heic", ".heif")
+"""What cameras and telephones write beside a JPEG of the same photo."""
 
 
 def find_images(inputs: Iterable[str], leave_out: Path) -> list[Path]:
     """The images that files, folders (with all below them) and glob patterns name; each once, in the order given.
 
     A file named outright is taken whatever its suffix; in folders and patterns only photos count, those of formats that
-    may turn out to be unreadable too. Left out are the results of an earlier run in the folder `leave_out`. UserError
-    for an input that names no image.
+    may turn out to be unreadable too. Left out are the results of an earlier run in the folder `leave_out`, and a raw
+    or HEIC file beside the same photo in a format that is read. UserError for an input that names no image.
     """
     found: dict[Path, Path] = {}
     results = [(leave_out / name).resolve() for name in RESULT_FOLDERS]
@@ -27,7 +30,13 @@ def find_images(inputs: Iterable[str], leave_out: Path) -> list[Path]:
             candidates = (
                 [image for _, image in list_files(path, PHOTO_SUFFIXES, nested=True)] if path.is_dir() else _glob(text)
             )
-            named = [image for image in candidates if not any(map(image.resolve().is_relative_to, results))]
+            readable = {image.with_suffix("") for image in candidates if image.suffix.lower() in IMAGE_SUFFIXES}
+            named = [
+                image
+                for image in candidates
+                if not any(map(image.resolve().is_relative_to, results))
+                and not (image.suffix.lower() in SECOND_FORMS and image.with_suffix("") in readable)
+            ]
             if candidates and not named:
                 raise UserError(f"{text}: no images in it but the results of an earlier run; name a folder of photos")
             if not named:

@@ -195,6 +195,47 @@ def test_what_is_no_dataset_yet_is_called_by_name(file, content, words, tmp_path
         open_dataset(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (
+            ["img_dir/train/a.jpg", "ann_dir/train/a.png", "img_dir/val/b.jpg", "ann_dir/val/b.png"],
+            "img_dir/train/ and ann_dir/train/ without a description: .*, and move img_dir/train/ to images/train/, "
+            "ann_dir/train/ to labels/train/, img_dir/val/ to images/val/, ann_dir/val/ to labels/val/$",
+        ),
+        (
+            ["train/images/a.jpg", "train/masks/a.png", "valid/images/b.jpg", "valid/masks/b.png"],
+            "train/images/ and train/masks/ without a description: .*, and move train/images/ to images/train/, "
+            "train/masks/ to labels/train/, valid/images/ to images/val/, valid/masks/ to labels/val/$",
+        ),
+        (
+            ["train/a_03.jpg", "train_masks/a_03_mask.gif"],
+            "move train/ to images/train/, train_masks/ to labels/train/; a mask has the name of its photo: "
+            "a_03.png, not a_03_mask.gif$",
+        ),
+        (["images/train/a.jpg", "labels/train/a.png"], r"the names of the classes into .*dataset.yaml \(.*\]\)$"),
+    ],
+)
+def test_photos_beside_masks_of_common_layouts(files, words, tmp_path):
+    for file in files:
+        photo(tmp_path / file)
+    with pytest.raises(UserError, match=words):
+        open_dataset(tmp_path)
+
+
+def test_camvid_as_cvat_exports_it(tmp_path):
+    colors = np.array([(0, 0, 0), (176, 112, 32), (48, 112, 32)], np.uint8)
+    for name in ("a", "cam1/b"):
+        photo(tmp_path / "default" / f"{name}.jpg")
+        mask(tmp_path / "defaultannot" / f"{name}.png", colors[NUMBERS])
+    (tmp_path / "label_colors.txt").write_text("0 0 0 background\n176 112 32 dog\n48 112 32 cat\n")
+    (tmp_path / "default.txt").write_text("/default/a.jpg /defaultannot/a.png\n")
+    data = open_dataset(tmp_path)
+    assert (data.split_names(), data.info.classes) == (["default"], ["background", "dog", "cat"])
+    assert [sample.stem for sample in data.samples("default")] == ["a", "cam1/b"]
+    assert all(np.array_equal(data.read_label(sample), NUMBERS) for sample in data.samples("default"))
+
+
 @pytest.mark.parametrize(("name", "words"), [("x.zip", "unpack it"), ("dataset.yaml", "name the folder that holds")])
 def test_a_file_is_no_dataset(name, words, tmp_path):
     (tmp_path / name).write_text("")

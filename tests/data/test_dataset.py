@@ -121,8 +121,9 @@ def test_masks_of_every_kind(tmp_path: Path) -> None:
     Image.fromarray(LABEL == 1).save(tmp_path / "bits.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "bits.png"), LABEL == 1)
     Image.fromarray(LABEL.astype(np.uint16) + 1000).save(tmp_path / "far.png")
-    with pytest.raises(UserError, match=r"far\.png: mask holds the value 1000; labels are 0 to 255"):
-        read_mask(tmp_path / "far.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "far.png"), LABEL.astype(int) + 1000)
+    Image.fromarray(LABEL.astype(np.float32)).save(tmp_path / "float.tif")
+    np.testing.assert_array_equal(read_mask(tmp_path / "float.tif"), LABEL)
     Image.fromarray(PHOTO).save(tmp_path / "rgb.png")
     with pytest.raises(UserError, match=r"rgb\.png: mask has mode RGB.*semseg check"):
         read_mask(tmp_path / "rgb.png")
@@ -165,7 +166,7 @@ def test_value_outside_the_classes(tmp_path: Path) -> None:
         ({"classes": ["a"], "palette": [[0, 0, 0], [1, 1, 1]]}, "1 classes but 2 palette colors"),
         ({"classes": ["a"], "palette": [[0, 0, 256]]}, "from 0 to 255"),
         ({"classes": ["a", "b"], "ignore_index": 1}, "ignore_index 1 is also a class"),
-        ({"classes": ["a"], "label_map": {256: 0}}, "256 is no value of a mask"),
+        ({"classes": ["a"], "label_map": {65536: 0}}, "65536 is no value of a mask; they go from -32768 to 65535"),
         (
             {"classes": ["a"], "label_map": {0: 1}},
             r"label_map: 1 is neither a class \(0 to 0\) nor ignore_index \(255\)",
@@ -173,6 +174,8 @@ def test_value_outside_the_classes(tmp_path: Path) -> None:
         ({"classes": ["a"], "color_map": {"red": 0}}, "'red' is no color; write it as '#rrggbb'"),
         ({"classes": ["a"], "color_map": {"#ff0000": 0}, "label_map": {0: 0}}, "not both"),
         ({"classes": ["a"], "color_map": {}}, "color_map"),
+        ({"classes": [False, "yes"]}, "classes.0: must be text, not False; write it in quotes"),
+        ({"classes": ["ground", 1]}, r"classes.1: must be text, not 1; write it in quotes \(YAML reads no, yes, 1"),
     ],
 )
 def test_wrong_descriptions(tmp_path: Path, info: dict[str, object], message: str) -> None:

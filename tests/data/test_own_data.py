@@ -52,6 +52,35 @@ def test_a_class_file_beside_the_masks_beats_the_layout(name, with_lists, tmp_pa
     assert "3 classes (background, dog, cat)" in data.describe()
 
 
+@pytest.mark.parametrize(
+    ("files", "lines"),
+    [
+        (["IMG 0001.jpg", "IMG 0002.jpg"], ["IMG 0001", "IMG 0002"]),
+        (["cam1/f1.jpg", "cam2/f1.jpg"], ["cam1/f1", "cam2/f1"]),
+        (
+            ["a1.jpg", "a2.tif", "a3.bmp"],
+            ["JPEGImages\\a1.jpg", "a2.tif", "/JPEGImages/a3.bmp /SegmentationClass/a3.png"],
+        ),
+    ],
+)
+def test_lists_name_photos_as_people_and_tools_do(files, lines, tmp_path):
+    root = tmp_path / "export"
+    for number, file in enumerate(files):
+        photo(root / "JPEGImages" / file, number)
+        mask(root / "SegmentationClass" / Path(file).with_suffix(".png"), NUMBERS)
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "default.txt").write_text("\n".join(lines))
+    (root / "class_names.txt").write_text(CLASS_FILES["class_names.txt"])
+    data = open_dataset(root)
+    assert data.split_names() == ["default"]
+    assert [sample.image for sample in data.samples("default")] == [root / "JPEGImages" / file for file in files]
+    assert all(np.array_equal(data.read_label(sample), NUMBERS) for sample in data.samples("default"))
+    assert CliRunner().invoke(app, ["data", "import", str(root), "-o", str(tmp_path / "out")]).exit_code == 0
+    (lists / "default.txt").write_text("\n".join([*lines, "IMG 0009"]))
+    assert open_dataset(root).samples("default")[-1].image == root / "JPEGImages" / "IMG 0009.jpg"
+
+
 def test_a_label_map_without_colors_means_those_of_voc(tmp_path):
     """As datumaro 1.13.12 writes it; the masks have VOC's colors."""
     photo(tmp_path / "JPEGImages" / "a.jpg")

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 from semseg_app.cli.main import app
 from semseg_app.data.check import check
 from semseg_app.data.dataset import SegmentationData, open_folder
-from semseg_app.data.held_out import draw_val, near_duplicates
+from semseg_app.data.held_out import draw_val
 from semseg_app.data.layouts import open_dataset
 from semseg_app.data.listing import Sample
+from semseg_app.data.near_duplicates import looks, near_duplicates
 from semseg_app.data.splits import nested_splits, write_splits
 from semseg_app.data.training_check import shared_photos
 from semseg_app.errors import UserError
@@ -154,7 +155,8 @@ def test_masks_of_other_names_are_not_few_labels(partly: Path) -> None:
 
 
 def test_near_duplicates(partly: Path) -> None:
-    groups = near_duplicates([sample.image for sample in open_folder(partly).samples("train")])
+    photos = [sample.image for sample in open_folder(partly).samples("train")]
+    groups = near_duplicates(looks(photos).thumbnails)
     assert [index for index, group in enumerate(groups) if group == 0] == [0, 1, 2, 20]
     assert len(set(groups)) == 21
 

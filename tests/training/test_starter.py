@@ -170,3 +170,50 @@ def test_weights_that_cannot_be_had_are_said_and_left_out(few_labels, tmp_path, 
     line = next(line for line in out.read_text().splitlines() if line.strip().startswith("weights:"))
     assert "random, since" in line
     assert yaml.safe_load(line) == {"weights": None}
+
+
+def test_photos_of_a_list_val_are_not_learned_from(tiny_dataset, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(tiny_dataset, root, ignore=shutil.ignore_patterns("splits", "val"))
+    (root / "splits").mkdir()
+    (root / "splits" / "val.txt").write_text("train00\ntrain01\n")
+    lists = choose_lists(open_dataset(root))
+    assert (lists.labeled, lists.unlabeled, lists.val) == ("train - val", None, "val")
+    for index in range(4, 12):
+        (root / "labels" / "train" / f"train{index:02d}.png").unlink()
+    lists, data = choose_lists(open_dataset(root)), open_dataset(root)
+    assert (lists.labeled, lists.unlabeled, lists.val) == ("train - val", "unlabeled", "val")
+    assert [sample.stem for sample in data.labeled_samples(lists.labeled)] == ["train02", "train03"]
+    (root / "splits" / "val.txt").write_text("train00\ntrain01\ntrain02\ntrain03\n")
+    with pytest.raises(UserError, match="all photos of 'train' are in 'val'"):
+        choose_lists(open_dataset(root))
+
+
+@pytest.mark.parametrize("name", ["valid", "validation"])
+def test_a_validation_folder_of_another_name(tiny_dataset, tmp_path, name):
+    root = tmp_path / "data"
+    shutil.copytree(tiny_dataset, root, ignore=shutil.ignore_patterns("splits"))
+    for part in ("images", "labels"):
+        (root / part / "val").rename(root / part / name)
+    lists = choose_lists(open_dataset(root))
+    assert (lists.labeled, lists.val) == ("train", name)
+
+
+def test_a_validation_folder_without_masks(tiny_dataset, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(tiny_dataset, root, ignore=shutil.ignore_patterns("splits"))
+    shutil.rmtree(root / "labels" / "val")
+    with pytest.raises(UserError, match=r"images/val: no photo in it has a mask"):
+        choose_lists(open_dataset(root))
+
+
+def test_one_slow_video_is_held_out_aloud(tiny_dataset, tmp_path, measured):
+    root = tmp_path / "data"
+    shutil.copytree(tiny_dataset, root, ignore=shutil.ignore_patterns("splits", "val"))
+    for number, path in enumerate(sorted((root / "images" / "train").iterdir())):
+        Image.fromarray(np.full((48, 64, 3), 100 + 3 * number, np.uint8)).save(path)
+    said, out = list[str](), tmp_path / "recipe.yaml"
+    write_recipe(root, out, 600, False, said.append)
+    (warning,) = [line for line in said if line.startswith("warning")]
+    assert "where they are one video, scores on val will be too high" in warning
+    assert "they resemble training photos, so scores may be too high" in out.read_text()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semseg_app.data.dataset import SegmentationData
-from semseg_app.data.held_out import HeldOut, draw_val
+from semseg_app.data.held_out import draw_val
 from semseg_app.data.inspection import inspect_image
 from semseg_app.data.listing import Sample
 from semseg_app.data.parallel import ordered_map
@@ -29,6 +29,8 @@ class Lists(NamedTuple):
     unlabeled_why: str
     val: str
     val_why: str
+    warning: str | None = None
+    """One line where scores on the held-out photos will mislead."""
 
 
 class Facts(NamedTuple):
@@ -56,13 +58,17 @@ def choose_lists(data: SegmentationData) -> Lists:
     if "val" in names and "val" not in data.folders and "all-labeled" in names:
         why = "drawn by an earlier init"  # or by `semseg data split --val`, which writes the same lists
         unlabeled = _unlabeled(data, "all-unlabeled")
-        return Lists("all-labeled", why, unlabeled, why if unlabeled else "every photo has a mask", "val", why)
-    if "val" in names:
+        labeled = _without(data, "all-labeled", "val")
+        return Lists(labeled, why, unlabeled, why if unlabeled else "every photo has a mask", "val", why)
+    if (val := _validation(data)) is not None:
         unlabeled = "unlabeled" if "unlabeled" in names else None
         rest = "photos without a mask" if unlabeled else "no photos without a mask were found"
-        return Lists(split, f"the photos of {split!r} that have a mask", unlabeled, rest, "val", "as the data has it")
+        labeled = _without(data, split, val)
+        but = "" if labeled == split else f"; those of {val} are for scoring alone"
+        why = f"the photos of {split!r} that have a mask{but}"
+        return Lists(labeled, why, unlabeled, rest, val, "as the data has it")
     total = len(data.labeled_samples(split))
-    held = _held_out(data, split, total)
+    held = draw_val(data, str(math.ceil(total / HELD_OUT)), split, about=True)
     (drawn,) = nested_splits(data, ["all"], split, 0, None, held.training)
     write_lists(data, {"val": held.val}, only_check=True)
     write_splits(data, [drawn])
@@ -70,8 +76,10 @@ def choose_lists(data: SegmentationData) -> Lists:
     why = f"{total} photos of {split!r} have a mask; {len(held.val)} of them are held out in splits/val.txt"
     unlabeled = _unlabeled(data, f"{drawn.name}-unlabeled")
     rest = "photos without a mask" if unlabeled else "every photo has a mask"
-    drawn_why = f"drawn here: one labeled photo in {HELD_OUT}; near-duplicates of them are in no other list"
-    return Lists(f"{drawn.name}-labeled", why, unlabeled, rest, "val", drawn_why)
+    alike = "they resemble training photos, so scores may be too high"
+    apart = "near-duplicates of them are in no other list"
+    drawn_why = f"drawn here: one labeled photo in {HELD_OUT}; {alike if held.warning else apart}"
+    return Lists(f"{drawn.name}-labeled", why, unlabeled, rest, "val", drawn_why, held.warning)
 
 
 def count(data: SegmentationData, lists: Lists) -> Facts:
@@ -113,12 +121,24 @@ def _training_split(data: SegmentationData) -> str:
     raise UserError(f"{data.root}: no training photo has a mask; put masks into labels/train, see docs/data.md")
 
 
-def _held_out(data: SegmentationData, split: str, total: int) -> HeldOut:
-    """About one in HELD_OUT; fewer where near-duplicates or rare classes do not let go of so many."""
-    first: UserError | None = None
-    for size in range(math.ceil(total / HELD_OUT), 0, -1):
-        try:
-            return draw_val(data, str(size), split)
-        except UserError as error:
-            first = first or error
-    raise first or UserError(f"{data.root}: {split!r} has no masks")
+def _validation(data: SegmentationData) -> str | None:
+    """The split or list to score on: val, else the first folder whose name starts with val and that has masks."""
+    if "val" in data.folders and not any(sample.label for sample in data.samples("val")):
+        folder = data.folders["val"].images
+        raise UserError(
+            f"{folder}: no photo in it has a mask; add masks, or take the folder away to hold out training photos"
+        )
+    if "val" in data.split_names():
+        return "val"
+    others = [name for name in data.folders if name.startswith("val")]
+    return next((name for name in others if any(sample.label for sample in data.samples(name))), None)
+
+
+def _without(data: SegmentationData, labeled: str, val: str) -> str:
+    """The labeled list, less the photos that are in `val` too: `labeled` itself, or an expression."""
+    held = {sample.image for sample in data.samples(val)}
+    samples = data.labeled_samples(labeled)
+    shared = sum(sample.image in held for sample in samples)
+    if shared == len(samples):
+        raise UserError(f"{data.root}: all photos of {labeled!r} are in {val!r}; nothing is left to learn from")
+    return f"{labeled} - {val}" if shared else labeled

@@ -55,6 +55,8 @@ def write_recipe(
     data = open_dataset(root, layout)
     say(data.describe())
     lists = choose_lists(data)
+    if lists.warning:
+        say(lists.warning)
     facts = count(open_dataset(root, layout), lists)
     name = re.sub(r"[^a-z0-9._-]+", "-", root.resolve().name.lower()).strip("-._") or "run"
     if teacher is not None:

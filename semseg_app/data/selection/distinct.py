@@ -2,28 +2,8 @@
 
 import numpy as np
 
-from semseg_app.data.held_out import NEAR_DUPLICATE
-
 SIDE = 16
 """Of a thumbnail."""
-RELATIVE_LIMIT = 0.25
-"""Of the median difference between two photos of the set. A fixed camera sees almost the same at all times; there,
-NEAR_DUPLICATE would leave a single photo."""
-SAVED_TWICE = 0.5
-"""Gray levels: the same photo, compressed again. Less is a near-duplicate in every set."""
-PAIRS = 10_000
-"""Drawn for the median."""
-
-
-def near_duplicate_limit(thumbnails: np.ndarray) -> float:
-    """The mean difference of two thumbnails, uint8 `[N, 256]`, below which their photos are near-duplicates."""
-    if len(thumbnails) < 2:
-        return NEAR_DUPLICATE
-    random = np.random.default_rng(0)
-    one = random.integers(0, len(thumbnails), PAIRS)
-    other = (one + random.integers(1, len(thumbnails), PAIRS)) % len(thumbnails)
-    differences = np.abs(thumbnails[one].astype(np.int16) - thumbnails[other]).mean(axis=1)
-    return max(min(NEAR_DUPLICATE, RELATIVE_LIMIT * float(np.median(differences))), SAVED_TWICE)
 
 
 def distinct(thumbnails: np.ndarray, order: np.ndarray, fixed: np.ndarray, limit: float) -> np.ndarray:

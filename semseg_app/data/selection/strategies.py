@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from semseg_app.data.selection.distinct import distinct, near_duplicate_limit
+from semseg_app.data.near_duplicates import near_duplicate_limit
+from semseg_app.data.selection.distinct import distinct
 from semseg_app.data.selection.extra import labels_extra
 from semseg_app.errors import UserError
 

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from semseg_app.data.held_out import NEAR_DUPLICATE
-from semseg_app.data.selection.distinct import SAVED_TWICE, distinct, near_duplicate_limit
+from semseg_app.data.near_duplicates import NEAR_DUPLICATE, SAVED_TWICE, near_duplicate_limit
+from semseg_app.data.selection.distinct import distinct
 from semseg_app.data.selection.strategies import STRATEGIES, Pool, choose, unit_features
 from semseg_app.data.selection.uncertainty import disagreement, entropy, margin, photo_uncertainty
 from semseg_app.errors import UserError
