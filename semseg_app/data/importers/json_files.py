@@ -24,6 +24,9 @@ KEYS = (
     "classes",
     "tags",
     "regions",
+    "filename",
+    "asset",
+    "slots",
 )
 """Keys by which the formats are told apart."""
 
