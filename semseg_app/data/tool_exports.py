@@ -17,15 +17,18 @@ def recognize(root: Path) -> str | None:
                 f"{root / 'class_names.txt'}; or `semseg data import {root} --classes NAME,NAME -o FOLDER` makes a "
                 "dataset of it"
             )
-        shown = files[0].relative_to(root) if files[0] != root else root
-        return f"{FORMATS[name].title} ({shown}); `semseg data import {root} -o FOLDER` makes a dataset of it"
+        title = f"{FORMATS[name].title} ({_shown(files[0], root)})"
+        return f"{title}; `semseg data import {root} -o FOLDER` makes a dataset of it"
     for path in files_below(root, ".json", most=20):
-        if "regions" in signature(path).keys:
-            return f"a VGG Image Annotator project ({path.relative_to(root)}); {NOT_READ}"
+        for tool, keys in JSON_FILES.items():
+            if keys <= signature(path).keys:
+                return f"{tool} ({_shown(path, root)}); {NOT_READ}"
+    if not root.is_dir():
+        return None
     for tool, names in FILES.items():
         for name in names:
             for path in sorted(root.glob(name))[:1]:
-                return f"{tool} ({path.relative_to(root)}); {NOT_READ}"
+                return f"{tool} ({_shown(path, root)}); {NOT_READ}"
     if (labels := _yolo_labels(root)) is not None:
         return (
             f"YOLO labels ({labels.relative_to(root)}) without data.yaml; write {root / 'data.yaml'} (names: [...], "
@@ -34,6 +37,11 @@ def recognize(root: Path) -> str | None:
     if inner := sorted(root.glob("*/dataset.yaml")):
         return f"the folder above a dataset; name {inner[0].parent}"
     return describe_loose(root)
+
+
+def _shown(path: Path, root: Path) -> Path:
+    """The file as the message names it."""
+    return path.relative_to(root) if path != root else path
 
 
 def _yolo_labels(root: Path) -> Path | None:
@@ -49,6 +57,12 @@ FILES = {
     "a Labelbox export": ("*.ndjson",),
 }
 """Exports that are not imported, known by the names of their files."""
+JSON_FILES = {
+    "a VGG Image Annotator project": {"regions", "filename"},
+    "a VoTT export": {"regions", "asset"},
+    "a Darwin (V7) export": {"slots", "annotations"},
+}
+"""Exports that are not imported, known by the keys in their files."""
 NOT_READ = (
     "it is not read: export COCO, YOLO or masks from the tool, or write PNG masks to labels/<split>/ beside "
     "images/<split>/"

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from semseg_app.cli.main import app
 from semseg_app.data.check import check
+from semseg_app.data.importers.formats import read_export
 from semseg_app.data.layouts import open_dataset
 from semseg_app.data.training_check import refuse_or_warn
 from semseg_app.errors import UserError
@@ -127,10 +128,24 @@ def test_exports_of_annotation_tools_are_called_by_name_with_the_command_that_im
         open_dataset(tmp_path)
 
 
-def test_exports_that_are_not_imported_are_called_by_name(tmp_path):
-    (tmp_path / "via.json").write_text(json.dumps({"a.jpg1": {"filename": "a.jpg", "regions": []}}))
-    with pytest.raises(UserError, match=r"a VGG Image Annotator project .* write PNG masks to labels/<split>/"):
+@pytest.mark.parametrize(
+    ("content", "tool"),
+    [
+        ({"a.jpg1": {"filename": "a.jpg", "regions": []}}, "a VGG Image Annotator project"),
+        ({"name": "yard", "tags": [], "assets": {"1": {"asset": {"name": "a.jpg"}, "regions": []}}}, "a VoTT export"),
+        ({"version": "2.0", "item": {"name": "a.jpg", "slots": []}, "annotations": []}, "a Darwin (V7) export"),
+    ],
+)
+def test_exports_that_are_not_imported_are_called_by_name(content, tool, tmp_path):
+    path = tmp_path / "project.json"
+    path.write_text(json.dumps(content))
+    said = rf"this is {re.escape(tool)} \({{}}project.json\); it is not read: .* write PNG masks to labels/<split>/"
+    with pytest.raises(UserError, match=said.format("")):
         open_dataset(tmp_path)
+    with pytest.raises(UserError, match=said.format("")):
+        read_export(tmp_path)
+    with pytest.raises(UserError, match=said.format(".*")):
+        read_export(path)
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".bmp", ".png"])

@@ -26,7 +26,7 @@ from semseg_app.data.importers.annotated import (
     drawing_of,
     unique,
 )
-from semseg_app.data.importers.json_files import files_below, place, read_json, signature
+from semseg_app.data.importers.json_files import files_of_kind, place, read_json, signature
 from semseg_app.data.importers.photo_index import PhotoIndex, split_of
 from semseg_app.errors import UserError
 
@@ -69,7 +69,7 @@ INSTANCES = TypeAdapter(Instances)
 
 def find(root: Path) -> list[Path]:
     """Files with images and annotations; of the official archive those of the instances alone."""
-    found = [path for path in files_below(root, ".json", most=100) if _is_instances(path)]
+    found = files_of_kind(root, ".json", _is_instances, most=100)
     return [path for path in found if path.name.startswith("instances")] or found
 
 
@@ -100,9 +100,10 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
             crowds = 0
         outlines += sum(bool(it.get("segmentation")) for it in content["annotations"])
         boxes += sum(not it.get("segmentation") for it in content["annotations"])
-        split = split_of(path.stem) or split_of(path.parent.name)
+        said, around = split_of(path.stem) or photos.split_by_folders(path), split_of(path.parent.name)
         for index, image in enumerate(content["images"]):
-            photo = photos.find(image["file_name"], path.parent, split)
+            photo = photos.find(image["file_name"], path.parent, said or around)
+            split = said or photos.split_by_folders(photo) or around
             members = by_image.get(image["id"], [])
             source = place(path, "images", index)
             items.append(

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from semseg_app.data.dataset import read_color_mask
 from semseg_app.data.importers.annotated import Drawing, Export, Item, PixelMap, ReadOptions, Size, unique
 from semseg_app.data.importers.coco import Category, Id, Image
-from semseg_app.data.importers.json_files import files_below, place, read_json, signature
+from semseg_app.data.importers.json_files import files_of_kind, place, read_json, signature
 from semseg_app.data.importers.photo_index import PhotoIndex, split_of
 from semseg_app.errors import UserError
 
@@ -43,7 +43,7 @@ PANOPTIC = TypeAdapter(Panoptic)
 
 def find(root: Path) -> list[Path]:
     """JSON files with segments."""
-    return [path for path in files_below(root, ".json", most=100) if "segments_info" in signature(path).keys]
+    return files_of_kind(root, ".json", lambda path: "segments_info" in signature(path).keys, most=100)
 
 
 def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
@@ -55,7 +55,7 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
         names = {category["id"]: category["name"] for category in content["categories"]}
         classes += names.values()
         images = {image["id"]: image for image in content["images"]}
-        split = split_of(path.stem) or split_of(path.parent.name)
+        said, around = split_of(path.stem) or photos.split_by_folders(path), split_of(path.parent.name)
         annotated = set()
         for index, annotation in enumerate(content["annotations"]):
             at = place(path, "annotations", index)
@@ -64,11 +64,13 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
                 raise UserError(f"{at}.image_id: no image has the id {annotation['image_id']!r}")
             annotated.add(annotation["image_id"])
             mask = _mask_of(path, annotation["file_name"], at)
-            photo = photos.find(image["file_name"], path.parent, split)
+            photo = photos.find(image["file_name"], path.parent, said or around)
+            split = said or photos.split_by_folders(photo) or around
             items.append(Item(image["file_name"], photo, _reader(mask, annotation, names, at), at, split))
         for index, image in enumerate(content["images"]):
             if image["id"] not in annotated:
-                photo = photos.find(image["file_name"], path.parent, split)
+                photo = photos.find(image["file_name"], path.parent, said or around)
+                split = said or photos.split_by_folders(photo) or around
                 items.append(Item(image["file_name"], photo, lambda size: None, place(path, "images", index), split))
     return Export("COCO panoptic", unique(classes), items, overlap="last", background=None)
 

@@ -1,13 +1,14 @@
 """CVAT's XML: "CVAT for images 1.1" and "CVAT for video 1.1" (https://docs.cvat.ai/docs/dataset_management/formats/).
 
 Shapes: polygon, box (rotated, too), ellipse, mask (run lengths along the rows of its box, zeros first). The object with
-the higher z_order is seen, as in CVAT. Tracks give one shape per frame; a frame's photo is frame_000012. Polylines,
-points, skeletons, cuboids and tags cover no area.
+the higher z_order is seen, as in CVAT. Tracks give one shape per frame; a frame's photo is frame_000012, in a project
+SUBSET/frame_000012. Polylines, points, skeletons, cuboids and tags cover no area.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
@@ -27,7 +28,7 @@ from semseg_app.data.importers.annotated import (
     drawing_of,
     unique,
 )
-from semseg_app.data.importers.json_files import files_below
+from semseg_app.data.importers.json_files import files_of_kind
 from semseg_app.data.importers.photo_index import PhotoIndex, named_split, split_of
 from semseg_app.data.listing import IMAGE_SUFFIXES
 from semseg_app.errors import UserError
@@ -40,7 +41,7 @@ MOST_MASK_PIXELS = 2**29
 
 def find(root: Path) -> list[Path]:
     """XML files whose top element is `annotations`."""
-    return [path for path in files_below(root, ".xml", most=100) if _is_cvat(path)]
+    return files_of_kind(root, ".xml", _is_cvat, most=100)
 
 
 def _is_cvat(path: Path) -> bool:
@@ -68,10 +69,11 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
         for image in root.iterfind("image"):
             name = image.get("name") or ""
             # Datumaro names the subset in the file's name alone.
-            split = named_split(image.get("subset") or "") or split_of(path.stem)
+            said = named_split(image.get("subset") or "") or split_of(path.stem) or photos.split_by_folders(path)
             at = f"{path}: image {name!r}"
             frame = _size(image.get("width"), image.get("height"), at)
-            photo = photos.find(name, path.parent, split)
+            photo = photos.find(name, path.parent, said)
+            split = said or photos.split_by_folders(photo)
             items.append(Item(name, photo, _reader(list(image), at, frame, known), at, split))
         items += _frames(path, root, photos, known)
     if not items:
@@ -108,10 +110,39 @@ def _size(width: str | None, height: str | None, at: str) -> Size | None:
     return int(width), int(height)
 
 
+class _Task(NamedTuple):
+    """What a file of tracks says of a task; that of a project has several."""
+
+    subset: str
+    frames: Container[int]
+    """Those whose photos are called by number."""
+
+
+def _tasks(root: Element) -> dict[str, _Task]:
+    """Id -> task; of a file that names none, the id is empty."""
+    tasks = {}
+    for task in root.iterfind("meta//task"):
+        start, stop = (task.findtext(name) or "" for name in ("start_frame", "stop_frame"))
+        of_video = task.findtext("mode") != "annotation" and start.isdigit() and stop.isdigit()
+        frames = range(int(start), int(stop) + 1) if of_video else ()
+        tasks[task.findtext("id") or ""] = _Task(task.findtext("subset") or "", frames)
+    for track in root.iterfind("track[@task_id]"):  # whose subset is the name of the folder
+        task_id, subset = track.attrib["task_id"], track.get("subset")
+        before = tasks.get(task_id, _Task("", ()))
+        tasks[task_id] = before._replace(subset=subset or before.subset)
+    return tasks or {"": _Task("", ())}
+
+
+Shown = dict[tuple[str, int], list[Element]]
+"""(task, frame) -> the shapes on it."""
+
+
 def _frames(path: Path, root: Element, photos: PhotoIndex, known: set[str]) -> list[Item]:
     """One item per frame on which a track shows something."""
-    frames: dict[int, list[Element]] = {}
+    tasks = _tasks(root)
+    shown: Shown = {}
     for number, track in enumerate(root.iterfind("track")):
+        task = track.get("task_id") or next(iter(tasks))
         for shape in track:
             if shape.get("outside") == "1":
                 continue
@@ -119,23 +150,47 @@ def _frames(path: Path, root: Element, photos: PhotoIndex, known: set[str]) -> l
             if not text.isdigit():
                 raise UserError(f"{path}: track {number}: {shape.tag} without a frame")
             shape.set("label", track.get("label") or "")
-            frames.setdefault(int(text), []).append(shape)
-    original = root.find("meta//original_size")
+            shown.setdefault((task, int(text)), []).append(shape)
+    original = root.find("meta//original_size") if len(tasks) == 1 else None
     at = f"{path}: original_size"
     size = None if original is None else _size(original.findtext("width"), original.findtext("height"), at)
     items = []
-    for frame, shapes in sorted(frames.items()):
-        name = f"frame_{frame:06d}"
-        suffixes = [suffix for lower in IMAGE_SUFFIXES for suffix in (lower, lower.upper())]
-        photo = next((photo for suffix in suffixes if (photo := photos.find(name + suffix, path.parent))), None)
+    for (task, frame), shapes in sorted(shown.items()):
+        said = named_split(tasks[task].subset) or split_of(path.stem) or photos.split_by_folders(path)
+        photo = _photo(path, task, frame, tasks, shown, photos, said)
         at = f"{path}: frame {frame}"
-        items.append(Item(photo.name if photo else name, photo, _reader(shapes, at, size, known), at))
+        split = said or photos.split_by_folders(photo)
+        name = photo.name if photo else f"frame_{frame:06d}"
+        items.append(Item(name, photo, _reader(shapes, at, size, known), at, split))
     if items and all(item.photo is None for item in items):
         raise UserError(
             f"{path}: its tracks give frames by number, and no photo is called {items[0].name}; name the folder of the "
             'frames with --images, or export "CVAT for images 1.1", which has the names of the photos'
         )
     return items
+
+
+def _photo(
+    path: Path, task: str, frame: int, tasks: dict[str, _Task], shown: Shown, photos: PhotoIndex, split: str | None
+) -> Path | None:
+    """The photo of a frame. CVAT writes those of a project to images/SUBSET/, where two tasks may want one name."""
+    subset = tasks[task].subset
+    names = (f"{subset}/frame_{frame:06d}{suffix}" for suffix in IMAGE_SUFFIXES)
+    photo = next((photo for name in names if (photo := photos.find(name, path.parent, split))), None)
+    if photo is None:
+        return None
+    folder = photo.parent.name
+    told_apart = folder in {other.subset for other in tasks.values()}
+    if told_apart and folder != subset:
+        return None  # it is another task's
+    for other, (other_subset, frames) in tasks.items():
+        may_be_there = other_subset == subset or not told_apart
+        if other != task and may_be_there and (frame in frames or (other, frame) in shown):
+            raise UserError(
+                f"{path}: the tasks {task} and {other} both have a frame {frame}, and {photo} may be of either; export "
+                "the tasks one by one, or put each into a subset of its own"
+            )
+    return photo
 
 
 def _reader(shapes: list[Element], at: str, frame: Size | None, known: set[str]) -> Callable[[Size], Drawing | None]:

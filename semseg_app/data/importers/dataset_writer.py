@@ -157,7 +157,10 @@ def _path(item: Item) -> PurePosixPath:
 
 
 def _stems(items: Sequence[Item], splits: Sequence[str]) -> list[str]:
-    """File names without suffix, unique within each split: the photo's own; else with its folders; else with suffix."""
+    """File names without suffix, unique within each split.
+
+    The name that the export gives; else with its folders; else with suffix; else with the folders where the photos lie.
+    """
     paths = [_path(item) for item in items]
     ways: tuple[Callable[[PurePosixPath], str], ...] = (
         lambda path: path.stem,
@@ -171,6 +174,15 @@ def _stems(items: Sequence[Item], splits: Sequence[str]) -> list[str]:
             stem if uses[split, stem] == 1 else way(path)
             for path, split, stem in zip(paths, splits, stems, strict=True)
         ]
+    equal: dict[tuple[str, str], list[int]] = {}
+    for index, key in enumerate(zip(splits, stems, strict=True)):
+        equal.setdefault(key, []).append(index)
+    for indices in equal.values():
+        photos = [photo.absolute() for index in indices if isinstance(photo := items[index].photo, Path)]
+        if len(photos) == len(indices) > 1:
+            top = os.path.commonpath([photo.parent for photo in photos])
+            for index, photo in zip(indices, photos, strict=True):
+                stems[index] = "_".join(photo.relative_to(top).with_suffix("").parts)
     taken: dict[tuple[str, str], Item] = {}
     for item, split, stem in zip(items, splits, stems, strict=True):
         if (first := taken.setdefault((split, stem), item)) is not item:

@@ -80,6 +80,10 @@ def read_export(
     if name == "auto" and (known := recognize_format(root)):
         name, files = known
     if not files:
+        from semseg_app.data.tool_exports import recognize  # which knows this module
+
+        if name == "auto" and (other := recognize(root)):
+            raise UserError(f"{root}: this is {other}")
         wanted = "an export that is known here" if name == "auto" else FORMATS[name].title
         raise UserError(f"{root}: does not look like {wanted}; the formats are {', '.join(FORMATS)}")
     photos = PhotoIndex([*folders, root if root.is_dir() else root.parent])

@@ -1,6 +1,8 @@
 """Reading the JSON of annotation tools: what a file is, and what it says, checked."""
 
 import mmap
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -10,8 +12,6 @@ from semseg_app.errors import UserError, explain
 
 Content = TypeVar("Content")
 
-DEPTH = 3
-"""Folders below the source that are searched for annotation files."""
 KEYS = (
     "images",
     "annotations",
@@ -24,6 +24,9 @@ KEYS = (
     "classes",
     "tags",
     "regions",
+    "filename",
+    "asset",
+    "slots",
 )
 """Keys by which the formats are told apart."""
 
@@ -53,12 +56,32 @@ def files_below(root: Path, suffix: str, most: int | None = None) -> list[Path]:
     if root.is_file():
         return [root] if root.suffix.lower() == suffix else []
     found: list[Path] = []
-    for depth in range(DEPTH + 1):
-        level = sorted(root.glob("/".join(["*"] * depth + [f"*{suffix}"])))
-        found += [path for path in level if not any(part.startswith(".") for part in path.relative_to(root).parts)]
-        if most is not None and len(found) >= most:
-            return found[:most]
-    return found
+    level = [root]
+    visited: set[str] = set()
+    while level and (most is None or len(found) < most):
+        entries = [entry for folder in level if _is_new(folder, visited) for entry in os.scandir(folder)]
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+        level = sorted(Path(entry.path) for entry in shown if entry.is_dir())
+        found += sorted(
+            Path(entry.path) for entry in shown if entry.name.lower().endswith(suffix) and not entry.is_dir()
+        )
+    return found[:most]
+
+
+def _is_new(folder: Path, visited: set[str]) -> bool:
+    """Whether a folder was not visited before; a symlink may lead back up."""
+    real = os.path.realpath(folder)
+    if real in visited:
+        return False
+    visited.add(real)
+    return True
+
+
+def files_of_kind(root: Path, suffix: str, is_kind: Callable[[Path], bool], most: int) -> list[Path]:
+    """All files of a kind below `root`, hidden ones left out, where one of the first `most` files is of it."""
+    if not any(is_kind(path) for path in files_below(root, suffix, most)):
+        return []
+    return [path for path in files_below(root, suffix) if is_kind(path)]
 
 
 def read_json(path: Path, kind: TypeAdapter[Content]) -> Content:

@@ -37,7 +37,7 @@ from semseg_app.data.importers.annotated import (
     unique,
 )
 from semseg_app.data.importers.cvat import rotated
-from semseg_app.data.importers.json_files import files_below, place, read_json, signature
+from semseg_app.data.importers.json_files import files_of_kind, place, read_json, signature
 from semseg_app.data.importers.photo_index import PhotoIndex, address_path, named_split
 from semseg_app.data.listing import IMAGE_SUFFIXES
 from semseg_app.errors import UserError, explain
@@ -97,7 +97,7 @@ PERCENT = TypeAdapter(Percent)
 
 def find(root: Path) -> list[Path]:
     """JSON files with a list of tasks."""
-    return [path for path in files_below(root, ".json", most=20) if _is_tasks(path)]
+    return files_of_kind(root, ".json", _is_tasks, most=20)
 
 
 def _is_tasks(path: Path) -> bool:
@@ -124,7 +124,8 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
             name = names[0] if photo is None else photos.relative(photo)
             split = task["data"].get("split")
             named = named_split(split) if isinstance(split, str) else None
-            items.append(Item(name, photo, _reader(task, at, options), at, named))
+            folders = photos.split_by_folders(path) or photos.split_by_folders(photo)
+            items.append(Item(name, photo, _reader(task, at, options), at, named or folders))
     if options.annotator is not None and options.annotator not in people:
         raise UserError(f"--annotator {options.annotator}: annotated nothing; choose one of {some(unique(people))}")
     return Export("Label Studio", sorted(set(labels)), items, overlap="last")

@@ -87,8 +87,9 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
             ) from None
         labels += [shape["label"] for shape in content["shapes"] if _has_area(shape)]
         photo = photos.find(content["imagePath"], path.parent)
-        name = f"{path.stem}{Path(content['imagePath']).suffix}" if photo is None else photos.relative(photo)
-        split = split_of(path.parent.name)
+        name = photos.relative(photo or path.with_suffix(Path(content["imagePath"]).suffix))
+        folders = photos.split_by_folders(path) or photos.split_by_folders(photo)
+        split = folders or split_of(path.parent.name)
         items.append(Item(name, photo or _inside(path), _reader(path), f"{path}", split))
     known = sorted(set(labels) - set(IGNORED), key=lambda label: (label.strip("_ ").lower() != "background", label))
     return Export("LabelMe", unique(known), items, overlap="last")

@@ -52,7 +52,8 @@ class PhotoIndex:
     """The photos below some folders, to be found by the end of their path. Datasets imported there before do not count.
 
     Args:
-        folders: where photos lie, sub-folders too; those below the first are preferred among equals.
+        folders: where photos lie, sub-folders too; those below the first are preferred among equals. The last is the
+            export's own folder.
     """
 
     def __init__(self, folders: Sequence[Path]):
@@ -68,27 +69,29 @@ class PhotoIndex:
             for _, path in list_files(folder, IMAGE_SUFFIXES, nested=True):
                 if path not in seen and not any(path.is_relative_to(other) for other in imported):
                     seen.add(path)
-                    self._by_name.setdefault(path.name, []).append(path)
+                    self._by_name.setdefault(path.name.lower(), []).append(path)
 
     def find(self, name: str, near: Path | None = None, split: str | None = None) -> Path | None:
-        """The photo whose path ends like `name`; None where no photo does.
+        """The photo whose path ends like `name`, if need be in upper or lower case; None where no photo does.
 
         Args:
             name: file name, path or address from the annotation file.
-            near: a folder; photos below it are preferred among equals.
+            near: a folder; photos below it, or else below the nearest folder around it, are preferred among equals.
             split: photos in folders of this split's name are preferred among equals, too.
 
         Raises:
             UserError: several photos fit equally well.
         """
         parts = PurePosixPath(name.replace("\\", "/")).parts
-        if parts and parts[-1] not in self._by_name:
+        if parts and parts[-1].lower() not in self._by_name:
             parts = PurePosixPath(address_path(name)).parts
         if not parts:
             return None
-        candidates = self._by_name.get(parts[-1], [])
+        alike = self._by_name.get(parts[-1].lower(), [])
+        candidates = [path for path in alike if path.name == parts[-1]] or alike
         if len(candidates) > 1:
-            agreeing = [_equal_end(path.parts, parts) for path in candidates]
+            lower = _lower(parts)
+            agreeing = [(_equal_end(_lower(path.parts), lower), _equal_end(path.parts, parts)) for path in candidates]
             candidates = [path for path, end in zip(candidates, agreeing, strict=True) if end == max(agreeing)]
         if len(candidates) > 1:  # a mask often has the name of its photo
             candidates = [path for path in candidates if not self._in_mask_folder(path)] or candidates
@@ -96,8 +99,10 @@ class PhotoIndex:
             if below := [path for path in candidates if path.is_relative_to(folder)]:
                 candidates = below
                 break
-        if len(candidates) > 1 and near is not None:
-            candidates = [path for path in candidates if path.is_relative_to(near)] or candidates
+        for folder in (near, *near.parents) if len(candidates) > 1 and near is not None else ():
+            if below := [path for path in candidates if path.is_relative_to(folder)]:
+                candidates = below
+                break
         if len(candidates) > 1 and split is not None:
             folders = {path: self.relative(path).split("/")[:-1] for path in candidates}
             candidates = [path for path in candidates if split in map(split_of, folders[path])] or candidates
@@ -113,6 +118,17 @@ class PhotoIndex:
             return None
         self.taken.add(candidates[0])
         return candidates[0]
+
+    def split_by_folders(self, path: Path | None) -> str | None:
+        """The split that a folder around an annotation file or a photo is named after, the innermost such folder's.
+
+        Folders below the export's own count, or else below the outermost that was given: the others have any names.
+        """
+        tops = [self.folders[-1], *sorted(self.folders, key=lambda folder: len(folder.parts))]
+        top = next((top for top in tops if path and path.is_relative_to(top)), None)
+        names = path.relative_to(top).parts[-2::-1] if path and top else ()
+        splits = (SPLITS.get(name.lower().rstrip("0123456789")) for name in names)  # train2017 is train
+        return next(filter(None, splits), None)
 
     def rest(self) -> list[Path]:
         """Photos that no annotation has named so far, in the folders of those that were, sorted.
@@ -130,9 +146,13 @@ class PhotoIndex:
         return any(map(is_mask_folder, folders))
 
     def relative(self, path: Path) -> str:
-        """The path below the folder that it was found in."""
-        folder = next(folder for folder in self.folders if path.is_relative_to(folder))
-        return path.relative_to(folder).as_posix()
+        """The path below the folder that it was found in; whole, where it lies in none of them."""
+        folder = next((folder for folder in self.folders if path.is_relative_to(folder)), Path())
+        return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
+
+
+def _lower(parts: Sequence[str]) -> list[str]:
+    return [part.lower() for part in parts]
 
 
 def _equal_end(one: Sequence[str], other: Sequence[str]) -> int:

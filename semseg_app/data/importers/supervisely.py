@@ -107,7 +107,8 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
         if photo is not None:
             photos.taken.add(photo)
         whole = (dataset / (photo.name if photo else name)).relative_to(project).as_posix()
-        items.append(Item(whole, photo, _reader(path, set(classes)), f"{path}", split_of(dataset.name)))
+        split = split_of(dataset.name) or photos.split_by_folders(path)
+        items.append(Item(whole, photo, _reader(path, set(classes)), f"{path}", split))
     if not items:
         raise UserError(f"{files[0]}: no ann/ folder with annotations beside it")
     return Export("Supervisely", classes, items, overlap="last", colors=colors)

@@ -74,21 +74,27 @@ def _names(path: Path, content: dict[str, Any]) -> dict[int, str]:
     names = content.get("names")
     if isinstance(names, list):
         names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names or not all(isinstance(key, int) for key in names):
+    if not isinstance(names, dict):
+        names = {}
+    numbers = {int(key) for key in names if str(key).isdecimal()}  # {'0': car} is meant as {0: car}
+    if not names or len(numbers) < len(names):
         raise UserError(f"{path}: names: expected a list of class names, or `number: name` lines")
-    return {key: str(name) for key, name in names.items()}
+    return {int(key): str(name) for key, name in names.items()}
 
 
 def _photos(
     path: Path, content: dict[str, Any], entries: Any, key: str, photos: PhotoIndex, notes: list[str]
 ) -> Iterator[Path]:
     """The photos of a split: `entries` is a folder, a list of photos in a file, or several of these."""
-    for entry in [entries] if isinstance(entries, str) else entries or []:
+    for entry in [entries] if entries and isinstance(entries, str) else entries or []:
         if not isinstance(entry, str):
             raise UserError(f"{path}: {key}: expected a folder or a file that lists photos, found {entry!r}")
         place = _place(path, content.get("path"), entry)
         if place is None and (place := _moved(path.parent, entry)):
             notes.append(f"{path.name}: {key}: {entry} is not there; {place.relative_to(path.parent)} is read instead")
+        if place is None and SPLITS[key] == "test":  # Roboflow writes the line whether there are test photos or not
+            notes.append(f"{path.name}: {key}: {entry} is not there; the split is left out")
+            continue
         if place is None:
             raise UserError(f"{path}: {key}: no folder or file {entry}; correct the path, or leave {key} out")
         if place.is_dir():

@@ -150,6 +150,38 @@ def test_sub_folders_splits_and_equal_names(tmp_path):
     assert (data.root / "images" / "val" / "b_1.jpg").read_bytes() == original
 
 
+def test_a_folder_for_each_split(tmp_path):
+    root = tmp_path / "x"
+    for split in ("train", "val"):
+        coco(root / split, {})
+    assert list(masks(imported(root)[0])) == ["train/a", "val/a"]
+
+
+@pytest.mark.parametrize("name", ["annotations.json", "test/annotations.json", "instances_test.json"])
+def test_photos_in_folders_of_splits(name, tmp_path):
+    """The folders of the photos speak where neither the file nor its folders do."""
+    root = tmp_path / "x"
+    coco(root, {}, {"image_id": 6}, images=[("train/a.jpg", 5), ("val/b.jpg", 6)])
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / "annotations" / "instances_default.json").rename(root / name)
+    expected = ["test/a", "test/b"] if "test" in name else ["train/a", "val/b"]
+    assert list(masks(imported(root)[0])) == expected
+
+
+def test_several_exports_in_one_folder(tmp_path):
+    root = tmp_path / "x"
+    for number, folder in enumerate(("monday", "tuesday/late/in/the/evening")):
+        coco(root / folder, {"category_id": (1, 7)[number]}, images=[("default/frame_000000.png", 5)])
+        path = root / folder / "annotations" / "instances_default.json"
+        path.write_text(path.read_text().replace("default/", ""))
+    data, report = imported(root)
+    assert {name: int(classes.max()) for name, classes in masks(data).items()} == {
+        "train/monday_images_default_frame_000000": 1,
+        "train/tuesday_late_in_the_evening_images_default_frame_000000": 2,
+    }
+    assert report["renamed"] == 2
+
+
 @pytest.mark.parametrize("turn", range(1, 9))
 @pytest.mark.parametrize("as_stored", [False, True])
 def test_turned_photos(turn, as_stored, tmp_path):

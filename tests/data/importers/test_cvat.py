@@ -132,6 +132,75 @@ def test_tracks_give_a_mask_per_frame(tmp_path):
     assert [sample.stem for sample in data.samples("unlabeled")] == ["frame_000002"]
 
 
+TASK = (
+    "<task><id>{0}</id><mode>interpolation</mode><subset>{1}</subset><start_frame>0</start_frame>"
+    "<stop_frame>5</stop_frame></task>"
+)
+TRACK = (
+    '<track id="0" label="{2}" task_id="{0}" subset="{1}"><polygon frame="{3}" outside="0" {4} z_order="0"/></track>'
+)
+
+
+def project(root, *tracks):
+    """A project as CVAT 2 writes it to "CVAT for video 1.1"; (task, subset, label, frame) of each track."""
+    labels = META[META.index("<labels>") : META.index("<original_size>")]
+    points = CAR[CAR.index("points=") : CAR.index(" z_order")]
+    tasks = "".join(TASK.format(task, subset) for task, subset in dict.fromkeys(track[:2] for track in tracks))
+    meta = f"<meta><project><id>1</id>{labels}<tasks>{tasks}</tasks></project></meta>"
+    shown = "".join(TRACK.format(*track, points) for track in tracks)
+    root.mkdir()
+    (root / "annotations.xml").write_text(f"<annotations><version>1.1</version>{meta}{shown}</annotations>")
+    return root
+
+
+def test_a_project_of_several_videos(tmp_path):
+    root = project(tmp_path / "x", (8, "Train", "car", 0), (9, "Validation", "tree", 0))
+    for seed, subset in enumerate(("Train", "Validation")):
+        photo(root / "images" / subset / "frame_000000.png", seed=seed)
+    data, _ = imported(root)
+    assert {name: int(classes.max()) for name, classes in masks(data).items()} == {
+        "train/frame_000000": 1,
+        "val/frame_000000": 2,
+    }
+    original = (root / "images" / "Validation" / "frame_000000.png").read_bytes()
+    assert data.samples("val")[0].image.read_bytes() == original
+
+
+@pytest.mark.parametrize("frames", [(0, 0), (0, 3)])
+@pytest.mark.parametrize(("subsets", "folder"), [(("Train", "Train"), "Train"), (("Train", "Odd one"), ".")])
+def test_a_photo_that_may_be_of_two_videos(subsets, folder, frames, tmp_path):
+    root = project(tmp_path / "x", (8, subsets[0], "car", frames[0]), (9, subsets[1], "tree", frames[1]))
+    for frame in frames:
+        photo(root / "images" / folder / f"frame_{frame:06d}.png")
+    line = refusal(root)
+    assert "annotations.xml: the tasks 8 and 9 both have a frame 0, and " in line
+    assert "export the tasks one by one, or put each into a subset of its own" in line
+
+
+def test_a_frame_of_another_video_is_not_taken(tmp_path):
+    root = project(tmp_path / "x", (8, "Train", "car", 0), (9, "Validation", "tree", 1))
+    for frame in range(2):
+        photo(root / "images" / "Train" / f"frame_{frame:06d}.png")
+    assert "1 of 2 photos are missing (frame_000001)" in refusal(root)
+
+
+def test_several_exports_in_one_folder(tmp_path):
+    for folder in ("monday", "tuesday"):
+        cvat(tmp_path / "x" / folder, CAR)
+    data, _ = imported(tmp_path / "x")
+    assert list(masks(data)) == ["train/monday_images_a", "train/tuesday_images_a"]
+
+
+def test_a_folder_for_each_split(tmp_path):
+    shape = CAR.replace("<polygon", '<polygon frame="0" outside="0"')
+    for folder in ("train", "val"):
+        track = f'<track id="0" label="car">{shape}</track>'
+        cvat(tmp_path / "x" / folder, CAR, more=track)
+        photo(tmp_path / "x" / folder / "images" / "frame_000000.jpg")
+    names = ["train/a", "train/frame_000000", "val/a", "val/frame_000000"]
+    assert list(masks(imported(tmp_path / "x")[0])) == names
+
+
 def test_turned_photos_are_drawn_upright(tmp_path):
     root = cvat(tmp_path / "x", CAR)
     photo(root / "images" / "a.jpg", HEIGHT, WIDTH, turn=6)

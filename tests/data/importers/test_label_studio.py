@@ -213,3 +213,14 @@ def test_the_split_that_a_task_names(tmp_path):
     tasks = [task(annotation(region()), data=entry, file_upload=None) for entry in data]
     write_json(root / "tasks.json", tasks)
     assert sorted(masks(imported(root)[0])) == ["night_shift/c", "train/b", "train/d", "train/e", "train/f", "val/a"]
+
+
+def test_a_split_that_folders_name(tmp_path):
+    root = tmp_path / "x"
+    names = ["train/1/a.jpg", "val/1/b.jpg"]
+    for name in names:
+        photo(root / "photos" / name)
+    data = [{"image": f"/data/local-files/?d={name}"} for name in names]
+    tasks = [task(annotation(region()), data=entry, file_upload=None) for entry in data]
+    write_json(root / "tasks.json", tasks)
+    assert list(masks(imported(root)[0])) == ["train/a", "val/b"]

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 
 import numpy as np
 import pytest
@@ -121,6 +122,49 @@ def test_sub_folders_are_splits_and_equal_names_are_told_apart(tmp_path):
     assert list(masks(imported(root)[0])) == ["train/more_a_1", "train/more_b_1", "train/train_1", "val/1"]
 
 
+@pytest.mark.parametrize(
+    ("photos", "files"),
+    [("{}/cam1", "{}/cam1"), ("{}/images", "{}/json"), ("{}2017/a/b/c/d", "{}2017/a/b/c/d"), ("{}", "json/{}_files")],
+)
+def test_a_split_may_be_any_folder_around_the_files_or_the_photos(photos, files, tmp_path):
+    root = tmp_path / "test" / "x"  # whose own place says nothing
+    for split in ("train", "val"):
+        folder = labelme(root / photos.format(split), {}, name=split)
+        (root / files.format(split)).mkdir(parents=True, exist_ok=True)
+        (folder / f"{split}.json").rename(root / files.format(split) / f"{split}.json")
+    labelme(root / "more", {}, name="b")
+    assert list(masks(imported(root)[0])) == ["train/b", "train/train", "val/val"]
+
+
+def test_files_are_found_at_any_depth_and_once(tmp_path):
+    root = labelme(tmp_path / "x", {})
+    deep = labelme(root / "2026" / "may" / "monday" / "north" / "cam1", {}, name="b")
+    labelme(root / ".trash", {}, name="c")
+    (deep / "back").symlink_to(root)
+    assert list(masks(imported(root)[0])) == ["train/a", "train/b"]
+
+
+def test_a_folder_that_is_imported_alone_is_a_split_only_where_nothing_in_it_is(tmp_path):
+    root = labelme(tmp_path / "valid", {})
+    assert list(masks(imported(root)[0])) == ["val/a"]
+    labelme(root / "train" / "cam1", {}, name="b")
+    assert list(masks(imported(root)[0])) == ["train/b", "val/a"]
+
+
+def test_names_in_upper_case_as_windows_allows_them(tmp_path):
+    for folder in ("a", "b"):
+        labelme(tmp_path / "x" / folder, {}, imagePath="A.JPG")
+    assert list(masks(imported(tmp_path / "x")[0])) == ["train/a_a", "train/b_a"]
+    root = labelme(tmp_path / "y", {}, imagePath="A.JPG")
+    photo(root / "A.jpg")
+    line = refusal(root)
+    assert "A.JPG: " in line
+    assert "fit equally well" in line
+    photo(root / "A.JPG")  # whose name is the same in every letter
+    data, _ = imported(root)
+    assert data.samples("train")[0].image.read_bytes() == (root / "A.JPG").read_bytes()
+
+
 def test_the_class_background_is_first(tmp_path):
     root = labelme(tmp_path / "x", {}, {"label": "_background_", "points": [[0, 0], [3, 0], [3, 3]]})
     assert imported(root)[0].info.classes == ["_background_", "car"]
@@ -143,6 +187,8 @@ def test_the_photo_in_the_file_is_taken_where_none_lies_beside_it(tmp_path):
     )
     data, _ = imported(root)
     assert data.samples("train")[0].image.read_bytes() == content
+    write_json(root / "b" / "a.json", json.loads((root / "a.json").read_text()))
+    assert list(masks(imported(root)[0])) == ["train/a", "train/b_a"]
 
 
 @pytest.mark.parametrize(

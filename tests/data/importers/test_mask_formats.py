@@ -45,6 +45,9 @@ def test_panoptic_segments(tmp_path):
     data, _ = imported(root)
     assert data.info.classes == ["person", "sky"]
     assert np.array_equal(masks(data)["val/a"], expected)
+    for path in sorted((root / "annotations").iterdir()):
+        path.rename(path.with_name(path.name.replace("_val2017", "")))
+    assert list(masks(imported(root)[0])) == ["val/a"]  # as the folder of the photo says
 
 
 @pytest.mark.parametrize(

@@ -98,8 +98,9 @@ def test_datasets_are_splits_or_folders(tmp_path):
     for dataset in ("train", "val", "more"):
         project(root, CAR, dataset=dataset)
     project(root, dataset="more", name="empty[1].png")
+    project(root, CAR, dataset="val/datasets/monday", name="b.jpg")
     data, report = imported(root)
-    assert list(masks(data)) == ["train/more_a", "train/train_a", "val/a"]
+    assert list(masks(data)) == ["train/more_a", "train/train_a", "val/a", "val/b"]
     assert [sample.stem for sample in data.samples("unlabeled")] == ["empty[1]"]
     assert report["renamed"] == 2
 

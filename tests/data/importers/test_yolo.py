@@ -101,6 +101,26 @@ def test_splits_of_roboflow(tmp_path):
     assert list(masks(imported(root)[0])) == ["test/test", "train/train", "val/valid"]
 
 
+def test_a_test_split_that_is_only_named(tmp_path):
+    root = yolo(tmp_path / "x", test="../test/images", val="")
+    data, report = imported(root)
+    assert list(masks(data)) == ["train/a"]
+    assert report["notes"] == ["data.yaml: test: ../test/images is not there; the split is left out"]
+
+
+def test_numbers_of_classes_in_quotes(tmp_path):
+    data, _ = imported(yolo(tmp_path / "x", names={"0": "car", "1": "tree"}))
+    assert data.info.classes == ["background", "car", "tree"]
+
+
+def test_photos_beside_the_folder_of_data_yaml(tmp_path):
+    root = yolo(tmp_path / "x")
+    for folder in ("images", "labels"):
+        (root / folder).rename(tmp_path / folder)
+    (root / "data.yaml").write_text(yaml.safe_dump({"train": str(tmp_path / "images"), "names": NAMES}))
+    assert list(masks(imported(root)[0])) == ["train/a"]
+
+
 def test_lists_of_cvat_and_folders_with_equal_names(tmp_path):
     root = tmp_path / "x"
     for folder in ("a", "b"):
@@ -132,6 +152,8 @@ def test_label_studio_writes_classes_txt(tmp_path):
         ("0 10 20 30 40 50 60", {}, "a.txt:1: coordinates must be fractions of width and height"),
         ("0 nan 0.2 0.3 0.4 0.5 0.6", {}, "a.txt:1: coordinates must be fractions of width and height"),
         (CAR, {"names": "car"}, "data.yaml: names: expected a list of class names"),
+        (CAR, {"names": {"car": 0}}, "data.yaml: names: expected a list of class names"),
+        (CAR, {"names": {0: "car", "0": "tree"}}, "data.yaml: names: expected a list of class names"),
         (CAR, {"val": "images/val"}, "data.yaml: val: no folder or file images/val"),
         (CAR, {"kpt_shape": [17, 3]}, "data.yaml: kpt_shape: key points cover no area"),
     ],
