@@ -61,6 +61,13 @@ def test_formats_that_may_not_be_readable_are_found_too(photos: Path) -> None:
     assert found(photos, "b") == found(photos, "b/**/*") == ["b/a.PNG", "b/c/d.webp", "b/e.HEIC", "b/f.gif"]
 
 
+def test_the_raw_file_beside_a_photo_is_the_same_photo(photos: Path) -> None:
+    for name in ("b/a.DNG", "b/a.heic", "b/c/a.NEF"):
+        (photos / name).touch()
+    assert found(photos, "b") == found(photos, "b/**/*") == ["b/a.PNG", "b/c/a.NEF", "b/c/d.webp"]
+    assert found(photos, "b/a.DNG") == ["b/a.DNG"]
+
+
 def test_an_input_without_images_is_an_error(photos: Path) -> None:
     (photos / "none").mkdir()
     for name, what in (

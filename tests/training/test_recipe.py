@@ -142,6 +142,7 @@ def test_schedule_by_hand():
 
 def test_adam_adds_its_weight_decay_to_the_gradient():
     """Against the formula: the first step of Adam is lr * sign(gradient + decay * weight), of AdamW it is not."""
+    torch.manual_seed(0)
     network = build(ModelSpec(architecture="segformer", encoder="tu-test_efficientnet", num_classes=2))
     section = OptimizerSection(name="adam", lr=0.1, weight_decay=0.5)
     optimizer = make_optimizer(section, nn.ModuleDict({"network": network}))
