@@ -131,6 +131,9 @@ def test_what_cannot_be_run_is_one_line(
     facts = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").write_text(json.dumps(facts | {"do_center_crop": True}))
     assert "set do_center_crop to false" in refused(folder)
+    default = {"image_processor_type": "MobileViTImageProcessor", "size": {"shortest_edge": 64}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(default))
+    assert "set do_center_crop to false" in refused(folder)
 
     folder = copy()
     (folder / "model.safetensors").unlink()

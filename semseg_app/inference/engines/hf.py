@@ -158,8 +158,9 @@ def _load_processor(folder: Path) -> Any:
         )
     except LOAD_ERRORS as error:
         raise UserError(f"{folder / PROCESSOR}: transformers cannot load it ({_one_line(error)})") from error
-    # Read from the file: not every processor has the attribute.
-    if json.loads((folder / PROCESSOR).read_bytes()).get("do_center_crop"):
+    # Not every processor has the attribute, and not every file has the key: MobileViT's crops unless told otherwise.
+    written = json.loads((folder / PROCESSOR).read_bytes())
+    if written.get("do_center_crop", getattr(processor, "do_center_crop", False)):
         raise UserError(
             f"{folder / PROCESSOR}: crops the center, so class maps would not lie on the photo; set do_center_crop to "
             "false there"
