@@ -63,5 +63,5 @@ def open_halves(
     count = threads or machine.threads()
     if engine.device != "cpu" or engine.kind not in KINDS or count < AT_ONCE:
         return engine
-    half = open_engine(model, engine.kind, "cpu", count // AT_ONCE, precision, force, calls=AT_ONCE)
+    half = open_engine(model, engine.kind, "cpu", -(-count // AT_ONCE), precision, force, calls=AT_ONCE)
     return Halves(engine, half)
