@@ -15,5 +15,5 @@ def refuse_given(context: typer.Context, names: Iterable[str], reason: str) -> N
     """UserError when the command line names one of the verb's parameters, which would do nothing here."""
     from semseg_app.errors import UserError
 
-    for option in given(context, names):
-        raise UserError(f"{option}: {reason}")
+    if options := given(context, names):
+        raise UserError(f"{options[0]}: {reason}")

@@ -173,7 +173,6 @@ def test_what_is_done_before_an_error_is_in_the_table(
     photos: Path,
     tmp_path: Path,
     predict: Callable[..., int],
-    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     error: BaseException,
     code: int,

@@ -74,7 +74,7 @@ def test_overrides_reach_every_section(tmp_path):
         (GOOD, ["optimizer={lr: 1, lr: 2}"], r"optimizer={lr: 1, lr: 2}: lr is written twice"),
         ("name: a\nseed: 1\nname: b\n", [], r"recipe.yaml:3: name is written twice \(also line 1\); keep one$"),
         ("name: a\ndata:\n  val: x\n  root: d\n  'val': y", [], r"recipe.yaml:5: val is written twice \(also line 3\)"),
-        (GOOD, ["output=~nobody-here/run"], "output: ~nobody-here/run: no user of that name has a home folder"),
+        (GOOD, ["output=~absent-user/run"], "output: ~absent-user/run: no user of that name has a home folder"),
         ({"name": "run"}, [], "recipe.yaml: data: is missing"),
         ("name: [unclosed", [], "recipe.yaml:.*: not valid YAML"),
         ("- a list", [], "expected `key: value` lines"),

@@ -158,7 +158,7 @@ def _load_processor(folder: Path) -> Any:
         )
     except LOAD_ERRORS as error:
         raise UserError(f"{folder / PROCESSOR}: transformers cannot load it ({_one_line(error)})") from error
-    # Not every processor has the attribute, and not every file has the key: MobileViT's crops unless told otherwise.
+    # Not every processor has the attribute, and not every file has the key: MobileViT's crops by default.
     written = json.loads((folder / PROCESSOR).read_bytes())
     if written.get("do_center_crop", getattr(processor, "do_center_crop", False)):
         raise UserError(
