@@ -49,6 +49,10 @@ def import_dataset(
     annotator: Annotated[
         str | None, typer.Option(help="Whose annotations count (Label Studio: id or email); default: the majority.")
     ] = None,
+    attribute: Annotated[
+        str | None,
+        typer.Option(help="The attribute that is the class, where regions have several (VGG Image Annotator)."),
+    ] = None,
     vertices: Annotated[
         Literal["auto", "edges", "centers"],
         typer.Option(help="A polygon's corner is the edge of a pixel, or its middle as OpenCV traces; auto looks."),
@@ -56,7 +60,7 @@ def import_dataset(
     check: Annotated[bool, typer.Option(help="Run `semseg check` on the new folder.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
 ) -> None:
-    """Turn labels from COCO, YOLO, LabelMe, CVAT, Label Studio, Roboflow or Supervisely into a dataset folder."""
+    """Turn labels from COCO, YOLO, LabelMe, CVAT, Label Studio, VIA, Roboflow or Supervisely into a dataset folder."""
     from semseg_app.cli.check_report import print_report
     from semseg_app.cli.progress import progress_bar
     from semseg_app.data.check import check as examine
@@ -73,7 +77,7 @@ def import_dataset(
     options = WriteOptions(
         overlap, vertices, unlabeled, _fraction(split), seed, "link" if link else "copy", skip_missing
     )
-    export = read_export(source, name, images or [], ReadOptions(annotator, wanted))
+    export = read_export(source, name, images or [], ReadOptions(annotator, attribute, wanted))
     table = choose_classes(export, wanted, parse_map(mapping or []), background)
     with progress_bar("drawing masks") as update:
         report = write_dataset(export, table, out, options, update)

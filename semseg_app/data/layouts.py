@@ -32,6 +32,15 @@ class Layout:
     inner: tuple[str, ...] = ()
     """Where the archive's own top folders put the root, seen from the folder it was unpacked in."""
 
+    def places(self, root: Path) -> list[Path]:
+        """Folders that may be the root."""
+        return [root, *(root / inner for inner in self.inner)]
+
+
+def holds_layout(root: Path) -> bool:
+    """Whether a folder has one of the published layouts."""
+    return any(layout.find(place) for layout in LAYOUTS.values() for place in layout.places(root))
+
 
 def open_dataset(root: Path | str, layout: str = "auto") -> SegmentationData:
     """Open a dataset folder or a published dataset.
@@ -55,7 +64,7 @@ def open_dataset(root: Path | str, layout: str = "auto") -> SegmentationData:
         raise UserError(f"no layout named {layout!r}; choose one of {', '.join(known)}{did_you_mean(layout, known)}")
     candidates = LAYOUTS if layout == "auto" else {layout: LAYOUTS[layout]}
     for name, candidate in candidates.items():
-        for place in (root, *(root / inner for inner in candidate.inner)):
+        for place in candidate.places(root):
             if splits := candidate.find(place):
                 return _published_or_own(place, name, candidate, splits)
     if layout == "auto" and (roboflow := _roboflow(root)):

@@ -58,7 +58,6 @@ FILES = {
 }
 """Exports that are not imported, known by the names of their files."""
 JSON_FILES = {
-    "a VGG Image Annotator project": {"regions", "filename"},
     "a VoTT export": {"regions", "asset"},
     "a Darwin (V7) export": {"slots", "annotations"},
 }

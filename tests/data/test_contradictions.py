@@ -178,7 +178,7 @@ def test_roboflow_splits_of_other_classes_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        ("via_region_data.json", json.dumps({"a.jpg1": {"filename": "a.jpg", "regions": []}}), "VGG Image Annotator"),
+        ("project.json", json.dumps({"assets": {"1": {"asset": {}, "regions": []}}}), "VoTT"),
         ("meta.json", json.dumps({"classes": [], "tags": []}), "Supervisely"),
         ("labels/train/a.txt", "0 0.1 0.1 0.5 0.5\n", "YOLO labels"),
         ("Annotations/a.xml", "<annotation/>", "Pascal VOC boxes"),

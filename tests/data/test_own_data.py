@@ -116,6 +116,7 @@ def test_a_malformed_class_file_is_named_with_its_line(name, text, message, tmp_
         ("photos/a.json", {"shapes": [], "imagePath": "a.jpg"}, "LabelMe files"),
         ("tasks.json", [{"id": 1, "data": {"image": "a.jpg"}, "annotations": []}], "a Label Studio export"),
         ("data.yaml", {"names": ["car"], "train": "images/train"}, "a YOLO dataset"),
+        ("via.json", {"a1": {"filename": "a", "regions": [], "file_attributes": {}}}, "a VGG Image Annotator export"),
     ],
 )
 def test_exports_of_annotation_tools_are_called_by_name_with_the_command_that_imports_them(
@@ -131,7 +132,6 @@ def test_exports_of_annotation_tools_are_called_by_name_with_the_command_that_im
 @pytest.mark.parametrize(
     ("content", "tool"),
     [
-        ({"a.jpg1": {"filename": "a.jpg", "regions": []}}, "a VGG Image Annotator project"),
         ({"name": "yard", "tags": [], "assets": {"1": {"asset": {"name": "a.jpg"}, "regions": []}}}, "a VoTT export"),
         ({"version": "2.0", "item": {"name": "a.jpg", "slots": []}, "annotations": []}, "a Darwin (V7) export"),
     ],

@@ -135,6 +135,8 @@ class ReadOptions:
 
     annotator: str | None = None
     """Whose annotations count, where several people annotated one photo; None: the majority of them."""
+    attribute: str | None = None
+    """The attribute of a region that is its class, where regions have several."""
     classes: Sequence[str] = ()
     """Names of the mask values 0, 1, ... where the export names none."""
 

@@ -5,6 +5,7 @@ beneath the other objects, except in files of tools that mark every run-length m
 and no outline says only that something is there: its box becomes 255 too.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NotRequired
@@ -27,7 +28,7 @@ from semseg_app.data.importers.annotated import (
     unique,
 )
 from semseg_app.data.importers.json_files import files_of_kind, place, read_json, signature
-from semseg_app.data.importers.photo_index import PhotoIndex, split_of
+from semseg_app.data.importers.photo_index import PhotoIndex, split_of, without_prefix
 from semseg_app.errors import UserError
 
 Id = int | str
@@ -68,9 +69,8 @@ INSTANCES = TypeAdapter(Instances)
 
 
 def find(root: Path) -> list[Path]:
-    """Files with images and annotations; of the official archive those of the instances alone."""
-    found = files_of_kind(root, ".json", _is_instances, most=100)
-    return [path for path in found if path.name.startswith("instances")] or found
+    """Files with images and annotations."""
+    return files_of_kind(root, ".json", _is_instances, most=100)
 
 
 def _is_instances(path: Path) -> bool:
@@ -85,6 +85,9 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
     notes: list[str] = []
     outlines = boxes = 0
     for path in files:
+        if (instances := _instances_beside(path)) != path and instances in files:
+            notes.append(f"{path.name}: left out; {instances.name} has the same photos")
+            continue
         content = read_json(path, INSTANCES)
         names = {category["id"]: category["name"] for category in content["categories"]}
         if dummy := _roboflow_project(content):
@@ -100,20 +103,28 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
             crowds = 0
         outlines += sum(bool(it.get("segmentation")) for it in content["annotations"])
         boxes += sum(not it.get("segmentation") for it in content["annotations"])
+        info = content.get("info")
+        uploaded = isinstance(info, dict) and info.get("contributor") == "Label Studio"
         said, around = split_of(path.stem) or photos.split_by_folders(path), split_of(path.parent.name)
         for index, image in enumerate(content["images"]):
-            photo = photos.find(image["file_name"], path.parent, said or around)
+            name = image["file_name"]
+            photo = photos.find(name, path.parent, said or around)
+            if photo is None and uploaded and (photo := photos.find(without_prefix(name), path.parent, said or around)):
+                name = photos.relative(photo)
             split = said or photos.split_by_folders(photo) or around
             members = by_image.get(image["id"], [])
             source = place(path, "images", index)
-            items.append(
-                Item(image["file_name"], photo, _reader(path, image, members, names, crowds > 0), source, split)
-            )
+            items.append(Item(name, photo, _reader(path, image, members, names, crowds > 0), source, split))
     if boxes and not outlines:
         raise UserError(f"{files[0]}: holds {boxes:,} boxes and no outline; a mask cannot be made of boxes alone")
     if boxes:
         notes.append(f"annotations without an outline: {boxes:,}; their boxes are ignored (255)")
     return Export("COCO instances", unique(classes), items, overlap="last", notes=notes)
+
+
+def _instances_beside(path: Path) -> Path:
+    """The file of the instances of the same photos, as the official archive and CVAT name it."""
+    return path.with_name(re.sub("^(person_keypoints|stuff|labels)_", "instances_", path.name))
 
 
 def _roboflow_project(content: Instances) -> Category | None:

@@ -143,7 +143,10 @@ def _present(items: Sequence[Item], skip_missing: bool) -> list[Item]:
         if isinstance(item.photo, Path):
             first = owners.setdefault(item.photo, item)
             if first is not item:
-                raise UserError(f"{item.source}: {item.photo} is annotated a second time (first in {first.source})")
+                raise UserError(
+                    f"{item.source}: {item.photo} is annotated a second time (first in {first.source}); leave one of "
+                    "the two out, or import the annotation files one by one"
+                )
     if len(missing) == len(items):
         raise UserError("no photo is there; name their folder with --images")
     return [item for item in items if item.photo is not None]

@@ -3,13 +3,13 @@
 A new format is one file beside this one and one row here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from semseg_app.data.importers import coco, coco_panoptic, cvat, label_studio, labelme, masks, supervisely, yolo
+from semseg_app.data.importers import coco, coco_panoptic, cvat, label_studio, labelme, masks, supervisely, via, yolo
 from semseg_app.data.importers.annotated import Export, Item, ReadOptions
-from semseg_app.data.importers.photo_index import PhotoIndex
+from semseg_app.data.importers.photo_index import PhotoIndex, equal_end
 from semseg_app.errors import UserError, did_you_mean
 
 Read = Callable[[list[Path], PhotoIndex, ReadOptions], Export]
@@ -34,10 +34,12 @@ FORMATS = {
     "cvat": Format("CVAT for images or video", cvat.find, cvat.read),
     "yolo": Format("a YOLO dataset", yolo.find, yolo.read),
     "labelme": Format("LabelMe files", labelme.find, labelme.read),
+    "via": Format("a VGG Image Annotator export", via.find, via.read),
     "cvat-masks": Format("CVAT's segmentation masks", masks.find_cvat, masks.read),
     "roboflow-masks": Format("Roboflow's semantic masks", masks.find_roboflow, masks.read),
     "voc": Format("VOC folders of masks", masks.find_voc, masks.read),
     "coco-stuff": Format("COCO-Stuff pixel maps", masks.find_coco_stuff, masks.read),
+    "published": Format("a published dataset", masks.find_published, masks.read),
     "folder": Format("a dataset folder", masks.find_folder, masks.read),
 }
 """Name for --format -> format, in the order in which they are tried."""
@@ -76,17 +78,40 @@ def read_export(
         raise UserError(
             f"unknown format {name!r}; choose one of auto, {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}"
         )
-    files = [] if name == "auto" else [root] if root.is_file() else FORMATS[name].find(root)
-    if name == "auto" and (known := recognize_format(root)):
+    look = name == "auto"
+    files = [] if look else [root] if root.is_file() else FORMATS[name].find(root)
+    if look and (known := recognize_format(root)):
         name, files = known
     if not files:
         from semseg_app.data.tool_exports import recognize  # which knows this module
 
-        if name == "auto" and (other := recognize(root)):
+        if look and (other := recognize(root)):
             raise UserError(f"{root}: this is {other}")
-        wanted = "an export that is known here" if name == "auto" else FORMATS[name].title
+        wanted = "an export that is known here" if look else FORMATS[name].title
         raise UserError(f"{root}: does not look like {wanted}; the formats are {', '.join(FORMATS)}")
     photos = PhotoIndex([*folders, root if root.is_dir() else root.parent])
     export = FORMATS[name].read(files, photos, options or ReadOptions())
+    items = _each_photo_for_one_name(export.items)
+    notes = [*export.notes, *(_left_out(root, files) if look else ())]
     rest = [Item(photos.relative(path), path, lambda size: None, f"{path}", listed=False) for path in photos.rest()]
-    return replace(export, items=[*export.items, *rest])
+    return replace(export, items=[*items, *rest], notes=notes)
+
+
+def _left_out(root: Path, files: list[Path]) -> Iterator[str]:
+    """What else lies in the folder, in other formats than that of `files`, a sentence each."""
+    for name, other in FORMATS.items() if files != [root] else ():
+        if left := [path for path in other.find(root) if path not in files]:
+            where = f" ({left[0].relative_to(root)})" if left[0] != root else ""
+            yield f"not read: {other.title}{where}, which lies there too; --format {name} reads it"
+
+
+def _each_photo_for_one_name(items: Sequence[Item]) -> list[Item]:
+    """The items, no photo for two names: of `a/1.jpg` and `b/1.jpg` the one that the photo's path ends like has it."""
+    ends = [
+        equal_end(PurePosixPath(it.name.replace("\\", "/")).parts, it.photo.parts) if isinstance(it.photo, Path) else 0
+        for it in items
+    ]
+    best: dict[Path | bytes | None, int] = {}
+    for item, end in zip(items, ends, strict=True):
+        best[item.photo] = max(end, best.get(item.photo, 0))
+    return [it if end == best[it.photo] else replace(it, photo=None) for it, end in zip(items, ends, strict=True)]

@@ -25,6 +25,7 @@ KEYS = (
     "tags",
     "regions",
     "filename",
+    "file_attributes",
     "asset",
     "slots",
 )
@@ -78,10 +79,20 @@ def _is_new(folder: Path, visited: set[str]) -> bool:
 
 
 def files_of_kind(root: Path, suffix: str, is_kind: Callable[[Path], bool], most: int) -> list[Path]:
-    """All files of a kind below `root`, hidden ones left out, where one of the first `most` files is of it."""
-    if not any(is_kind(path) for path in files_below(root, suffix, most)):
+    """All files of a kind below `root`, hidden ones left out, where one of `most` files is of it: the nearest ones, and
+    the largest, since many photos may have a small file of something else beside them."""
+    files = files_below(root, suffix)
+    largest = sorted(files, key=lambda path: -_size(path))[:most] if len(files) > most else []
+    if not any(is_kind(path) for path in (*files[:most], *largest)):
         return []
-    return [path for path in files_below(root, suffix) if is_kind(path)]
+    return [path for path in files if is_kind(path)]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # a link that leads nowhere
 
 
 def read_json(path: Path, kind: TypeAdapter[Content]) -> Content:

@@ -8,7 +8,6 @@ task's split is what its data call `split`, as `semseg data export` writes it: L
 
 import base64
 import binascii
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -38,7 +37,7 @@ from semseg_app.data.importers.annotated import (
 )
 from semseg_app.data.importers.cvat import rotated
 from semseg_app.data.importers.json_files import files_of_kind, place, read_json, signature
-from semseg_app.data.importers.photo_index import PhotoIndex, address_path, named_split
+from semseg_app.data.importers.photo_index import PhotoIndex, address_path, named_split, without_prefix
 from semseg_app.data.listing import IMAGE_SUFFIXES
 from semseg_app.errors import UserError, explain
 from semseg_app.masks.brush import decode_brush_rle
@@ -165,7 +164,8 @@ def _names(task: Task, at: str) -> Iterator[str]:
         raise UserError(f"{at}.data: several photos in one task; export tasks of one photo each")
     for address in sorted(addresses, key=len, reverse=True):
         yield address_path(address)
-    yield re.sub(r"^[0-9a-f]{8}-", "", address_path(addresses[0]).rsplit("/", 1)[-1])
+    if (name := without_prefix(addresses[0])) != address_path(addresses[0]).rsplit("/", 1)[-1]:
+        yield name
 
 
 def _is_photo(address: str) -> bool:

@@ -8,6 +8,7 @@ Lines and points cover no area. Later shapes lie over earlier ones, as in labelm
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -35,6 +36,7 @@ from semseg_app.data.importers.annotated import (
 )
 from semseg_app.data.importers.json_files import files_below, place, read_json, signature
 from semseg_app.data.importers.photo_index import PhotoIndex, split_of
+from semseg_app.data.listing import IMAGE_SUFFIXES
 from semseg_app.errors import UserError
 
 IGNORED = ("__ignore__", "_ignore_")
@@ -86,13 +88,23 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
                 f"{path}: lies among LabelMe's files and is none; move it elsewhere, or restore it"
             ) from None
         labels += [shape["label"] for shape in content["shapes"] if _has_area(shape)]
-        photo = photos.find(content["imagePath"], path.parent)
+        photo = _photo(path, content["imagePath"], photos)
         name = photos.relative(photo or path.with_suffix(Path(content["imagePath"]).suffix))
         folders = photos.split_by_folders(path) or photos.split_by_folders(photo)
         split = folders or split_of(path.parent.name)
         items.append(Item(name, photo or _inside(path), _reader(path), f"{path}", split))
     known = sorted(set(labels) - set(IGNORED), key=lambda label: (label.strip("_ ").lower() != "background", label))
     return Export("LabelMe", unique(known), items, overlap="last")
+
+
+def _photo(path: Path, name: str, photos: PhotoIndex) -> Path | None:
+    """The photo of a file: the one that it names, or, after photo and file were renamed, the one of its own name.
+
+    A name without folders means the folder of the file.
+    """
+    names = (name, *(f"{path.stem}{suffix}" for suffix in IMAGE_SUFFIXES))
+    whole = (name if re.search(r"[/\\]", name) else f"{path.parent.name}/{name}" for name in names)
+    return next((photo for name in whole if (photo := photos.find(name, path.parent))), None)
 
 
 def _has_area(shape: LabelmeShape) -> bool:

@@ -1,5 +1,6 @@
-"""Masks that exist already: CVAT's "Segmentation mask 1.1", Roboflow's masks, VOC folders, COCO-Stuff, and our own
-dataset folder, such as the one in which the demo page keeps flagged photos and corrections.
+"""Masks that exist already: CVAT's "Segmentation mask 1.1", Roboflow's masks, VOC folders, COCO-Stuff, the other
+published layouts, and our own dataset folder, such as the one in which the demo page keeps flagged photos and
+corrections.
 
 They can be read where they are (data/layouts.py); importing them writes them with other classes.
 """
@@ -39,6 +40,13 @@ def find_coco_stuff(root: Path) -> list[Path]:
     return [root] if any(images.is_dir() and masks.is_dir() for images, masks in pairs) else []
 
 
+def find_published(root: Path) -> list[Path]:
+    """Any of the published layouts."""
+    from semseg_app.data.layouts import holds_layout  # which knows this package
+
+    return [root] if root.is_dir() and holds_layout(root) else []
+
+
 def find_folder(root: Path) -> list[Path]:
     """A dataset folder: dataset.yaml with images/ or unlabeled/."""
     if not (root / "dataset.yaml").is_file():
@@ -63,7 +71,7 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
             name = f"{sample.stem}{sample.image.suffix}"
             source = f"{sample.label or sample.image}"
             items.append(Item(name, photo, _reader(data, sample, names), source, _written_as(split)))
-    if data.guessed:
+    if data.guessed and find_voc(files[0]):
         notes.append(f"{data.layout}; for classes of your own, name them with --classes, in the order of the values")
     colors = dict(zip(data.info.classes, data.info.palette, strict=True))
     title = data.layout if data.layout != "dataset folder" else "masks"

@@ -48,6 +48,11 @@ def address_path(address: str) -> str:
     return unquote(parts.path)
 
 
+def without_prefix(name: str) -> str:
+    """The file name without the eight digits and the hyphen that Label Studio puts before that of an uploaded file."""
+    return re.sub(r"^[0-9a-f]{8}-", "", re.split(r"[/\\]", address_path(name))[-1])
+
+
 class PhotoIndex:
     """The photos below some folders, to be found by the end of their path. Datasets imported there before do not count.
 
@@ -63,16 +68,26 @@ class PhotoIndex:
         self.whole = False
         """Whether every photo is there to be annotated, so that `rest` need not ask which folder it lies in."""
         self._by_name: dict[str, list[Path]] = {}
+        self._folder_names: dict[Path, set[str]] = {}
+        """One of `folders` -> what the folders of photos below it are called, in lower case."""
         seen = set()
         for folder in folders:
+            parents = set()
             imported = [path.parent for path in folder.glob("*/import.json")]
             for _, path in list_files(folder, IMAGE_SUFFIXES, nested=True):
                 if path not in seen and not any(path.is_relative_to(other) for other in imported):
                     seen.add(path)
+                    parents.add(path.parent)
                     self._by_name.setdefault(path.name.lower(), []).append(path)
+            self._folder_names[folder] = {
+                name for parent in parents for name in _lower(parent.relative_to(folder).parts)
+            }
 
     def find(self, name: str, near: Path | None = None, split: str | None = None) -> Path | None:
         """The photo whose path ends like `name`, if need be in upper or lower case; None where no photo does.
+
+        Its folders may have other names here, as those of another machine do. But where the folder that `name` gives is
+        here and lacks the photo, one of the same file name in another folder is another photo.
 
         Args:
             name: file name, path or address from the annotation file.
@@ -91,7 +106,7 @@ class PhotoIndex:
         candidates = [path for path in alike if path.name == parts[-1]] or alike
         if len(candidates) > 1:
             lower = _lower(parts)
-            agreeing = [(_equal_end(_lower(path.parts), lower), _equal_end(path.parts, parts)) for path in candidates]
+            agreeing = [(equal_end(_lower(path.parts), lower), equal_end(path.parts, parts)) for path in candidates]
             candidates = [path for path, end in zip(candidates, agreeing, strict=True) if end == max(agreeing)]
         if len(candidates) > 1:  # a mask often has the name of its photo
             candidates = [path for path in candidates if not self._in_mask_folder(path)] or candidates
@@ -114,10 +129,16 @@ class PhotoIndex:
                 f"{name}: {candidates[0]} and {candidates[1]} fit equally well; name the folder of the photos with "
                 "--images"
             )
-        if not candidates:
+        if not candidates or self._is_elsewhere(candidates[0], parts):
             return None
         self.taken.add(candidates[0])
         return candidates[0]
+
+    def _is_elsewhere(self, path: Path, parts: Sequence[str]) -> bool:
+        """Whether the folder that an annotation names is here, and `path` is not below it."""
+        named = _lower(parts[-2:-1])
+        top = next(folder for folder in self.folders if path.is_relative_to(folder))
+        return bool(named) and named[0] in self._folder_names[top] and named[0] not in _lower(path.parts[:-1])
 
     def split_by_folders(self, path: Path | None) -> str | None:
         """The split that a folder around an annotation file or a photo is named after, the innermost such folder's.
@@ -155,7 +176,8 @@ def _lower(parts: Sequence[str]) -> list[str]:
     return [part.lower() for part in parts]
 
 
-def _equal_end(one: Sequence[str], other: Sequence[str]) -> int:
+def equal_end(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many names agree, from the end."""
     count = 0
     for left, right in zip(reversed(one), reversed(other), strict=False):
         if left != right:

@@ -84,21 +84,33 @@ ANNOTATION = TypeAdapter(PhotoAnnotation)
 
 
 def find(root: Path) -> list[Path]:
-    """The meta.json of a project, of `root` or of a folder in it."""
+    """The meta.json of a project, of `root` or of the folders in it."""
     if root.is_file():
         return [root] if root.name == "meta.json" else []
     candidates = [root / "meta.json", *sorted(root.glob("*/meta.json"))]
-    return [path for path in candidates if path.is_file() and {"classes", "tags"} <= signature(path).keys][:1]
+    return [path for path in candidates if path.is_file() and {"classes", "tags"} <= signature(path).keys]
 
 
 def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
-    """Read a project; each photo's file is read when it is drawn."""
-    project = files[0].parent
-    meta = read_json(files[0], META)
-    classes = unique([it["title"] for it in meta["classes"]])
-    colors = {it["title"]: color for it in meta["classes"] if (color := _color(it.get("color") or ""))}
+    """Read projects; each photo's file is read when it is drawn."""
+    classes: list[str] = []
+    colors: dict[str, Color] = {}
+    items: list[Item] = []
+    for file in files:
+        meta = read_json(file, META)["classes"]
+        classes += [it["title"] for it in meta]
+        colors |= {it["title"]: color for it in meta if (color := _color(it.get("color") or ""))}
+        items += _items(file, {it["title"] for it in meta}, photos)
+    return Export("Supervisely", unique(classes), items, overlap="last", colors=colors)
+
+
+def _items(meta: Path, classes: set[str], photos: PhotoIndex) -> list[Item]:
+    """The photos of one project."""
+    project = meta.parent
     items = []
     for path in sorted(project.glob("**/ann/*.json")):
+        if path.name.startswith("."):
+            continue
         name = path.name.removesuffix(".json")  # older projects leave the photo's suffix out
         dataset = path.parent.parent
         photo = next(iter(sorted((dataset / "img").glob(f"{_literal(name)}*"))), None)
@@ -108,10 +120,10 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
             photos.taken.add(photo)
         whole = (dataset / (photo.name if photo else name)).relative_to(project).as_posix()
         split = split_of(dataset.name) or photos.split_by_folders(path)
-        items.append(Item(whole, photo, _reader(path, set(classes)), f"{path}", split))
+        items.append(Item(whole, photo, _reader(path, classes), f"{path}", split))
     if not items:
-        raise UserError(f"{files[0]}: no ann/ folder with annotations beside it")
-    return Export("Supervisely", classes, items, overlap="last", colors=colors)
+        raise UserError(f"{meta}: no ann/ folder with annotations beside it")
+    return items
 
 
 def _literal(name: str) -> str:

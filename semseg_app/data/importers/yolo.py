@@ -18,7 +18,7 @@ import numpy as np
 from semseg_app.data.dataset import read_yaml
 from semseg_app.data.importers.annotated import Drawing, Export, Item, Object, Polygons, ReadOptions, Size, unique
 from semseg_app.data.importers.json_files import files_below
-from semseg_app.data.importers.photo_index import SPLITS, PhotoIndex
+from semseg_app.data.importers.photo_index import SPLITS, PhotoIndex, equal_end, without_prefix
 from semseg_app.data.listing import IMAGE_SUFFIXES, list_files
 from semseg_app.errors import UserError
 
@@ -32,7 +32,7 @@ def find(root: Path) -> list[Path]:
         return [root] if root.suffix.lower() in (".yaml", ".yml") and _is_yolo(root) else []
     described = [path for suffix in (".yaml", ".yml") for path in files_below(root, suffix, most=20) if _is_yolo(path)]
     if described:
-        return described[:1]
+        return described
     listed = root / "classes.txt"
     return [listed] if listed.is_file() and (root / "labels").is_dir() else []
 
@@ -46,23 +46,36 @@ def _is_yolo(path: Path) -> bool:
 
 
 def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
-    """Read one dataset."""
-    path = files[0]
-    content = _of_label_studio(path) if path.suffix == ".txt" else read_yaml(path)
-    if "kpt_shape" in content:
-        raise UserError(f"{path}: kpt_shape: key points cover no area; export polygons")
-    names = _names(path, content)
-    items = []
+    """Read one or more datasets."""
+    classes: list[str] = []
+    items: list[Item] = []
     notes: list[str] = []
-    for key in SPLITS:
-        for photo in _photos(path, content, content.get(key), key, photos, notes):
-            labels = labels_path(photo)
-            items.append(Item(photos.relative(photo), photo, _reader(labels, names), f"{labels}", SPLITS[key]))
-    if not items:
-        raise UserError(f"{path}: no photo in the folders that train, val and test name")
+    owners: dict[Path, dict[int, str]] = {}
+    for path in files:
+        content = _of_label_studio(path) if path.suffix == ".txt" else read_yaml(path)
+        if "kpt_shape" in content:
+            raise UserError(f"{path}: kpt_shape: key points cover no area; export polygons")
+        names = _names(path, content)
+        elsewhere = _label_files(path)
+        classes += names.values()
+        for key in SPLITS:
+            listed = list(_photos(path, content, content.get(key), key, photos, notes))
+            new = [photo for photo in dict.fromkeys(listed) if photo not in owners]
+            if listed and len(new) < len(listed):
+                # Data of a single folder, such as coco8-seg's relatives, name it as train and as val.
+                again = f"{len(listed) - len(new):,} of {len(listed):,} photos"
+                notes.append(f"{path.name}: {key}: {again} were named before, and stay where they were first")
+            if any(owners.get(photo, names) != names for photo in listed):
+                raise UserError(f"{path}: names other classes than another data.yaml for the same photos; import one")
+            owners |= dict.fromkeys(new, names)
+            for photo in new:
+                labels = _labels_of(photo, path, elsewhere)
+                items.append(Item(photos.relative(photo), photo, _reader(labels, names), f"{labels}", SPLITS[key]))
+        if not owners:
+            raise UserError(f"{path}: no photo in the folders that train, val and test name")
     if not any(Path(item.source).is_file() for item in items):
-        raise UserError(f"{path}: no photo has a file of polygons; expected {items[0].source} and so on")
-    return Export("YOLO segmentation", unique(list(names.values())), items, overlap="largest-on-bottom", notes=notes)
+        raise UserError(f"{files[0]}: no photo has a file of polygons; expected {items[0].source} and so on")
+    return Export("YOLO segmentation", unique(classes), items, overlap="largest-on-bottom", notes=notes)
 
 
 def _of_label_studio(path: Path) -> dict[str, Any]:
@@ -90,6 +103,9 @@ def _photos(
         if not isinstance(entry, str):
             raise UserError(f"{path}: {key}: expected a folder or a file that lists photos, found {entry!r}")
         place = _place(path, content.get("path"), entry)
+        if path.suffix == ".txt" and not (place and list_files(place, IMAGE_SUFFIXES, nested=True)):
+            yield from _photos_of(path, photos)
+            continue
         if place is None and (place := _moved(path.parent, entry)):
             notes.append(f"{path.name}: {key}: {entry} is not there; {place.relative_to(path.parent)} is read instead")
         if place is None and SPLITS[key] == "test":  # Roboflow writes the line whether there are test photos or not
@@ -104,6 +120,34 @@ def _photos(
         for photo in found:
             photos.taken.add(photo)
         yield from found
+
+
+def _photos_of(path: Path, photos: PhotoIndex) -> Iterator[Path]:
+    """The photos of Label Studio's files of polygons, which it can export alone."""
+    for name, labels in _label_files(path).items():
+        names = [f"{stem}{suffix}" for stem in (labels[0].stem, name) for suffix in IMAGE_SUFFIXES]
+        photo = next((photo for name in names if (photo := photos.find(name))), None)
+        if photo is None:
+            raise UserError(f"{labels[0]}: no photo is called {name}; name the folder of the photos with --images")
+        yield photo
+
+
+def _label_files(path: Path) -> dict[str, list[Path]]:
+    """What a photo is called -> files of polygons in labels/ beside `path`, for photos that lie elsewhere."""
+    files: dict[str, list[Path]] = {}
+    for labels in files_below(path.parent / "labels", ".txt") if (path.parent / "labels").is_dir() else ():
+        files.setdefault(without_prefix(labels.stem) if path.suffix == ".txt" else labels.stem, []).append(labels)
+    return files
+
+
+def _labels_of(photo: Path, path: Path, elsewhere: dict[str, list[Path]]) -> Path:
+    """The file of polygons of a photo: where Ultralytics looks for it, or with the export and not with the photos."""
+    usual = labels_path(photo)
+    if usual.is_file() or photo.is_relative_to(path.parent):
+        return usual
+    candidates = elsewhere.get(photo.stem) or elsewhere.get(without_prefix(photo.stem), [usual])
+    ends = [equal_end(labels.parent.parts, photo.parent.parts) for labels in candidates]
+    return candidates[ends.index(max(ends))]
 
 
 def _place(path: Path, base: Any, entry: str) -> Path | None:

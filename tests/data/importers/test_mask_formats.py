@@ -149,3 +149,21 @@ def test_the_report_is_kept_in_the_folder(tmp_path):
     data, report = imported(root)
     kept = json.loads((data.root / "import.json").read_text())
     assert kept == {key: value for key, value in report.items() if key not in ("root", "check")}
+
+
+def test_published_layouts_with_joined_classes(tmp_path):
+    """CamVid as Cambridge publishes it: colors, and a split by the names of the frames."""
+    root = tmp_path / "x"
+    for name in ("0001TP_006690", "0016E5_07961", "Seq05VD_f00000"):
+        photo(root / "701_StillsRaw_full" / f"{name}.png")
+        colors = np.full((HEIGHT, WIDTH, 3), (128, 64, 128), np.uint8)  # Road
+        colors[5:20, 5:20] = 64, 0, 128  # Car
+        colors[:2] = 0  # Void
+        save(root / "LabeledApproved_full" / f"{name}_L.png", colors)
+    data, _ = imported(root, "--classes", "car,ground", "--map", "*=ground", "--no-check")
+    expected = np.ones((HEIGHT, WIDTH), np.uint8)
+    expected[5:20, 5:20] = 0
+    expected[:2] = 255
+    drawn = masks(data)
+    assert sorted(drawn) == ["test/Seq05VD_f00000", "train/0001TP_006690", "val/0016E5_07961"]
+    assert all(np.array_equal(classes, expected) for classes in drawn.values())

@@ -1,0 +1,221 @@
+"""Which photo an annotation gets, and which annotation files of a folder are read."""
+
+import numpy as np
+import pytest
+import yaml
+from support.annotations import HEIGHT, WIDTH, imported, masks, photo, refusal, write_json
+
+SQUARE = [[10.0, 5.0, 20.0, 5.0, 20.0, 15.0, 10.0, 15.0]]
+LINE = "0 0.25 0.2 0.5 0.2 0.5 0.5 0.25 0.5\n"
+
+
+def coco(path, *names, **more):
+    content = {
+        "images": [{"id": id, "file_name": name, "width": WIDTH, "height": HEIGHT} for id, name in enumerate(names)],
+        "categories": [{"id": 1, "name": "car"}],
+        "annotations": [
+            {"id": id, "image_id": id, "category_id": 1, "segmentation": SQUARE} for id, _ in enumerate(names)
+        ],
+    }
+    return write_json(path, content | more)
+
+
+def labelme(path, image):
+    shape = {"label": "car", "points": [[10, 6], [20, 6], [20, 15]], "shape_type": "polygon"}
+    return write_json(path, {"shapes": [shape], "imagePath": image, "imageWidth": WIDTH, "imageHeight": HEIGHT})
+
+
+def yolo(root, name, *, photos=None):
+    photo((photos or root / "images" / "train") / f"{name}.jpg")
+    (root / "labels" / "train").mkdir(parents=True)
+    (root / "labels" / "train" / f"{name}.txt").write_text(LINE)
+    (root / "data.yaml").write_text(yaml.safe_dump({"train": "images/train", "names": ["car"]}))
+    return root
+
+
+def supervisely(root, name):
+    photo(root / "ds" / "img" / name)
+    figure = {"classTitle": "car", "geometryType": "polygon", "points": {"exterior": [[10, 6], [19, 6], [19, 14]]}}
+    write_json(root / "ds" / "ann" / f"{name}.json", {"size": {"width": WIDTH, "height": HEIGHT}, "objects": [figure]})
+    write_json(root / "meta.json", {"classes": [{"title": "car", "color": "#C06060"}], "tags": []})
+
+
+# Which photo
+
+
+def test_a_photo_of_another_folder_is_another_photo(tmp_path):
+    root = tmp_path / "x"
+    photo(root / "images" / "cam2" / "1.jpg")
+    own = photo(root / "images" / "cam1" / "2.jpg", seed=1)
+    coco(root / "a.json", "cam1/1.jpg", "cam1/2.jpg")
+    assert "1 of 2 photos are missing (cam1/1.jpg)" in refusal(root)
+    data, _ = imported(root, "--skip-missing")
+    assert list(masks(data)) == ["train/2"]
+    assert data.samples("train")[0].image.read_bytes() == own.read_bytes()
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_two_names_the_one_with_the_folder_gets_the_photo(first, tmp_path):
+    root = tmp_path / "x"
+    photo(root / "images" / "cam2" / "1.jpg")
+    names = ["cam1/1.jpg", "cam2/1.jpg"]
+    coco(root / "a.json", names[first], names[1 - first])
+    assert "1 of 2 photos are missing (cam1/1.jpg)" in refusal(root)
+    assert list(masks(imported(root, "--skip-missing")[0])) == ["train/1"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["D:\\pics\\1.jpg", "/home/ann/pics/1.jpg", "https://host.com/pics/1.jpg?token=a%2Fb", "pics/1.JPG", "1.jpg"],
+)
+def test_folders_of_another_machine_do_not_matter(name, tmp_path):
+    root = tmp_path / "x"
+    photo(root / "images" / "1.jpg")
+    coco(root / "a.json", name)
+    assert list(masks(imported(root)[0])) == ["train/1"]
+
+
+def test_photos_without_the_prefix_of_label_studio(tmp_path):
+    """Its COCO and YOLO exports can be had without the photos, whose names got a prefix when they were uploaded."""
+    photo(tmp_path / "photos" / "20260101-a.jpg")
+    root = tmp_path / "x"
+    coco(root / "result.json", "images/1d2c3b4a-20260101-a.jpg", info={"contributor": "Label Studio"})
+    assert list(masks(imported(root, "--images", f"{tmp_path / 'photos'}")[0])) == ["train/20260101-a"]
+
+    root = tmp_path / "y"
+    (root / "labels").mkdir(parents=True)
+    (root / "images").mkdir()
+    (root / "classes.txt").write_text("car\n")
+    (root / "labels" / "1d2c3b4a-20260101-a.txt").write_text(LINE)
+    assert "20260101-a.txt: no photo is called 20260101-a; name the folder of the photos" in refusal(root)
+    data, _ = imported(root, "--images", f"{tmp_path / 'photos'}")
+    assert (masks(data)["train/20260101-a"] == 1).sum() == 90
+
+
+def test_other_tools_write_no_prefix(tmp_path):
+    root = tmp_path / "x"
+    photo(root / "a.jpg")
+    coco(root / "a.json", "20260101-a.jpg")
+    assert "1 of 1 photos are missing (20260101-a.jpg)" in refusal(root)
+
+
+def test_polygons_of_yolo_without_the_photos(tmp_path):
+    root = yolo(tmp_path / "x", "a", photos=tmp_path / "photos")
+    (root / "train.txt").write_text("data/images/train/a.jpg\n")
+    (root / "data.yaml").write_text(yaml.safe_dump({"train": "train.txt", "names": ["car"]}))
+    data, _ = imported(root, "--images", f"{tmp_path / 'photos'}")
+    assert (masks(data)["train/a"] == 1).sum() == 90
+
+
+def test_labelme_files_that_were_renamed_with_their_photos(tmp_path):
+    """labelme leaves the old name in the file."""
+    root = tmp_path / "x"
+    photo(root / "a" / "yard_1.jpg")
+    labelme(root / "a" / "yard_1.json", "DSC0001.jpg")
+    assert list(masks(imported(root)[0])) == ["train/yard_1"]
+
+
+def test_labelme_names_a_photo_in_the_folder_of_the_file(tmp_path):
+    root = tmp_path / "x"
+    photo(root / "a" / "1.jpg")
+    photo(root / "b" / "2.jpg")
+    labelme(root / "b" / "1.json", "1.jpg")
+    assert "b/1.json: 1 of 3 photos are missing (b/1.jpg)" in refusal(root)
+
+
+def test_labelme_files_in_a_folder_of_their_own(tmp_path):
+    root = tmp_path / "x"
+    for split in ("train", "val"):
+        photo(root / "images" / split / "1.jpg", seed=len(split))
+        labelme(root / "json" / split / "1.json", "1.jpg")
+    data, _ = imported(root)
+    assert list(masks(data)) == ["train/1", "val/1"]
+    for split in ("train", "val"):
+        (sample,) = data.samples(split)
+        assert sample.image.read_bytes() == (root / "images" / split / "1.jpg").read_bytes()
+
+
+# Which files
+
+
+def test_coco_files_of_any_names(tmp_path):
+    root = tmp_path / "x"
+    for split in ("train", "val"):
+        photo(root / split / f"{split}1.jpg")
+    coco(root / "annotations" / "instances_train.json", "train1.jpg")
+    coco(root / "annotations" / "yard_val.json", "val1.jpg")
+    assert list(masks(imported(root)[0])) == ["train/train1", "val/val1"]
+
+
+def test_key_points_of_the_same_photos_are_left_out(tmp_path):
+    root = tmp_path / "x"
+    photo(root / "images" / "a.jpg")
+    coco(root / "annotations" / "instances_default.json", "a.jpg")
+    coco(root / "annotations" / "person_keypoints_default.json", "a.jpg")
+    data, report = imported(root)
+    assert list(masks(data)) == ["train/a"]
+    assert report["notes"] == ["person_keypoints_default.json: left out; instances_default.json has the same photos"]
+
+
+def test_the_same_photo_in_two_files(tmp_path):
+    root = tmp_path / "x"
+    photo(root / "a.jpg")
+    coco(root / "cars.json", "a.jpg")
+    coco(root / "more.json", "a.jpg")
+    assert "a.jpg is annotated a second time (first in" in (line := refusal(root))
+    assert "leave one of the two out, or import the annotation files one by one" in line
+
+
+def test_a_coco_file_among_files_of_other_things(tmp_path):
+    """Downloads of photo services have a small JSON file beside each photo."""
+    root = tmp_path / "x"
+    for number in range(101):
+        write_json(root / f"A{number}.jpg.json", {"title": f"A{number}.jpg"})
+    photo(root / "A0.jpg")
+    coco(root / "annotations.json", "A0.jpg")
+    assert list(masks(imported(root)[0])) == ["train/A0"]
+
+
+def test_several_yolo_datasets(tmp_path):
+    root = tmp_path / "x"
+    for name in ("a", "b"):
+        yolo(root / name, name)
+    (root / "b" / "data.yaml").write_text(yaml.safe_dump({"train": "images/train", "names": ["tree", "car"]}))
+    data, _ = imported(root)
+    assert data.info.classes == ["background", "car", "tree"]
+    assert {name: np.unique(classes).tolist() for name, classes in masks(data).items()} == {
+        "train/a": [0, 1],
+        "train/b": [0, 2],
+    }
+
+
+def test_a_yolo_dataset_that_validates_on_train(tmp_path):
+    root = yolo(tmp_path / "x", "a")
+    content = {"train": "images/train", "val": "images/train", "names": ["car"]}
+    (root / "data.yaml").write_text(yaml.safe_dump(content))
+    data, report = imported(root)
+    assert list(masks(data)) == ["train/a"]
+    assert report["notes"] == ["data.yaml: val: 1 of 1 photos were named before, and stay where they were first"]
+    (root / "copy.yaml").write_text(yaml.safe_dump(content | {"names": ["tree"]}))
+    assert "names other classes than another data.yaml for the same photos; import one" in refusal(root)
+
+
+def test_several_supervisely_projects_and_files_of_a_mac(tmp_path):
+    root = tmp_path / "x"
+    for name in ("a", "b"):
+        supervisely(root / name, f"{name}.jpg")
+    (root / "a" / "ds" / "ann" / "._a.jpg.json").write_bytes(b"\0\5\x16\7")
+    (root / "a" / "ds" / "img" / "._a.jpg").write_bytes(b"\0\5\x16\7")
+    assert list(masks(imported(root)[0])) == ["train/a", "train/b"]
+
+
+def test_files_of_another_format_are_named(tmp_path):
+    root = tmp_path / "x"
+    photo(root / "a" / "1.jpg")
+    photo(root / "b" / "2.jpg")
+    coco(root / "a" / "cars.json", "1.jpg")
+    labelme(root / "b" / "2.json", "2.jpg")
+    data, report = imported(root)
+    assert list(masks(data)) == ["train/1"]
+    assert report["notes"] == ["not read: LabelMe files (b/2.json), which lies there too; --format labelme reads it"]
+    assert imported(root, "--format", "coco")[1]["notes"] == []
