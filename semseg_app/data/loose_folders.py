@@ -28,7 +28,7 @@ class Pair(NamedTuple):
 
 def describe_loose(root: Path) -> str | None:
     """What lies in `root`, as a phrase with what to write and move; None where no photos lie beside masks."""
-    pairs = [pair for pair in _pairs(root) if _images(pair.photos) and _images(pair.masks)]
+    pairs = loose_pairs(root)
     if not pairs:
         return None
     first = pairs[0]
@@ -43,8 +43,13 @@ def describe_loose(root: Path) -> str | None:
     photos, masks = first.photos.relative_to(root), first.masks.relative_to(root)
     return (
         f"{photos}/ and {masks}/ without a description: write the names of the classes into {root / 'dataset.yaml'} "
-        f"(name: ..., classes: [...]){to_move}{_other_names(first)}"
+        f"(name: ..., classes: [...]){to_move}{_other_names(first)}{_command(root, first)}"
     )
+
+
+def loose_pairs(root: Path) -> list[Pair]:
+    """The folders of photos in `root` beside folders of masks, those of train first."""
+    return [pair for pair in _pairs(root) if _images(pair.photos) and _images(pair.masks)]
 
 
 def _pairs(root: Path) -> list[Pair]:
@@ -90,6 +95,13 @@ def _other_names(pair: Pair) -> str:
     stem, mask = min(stems), _images(pair.masks)[0]
     near = next((path for path in _images(pair.masks) if stem in path.name), mask)
     return f"; a mask has the name of its photo: {stem}.png, not {near.name}"
+
+
+def _command(root: Path, pair: Pair) -> str:
+    """What makes a dataset of it, where the masks are in a format that is read."""
+    if not list_files(pair.masks, LABEL_SUFFIXES, nested=False):
+        return ""
+    return f"; or `semseg data import {root} --classes NAME,NAME -o FOLDER` makes a dataset of it"
 
 
 def _folders(root: Path) -> list[Path]:

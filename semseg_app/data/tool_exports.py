@@ -9,7 +9,8 @@ from semseg_app.data.loose_folders import describe_loose
 
 def recognize(root: Path) -> str | None:
     """What kind of export `root` holds, as a phrase with what to do; None where it looks like none of them."""
-    if known := recognize_format(root):
+    known = recognize_format(root)
+    if known and known[0] != "mask-folders":  # of which nothing says the classes: what follows knows more
         name, files = known
         if name == "voc":
             return (

@@ -201,19 +201,20 @@ def test_what_is_no_dataset_yet_is_called_by_name(file, content, words, tmp_path
         (
             ["img_dir/train/a.jpg", "ann_dir/train/a.png", "img_dir/val/b.jpg", "ann_dir/val/b.png"],
             "img_dir/train/ and ann_dir/train/ without a description: .*, and move img_dir/train/ to images/train/, "
-            "ann_dir/train/ to labels/train/, img_dir/val/ to images/val/, ann_dir/val/ to labels/val/$",
+            "ann_dir/train/ to labels/train/, img_dir/val/ to images/val/, ann_dir/val/ to labels/val/; or "
+            "`semseg data import .* --classes NAME,NAME -o FOLDER` makes a dataset of it$",
         ),
         (
             ["train/images/a.jpg", "train/masks/a.png", "valid/images/b.jpg", "valid/masks/b.png"],
             "train/images/ and train/masks/ without a description: .*, and move train/images/ to images/train/, "
-            "train/masks/ to labels/train/, valid/images/ to images/val/, valid/masks/ to labels/val/$",
+            "train/masks/ to labels/train/, valid/images/ to images/val/, valid/masks/ to labels/val/; or ",
         ),
         (
             ["train/a_03.jpg", "train_masks/a_03_mask.gif"],
             "move train/ to images/train/, train_masks/ to labels/train/; a mask has the name of its photo: "
             "a_03.png, not a_03_mask.gif$",
         ),
-        (["images/train/a.jpg", "labels/train/a.png"], r"the names of the classes into .*dataset.yaml \(.*\]\)$"),
+        (["images/train/a.jpg", "labels/train/a.png"], r"the names of the classes into .*dataset.yaml \(.*\]\); or "),
     ],
 )
 def test_photos_beside_masks_of_common_layouts(files, words, tmp_path):

@@ -7,7 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from semseg_app.data.importers import coco, coco_panoptic, cvat, label_studio, labelme, masks, supervisely, via, yolo
+from semseg_app.data.importers import (
+    coco,
+    coco_panoptic,
+    cvat,
+    label_studio,
+    labelme,
+    mask_folders,
+    masks,
+    supervisely,
+    via,
+    yolo,
+)
 from semseg_app.data.importers.annotated import Export, Item, ReadOptions
 from semseg_app.data.importers.photo_index import PhotoIndex, equal_end
 from semseg_app.errors import UserError, did_you_mean
@@ -41,6 +52,7 @@ FORMATS = {
     "coco-stuff": Format("COCO-Stuff pixel maps", masks.find_coco_stuff, masks.read),
     "published": Format("a published dataset", masks.find_published, masks.read),
     "folder": Format("a dataset folder", masks.find_folder, masks.read),
+    "mask-folders": Format("photos beside masks", mask_folders.find, mask_folders.read),
 }
 """Name for --format -> format, in the order in which they are tried."""
 
@@ -82,6 +94,8 @@ def read_export(
     files = [] if look else [root] if root.is_file() else FORMATS[name].find(root)
     if look and (known := recognize_format(root)):
         name, files = known
+    if not files and folders and name in ("auto", "mask-folders") and mask_folders.holds_masks(root):
+        name, files = "mask-folders", [root]
     if not files:
         from semseg_app.data.tool_exports import recognize  # which knows this module
 

@@ -8,15 +8,22 @@ They can be read where they are (data/layouts.py); importing them writes them wi
 from collections.abc import Callable
 from pathlib import Path
 
+from semseg_app.data.check_masks import MaskStudy
 from semseg_app.data.dataset import DatasetInfo, SegmentationData
 from semseg_app.data.importers.annotated import Drawing, Export, Item, PixelMap, ReadOptions, Size
 from semseg_app.data.importers.photo_index import PhotoIndex
+from semseg_app.data.inspection import inspect_mask
 from semseg_app.data.listing import Sample, SplitFiles
+from semseg_app.data.parallel import ordered_map
 from semseg_app.errors import UserError
 from semseg_app.labels import IGNORE
 
 VOC_MASKS = ("SegmentationClassPNG", "SegmentationClass")
 """labelme2voc's numbers first; its SegmentationClass may hold arrays."""
+
+
+MISREAD = ("palette-mask", "gray-palette-mask", "one-bit-mask", "binary-mask", "lossy-mask")
+"""What the doctor finds in masks whose numbers are other classes than they seem to be."""
 
 
 def find_cvat(root: Path) -> list[Path]:
@@ -56,7 +63,12 @@ def find_folder(root: Path) -> list[Path]:
 
 def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
     """Read a folder as the dataset that it is."""
-    data = _opened(files[0], options)
+    return export_of(_opened(files[0], options))
+
+
+def export_of(data: SegmentationData) -> Export:
+    """A dataset as an export. UserError where the numbers of its masks are not what they seem to be."""
+    _refuse_misread(data)
     names = dict(enumerate(data.info.classes)) | {IGNORE: None}
     seen: set[Path] = set()
     items, notes = [], []
@@ -71,11 +83,24 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
             name = f"{sample.stem}{sample.image.suffix}"
             source = f"{sample.label or sample.image}"
             items.append(Item(name, photo, _reader(data, sample, names), source, _written_as(split)))
-    if data.guessed and find_voc(files[0]):
+    if data.guessed and find_voc(data.root):
         notes.append(f"{data.layout}; for classes of your own, name them with --classes, in the order of the values")
     colors = dict(zip(data.info.classes, data.info.palette, strict=True))
     title = data.layout if data.layout != "dataset folder" else "masks"
     return Export(title, data.info.classes, items, "last", background=None, colors=colors, notes=notes)
+
+
+def _refuse_misread(data: SegmentationData) -> None:
+    """The doctor sees the new masks, which hold plain numbers whatever these ones were saved as."""
+    study = MaskStudy(data)
+    paths = {sample.label for split in data.folders for sample in data.samples(split) if sample.label}
+    found = []
+    for path, facts in ordered_map(lambda path: (path, inspect_mask(path)), sorted(paths)):
+        if facts.error is None:
+            found += study.look(f"{path}", facts)[1]
+    for finding in (*found, *study.conclude()):
+        if finding.kind in MISREAD:
+            raise UserError(f"{finding.file}: {finding.message} (`semseg check {data.root}` shows all)")
 
 
 def _written_as(split: str) -> str | None:

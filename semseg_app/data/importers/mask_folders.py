@@ -1,0 +1,133 @@
+"""Photos beside masks that nothing describes: `--classes` names the values 0, 1, and so on; 255 is ignored.
+
+The folders are found by their usual names (data/loose_folders.py). Of other names, the folder of the masks is what is
+imported, and `--images` names that of the photos. Masks may have an ending of their own (a_mask.png), and so may photos
+(a_sat.jpg). Two classes may be saved as 0 and 255, and numbers as gray pictures.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from semseg_app.data.check_masks import MaskStudy, are_numbers_in_gray
+from semseg_app.data.dataset import DatasetInfo, SegmentationData
+from semseg_app.data.importers import masks
+from semseg_app.data.importers.annotated import Export, ReadOptions, some
+from semseg_app.data.importers.photo_index import PhotoIndex
+from semseg_app.data.inspection import inspect_mask
+from semseg_app.data.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, SplitFiles, evenly_spaced, list_files
+from semseg_app.data.loose_folders import Pair, loose_pairs
+from semseg_app.data.parallel import ordered_map
+from semseg_app.errors import UserError, explain
+from semseg_app.labels import IGNORE, hex_color
+
+MOST_COMPARED = 64
+"""Masks whose names or values are looked at to find out how all of them are meant."""
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+
+
+def find(root: Path) -> list[Path]:
+    """Folders of photos beside folders of masks."""
+    return [root] if root.is_dir() and loose_pairs(root) else []
+
+
+def holds_masks(root: Path) -> bool:
+    """Whether a folder may be one of masks alone."""
+    return root.is_dir() and bool(list_files(root, LABEL_SUFFIXES, nested=True))
+
+
+def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
+    """Read all pairs of folders."""
+    root, given = files[0], photos.folders[:-1]
+    if not options.classes:
+        raise UserError(
+            f"{root}: nothing says what its masks hold; name the classes of the values 0, 1, ... with --classes "
+            "NAME,NAME"
+        )
+    found = loose_pairs(root)
+    pairs = found or [Pair(folder, root, "train") for folder in given[:1]]
+    try:
+        info = DatasetInfo(name=root.resolve().name, classes=list(options.classes))
+    except ValidationError as error:
+        raise explain(error, Path("--classes")) from None
+    # By number: several folders may be of one split.
+    folders = {f"{number}": _files(pair) for number, pair in enumerate(pairs)}
+    title = "masks, classes of --classes"
+    info, notes = _as_saved(SegmentationData(root, info, folders, title))
+    data = SegmentationData(root, info, folders, title)
+    export = masks.export_of(data)
+    items = []
+    for item in export.items:
+        around = photos.split_by_folders(item.photo) if isinstance(item.photo, Path) else None
+        items.append(replace(item, split=pairs[int(item.split or 0)].split if found else around))
+    without = {path for files in folders.values() for path in files.masks().values()} - set(_masks(data))
+    if without:
+        notes.append(f"{len(without):,} of the masks have no photo ({some([path.name for path in sorted(without)])})")
+    return replace(export, items=items, notes=[*export.notes, *notes])
+
+
+def _masks(data: SegmentationData) -> list[Path]:
+    """Those that have a photo."""
+    return [sample.label for split in data.folders for sample in data.samples(split) if sample.label]
+
+
+def _files(pair: Pair) -> SplitFiles:
+    """The files of a pair, whose names may go on after what a photo and its mask have in common."""
+    nested = pair.photos not in pair.masks.parents  # else masks would be photos, too
+    photos = list_files(pair.photos, IMAGE_SUFFIXES, nested)
+    found = list_files(pair.masks, LABEL_SUFFIXES, nested=True)
+    if not found:
+        raise UserError(f"{pair.masks}: no mask in it ({', '.join(LABEL_SUFFIXES)}); other formats change the numbers")
+    compared = [name for name, _ in evenly_spaced(found, MOST_COMPARED)]
+    most, of_photos, of_masks = 0, "", ""
+    for photo_end in _ends([name for name, _ in photos]):
+        stems = {name.removesuffix(photo_end) for name, _ in photos}
+        for mask_end in _ends([name for name, _ in found]):
+            fitting = sum(name.removesuffix(mask_end) in stems for name in compared)
+            if fitting > most:
+                most, of_photos, of_masks = fitting, photo_end, mask_end
+    if not most:
+        raise UserError(
+            f"{pair.masks}: no mask has the name of a photo, with or without an ending of all masks; rename "
+            f"{found[0][1].name} or its photo"
+        )
+    return SplitFiles(pair.photos, pair.masks, _suffix(of_photos, photos, ""), _suffix(of_masks, found, ".png"), nested)
+
+
+def _ends(names: Sequence[str]) -> list[str]:
+    """What all names may end with: nothing, or a sign and words after what names the photo, as a number does."""
+    ends = [names[0][start.start() :] for start in re.finditer(r"(?<=[^/])[-_. ](?=[^/]*[A-Za-z][^/]*$)", names[0])]
+    return ["", *(end for end in ends if all(name.endswith(end) for name in names))]
+
+
+def _suffix(end: str, files: Sequence[tuple[str, Path]], any_format: str) -> str:
+    """What follows the stem in a file's name, as SplitFiles has it."""
+    formats = sorted({path.suffix.lower() for _, path in files})
+    if end and len(formats) > 1:
+        folder = files[0][1].parent
+        raise UserError(f"{folder}: {' and '.join(formats)} files whose names end with {end}; use one format")
+    return f"{end}{formats[0]}" if end else any_format
+
+
+def _as_saved(data: SegmentationData) -> tuple[DatasetInfo, list[str]]:
+    """How to read masks that hold no plain numbers, and what to say of it."""
+    study = MaskStudy(data)
+    for facts in ordered_map(inspect_mask, evenly_spaced(_masks(data), MOST_COMPARED)):
+        if facts.error is None:
+            study.look("", facts)
+    info, second = data.info, data.info.classes[-1]
+    mapping: dict[str, dict[int, int] | dict[str, int]] = {}
+    notes = []
+    if len(info.classes) == 2 and study.all_binary() and not study.colors:
+        mapping = {"label_map": {0: 0, IGNORE: 1}}
+        notes = [f"the masks hold 0 and 255; 255 is read as {second}"]
+    elif len(info.classes) == 2 and set(study.colors) == {BLACK, WHITE} and not study.values:
+        mapping = {"color_map": {hex_color(BLACK): 0, hex_color(WHITE): 1}}
+        notes = [f"the masks are black and white; white is read as {second}"]
+    elif study.colors and not study.values and are_numbers_in_gray(study.colors, info):
+        grays = {number: hex_color((number, number, number)) for number in (*range(len(info.classes)), IGNORE)}
+        mapping = {"color_map": {color: number for number, color in grays.items()}}
+    return info.model_copy(update=mapping), notes
