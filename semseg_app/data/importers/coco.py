@@ -104,7 +104,7 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
         outlines += sum(bool(it.get("segmentation")) for it in content["annotations"])
         boxes += sum(not it.get("segmentation") for it in content["annotations"])
         info = content.get("info")
-        uploaded = isinstance(info, dict) and info.get("contributor") == "Label Studio"
+        uploaded = isinstance(info, dict) and str(info.get("contributor")).startswith("Label Studio")
         said, around = split_of(path.stem) or photos.split_by_folders(path), split_of(path.parent.name)
         for index, image in enumerate(content["images"]):
             name = image["file_name"]

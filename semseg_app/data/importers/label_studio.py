@@ -37,6 +37,7 @@ from semseg_app.data.importers.annotated import (
 )
 from semseg_app.data.importers.cvat import rotated
 from semseg_app.data.importers.json_files import files_of_kind, place, read_json, signature
+from semseg_app.data.importers.label_studio_min import RECORDS, Annotation, Result, Task, tasks_of_min
 from semseg_app.data.importers.photo_index import PhotoIndex, address_path, named_split, without_prefix
 from semseg_app.data.listing import IMAGE_SUFFIXES
 from semseg_app.errors import UserError, explain
@@ -55,28 +56,6 @@ NO_AREA = (
     "pairwise",
     "relation",
 )
-
-
-class Result(TypedDict):
-    type: str
-    id: NotRequired[str | None]
-    value: NotRequired[dict[str, Any]]
-    original_width: NotRequired[int | None]
-    original_height: NotRequired[int | None]
-    image_rotation: NotRequired[float | None]
-
-
-class Annotation(TypedDict):
-    result: list[Result]
-    completed_by: NotRequired[int | str | dict[str, Any] | None]
-    was_cancelled: NotRequired[bool | None]
-    ground_truth: NotRequired[bool | None]
-
-
-class Task(TypedDict):
-    data: dict[str, Any]
-    annotations: list[Annotation]
-    file_upload: NotRequired[str | None]
 
 
 class Percent(TypedDict):
@@ -101,7 +80,6 @@ def find(root: Path) -> list[Path]:
 
 def _is_tasks(path: Path) -> bool:
     is_list, keys = signature(path)
-    # JSON-MIN has no `data`; it is recognized so that the message can say what to export instead.
     return is_list and ({"data", "annotations"} <= keys or "annotation_id" in keys)
 
 
@@ -111,9 +89,8 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
     labels: list[str] = []
     people: list[str] = []
     for path in files:
-        if "data" not in signature(path).keys:
-            raise UserError(f"{path}: is JSON-MIN, which leaves out sizes; export JSON")
-        tasks: list[Task] = read_json(path, TASKS)
+        is_whole = {"data", "annotations"} <= signature(path).keys
+        tasks = read_json(path, TASKS) if is_whole else tasks_of_min(read_json(path, RECORDS))
         for index, task in enumerate(tasks):
             at = place(path, index)
             labels += [label for annotation in task["annotations"] for label in _labels(annotation)]

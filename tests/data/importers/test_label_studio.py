@@ -197,10 +197,62 @@ def test_malformed_files(result, message, tmp_path):
     assert message in refusal(label_studio(tmp_path / "x", task(annotation(result))))
 
 
-def test_json_min_and_tasks_without_a_photo(tmp_path):
+def min_record(number=1, name="a.jpg", annotator="ann@host.com", **tags):
+    """What label-studio-sdk 2.1.2 writes as JSON-MIN of an annotation."""
+    times = {"created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z", "lead_time": 1.0}
+    address = f"/data/upload/3/2bd44c48-{name}"
+    return {"image": address, "id": number, **tags, "annotator": annotator, "annotation_id": 7, **times}
+
+
+def sized(value):
+    return value | {"original_width": WIDTH, "original_height": HEIGHT}
+
+
+def test_json_min(tmp_path):
+    sky = np.zeros((HEIGHT, WIDTH), bool)
+    sky[:4] = True
+    brush = {"format": "rle", "rle": brush_rle(sky), "brushlabels": ["sky"]}
     root = label_studio(tmp_path / "x")
-    write_json(root / "project-3-at-2026-11-02.json", [{"image": "/data/a.jpg", "annotator": 1, "annotation_id": 3}])
-    assert "is JSON-MIN, which leaves out sizes; export JSON" in refusal(root)
+    photo(root / "b.jpg")
+    records = [
+        min_record(label=[sized(CAR)], brush=[sized(brush)], quality="good", notes=[{"text": ["x"]}]),
+        min_record(2, "b.jpg"),
+    ]
+    write_json(root / "project-3-at-2026-11-02.json", records)
+    data, _ = imported(root)
+    assert data.info.classes == ["background", "car", "sky"]
+    expected = canvas()
+    expected[CAR_PIXELS] = 1
+    expected[:4] = 2
+    drawn = masks(data)
+    assert np.array_equal(drawn["train/a"], expected)
+    assert not drawn["train/b"].any()  # submitted without a region
+
+
+def test_json_min_where_one_tag_draws_and_another_labels(tmp_path):
+    shape = {key: value for key, value in CAR.items() if key != "polygonlabels"}
+    box = {"x": 50, "y": 50, "width": 25, "height": 20, "rotation": 0}
+    root = label_studio(tmp_path / "x")
+    tags = {"class": [sized(shape | {"labels": ["car"]}), sized(box | {"labels": ["tree"]})]}
+    record = min_record(**tags, polygon=[sized(shape)], box=[sized(box)])
+    write_json(root / "project-3-at-2026-11-02.json", [record])
+    expected = canvas()
+    expected[CAR_PIXELS] = 1
+    expected[15:21, 20:30] = 2
+    assert np.array_equal(mask(imported(root)[0], "background", "car", "tree"), expected)
+
+
+def test_json_min_of_several_annotators(tmp_path):
+    root = label_studio(tmp_path / "x")
+    people = [("ann@host.com", [sized(CAR)]), ("bob@host.com", [sized(CAR)]), ("eve@host.com", [])]
+    records = [min_record(annotator=person, label=regions) for person, regions in people]
+    write_json(root / "project-3-at-2026-11-02.json", records)
+    assert (mask(imported(root)[0], "background", "car") == 1).sum() == 90
+    assert (mask(imported(root, "--annotator", "ann@host.com")[0], "background", "car") == 1).sum() == 90
+
+
+def test_tasks_without_a_photo(tmp_path):
+    root = label_studio(tmp_path / "x")
     assert "0.data: no photo in it" in refusal(label_studio(root, task(data={"text": "hello"}, file_upload=None)))
 
 

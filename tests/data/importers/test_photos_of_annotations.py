@@ -75,11 +75,12 @@ def test_folders_of_another_machine_do_not_matter(name, tmp_path):
     assert list(masks(imported(root)[0])) == ["train/1"]
 
 
-def test_photos_without_the_prefix_of_label_studio(tmp_path):
+@pytest.mark.parametrize("contributor", ["Label Studio", "Label Studio Converter"])
+def test_photos_without_the_prefix_of_label_studio(contributor, tmp_path):
     """Its COCO and YOLO exports can be had without the photos, whose names got a prefix when they were uploaded."""
     photo(tmp_path / "photos" / "20260101-a.jpg")
     root = tmp_path / "x"
-    coco(root / "result.json", "images/1d2c3b4a-20260101-a.jpg", info={"contributor": "Label Studio"})
+    coco(root / "result.json", "images/1d2c3b4a-20260101-a.jpg", info={"contributor": contributor})
     assert list(masks(imported(root, "--images", f"{tmp_path / 'photos'}")[0])) == ["train/20260101-a"]
 
     root = tmp_path / "y"
