@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from semseg_app.data.importers.annotated import Export, Item, Overlap, Vertices, some
-from semseg_app.data.importers.labels import IGNORED, ClassTable
+from semseg_app.data.importers.labels import IGNORED, ClassTable, alike
 from semseg_app.data.importers.photo_index import address_path
 from semseg_app.data.importers.photo_mask import PhotoMask, draw_mask
 from semseg_app.data.importers.report import ImportReport, counted
@@ -82,6 +82,8 @@ def write_dataset(
         renamed=sum(stem != _path(item).stem for stem, item in zip(stems, items, strict=True)),
         notes=list(export.notes),
     )
+    for name, earlier in alike(table.classes):
+        report.notes.append(f"{earlier!r} and {name!r} are two classes; --map {name!r}={earlier!r} makes them one")
     if left := sum(not item.listed for item in export.items) if not options.unlabeled else 0:
         report.notes.append(f"{counted(left, 'photo')} left out, not listed by the export")
     with atomic_folder(out) as folder:

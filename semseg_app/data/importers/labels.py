@@ -109,6 +109,13 @@ def _palette(export: Export, classes: Sequence[str], targets: Mapping[str, str])
     return given if len(given) == len(classes) == len(set(given)) else default_palette(len(classes))
 
 
+def alike(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Names that differ from an earlier one in case or spaces alone, each with that one."""
+    first: dict[str, str] = {}
+    pairs = ((name, first.setdefault(" ".join(name.casefold().split()), name)) for name in names)
+    return [(name, earlier) for name, earlier in pairs if name != earlier]
+
+
 def parse_map(texts: Sequence[str]) -> dict[str, str]:
     """["old=new", ...] of the command line; the last "=" divides. UserError for anything else, or an old name twice."""
     mapping: dict[str, str] = {}

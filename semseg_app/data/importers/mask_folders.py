@@ -77,10 +77,13 @@ def _masks(data: SegmentationData) -> list[Path]:
 def _files(pair: Pair) -> SplitFiles:
     """The files of a pair, whose names may go on after what a photo and its mask have in common."""
     nested = pair.photos not in pair.masks.parents  # else masks would be photos, too
-    photos = list_files(pair.photos, IMAGE_SUFFIXES, nested)
     found = list_files(pair.masks, LABEL_SUFFIXES, nested=True)
     if not found:
         raise UserError(f"{pair.masks}: no mask in it ({', '.join(LABEL_SUFFIXES)}); other formats change the numbers")
+    listed = list_files(pair.photos, IMAGE_SUFFIXES, nested)
+    photos = [file for file in listed if file not in found]
+    if not photos:
+        raise UserError(f"{pair.photos}: no photo in it that is not a mask, too; put photos and masks into two folders")
     compared = [name for name, _ in evenly_spaced(found, MOST_COMPARED)]
     most, of_photos, of_masks = 0, "", ""
     for photo_end in _ends([name for name, _ in photos]):
@@ -94,7 +97,8 @@ def _files(pair: Pair) -> SplitFiles:
             f"{pair.masks}: no mask has the name of a photo, with or without an ending of all masks; rename "
             f"{found[0][1].name} or its photo"
         )
-    return SplitFiles(pair.photos, pair.masks, _suffix(of_photos, photos, ""), _suffix(of_masks, found, ".png"), nested)
+    photo_suffix = _suffix(of_photos, photos, "" if len(photos) == len(listed) else None)
+    return SplitFiles(pair.photos, pair.masks, photo_suffix, _suffix(of_masks, found, ".png"), nested)
 
 
 def _ends(names: Sequence[str]) -> list[str]:
@@ -103,13 +107,14 @@ def _ends(names: Sequence[str]) -> list[str]:
     return ["", *(end for end in ends if all(name.endswith(end) for name in names))]
 
 
-def _suffix(end: str, files: Sequence[tuple[str, Path]], any_format: str) -> str:
-    """What follows the stem in a file's name, as SplitFiles has it."""
+def _suffix(end: str, files: Sequence[tuple[str, Path]], any_format: str | None) -> str:
+    """What follows the stem in a file's name, as SplitFiles has it; `any_format` where the format does not matter."""
+    if not end and any_format is not None:
+        return any_format
     formats = sorted({path.suffix.lower() for _, path in files})
-    if end and len(formats) > 1:
-        folder = files[0][1].parent
-        raise UserError(f"{folder}: {' and '.join(formats)} files whose names end with {end}; use one format")
-    return f"{end}{formats[0]}" if end else any_format
+    if len(formats) > 1:
+        raise UserError(f"{files[0][1].parent}: {' and '.join(formats)} files; save all in one format")
+    return f"{end}{formats[0]}"
 
 
 def _as_saved(data: SegmentationData) -> tuple[DatasetInfo, list[str]]:

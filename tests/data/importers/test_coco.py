@@ -250,6 +250,17 @@ def test_classes_maps_and_background(tmp_path):
     assert "write OLD=NEW" in refusal(root, "--map", "car")
 
 
+def test_classes_that_differ_in_case_alone(tmp_path):
+    root = coco(tmp_path / "x", {}, {"category_id": 7}, categories=((1, "traffic light"), (7, "Traffic  Light")))
+    data, report = imported(root)
+    assert data.info.classes == ["background", "traffic light", "Traffic  Light"]
+    (note,) = report["notes"]
+    assert note.endswith("are two classes; --map 'Traffic  Light'='traffic light' makes them one")
+    joined, report = imported(root, "--map", "Traffic  Light=traffic light")
+    assert joined.info.classes == ["background", "traffic light"]
+    assert report["notes"] == []
+
+
 def test_a_fraction_becomes_val(tmp_path):
     images = [(f"{index}.jpg", index) for index in range(10)]
     root = coco(tmp_path / "x", *[{"image_id": index} for index in range(8)], images=images)

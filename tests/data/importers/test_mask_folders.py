@@ -100,6 +100,20 @@ def test_255_is_ignored_beside_other_numbers(tmp_path):
     assert "is not one of the 2 classes nor ignore" in refusal(root, *TWO)
 
 
+@pytest.mark.parametrize("end", ["_sat", ""])
+def test_photos_and_masks_in_one_folder(end, tmp_path):
+    root = tmp_path / "x"
+    for name in ("1", "2"):
+        photo(root / f"{name}{end}.jpg")
+        save(root / f"{name}_mask.png")
+    data, report = imported(root, "--images", f"{root}", *OWN)
+    assert report["photos"]["written"] == {"train": 2}
+    assert all(np.array_equal(classes, VALUES) for classes in masks(data).values())
+    for name in ("1", "2"):
+        (root / f"{name}{end}.jpg").rename(root / f"{name}{end}.png")
+    assert "no photo in it that is not a mask, too" in refusal(root, "--images", f"{root}", *OWN)
+
+
 def test_masks_without_photos_are_counted(tmp_path):
     root = tmp_path / "x"
     photo(root / "images" / "a.jpg")
