@@ -1,5 +1,6 @@
 """Annotation tools' exports, recognized so that the message can say what they are and what to do with them."""
 
+import re
 from pathlib import Path
 
 from semseg_app.data.importers.formats import FORMATS, recognize_format
@@ -22,10 +23,12 @@ def recognize(root: Path) -> str | None:
         return f"{title}; `semseg data import {root} -o FOLDER` makes a dataset of it"
     for path in files_below(root, ".json", most=20):
         for tool, keys in JSON_FILES.items():
-            if keys <= signature(path).keys:
+            if keys <= signature(path, keys).keys:
                 return f"{tool} ({_shown(path, root)}); {NOT_READ}"
     if not root.is_dir():
         return None
+    if path := next(filter(_holds_run_lengths, files_below(root, ".csv", most=20)), None):
+        return f"run lengths ({_shown(path, root)}); they are not read: {WRITE}"
     for tool, names in FILES.items():
         for name in names:
             for path in sorted(root.glob(name))[:1]:
@@ -45,6 +48,12 @@ def _shown(path: Path, root: Path) -> Path:
     return path.relative_to(root) if path != root else path
 
 
+def _holds_run_lengths(path: Path) -> bool:
+    """A table of Kaggle. Whether its numbers run down the columns or along the rows, it does not say."""
+    with path.open("rb") as file:
+        return bool(re.search(rb"(?i)encodedpixels|\brle\b|\brle_mask\b", file.readline(1000)))
+
+
 def _yolo_labels(root: Path) -> Path | None:
     """The first labels/*.txt, directly or one folder down."""
     for pattern in ("labels/*.txt", "labels/*/*.txt", "*/labels/*.txt"):
@@ -56,14 +65,18 @@ def _yolo_labels(root: Path) -> Path | None:
 FILES = {
     "Pascal VOC boxes": ("Annotations/*.xml",),
     "a Labelbox export": ("*.ndjson",),
+    "Label Studio's export of single brushes, all of which are in its JSON": ("task-*-annotation-*-by-*",),
 }
 """Exports that are not imported, known by the names of their files."""
 JSON_FILES = {
     "a VoTT export": {"regions", "asset"},
     "a Darwin (V7) export": {"slots", "annotations"},
+    "a Datumaro dataset": {"items", "categories", "annotations"},
+    "a SuperAnnotate export": {"instances", "metadata"},
+    "a Segments.ai release": {"samples", "release"},
+    "an Encord export": {"data_units", "object_answers"},
+    "polygons of Cityscapes": {"imgHeight", "imgWidth", "objects"},
 }
 """Exports that are not imported, known by the keys in their files."""
-NOT_READ = (
-    "it is not read: export COCO, YOLO or masks from the tool, or write PNG masks to labels/<split>/ beside "
-    "images/<split>/"
-)
+WRITE = "write PNG masks to labels/<split>/ beside images/<split>/"
+NOT_READ = f"it is not read: export COCO, YOLO or masks from the tool, or {WRITE}"

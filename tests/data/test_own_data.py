@@ -134,6 +134,10 @@ def test_exports_of_annotation_tools_are_called_by_name_with_the_command_that_im
     [
         ({"name": "yard", "tags": [], "assets": {"1": {"asset": {"name": "a.jpg"}, "regions": []}}}, "a VoTT export"),
         ({"version": "2.0", "item": {"name": "a.jpg", "slots": []}, "annotations": []}, "a Darwin (V7) export"),
+        ({"info": {}, "categories": {}, "items": [{"id": "a", "annotations": []}]}, "a Datumaro dataset"),
+        ({"metadata": {"name": "a.jpg"}, "instances": [], "tags": []}, "a SuperAnnotate export"),
+        ({"name": "ann/yard", "release": {"name": "v1"}, "dataset": {"samples": []}}, "a Segments.ai release"),
+        ({"imgHeight": 30, "imgWidth": 40, "objects": []}, "polygons of Cityscapes"),
     ],
 )
 def test_exports_that_are_not_imported_are_called_by_name(content, tool, tmp_path):
@@ -305,3 +309,17 @@ def test_an_ignore_index_that_cannot_be_shows_the_map_that_does_it(value, exampl
     with pytest.raises(UserError) as error:
         open_dataset(root)
     assert f"label_map: {example}" in str(error.value)
+
+
+@pytest.mark.parametrize("heading", ["ImageId,ClassId,EncodedPixels", "img,rle_mask", "id,RLE"])
+def test_run_lengths_in_a_table_are_called_by_name(heading, tmp_path):
+    photo(tmp_path / "photos" / "a.jpg")
+    (tmp_path / "train.csv").write_text(f"{heading}\na.jpg,1 3 9 4\n")
+    with pytest.raises(UserError, match=r"this is run lengths \(train.csv\); they are not read: write PNG masks"):
+        read_export(tmp_path)
+
+
+def test_an_archive_that_was_not_unpacked_is_named(tmp_path):
+    (tmp_path / "task.zip").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"task.zip: is an archive; unpack it first"):
+        read_export(tmp_path)

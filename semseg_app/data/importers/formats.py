@@ -57,6 +57,9 @@ FORMATS = {
 """Name for --format -> format, in the order in which they are tried."""
 
 
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+
+
 def recognize_format(root: Path) -> tuple[str, list[Path]] | None:
     """(name in FORMATS, annotation files) of a folder or file; None where it is in none of the formats."""
     for name, candidate in FORMATS.items():
@@ -81,7 +84,7 @@ def read_export(
     """
     if not root.exists():
         raise UserError(f"{root}: no such file or folder")
-    if root.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") and root.is_file():
+    if root.suffix.lower() in ARCHIVES and root.is_file():
         raise UserError(f"{root}: is an archive; unpack it and name the folder")
     for folder in folders:
         if not folder.is_dir():
@@ -101,6 +104,8 @@ def read_export(
 
         if look and (other := recognize(root)):
             raise UserError(f"{root}: this is {other}")
+        if root.is_dir() and (packed := [path for path in sorted(root.iterdir()) if path.suffix.lower() in ARCHIVES]):
+            raise UserError(f"{packed[0]}: is an archive; unpack it first")
         wanted = "an export that is known here" if look else FORMATS[name].title
         raise UserError(f"{root}: does not look like {wanted}; the formats are {', '.join(FORMATS)}")
     photos = PhotoIndex([*folders, root if root.is_dir() else root.parent])

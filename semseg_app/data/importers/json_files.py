@@ -2,7 +2,7 @@
 
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -26,8 +26,6 @@ KEYS = (
     "regions",
     "filename",
     "file_attributes",
-    "asset",
-    "slots",
 )
 """Keys by which the formats are told apart."""
 
@@ -37,16 +35,16 @@ class Signature(NamedTuple):
 
     is_list: bool
     keys: frozenset[str]
-    """Those of KEYS that stand somewhere in the file."""
+    """Those that stand somewhere in the file."""
 
 
-def signature(path: Path) -> Signature:
-    """Look at a file without parsing it."""
+def signature(path: Path, keys: Iterable[str] = KEYS) -> Signature:
+    """Look at a file without parsing it; `keys` are those to look for."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             start = text[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
             return Signature(
-                start.startswith(b"["), frozenset(key for key in KEYS if text.find(f'"{key}"'.encode()) >= 0)
+                start.startswith(b"["), frozenset(key for key in keys if text.find(f'"{key}"'.encode()) >= 0)
             )
     except (OSError, ValueError):  # an empty file cannot be mapped
         return Signature(False, frozenset())
