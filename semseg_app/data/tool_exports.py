@@ -23,7 +23,7 @@ def recognize(root: Path) -> str | None:
         return f"{title}; `semseg data import {root} -o FOLDER` makes a dataset of it"
     for path in files_below(root, ".json", most=20):
         for tool, keys in JSON_FILES.items():
-            if keys <= signature(path, keys).keys:
+            if keys <= signature(path, frozenset(keys)).keys:
                 return f"{tool} ({_shown(path, root)}); {NOT_READ}"
     if not root.is_dir():
         return None

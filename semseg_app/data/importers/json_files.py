@@ -2,7 +2,8 @@
 
 import mmap
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -12,20 +13,22 @@ from semseg_app.errors import UserError, explain
 
 Content = TypeVar("Content")
 
-KEYS = (
-    "images",
-    "annotations",
-    "categories",
-    "segments_info",
-    "shapes",
-    "imagePath",
-    "data",
-    "annotation_id",
-    "classes",
-    "tags",
-    "regions",
-    "filename",
-    "file_attributes",
+KEYS = frozenset(
+    {
+        "images",
+        "annotations",
+        "categories",
+        "segments_info",
+        "shapes",
+        "imagePath",
+        "data",
+        "annotation_id",
+        "classes",
+        "tags",
+        "regions",
+        "filename",
+        "file_attributes",
+    }
 )
 """Keys by which the formats are told apart."""
 
@@ -38,8 +41,17 @@ class Signature(NamedTuple):
     """Those that stand somewhere in the file."""
 
 
-def signature(path: Path, keys: Iterable[str] = KEYS) -> Signature:
+def signature(path: Path, keys: frozenset[str] = KEYS) -> Signature:
     """Look at a file without parsing it; `keys` are those to look for."""
+    try:
+        status = path.stat()
+    except OSError:
+        return Signature(False, frozenset())
+    return _signature(path, status.st_mtime_ns, status.st_size, keys)
+
+
+@lru_cache(maxsize=4096)  # every format asks for it
+def _signature(path: Path, changed: int, size: int, keys: frozenset[str]) -> Signature:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             start = text[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
