@@ -27,8 +27,8 @@ def recognize(root: Path) -> str | None:
                 return f"{tool} ({_shown(path, root)}); {NOT_READ}"
     if not root.is_dir():
         return None
-    if path := next(filter(_holds_run_lengths, files_below(root, ".csv", most=20)), None):
-        return f"run lengths ({_shown(path, root)}); they are not read: {WRITE}"
+    if table := next(filter(_holds_run_lengths, files_below(root, ".csv", most=20)), None):
+        return f"run lengths ({_shown(table, root)}); they are not read: {WRITE}"
     for tool, names in FILES.items():
         for name in names:
             for path in sorted(root.glob(name))[:1]:
