@@ -8,10 +8,10 @@ and no outline says only that something is there: its box becomes 255 too.
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from semseg_app.data.importers.annotated import (
@@ -31,7 +31,8 @@ from semseg_app.data.importers.json_files import files_of_kind, place, read_json
 from semseg_app.data.importers.photo_index import PhotoIndex, split_of, without_prefix
 from semseg_app.errors import UserError
 
-Id = int | str
+Id = Annotated[str, Field(coerce_numbers_to_str=True)]
+"""Some tools write a number here and its text there."""
 
 
 class Image(TypedDict):
@@ -159,16 +160,16 @@ def _by_image(path: Path, content: Instances, names: dict[Id, str]) -> dict[Id, 
     by_image: dict[Id, Members] = {}
     for index, image in enumerate(content["images"]):
         if image["id"] in by_image:
-            raise UserError(f"{place(path, 'images', index, 'id')}: {image['id']!r} is the id of two images")
+            raise UserError(f"{place(path, 'images', index, 'id')}: {image['id']} is the id of two images")
         by_image[image["id"]] = []
     for index, annotation in enumerate(content["annotations"]):
         if annotation["image_id"] not in by_image:
             raise UserError(
-                f"{place(path, 'annotations', index, 'image_id')}: no image has the id {annotation['image_id']!r}"
+                f"{place(path, 'annotations', index, 'image_id')}: no image has the id {annotation['image_id']}"
             )
         if annotation["category_id"] not in names:
             at = place(path, "annotations", index, "category_id")
-            raise UserError(f"{at}: no category has the id {annotation['category_id']!r}")
+            raise UserError(f"{at}: no category has the id {annotation['category_id']}")
         by_image[annotation["image_id"]].append((index, annotation))
     return by_image
 

@@ -61,7 +61,7 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
             at = place(path, "annotations", index)
             image = images.get(annotation["image_id"])
             if image is None:
-                raise UserError(f"{at}.image_id: no image has the id {annotation['image_id']!r}")
+                raise UserError(f"{at}.image_id: no image has the id {annotation['image_id']}")
             annotated.add(annotation["image_id"])
             mask = _mask_of(path, annotation["file_name"], at)
             photo = photos.find(image["file_name"], path.parent, said or around)
@@ -89,7 +89,7 @@ def _reader(mask: Path, annotation: Annotation, names: dict[Id, str], at: str) -
         for index, segment in enumerate(annotation["segments_info"]):
             if segment["category_id"] not in names:
                 where = f"{at}.segments_info.{index}.category_id"
-                raise UserError(f"{where}: no category has the id {segment['category_id']!r}")
+                raise UserError(f"{where}: no category has the id {segment['category_id']}")
             segments[segment["id"]] = None if segment.get("iscrowd") else names[segment["category_id"]]
         colors = read_color_mask(mask)
         numbers: np.ndarray = (colors >> 16) | (colors & 0xFF00) | (colors & 0xFF) << 16

@@ -3,9 +3,10 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from semseg_app.data.listing import IMAGE_SUFFIXES, is_mask_folder, list_files
+from semseg_app.data.listing import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_mask_folder, list_files
 from semseg_app.errors import UserError
 
 SPLITS = {
@@ -78,7 +79,7 @@ class PhotoIndex:
                 if path not in seen and not any(path.is_relative_to(other) for other in imported):
                     seen.add(path)
                     parents.add(path.parent)
-                    self._by_name.setdefault(path.name.lower(), []).append(path)
+                    self._by_name.setdefault(_plain(path.name), []).append(path)
             self._folder_names[folder] = {
                 name for parent in parents for name in _lower(parent.relative_to(folder).parts)
             }
@@ -98,11 +99,11 @@ class PhotoIndex:
             UserError: several photos fit equally well.
         """
         parts = PurePosixPath(name.replace("\\", "/")).parts
-        if parts and parts[-1].lower() not in self._by_name:
+        if parts and _plain(parts[-1]) not in self._by_name:
             parts = PurePosixPath(address_path(name)).parts
         if not parts:
             return None
-        alike = self._by_name.get(parts[-1].lower(), [])
+        alike = self._by_name.get(_plain(parts[-1])) or self._converted(parts[-1])
         candidates = [path for path in alike if path.name == parts[-1]] or alike
         if len(candidates) > 1:
             lower = _lower(parts)
@@ -133,6 +134,14 @@ class PhotoIndex:
             return None
         self.taken.add(candidates[0])
         return candidates[0]
+
+    def _converted(self, name: str) -> list[Path]:
+        """Photos that a photo in a format which is not read may have been converted to."""
+        path = PurePosixPath(name)
+        if path.suffix.lower() not in UNREAD_SUFFIXES:
+            return []
+        names = (_plain(f"{path.stem}{suffix}") for suffix in IMAGE_SUFFIXES)
+        return [path for name in names for path in self._by_name.get(name, []) if not self._in_mask_folder(path)]
 
     def _is_elsewhere(self, path: Path, parts: Sequence[str]) -> bool:
         """Whether the folder that an annotation names is here, and `path` is not below it."""
@@ -172,8 +181,13 @@ class PhotoIndex:
         return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
 
+def _plain(name: str) -> str:
+    """In lower case; letters and their accents in one character, which a Mac's file names have in two."""
+    return normalize("NFC", name).lower()
+
+
 def _lower(parts: Sequence[str]) -> list[str]:
-    return [part.lower() for part in parts]
+    return [_plain(part) for part in parts]
 
 
 def equal_end(one: Sequence[str], other: Sequence[str]) -> int:

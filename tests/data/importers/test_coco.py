@@ -250,6 +250,11 @@ def test_classes_maps_and_background(tmp_path):
     assert "write OLD=NEW" in refusal(root, "--map", "car")
 
 
+def test_ids_that_are_numbers_here_and_texts_there(tmp_path):
+    root = coco(tmp_path / "x", {"image_id": "5", "category_id": "7"})
+    assert (mask(imported(root)[0], "background", "car", "tree")[CAR_PIXELS] == 2).all()
+
+
 def test_classes_that_differ_in_case_alone(tmp_path):
     root = coco(tmp_path / "x", {}, {"category_id": 7}, categories=((1, "traffic light"), (7, "Traffic  Light")))
     data, report = imported(root)

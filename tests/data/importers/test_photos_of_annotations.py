@@ -93,6 +93,25 @@ def test_photos_without_the_prefix_of_label_studio(contributor, tmp_path):
     assert (masks(data)["train/20260101-a"] == 1).sum() == 90
 
 
+def test_names_of_a_mac(tmp_path):
+    """Its file names have an accent as a character of its own."""
+    root = tmp_path / "x"
+    photo(root / "Ha\u0308user" / "Mu\u0308hle.jpg")
+    photo(root / "Garten" / "a.jpg")
+    coco(root / "a.json", "H\u00e4user/M\u00fchle.jpg", "Garten/a.jpg")
+    assert len(masks(imported(root)[0])) == 2
+
+
+def test_photos_that_were_converted(tmp_path):
+    """The import says itself that a HEIC is to be converted."""
+    root = tmp_path / "x"
+    coco(root / "a.json", "a.HEIC")
+    photo(root / "masks" / "a.png")
+    assert "photos are missing (a.HEIC); convert a.HEIC to JPEG or PNG" in refusal(root)
+    photo(root / "photos" / "a.jpg")
+    assert list(masks(imported(root)[0])) == ["train/a"]
+
+
 def test_other_tools_write_no_prefix(tmp_path):
     root = tmp_path / "x"
     photo(root / "a.jpg")
