@@ -99,7 +99,7 @@ def _published_or_own(root: Path, name: str, layout: Layout, splits: dict[str, S
 
 def _roboflow(root: Path) -> SegmentationData | None:
     """Roboflow's "Semantic Segmentation Masks": in each split's folder photos, `<photo>_mask.png`, `_classes.csv`."""
-    names = {"train": "train", "valid": "val", "test": "test"}
+    names = {"train": "train", "valid": "val", "val": "val", "test": "test"}
     folders = {name: root / folder for folder, name in names.items() if (root / folder / "_classes.csv").is_file()}
     described = {folder: read_class_file(folder) for folder in folders.values()}
     infos = [(read[0], read[1].model_copy(update={"name": root.resolve().name})) for read in described.values() if read]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+from unicodedata import normalize
 
 from semseg_app.data.listing import Sample
 
@@ -37,6 +38,7 @@ def line_names(entry: str, suffixes: Iterable[str]) -> Iterator[str]:
         entry: a stem, a file name, a path, or the path of a photo and of its mask.
         suffixes: what follows the stem in the names of a dataset's photos ("_leftImg8bit.png").
     """
+    entry = normalize("NFC", entry)  # as the stems are
     for text in dict.fromkeys((entry, *entry.split()[:1])):
         path = text.replace("\\", "/")
         stem = re.sub(r"\.\w{2,5}$", "", path)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+from unicodedata import normalize
 
 import numpy as np
 
@@ -65,14 +66,19 @@ class SplitFiles:
         }
 
     def _named(self, files: list[tuple[str, Path]], kind: int) -> list[tuple[str, Path]]:
-        """The files of a kind (0 photos, 1 masks), by stems without the folder that says the kind."""
+        """The files of a kind (0 photos, 1 masks), by stems without the folder that says the kind.
+
+        An accent is part of its letter, however the file system spells it: masks may come from another machine.
+        """
+        files = [(normalize("NFC", name), path) for name, path in files]
         if self.parents is None:
             return files
         parent = self.parents[kind]
         return [
-            (f"{name.removesuffix(f'{parent}/{path.stem}')}{path.stem}", path)
+            (name.removesuffix(f"{parent}/{stem}") + stem, path)
             for name, path in files
             if path.parent.name == parent
+            for stem in (name.rpartition("/")[2],)
         ]
 
     def rival_masks(self) -> list[list[Path]]:

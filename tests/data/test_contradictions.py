@@ -169,6 +169,11 @@ def test_roboflows_masks_are_read(tmp_path):
     assert check(data).findings == []
 
 
+def test_a_val_folder_of_roboflow_may_be_called_val(tmp_path):
+    (roboflow(tmp_path) / "valid").rename(tmp_path / "val")
+    assert open_dataset(tmp_path).split_names() == ["train", "val"]
+
+
 def test_roboflow_splits_of_other_classes_are_refused(tmp_path):
     (roboflow(tmp_path) / "valid" / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, cat\n2, dog\n")
     with pytest.raises(UserError, match=r"valid/_classes.csv: other classes or values than in .*train/_classes.csv"):

@@ -53,6 +53,20 @@ def test_splits_lists_and_unlabeled(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.read_label(data.samples("train")[0]), LABEL)
 
 
+def test_accents_as_a_mac_spells_them(tmp_path: Path) -> None:
+    """A file name from a Mac has the accent as a character of its own; masks and lists may come from elsewhere."""
+    files = {"images/train/Mu\u0308hle.png": PHOTO, "labels/train/M\u00fchle.png": LABEL}
+    files |= {"images/train/caf\u00e9.png": PHOTO, "labels/train/cafe\u0301.png": LABEL}
+    root = build(tmp_path, files)
+    (root / "splits").mkdir()
+    (root / "splits" / "few.txt").write_text("M\u00fchle\n", encoding="utf-8")
+    (root / "splits" / "all.txt").write_text("Mu\u0308hle.png\nimages/train/caf\u00e9.png\n", encoding="utf-8")
+    data = open_folder(root)
+    assert [sample.label is not None for sample in data.samples("train")] == [True, True]
+    assert [sample.image.name for sample in data.samples("few")] == ["Mu\u0308hle.png"]
+    assert len(data.samples("all")) == 2
+
+
 def test_list_mistakes_name_file_and_line(tmp_path: Path) -> None:
     root = build(tmp_path, {"images/train/x.png": PHOTO, "images/val/x.png": PHOTO})
     (root / "splits").mkdir()

@@ -33,7 +33,7 @@ def find_cvat(root: Path) -> list[Path]:
 
 def find_roboflow(root: Path) -> list[Path]:
     """_classes.csv in the folder of a split."""
-    return [root] if any((root / name / "_classes.csv").is_file() for name in ("train", "valid", "test")) else []
+    return [root] if any((root / name / "_classes.csv").is_file() for name in ("train", "valid", "val", "test")) else []
 
 
 def find_voc(root: Path) -> list[Path]:
