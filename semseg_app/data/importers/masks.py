@@ -10,6 +10,7 @@ from pathlib import Path
 
 from semseg_app.data.check_masks import MaskStudy
 from semseg_app.data.dataset import DatasetInfo, SegmentationData
+from semseg_app.data.findings import Finding
 from semseg_app.data.importers.annotated import Drawing, Export, Item, PixelMap, ReadOptions, Size
 from semseg_app.data.importers.photo_index import PhotoIndex
 from semseg_app.data.inspection import inspect_mask
@@ -22,7 +23,7 @@ VOC_MASKS = ("SegmentationClassPNG", "SegmentationClass")
 """labelme2voc's numbers first; its SegmentationClass may hold arrays."""
 
 
-MISREAD = ("palette-mask", "gray-palette-mask", "one-bit-mask", "binary-mask", "lossy-mask")
+MISREAD = ("palette-mask", "gray-palette-mask", "one-bit-mask", "lossy-mask")
 """What the doctor finds in masks whose numbers are other classes than they seem to be."""
 
 
@@ -68,10 +69,10 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
 
 def export_of(data: SegmentationData) -> Export:
     """A dataset as an export. UserError where the numbers of its masks are not what they seem to be."""
-    _refuse_misread(data)
+    binary = _refuse_misread(data)
     names = dict(enumerate(data.info.classes)) | {IGNORE: None}
     seen: set[Path] = set()
-    items, notes = [], []
+    items, notes = [], [f"{finding.file}: {finding.message}" for finding in binary]
     for split in data.folders:
         samples = data.samples(split)
         new = [sample for sample in samples if sample.image not in seen]
@@ -90,17 +91,22 @@ def export_of(data: SegmentationData) -> Export:
     return Export(title, data.info.classes, items, "last", background=None, colors=colors, notes=notes)
 
 
-def _refuse_misread(data: SegmentationData) -> None:
-    """The doctor sees the new masks, which hold plain numbers whatever these ones were saved as."""
+def _refuse_misread(data: SegmentationData) -> list[Finding]:
+    """Findings on masks of 0 and 255, which may be meant. UserError for those that are read wrong.
+
+    The doctor sees the new masks, which hold plain numbers whatever these ones were saved as.
+    """
     study = MaskStudy(data)
     paths = {sample.label for split in data.folders for sample in data.samples(split) if sample.label}
     found = []
     for path, facts in ordered_map(lambda path: (path, inspect_mask(path)), sorted(paths)):
         if facts.error is None:
             found += study.look(f"{path}", facts)[1]
-    for finding in (*found, *study.conclude()):
+    found += study.conclude()
+    for finding in found:
         if finding.kind in MISREAD:
             raise UserError(f"{finding.file}: {finding.message} (`semseg check {data.root}` shows all)")
+    return [finding for finding in found if finding.kind == "binary-mask"][:1]
 
 
 def _written_as(split: str) -> str | None:
