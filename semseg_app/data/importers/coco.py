@@ -104,12 +104,16 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
             crowds = 0
         outlines += sum(bool(it.get("segmentation")) for it in content["annotations"])
         boxes += sum(not it.get("segmentation") for it in content["annotations"])
+        # CVAT names its photos without the folder: those of instances_north.json lie in images/north/.
+        subset = path.stem.partition("_")[2]
+        subset = subset if photos.has_folder(subset) else ""
         info = content.get("info")
         uploaded = isinstance(info, dict) and str(info.get("contributor")).startswith("Label Studio")
         said, around = split_of(path.stem) or photos.split_by_folders(path), split_of(path.parent.name)
         for index, image in enumerate(content["images"]):
             name = image["file_name"]
-            photo = photos.find(name, path.parent, said or around)
+            photo = photos.find(f"{subset}/{name}", path.parent, said or around) if subset else None
+            photo = photo or photos.find(name, path.parent, said or around)
             if photo is None and uploaded and (photo := photos.find(without_prefix(name), path.parent, said or around)):
                 name = photos.relative(photo)
             split = said or photos.split_by_folders(photo) or around

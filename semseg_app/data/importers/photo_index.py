@@ -135,6 +135,10 @@ class PhotoIndex:
         self.taken.add(candidates[0])
         return candidates[0]
 
+    def has_folder(self, name: str) -> bool:
+        """Whether photos lie in a folder of this name, or below one."""
+        return any(_plain(name) in names for names in self._folder_names.values())
+
     def _converted(self, name: str) -> list[Path]:
         """Photos that a photo in a format which is not read may have been converted to."""
         path = PurePosixPath(name)

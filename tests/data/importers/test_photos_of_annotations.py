@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from support.annotations import HEIGHT, WIDTH, imported, masks, photo, refusal, write_json
 
 SQUARE = [[10.0, 5.0, 20.0, 5.0, 20.0, 15.0, 10.0, 15.0]]
@@ -165,6 +166,22 @@ def test_coco_files_of_any_names(tmp_path):
     coco(root / "annotations" / "instances_train.json", "train1.jpg")
     coco(root / "annotations" / "yard_val.json", "val1.jpg")
     assert list(masks(imported(root)[0])) == ["train/train1", "val/val1"]
+
+
+@pytest.mark.parametrize("subsets", [("north", "south"), ("Train", "Validation")])
+def test_subsets_of_cvat_with_equal_names(subsets, tmp_path):
+    root = tmp_path / "x"
+    for number, subset in enumerate(subsets):
+        photo(root / "images" / subset / "a.jpg", seed=number)
+        square = [[10.0, 5.0, 20.0 + number, 5.0, 20.0 + number, 15.0, 10.0, 15.0]]
+        annotations = [{"id": 0, "image_id": 0, "category_id": 1, "segmentation": square}]
+        coco(root / "annotations" / f"instances_{subset}.json", "a.jpg", annotations=annotations)
+    data, _ = imported(root)
+    drawn = [data.read_pair(sample) for split in data.folders for sample in data.samples(split)]
+    for number, subset in enumerate(subsets):
+        pixels = np.asarray(Image.open(root / "images" / subset / "a.jpg").convert("RGB"))
+        (classes,) = [classes for image, classes in drawn if np.array_equal(image, pixels)]
+        assert (classes == 1).sum() == 10 * (10 + number)
 
 
 def test_key_points_of_the_same_photos_are_left_out(tmp_path):
