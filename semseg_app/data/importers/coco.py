@@ -67,6 +67,9 @@ class Instances(TypedDict):
 
 
 INSTANCES = TypeAdapter(Instances)
+INEXACT_BRUSHES = (
+    "Label Studio outlines brushes through the middles of pixels, and polygons along their edges; its JSON is exact"
+)
 
 
 def find(root: Path) -> list[Path]:
@@ -108,13 +111,17 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
         subset = path.stem.partition("_")[2]
         subset = subset if photos.has_folder(subset) else ""
         info = content.get("info")
-        uploaded = isinstance(info, dict) and str(info.get("contributor")).startswith("Label Studio")
+        contributor = str(info.get("contributor")) if isinstance(info, dict) else ""
+        uploaded = contributor.startswith("Label Studio")
+        if contributor == "Label Studio Converter":
+            notes.append(f"{path.name}: {INEXACT_BRUSHES}")
         said, around = split_of(path.stem) or photos.split_by_folders(path), split_of(path.parent.name)
         for index, image in enumerate(content["images"]):
             name = image["file_name"]
-            photo = photos.find(f"{subset}/{name}", path.parent, said or around) if subset else None
-            photo = photo or photos.find(name, path.parent, said or around)
-            if photo is None and uploaded and (photo := photos.find(without_prefix(name), path.parent, said or around)):
+            tried = [f"{subset}/{name}"] * bool(subset) + [name] + [without_prefix(name)] * uploaded
+            found = (photos.find(it, path.parent, said or around) for it in tried)
+            photo = next(filter(None, found), None)
+            if uploaded and photo:
                 name = photos.relative(photo)
             split = said or photos.split_by_folders(photo) or around
             members = by_image.get(image["id"], [])

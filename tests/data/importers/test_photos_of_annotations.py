@@ -82,7 +82,9 @@ def test_photos_without_the_prefix_of_label_studio(contributor, tmp_path):
     photo(tmp_path / "photos" / "20260101-a.jpg")
     root = tmp_path / "x"
     coco(root / "result.json", "images/1d2c3b4a-20260101-a.jpg", info={"contributor": contributor})
-    assert list(masks(imported(root, "--images", f"{tmp_path / 'photos'}")[0])) == ["train/20260101-a"]
+    data, report = imported(root, "--images", f"{tmp_path / 'photos'}")
+    assert list(masks(data)) == ["train/20260101-a"]
+    assert ["its JSON is exact" in note for note in report["notes"]] == [True] * contributor.endswith("Converter")
 
     root = tmp_path / "y"
     (root / "labels").mkdir(parents=True)
