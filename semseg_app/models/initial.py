@@ -24,8 +24,9 @@ from semseg_app.models.normalization import (
     read_config_beside,
 )
 from semseg_app.models.packaged_weights import packaged_state_dict, timm_name
-from semseg_app.models.state_dicts import DERIVED, Fit, fit, grouped, read_state_dict
+from semseg_app.models.state_dicts import DERIVED, Fit, fit, grouped
 from semseg_app.models.vision_transformer import VisionTransformerEncoder
+from semseg_app.models.weight_files import read_state_dict
 from semseg_app.models.weights import HubSet, ModelFolder, Packaged, Source, StateDict, fetched, find_weights
 
 RAW_CLASSIFIERS = ("classifier.", "segmentation_head.0.")

@@ -2,7 +2,7 @@
 
     imagenet            ImageNet weights: an installed package that ships them, else the Hub
     swsl, advprop ...   another set that segmentation_models_pytorch offers for the encoder, from the Hub
-    a file              a state dict, .safetensors or .pth (state_dicts.py)
+    a file              a state dict, .safetensors or .pth (weight_files.py, state_dicts.py)
     a folder, a Hub id  a model folder of semseg (initial.py), or a folder of timm's with config.json and weights
     null                random weights
 
@@ -24,7 +24,7 @@ from semseg_app.artifact import CONFIG, WEIGHTS, model_folder
 from semseg_app.errors import UserError, did_you_mean
 from semseg_app.models.normalization import read_config_beside
 from semseg_app.models.packaged_weights import INSTALL, WeightsPackage, installed_file, package_for
-from semseg_app.models.state_dicts import SUFFIXES
+from semseg_app.models.weight_files import INDEX, SUFFIXES
 
 TIMEOUT_S = 3.0
 
@@ -124,7 +124,7 @@ def _offered_sets(encoder: str) -> list[str]:
 def _of_file(path: Path) -> Source:
     if path.name == WEIGHTS and _is_ours(path.parent):
         return ModelFolder(path.parent, str(path.parent))
-    if path.suffix not in SUFFIXES:
+    if path.suffix not in SUFFIXES and not path.name.endswith(INDEX):
         raise UserError(f"model.weights: {path}: weights are read from {', '.join(SUFFIXES)} files, or from a folder")
     return StateDict(path)
 
@@ -138,7 +138,7 @@ def _of_folder(path: Path, named: str) -> Source:
             )
         return ModelFolder(folder, named)
     if (folder / CONFIG).is_file():  # timm's and segmentation_models_pytorch's repositories, downloaded
-        for name in (WEIGHTS, "pytorch_model.bin"):
+        for name in (WEIGHTS, f"model{INDEX}", "pytorch_model.bin"):
             if (folder / name).is_file():
                 return StateDict(folder / name)
     raise UserError(

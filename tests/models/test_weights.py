@@ -220,8 +220,8 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch):
         "ann/gone": "ann/gone: no such model on the Hub",
         "damaged.safetensors": "damaged.safetensors: damaged or truncated",
         "damaged.pth": "damaged.pth: .*copy it again",
-        "code.pth": "code.pth: holds Python objects beside tensors, and loading those would run code",
-        "path.pth": "path.pth: holds Python objects beside tensors",
+        "code.pth": r"code.pth: holds Python objects beside tensors \(fractions.Fraction\), and loading those would",
+        "path.pth": "path.pth: holds no state dict",
         "epoch.pth": "epoch.pth: holds no state dict",
         "deeper.pth": r"deeper.pth: these are not the weights of resnet18: 120 of its 120 .* layer1.2.conv1.weight has",
         "mobile.pth": r"mobile.pth: these are not the weights of resnet18: \d+ of its 120 tensors .* has no partner.*"
