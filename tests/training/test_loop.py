@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -234,6 +235,19 @@ def test_out_of_memory_before_the_first_step_names_what_ran_out(tiny_dataset, fi
     )
 
 
+def test_a_checkpoint_that_the_disk_does_not_take_is_one_line_and_loses_nothing(finished, tiny_dataset, tmp_path):
+    output = tmp_path / "run"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        refused(r"run/checkpoints/step-0000002\.pt: larger than the file system allows", recipe(tiny_dataset, output))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((output / "checkpoints").iterdir())
+    train(recipe(tiny_dataset, output), resume=True, say=lambda line: None)
+    assert_equal_weights(output, finished)
+
+
 def test_a_run_folder_that_cannot_be_written_to_is_one_line(tiny_dataset, tmp_path, monkeypatch):
     output = tmp_path / "run"
     output.write_text("a file in the folder's place")
@@ -357,7 +371,7 @@ def test_errors_name_the_fix(tiny_dataset, finished, tmp_path):
     output = tmp_path / "run"
     refused("already holds a run; add --resume", recipe(tiny_dataset, finished))
     refused(
-        r"--resume: optimizer\.lr was 0\.05 .* put it back",
+        r"--resume: optimizer\.lr was 0\.05 .* put it back, .* with another output= and model.weights=.*finished/last$",
         recipe(tiny_dataset, finished, optimizer={"lr": 0.1}),
         resume=True,
     )
