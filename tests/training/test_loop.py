@@ -153,7 +153,7 @@ def test_killed_in_an_evaluation_is_the_same_run(finished, tiny_dataset, tmp_pat
         def die(*arguments: object) -> None:
             raise Killed
 
-        patch.setattr(loop, "evaluate_network", die)
+        patch.setattr("semseg_app.training.run.run.evaluate_network", die)
         with pytest.raises(Killed):
             train(recipe(tiny_dataset, run), say=lambda line: None)
     assert sorted(path.name for path in (run / "checkpoints").iterdir())[-1] == "step-0000004.pt"
@@ -214,7 +214,7 @@ def test_out_of_memory_is_one_line_and_keeps_the_checkpoint(tiny_dataset, tmp_pa
     def too_large(*arguments: object) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 9 bytes")
 
-    monkeypatch.setattr(loop, "evaluate_network", too_large)
+    monkeypatch.setattr("semseg_app.training.run.run.evaluate_network", too_large)
     refused("step 4: validation: out of memory; lower val_window", recipe(tiny_dataset, tmp_path / "run"))
     assert (tmp_path / "run" / "checkpoints" / "step-0000004.pt").is_file()
     monkeypatch.setattr(Supervised, "forward", too_large)
