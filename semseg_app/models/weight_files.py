@@ -24,7 +24,6 @@ from torch import Tensor
 
 from semseg_app.errors import UserError
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".pkl")
 INDEX = ".safetensors.index.json"
 """What the name of a list of several .safetensors files ends with, which hold one model together."""
 
