@@ -71,6 +71,8 @@ def find_weights(weights: str, encoder: str, fetch: Callable[[str], Path]) -> So
         package = package_for(encoder) if weights == "imagenet" else None
         path = installed_file(package) if package else None
         return Packaged(package, path) if package and path else HubSet(weights)
+    if "://" in weights:
+        raise UserError(f"model.weights: {weights}: addresses are not fetched; download the file and give its path")
     path = Path(weights).expanduser()
     if path.is_file():
         return _of_file(path)

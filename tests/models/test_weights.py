@@ -217,6 +217,8 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch):
         "empty": "empty: a folder without weights; give a model folder",
         "partial": "partial/model.safetensors: missing",
         "notes.txt": "notes.txt: weights are read from .safetensors, .pth",
+        "https://a.org/w.pth": "https://a.org/w.pth: addresses are not fetched; download the file and give its path",
+        "torchvision://resnet18": "torchvision://resnet18: addresses are not fetched",
         "gone.pth": "gone.pth: no such file or folder",
         "./runs/gone": "./runs/gone: no such file or folder",
         "ann/gone": "ann/gone: no such model on the Hub",
