@@ -21,10 +21,11 @@ from semseg_app.data.dataset import default_palette
 from semseg_app.labels import LabelSpace
 from semseg_app.models import ModelSpec, build, save_network
 from semseg_app.synthetic import CLASSES, generate
-from semseg_app.training.loop import Run, set_up
+from semseg_app.training.loop import set_up
 from semseg_app.training.recipe import Recipe
 from semseg_app.training.run.folder import RunFolder, provenance
 from semseg_app.training.run.launch import make_accelerator
+from semseg_app.training.run.run import Run
 
 LISTS = {"labeled": "16-labeled", "unlabeled": "16-unlabeled", "val": None}
 CWD: dict[str, Any] = {"cwd": {}}

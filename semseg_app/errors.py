@@ -81,6 +81,8 @@ def _problem(problem: ErrorDetails) -> str:
             return "unknown key"
         case "missing":
             return "is missing"
+        case "tuple_type":
+            return f"must be a list, in brackets: [{problem['input']}, ...]"
         case "string_type" if isinstance(problem["input"], bool | int | float | date):
             return f"must be text, not {problem['input']}; write it in quotes (YAML reads no, yes, 1 as other things)"
         case _:
@@ -92,7 +94,9 @@ def plain(message: str) -> str:
     message = message.replace("Value error, ", "").replace("Assertion failed, ", "").replace("Input should", "must")
     message = message.replace("a valid integer", "a whole number").replace("a valid number", "a number")
     message = message.replace("a valid boolean, unable to interpret input", "true or false")
-    message = re.sub("a valid dictionary or instance of .*", "a section of keys", message)
+    message = re.sub(
+        "a valid dictionary or (instance of|object to extract fields from).*", "a section of keys", message
+    )
     return message.split(", unable to parse")[0]
 
 

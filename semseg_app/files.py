@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -86,13 +87,18 @@ def _disk_errors(path: Path, folder: Path) -> Iterator[None]:
     """A UserError for what a disk refuses while `path` is written, which needs `folder` to be a folder."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except UserError:
+        raise
+    except Exception as error:
+        number = _system_error(error)
+        if number in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"{path}: the disk is full; nothing was changed. Free some space and run again") from error
+        if number == errno.EFBIG:
+            raise UserError(f"{path}: larger than the file system allows; choose another folder") from error
+        if not isinstance(error, OSError):
+            raise
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
-        if error.errno == errno.EFBIG:
-            raise UserError(f"{path}: larger than the file system allows; choose another folder") from error
         if error.errno == errno.EISDIR and path.is_dir():
             raise UserError(f"{path}: is a folder; name a file") from error
         if error.errno in NO_FOLDER and (blocker := in_the_way(folder)):
@@ -100,6 +106,18 @@ def _disk_errors(path: Path, folder: Path) -> Iterator[None]:
                 f"{path}: cannot be written, because {blocker} is no folder; choose another path"
             ) from error
         raise
+
+
+def _system_error(error: BaseException | None) -> int | None:
+    """The operating system's number of an error, also where torch raised another on top of it, or safetensors, which
+    is written in Rust, has it in its message alone."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.errno
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            return int(found[1])
+        error = error.__context__
+    return None
 
 
 def _sync(path: Path) -> None:

@@ -92,8 +92,11 @@ def load_comparison(path: Path, overrides: Sequence[str] = (), rows: Sequence[st
         overrides: key=value, for every row, above all that the file says.
         rows: names of the rows to keep, and the baseline if it is another; empty = all.
     """
+    content = read_yaml(path)
+    if "recipe" not in content and "data" in content:
+        raise UserError(f"{path}: a recipe, not a comparison; run it with `semseg train {path}`")
     try:
-        comparison = Comparison.model_validate(read_yaml(path))
+        comparison = Comparison.model_validate(content)
     except ValidationError as error:
         raise explain(error, path) from None
     for row in rows:

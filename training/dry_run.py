@@ -14,12 +14,13 @@ import torch
 from torch import nn
 
 from semseg_app.errors import UserError
-from semseg_app.training.loop import Run, set_up
+from semseg_app.training.loop import set_up
 from semseg_app.training.methods.distillation import DistillationKeys
 from semseg_app.training.recipe import Recipe
 from semseg_app.training.run.folder import RunFolder
 from semseg_app.training.run.launch import make_accelerator
 from semseg_app.training.run.progress import Spoken, peak_memory_mb, to_stderr
+from semseg_app.training.run.run import Run
 from semseg_app.training.stand_ins import with_stand_ins
 
 MB = 2**20

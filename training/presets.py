@@ -18,6 +18,8 @@ def recipe_file(source: str) -> Path:
     preset = PRESETS / f"{name}.yaml"
     if preset.is_file():
         return preset
+    if (path / "recipe.yaml").is_file() and (path / "checkpoints").is_dir():
+        raise UserError(f"{source}: is a run folder; `semseg train {path / 'recipe.yaml'} --resume` goes on with it")
     if path.is_dir():
         raise UserError(f"{source}: is a folder; `semseg train --data {source}` writes a recipe for it and trains it")
     if path.suffix in (".yaml", ".yml"):

@@ -4,25 +4,25 @@ semseg train RECIPE key=value ...        dotted overrides, e.g. optimizer.lr=0.0
 """
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from semseg_app import machine
 from semseg_app.data.dataset import read_yaml
-from semseg_app.errors import UserError, did_you_mean, explain
+from semseg_app.errors import UserError
 from semseg_app.model_spec import ModelSpec, NetworkChoice
 from semseg_app.models.adaptation import LoraSection
 from semseg_app.models.registry import ARCHITECTURES, architecture
 from semseg_app.training.data.weak_augmentation import WeakView
 from semseg_app.training.methods import METHODS, MethodConfig
 from semseg_app.training.presets import recipe_file as recipe_file
+from semseg_app.training.recipe_keys import explained
 from semseg_app.training.section import Section
 from semseg_app.yaml_text import RepeatedKey, load_yaml
 
 DEFAULT_METHOD = next(iter(METHODS))
-RENAMED = {"model.pretrained": "model.weights"}
 
 
 class MoreUnlabeled(Section):
@@ -280,7 +280,7 @@ def parsed_override(override: str) -> tuple[str, Any]:
     if not equals:
         raise UserError(f"{override!r}: an override is written key=value, e.g. optimizer.lr=0.01")
     try:
-        return key, load_yaml(text)
+        return key.strip(), load_yaml(text)
     except RepeatedKey as error:
         raise UserError(f"{key}={text}: {error.problem}") from None
     except yaml.YAMLError:
@@ -296,7 +296,7 @@ def checked_recipe(content: dict[str, Any], path: Path) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        fault = _explain(error, path)
+        fault = explained(error, path, Recipe)
         if without_name and str(fault).startswith(f"{path}: unknown key method."):
             raise UserError(f"{fault} Without method.name the method is {DEFAULT_METHOD}.") from None
         raise fault from None
@@ -312,34 +312,3 @@ def set_key(content: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(content, dict):
             raise UserError(f"{key}: {section} is a value, not a section")
     content[last] = value
-
-
-def _explain(error: ValidationError, path: Path) -> UserError:
-    for problem in error.errors():
-        if problem["type"] == "extra_forbidden":
-            *sections, key = [str(part) for part in problem["loc"]]
-            place, known = _keys(sections)
-            full = ".".join([*place, key])
-            if full in RENAMED:
-                return UserError(f"{path}: unknown key {full}; it is called {RENAMED[full]} now")
-            hint = did_you_mean(key, known) or f"; known keys: {', '.join(known)}"
-            return UserError(f"{path}: unknown key {full}{hint}")
-    return explain(error, path)
-
-
-def _keys(sections: list[str]) -> tuple[list[str], list[str]]:
-    """The sections as a user writes them (pydantic adds the name of a method to them), and the keys allowed there."""
-    path: list[str] = []
-    models: list[type[BaseModel]] = [Recipe]
-    for part in sections:
-        chosen = [
-            model for model in models if "name" in model.model_fields and model.model_fields["name"].default == part
-        ]
-        if chosen:
-            models = chosen
-            continue
-        path.append(part)
-        inside = [model.model_fields[part].annotation for model in models if part in model.model_fields]
-        members = [member for annotation in inside for member in (get_args(annotation) or (annotation,))]
-        models = [member for member in members if isinstance(member, type) and issubclass(member, BaseModel)]
-    return path, sorted({name for model in models for name in model.model_fields})

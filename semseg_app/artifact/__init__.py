@@ -20,6 +20,8 @@ from semseg_app.labels import LabelSpace
 from semseg_app.model_spec import ModelSpec, stored_spec
 
 CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".pkl")
+"""Of files that hold tensors, and neither a network nor its classes."""
 
 
 class ModelConfig(BaseModel):
@@ -84,6 +86,18 @@ def model_folder(path: Path) -> Path:
     last = path / "last"
     fix = f"use {last}" if (last / CONFIG).is_file() else "wait for its first evaluation, or continue it with --resume"
     raise UserError(f"{path}: a run folder without a best model; {fix}")
+
+
+def no_model(path: Path) -> UserError:
+    """What a file that no engine opens may be, and what to do with it."""
+    if path.name == WEIGHTS and (path.parent / CONFIG).is_file():
+        return UserError(f"{path}: the weights of a model folder; name the folder, {path.parent}")
+    if path.suffix in WEIGHT_SUFFIXES:
+        return UserError(
+            f"{path}: weights alone, without network and classes; train from them (`semseg train RECIPE "
+            f"model.weights={path}`) and name the model folder which that leaves"
+        )
+    return UserError(f"{path}: neither a model folder nor an .onnx or .engine file")
 
 
 def save(folder: Path, config: ModelConfig, weights: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from semseg_app import machine
-from semseg_app.artifact import WEIGHTS, manifest_entry, read_config
+from semseg_app.artifact import WEIGHTS, manifest_entry, no_model, read_config
 from semseg_app.errors import UserError, did_you_mean
 from semseg_app.inference.engines import plans
 from semseg_app.inference.engines.base import GRAPHS, Engine
@@ -66,7 +66,7 @@ def find_variants(
         elif path.suffix == plans.SUFFIX and path.is_file():
             variants = [_of_file(model, path, "tensorrt", plans.read_plan(path).precision, device)]
         else:
-            raise UserError(f"{path}: neither a model folder nor an .onnx or {plans.SUFFIX} file")
+            raise no_model(path)
         for variant in variants:
             found.setdefault((variant.path.resolve(), variant.kind), variant)
     return list(found.values())

@@ -24,8 +24,9 @@ from semseg_app.models.normalization import (
     read_config_beside,
 )
 from semseg_app.models.packaged_weights import packaged_state_dict, timm_name
-from semseg_app.models.state_dicts import DERIVED, Fit, fit, grouped, read_state_dict
+from semseg_app.models.state_dicts import DERIVED, Fit, fit, grouped
 from semseg_app.models.vision_transformer import VisionTransformerEncoder
+from semseg_app.models.weight_files import read_state_dict
 from semseg_app.models.weights import HubSet, ModelFolder, Packaged, Source, StateDict, fetched, find_weights
 
 RAW_CLASSIFIERS = ("classifier.", "segmentation_head.0.")
@@ -149,9 +150,13 @@ def _load_state(network: SegmentationNetwork, state: dict[str, Tensor], path: Pa
     found = fit(state, network.encoder)
     total = len(network.encoder.state_dict())
     if not found.is_whole:
-        example = (
-            f"{found.missing[0]} has no partner of its shape" if found.missing else f"{found.strangers[0]} has no place"
-        )
+        if found.missing:
+            shape = tuple(network.encoder.state_dict()[found.missing[0]].shape)
+            example = f"{found.missing[0]} has no partner of its shape, {shape}"
+            if (partner := found.prefix + found.missing[0].removeprefix("model.")) in state:
+                example += f": in the file it is {tuple(state[partner].shape)}"
+        else:
+            example = f"{found.strangers[0]} has no place"
         raise UserError(
             f"model.weights: {path}: these are not the weights of {network.spec.encoder}: {len(found.tensors)} of its "
             f"{total} tensors are in the file, and {example}. The file holds {_first(state)}; expected are "

@@ -1,44 +1,27 @@
-"""State dicts of other programs: read without running code, and fitted to one of our encoders by tensor name.
+"""State dicts of other programs, fitted to one of our encoders by tensor name.
 
 timm, torchvision, segmentation_models_pytorch and training scripts save the same tensors under other prefixes
 ("module.backbone.layer1..."), inside containers ("state_dict"), and with heads that an encoder does not have. A
 container is read as one more prefix, and the prefix is whatever stands before the names that an encoder has.
 """
 
-import argparse
-import pickle
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from semseg_app.errors import UserError
+from semseg_app.models.renamed_encoders import renamed
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 PREFERRED = (("ema", "swa", "avg", "average", "averaged"), ("teacher",))
 """Words of the weights that are taken first where a file holds several networks that fit: averaged ones, as in timm."""
 AVOIDED = (("student",), ("k", "momentum", "target"))
 """Words of those that are taken last: of MoCo and BYOL their authors take the encoder that learns."""
 DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask")
 """Counters and index tables: older files lack them or hold more of them, and no output depends on what they hold."""
-
-_PLAIN_OBJECTS: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    *(getattr(np.dtypes, name) for name in np.dtypes.__all__ if name != "ObjectDType"),
-    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
-    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
-]
-"""What training scripts put beside tensors, and what runs no code when it is read: settings of a command line and
-scores, by the names that NumPy 2 and NumPy 1 give them."""
 
 
 class Fit(NamedTuple):
@@ -61,34 +44,6 @@ class Fit(NamedTuple):
     def is_whole(self) -> bool:
         """Whether these are the weights of this encoder, and not of another one."""
         return not self.missing and not self.strangers
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or of what torch.save wrote, those in containers by dotted names.
-
-    UserError where it holds code or is damaged.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with torch.serialization.safe_globals(_PLAIN_OBJECTS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "unsupported global" in str(error).lower() or "unsupported class" in str(error).lower():
-            raise UserError(
-                f"model.weights: {path}: holds Python objects beside tensors, and loading those would run code; where "
-                "you trust it, save its state_dict() alone, as .safetensors, and give that file"
-            ) from None
-        raise UserError(f"model.weights: {path}: damaged, or not a file that torch.save wrote; copy it again") from None
-    except SafetensorError as error:
-        raise UserError(f"model.weights: {path}: damaged or truncated ({error}); copy it again") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"model.weights: {path}: cannot be read as weights ({reason}); copy it again") from None
-    tensors = dict(_tensors(content))
-    if not tensors:
-        raise UserError(f"model.weights: {path}: holds no state dict; save model.state_dict() and give that file")
-    return tensors
 
 
 def fit(state: dict[str, Tensor], encoder: nn.Module) -> Fit:
@@ -140,7 +95,7 @@ def _rank(prefix: str) -> int:
 
 
 def _fit_under(prefix: str, state: dict[str, Tensor], encoder: nn.Module, convert: bool) -> Fit:
-    """`state` matched with an encoder by what follows `prefix` in its names; `convert`: by timm's conversion of it."""
+    """`state` matched with an encoder by what follows `prefix` in its names; `convert`: by conversions of it."""
     own = {_plain(name): name for name in encoder.state_dict()}
     shapes = {_plain(name): tensor.shape for name, tensor in encoder.state_dict().items()}
     under = [name for name in state if name.startswith(prefix)]
@@ -177,10 +132,12 @@ def _same(one: Fit, other: Fit) -> bool:
 
 
 def _converted(there: dict[str, Tensor], encoder: nn.Module) -> dict[str, Tensor]:
-    """`there` after timm's own conversion for this kind of network: published names, size of the position table.
+    """`there` under our names where another library publishes it under its own, and after timm's own conversion for
+    this kind of network: published names, size of the position table.
 
-    Unchanged where timm has no conversion, or where the conversion fails because `there` is of another network.
+    timm's is left out where it has none, or where it fails because `there` is of another network.
     """
+    there = renamed(there)
     inner = dict(encoder.named_children()).get("model")
     convert: Callable[..., Any] | None = vars(sys.modules[type(inner).__module__]).get("checkpoint_filter_fn")
     if inner is None or convert is None:
@@ -189,13 +146,3 @@ def _converted(there: dict[str, Tensor], encoder: nn.Module) -> dict[str, Tensor
         return {_plain(name): tensor for name, tensor in convert(dict(there), inner).items()}
     except (LookupError, AttributeError, RuntimeError, ValueError, TypeError, AssertionError):
         return there
-
-
-def _tensors(content: Any, container: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors in what torch.save wrote, by the names that lead to them: "state_dict.conv1.weight"."""
-    if isinstance(content, dict):
-        for name, value in content.items():
-            if isinstance(name, str):
-                yield from _tensors(value, f"{container}.{name}" if container else name)
-    elif isinstance(content, Tensor) and container:
-        yield container, content

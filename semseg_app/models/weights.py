@@ -2,7 +2,7 @@
 
     imagenet            ImageNet weights: an installed package that ships them, else the Hub
     swsl, advprop ...   another set that segmentation_models_pytorch offers for the encoder, from the Hub
-    a file              a state dict, .safetensors or .pth (state_dicts.py)
+    a file              a state dict, .safetensors or .pth (weight_files.py, state_dicts.py)
     a folder, a Hub id  a model folder of semseg (initial.py), or a folder of timm's with config.json and weights
     null                random weights
 
@@ -20,11 +20,11 @@ from urllib.request import getproxies
 from huggingface_hub import constants
 from segmentation_models_pytorch.encoders import encoders
 
-from semseg_app.artifact import CONFIG, WEIGHTS, model_folder
+from semseg_app.artifact import CONFIG, WEIGHT_SUFFIXES, WEIGHTS, model_folder
 from semseg_app.errors import UserError, did_you_mean
 from semseg_app.models.normalization import read_config_beside
 from semseg_app.models.packaged_weights import INSTALL, WeightsPackage, installed_file, package_for
-from semseg_app.models.state_dicts import SUFFIXES
+from semseg_app.models.weight_files import INDEX
 
 TIMEOUT_S = 3.0
 
@@ -71,17 +71,19 @@ def find_weights(weights: str, encoder: str, fetch: Callable[[str], Path]) -> So
         package = package_for(encoder) if weights == "imagenet" else None
         path = installed_file(package) if package else None
         return Packaged(package, path) if package and path else HubSet(weights)
+    if "://" in weights:
+        raise UserError(f"model.weights: {weights}: addresses are not fetched; download the file and give its path")
     path = Path(weights).expanduser()
     if path.is_file():
         return _of_file(path)
     if path.is_dir():
         return _of_folder(path, weights)
-    if "/" in weights and path.suffix not in SUFFIXES and not weights.startswith((".", "/", "~")):
+    if "/" in weights and path.suffix not in WEIGHT_SUFFIXES and not weights.startswith((".", "/", "~")):
         try:
             return ModelFolder(fetch(weights), weights)
         except UserError as error:
             raise UserError(f"model.weights: {error}") from None
-    if "/" in weights or path.suffix in SUFFIXES:
+    if "/" in weights or path.suffix in WEIGHT_SUFFIXES:
         raise UserError(
             f"model.weights: {weights}: no such file or folder; correct the path, or set model.weights=null"
         )
@@ -124,8 +126,10 @@ def _offered_sets(encoder: str) -> list[str]:
 def _of_file(path: Path) -> Source:
     if path.name == WEIGHTS and _is_ours(path.parent):
         return ModelFolder(path.parent, str(path.parent))
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"model.weights: {path}: weights are read from {', '.join(SUFFIXES)} files, or from a folder")
+    if path.suffix not in WEIGHT_SUFFIXES and not path.name.endswith(INDEX):
+        raise UserError(
+            f"model.weights: {path}: weights are read from {', '.join(WEIGHT_SUFFIXES)} files, or from a folder"
+        )
     return StateDict(path)
 
 
@@ -138,7 +142,7 @@ def _of_folder(path: Path, named: str) -> Source:
             )
         return ModelFolder(folder, named)
     if (folder / CONFIG).is_file():  # timm's and segmentation_models_pytorch's repositories, downloaded
-        for name in (WEIGHTS, "pytorch_model.bin"):
+        for name in (WEIGHTS, f"model{INDEX}", "pytorch_model.bin"):
             if (folder / name).is_file():
                 return StateDict(folder / name)
     raise UserError(

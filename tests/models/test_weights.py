@@ -207,6 +207,8 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch):
     torch.save({"epoch": 3}, "epoch.pth")
     torch.save(torchvision.models.resnet34().state_dict(), "deeper.pth")
     torch.save(torchvision.models.mobilenet_v2().state_dict(), "mobile.pth")
+    bands = torchvision.models.resnet18().state_dict() | {"conv1.weight": torch.zeros(64, 4, 7, 7)}
+    torch.save({"state_dict": bands}, "bands.pth.tar")
     own_folder(Path("vit"), ModelSpec(architecture="unet", encoder="tu-resnet10t", num_classes=3), CLASSES)
     own_folder(Path("partial"), RESNET, CLASSES)
     Path("partial/model.safetensors").unlink()
@@ -215,17 +217,20 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch):
         "empty": "empty: a folder without weights; give a model folder",
         "partial": "partial/model.safetensors: missing",
         "notes.txt": "notes.txt: weights are read from .safetensors, .pth",
+        "https://a.org/w.pth": "https://a.org/w.pth: addresses are not fetched; download the file and give its path",
+        "torchvision://resnet18": "torchvision://resnet18: addresses are not fetched",
         "gone.pth": "gone.pth: no such file or folder",
         "./runs/gone": "./runs/gone: no such file or folder",
         "ann/gone": "ann/gone: no such model on the Hub",
         "damaged.safetensors": "damaged.safetensors: damaged or truncated",
         "damaged.pth": "damaged.pth: .*copy it again",
-        "code.pth": "code.pth: holds Python objects beside tensors, and loading those would run code",
-        "path.pth": "path.pth: holds Python objects beside tensors",
+        "code.pth": r"code.pth: holds Python objects beside tensors \(fractions.Fraction\), and loading those would",
+        "path.pth": "path.pth: holds no state dict",
         "epoch.pth": "epoch.pth: holds no state dict",
         "deeper.pth": r"deeper.pth: these are not the weights of resnet18: 120 of its 120 .* layer1.2.conv1.weight has",
         "mobile.pth": r"mobile.pth: these are not the weights of resnet18: \d+ of its 120 tensors .* has no partner.*"
         r"The file holds features.0.0.weight, features.0.1.weight, .*; expected are conv1.weight, bn1.weight, ",
+        "bands.pth.tar": r"conv1.weight has no partner of its shape, \(64, 3, .*: in the file it is \(64, 4, 7, 7\)",
         "vit": "vit: a unet on tu-resnet10t, not on resnet18; set model.encoder=tu-resnet10t model.architecture=unet",
     }.items():
         with pytest.raises(UserError, match=message) as caught:

@@ -92,6 +92,10 @@ def test_what_is_refused(tiny_dataset, tmp_path):
     with pytest.raises(UserError, match=r"comparison\.yaml: rows\.x: unknown key optimizer\.lrr; did you mean lr"):
         run_comparison(wrong, tmp_path / "out", say=lambda line: None)
     assert not (tmp_path / "out").exists()
+    (tmp_path / "recipe.yaml").write_text("name: a\ndata: {root: d}\n")
+    with pytest.raises(UserError, match=r"recipe.yaml: a recipe, not a comparison; run it with `semseg train .*recipe"):
+        load_comparison(tmp_path / "recipe.yaml")
+    (tmp_path / "recipe.yaml").unlink()
     with pytest.raises(UserError, match=r"missing; .* is no run folder"):
         read_runs([tmp_path], print)
     (tmp_path / "report.json").write_text("{}")

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -152,7 +153,7 @@ def test_killed_in_an_evaluation_is_the_same_run(finished, tiny_dataset, tmp_pat
         def die(*arguments: object) -> None:
             raise Killed
 
-        patch.setattr(loop, "evaluate_network", die)
+        patch.setattr("semseg_app.training.run.run.evaluate_network", die)
         with pytest.raises(Killed):
             train(recipe(tiny_dataset, run), say=lambda line: None)
     assert sorted(path.name for path in (run / "checkpoints").iterdir())[-1] == "step-0000004.pt"
@@ -213,7 +214,7 @@ def test_out_of_memory_is_one_line_and_keeps_the_checkpoint(tiny_dataset, tmp_pa
     def too_large(*arguments: object) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 9 bytes")
 
-    monkeypatch.setattr(loop, "evaluate_network", too_large)
+    monkeypatch.setattr("semseg_app.training.run.run.evaluate_network", too_large)
     refused("step 4: validation: out of memory; lower val_window", recipe(tiny_dataset, tmp_path / "run"))
     assert (tmp_path / "run" / "checkpoints" / "step-0000004.pt").is_file()
     monkeypatch.setattr(Supervised, "forward", too_large)
@@ -232,6 +233,19 @@ def test_out_of_memory_before_the_first_step_names_what_ran_out(tiny_dataset, fi
         "^validation of the teacher before the first step: out of memory; lower val_window, e.g. val_window=512$",
         recipe(tiny_dataset, tmp_path / "run", method=method),
     )
+
+
+def test_a_checkpoint_that_the_disk_does_not_take_is_one_line_and_loses_nothing(finished, tiny_dataset, tmp_path):
+    output = tmp_path / "run"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        refused(r"run/checkpoints/step-0000002\.pt: larger than the file system allows", recipe(tiny_dataset, output))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((output / "checkpoints").iterdir())
+    train(recipe(tiny_dataset, output), resume=True, say=lambda line: None)
+    assert_equal_weights(output, finished)
 
 
 def test_a_run_folder_that_cannot_be_written_to_is_one_line(tiny_dataset, tmp_path, monkeypatch):
@@ -357,7 +371,7 @@ def test_errors_name_the_fix(tiny_dataset, finished, tmp_path):
     output = tmp_path / "run"
     refused("already holds a run; add --resume", recipe(tiny_dataset, finished))
     refused(
-        r"--resume: optimizer\.lr was 0\.05 .* put it back",
+        r"--resume: optimizer\.lr was 0\.05 .* put it back, .* with another output= and model.weights=.*finished/last$",
         recipe(tiny_dataset, finished, optimizer={"lr": 0.1}),
         resume=True,
     )

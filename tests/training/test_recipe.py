@@ -15,6 +15,7 @@ from semseg_app.errors import UserError
 from semseg_app.models import ModelSpec, build
 from semseg_app.training.presets import PRESETS
 from semseg_app.training.recipe import OptimizerSection, Recipe, ScheduleSection, load_recipe
+from semseg_app.training.recipe_keys import FOREIGN
 from semseg_app.training.run.optimizer import make_optimizer
 
 GOOD = {"name": "run", "data": {"root": "data"}}
@@ -42,7 +43,16 @@ def test_overrides_reach_every_section(tmp_path):
     [
         (GOOD | {"optimzer": {}}, [], r"recipe.yaml: unknown key optimzer; did you mean optimizer\?"),
         (GOOD, ["model.pretrained=imagenet"], r"unknown key model.pretrained; it is called model.weights now"),
-        (GOOD, ["optimizer.learning_rate=1"], "unknown key optimizer.learning_rate; known keys: clip_norm, "),
+        (GOOD, ["optimizer.xyz=1"], "unknown key optimizer.xyz; known keys: clip_norm, "),
+        (GOOD, ["learning_rate=1"], r"unknown key learning_rate; did you mean optimizer.lr\?"),
+        (GOOD, ["model.epochs=9"], r"unknown key model.epochs; did you mean schedule.steps\?"),
+        (GOOD, ["lr=1"], r"unknown key lr; did you mean optimizer.lr\?"),
+        (GOOD, ["encoder=resnet34"], r"unknown key encoder; did you mean model.encoder\?"),
+        (GOOD, ["model.seed=3"], r"unknown key model.seed; did you mean seed\?"),
+        (GOOD, ["tracking=tensorboard"], r"tracking: must be a list, in brackets: \[tensorboard, \.\.\.\]$"),
+        (GOOD, ["view.crop=512"], r"view.crop: must be a list, in brackets: \[512, "),
+        (GOOD, ["method=unimatch"], "method: must be a section of keys$"),
+        (GOOD, ["name=my run"], "name: 'my run' names a folder and a model; write it with letters, digits, dots"),
         (
             GOOD | {"method": {"name": "distillation", "teacher": "m", "kd": {"wieght": 1}}},
             [],
@@ -85,6 +95,17 @@ def test_mistakes_are_named(content, overrides, message, tmp_path):
         load_recipe(write(tmp_path, content), overrides)
 
 
+def test_words_of_other_programs_are_no_keys_here_and_lead_to_one():
+    for word, key in FOREIGN.items():
+        section, _, name = key.partition(".")
+        assert word not in Recipe.model_fields
+        assert name in Recipe.model_fields[section].annotation.model_fields
+
+
+def test_spaces_around_the_key_of_an_override(tmp_path):
+    assert load_recipe(write(tmp_path, GOOD), ["optimizer.lr = 0.25"]).optimizer.lr == 0.25
+
+
 def test_the_default_method_takes_keys_without_its_name(tmp_path):
     assert load_recipe(write(tmp_path, GOOD), ["method.class_balance=0.5"]).method.class_balance == 0.5
     recipe = load_recipe(write(tmp_path, GOOD | {"method": {"class_balance": 0.5}}), [])
@@ -120,6 +141,9 @@ def test_a_missing_recipe_names_what_was_meant(tmp_path):
     ):
         load_recipe(str(tmp_path / "recpe.yaml"), [])
     with pytest.raises(UserError, match=r": is a folder; `semseg train --data .*` writes a recipe"):
+        load_recipe(str(tmp_path), [])
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match=r": is a run folder; `semseg train .*/recipe.yaml --resume` goes on with it"):
         load_recipe(str(tmp_path), [])
 
 

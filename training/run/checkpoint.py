@@ -20,8 +20,9 @@ KEPT = 2
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
     """Write `folder/step-<step>.pt`; `step` is the next one to run. Older files beyond the last two are deleted."""
-    with atomic_file(folder / f"step-{step:07d}.pt") as part:
-        torch.save(state | {"step": step}, part)
+    # Through Python's file, whose error says what is wrong with the disk; torch's own does not.
+    with atomic_file(folder / f"step-{step:07d}.pt") as part, part.open("wb") as file:
+        torch.save(state | {"step": step}, file)
     for old in sorted(folder.glob("step-*.pt"))[:-KEPT]:
         old.unlink()
 

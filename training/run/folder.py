@@ -172,7 +172,7 @@ def refuse_changed_recipe(before: Recipe, now: Recipe) -> None:
         key, was, is_now = change
         raise UserError(
             f"--resume: {key} was {was} in the interrupted run and is {is_now} now; put it back, or start a new run "
-            "with another output="
+            f"from its weights, with another output= and model.weights={now.run_folder / 'last'}"
         )
 
 

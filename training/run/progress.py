@@ -76,3 +76,8 @@ def to_stderr(line: str) -> None:
 
 def nowhere(line: str) -> None:
     """Other ranks stay silent."""
+
+
+def tell_validation(say: Spoken, network: str, photos: int) -> None:
+    """A line about an evaluation that takes long; `photos` are scored."""
+    say.after_silence(f"{network}: {photos} validation photos scored")

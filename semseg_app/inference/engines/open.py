@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from semseg_app.artifact import check_graph, check_weights, manifest_entry, model_folder, read_config
+from semseg_app.artifact import check_graph, check_weights, manifest_entry, model_folder, no_model, read_config
 from semseg_app.artifact.transformers_folder import transformers_type
 from semseg_app.errors import UserError, did_you_mean
 from semseg_app.inference.engines.base import DEVICES, GRAPHS, KINDS, PRECISIONS, Engine
@@ -162,7 +162,7 @@ def _choose(path: Path, kind: str, precision: str) -> tuple[str, Path]:
             raise UserError(f"{graph}: missing; run `semseg export {path} --to onnx{options}` first")
     else:
         if path.suffix != ".onnx":
-            raise UserError(f"{path}: neither a model folder nor an .onnx or .engine file")
+            raise no_model(path)
         if kind == "torch":
             raise UserError(f"{path}: the torch engine runs a model folder, not an exported graph; give the folder")
         if precision != "auto":
