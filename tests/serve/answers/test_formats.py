@@ -1,6 +1,7 @@
 """Every kind of answer of /v1/segment, read by what others would read it with."""
 
 import io
+import re
 import zipfile
 
 import numpy as np
@@ -11,6 +12,7 @@ from pycocotools import mask as coco
 from shapely.geometry import shape as read_geojson
 from starlette.testclient import TestClient
 
+from semseg_app.serve.answers.formats import FORMATS
 from semseg_app.serve.app import create_app
 from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.scheduling.registry import Models
@@ -184,12 +186,14 @@ def test_a_broken_one_among_several_is_named(client, encoded, photo):
         ("threshold=2", "threshold: must be less than or equal to 1"),
         ("threshold=nan", "threshold: "),
         ("size=0", "size: "),
-        ("size=12x", "size: "),
+        ("size=12x", "size: must be a number of pixels such as 512, or WIDTHxHEIGHT such as 640x480"),
         ("classes=red,mauve", "the model has no 'mauve'; it has red, green, <blue>"),
         ("classes=", "the model has no ''"),
         ("classes=3", "the model has no '3'"),
         ("format=geojson&transform=1,2", "transform '1,2': give six numbers"),
-        ("treshold=0.5", "unknown parameter 'treshold'; /docs lists the parameters"),
+        ("treshold=0.5", "unknown parameter 'treshold'; this address takes model, classes, threshold, format, size, "),
+        ("treshold=0.5", "; did you mean threshold?"),
+        ("format=png&format=rle", "format: given twice, as 'png' and 'rle'; give it once"),
         ("opacity=x", "opacity: "),
         ("simplify=-1", "simplify: must be greater than or equal to 0"),
         ("simplify=nan", "simplify: "),
@@ -207,6 +211,60 @@ def test_wrong_parameters_get_one_clear_line(client, encoded, photo, query, word
     assert answer.status_code == 422, answer.text
     assert words in answer.json()["error"]
     assert "\n" not in answer.json()["error"]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    "option", ["classes=red", "threshold=0.7", "size=20", "simplify=5", "opacity=0.1", "transform=2,0,0,0,2,0"]
+)
+def test_an_option_changes_the_answer_or_is_refused(client, encoded, photo, form, option):
+    staircase = photo.copy()
+    staircase[np.tri(40, 60, 10, bool)] = (0, 0, 90)
+
+    def sent(query: str):
+        answer = client.post(f"/v1/segment?{query}", files={"image": encoded(staircase)})
+        answer.content_without_times = re.sub(rb'"latency_ms":.*?}', b"", answer.content)
+        return answer
+
+    name = option.partition("=")[0]
+    plain, changed = sent(f"format={form}"), sent(f"format={form}&{option}")
+    assert plain.status_code == 200
+    if changed.status_code == 200:
+        assert changed.content_without_times != plain.content_without_times
+        return
+    refusal = changed.json()["error"]
+    assert (changed.status_code, refusal.partition(":")[0]) == (422, name)
+    takers = re.findall(r"format=(\w+)", refusal.partition("choose")[2])
+    assert takers
+    for taker in takers:
+        assert sent(f"format={taker}&{option}").status_code == 200
+
+
+def test_which_options_belong_to_which_format(client, encoded, photo):
+    def refusal(query: str, accept: str = "*/*") -> str:
+        answer = client.post(f"/v1/segment?{query}", files={"image": encoded(photo)}, headers={"Accept": accept})
+        return answer.json()["error"] if answer.status_code == 422 else ""
+
+    assert refusal("format=png&simplify=1") == (
+        "simplify: nothing that format=png can show; leave it out, or choose format=polygons or format=geojson"
+    )
+    assert "format=json can show" in refusal("simplify=1", "application/json")
+    assert "choose format=overlay" in refusal("opacity=0.9")
+    assert "choose format=geojson" in refusal("format=polygons&transform=1,0,0,0,1,0")
+    assert "format=confidence can show" in refusal("format=confidence&classes=red")
+    # Clients made from OpenAPI, and /docs, send the defaults.
+    assert refusal("format=png&simplify=0.0&opacity=0.5&threshold=0") == ""
+
+
+def test_lists_as_clients_write_them(ask, mask):
+    """requests, httpx and URLSearchParams write a list as one parameter for each item."""
+    expected = np.where(mask == 2, 255, mask)
+    for query in ("?classes=red,green", "?classes=red&classes=green", "?classes=0&classes=green"):
+        np.testing.assert_array_equal(picture(ask(query)), expected)
+    np.testing.assert_array_equal(picture(ask("?format=png&format=png")), mask)
+    one = ask("?format=geojson&transform=0.5,0,100,0,-0.5,200").json()
+    six = ask("?format=geojson&" + "&".join(f"transform={number}" for number in (0.5, 0, 100, 0, -0.5, 200))).json()
+    assert one == six
 
 
 def test_polygons_of_noise_are_refused_in_words(client, encoded, monkeypatch):
