@@ -101,6 +101,8 @@ async def _read(request: Request) -> tuple[bytes, Parameters]:
             'options go into the body: {"inputs": "<base64>", "parameters": {"threshold": 0.5}}; the address has none',
         )
     body = await request.body()
+    if content_type_of(request).startswith("multipart/"):
+        raise HTTPException(415, "send the image itself as the body, not a form; with curl: --data-binary @photo.jpg")
     # No image begins so: curl sends JSON under the content type of forms.
     if content_type_of(request) != "application/json" and body[:1] != b"{":
         return body, Parameters()

@@ -170,6 +170,20 @@ def test_several_images(client, encoded, photo, mask):
     }
 
 
+@pytest.mark.parametrize("field", ["photo", "images", "image[]", "files", "files[]"])
+def test_names_of_the_field_that_mean_the_photo(client, encoded, photo, mask, field):
+    answer = client.post("/v1/segment", files={field: ("a.png", encoded(photo))})
+    np.testing.assert_array_equal(picture(answer), mask)
+
+
+def test_a_file_in_another_field_is_not_left_out_in_silence(client, encoded, photo):
+    answer = client.post("/v1/segment", files={"image": encoded(photo), "mask": encoded(photo)})
+    assert (answer.status_code, answer.json()["error"]) == (
+        422,
+        "the form has a file in a field 'mask'; photos go into 'image'",
+    )
+
+
 def test_a_broken_one_among_several_is_named(client, encoded, photo):
     files = [("image", ("good.png", encoded(photo))), ("image", ("bad.png", encoded(photo)[:-40]))]
     answer = client.post("/v1/segment", files=files)

@@ -91,3 +91,11 @@ def test_options_in_the_address_are_refused(url, encoded, photo):
     answer = httpx.post(f"{url}/hf?threshold=0.5", content=encoded(photo), headers={"Content-Type": "image/png"})
     assert answer.status_code == 422
     assert "options go into the body" in answer.json()["error"]
+
+
+def test_a_form_is_told_to_send_the_image_itself(url, encoded, photo):
+    answer = httpx.post(f"{url}/hf", files={"image": encoded(photo)})
+    assert answer.status_code == 415
+    assert (
+        answer.json()["error"] == "send the image itself as the body, not a form; with curl: --data-binary @photo.jpg"
+    )
