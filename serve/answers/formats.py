@@ -91,7 +91,7 @@ class Format(NamedTuple):
     quick: bool
     """A small image takes about a millisecond; the others may take long."""
     render: Callable[[Rendering], Any]
-    """Returns bytes, or what becomes JSON. UserError when this image cannot be answered in this format."""
+    """Returns bytes, or what becomes JSON, arrays as lists. UserError when this image cannot be answered so."""
     options: tuple[str, ...] = MASK_OPTIONS
     """Options that change this answer, and not every one, as `size` and `model` do."""
     confidence: bool = False
@@ -230,7 +230,7 @@ def _about(info: ClassInfo, region: Region) -> dict[str, Any]:
 
 
 def _outline(polygon: Polygon) -> dict[str, Any]:
-    return {"exterior": polygon.exterior.tolist(), "holes": [hole.tolist() for hole in polygon.holes]}
+    return {"exterior": polygon.exterior, "holes": list(polygon.holes)}  # arrays: see `_json` in body.py
 
 
 FORMATS: dict[str, Format] = {

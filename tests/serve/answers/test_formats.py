@@ -1,6 +1,7 @@
 """Every kind of answer of /v1/segment, read by what others would read it with."""
 
 import io
+import json
 import re
 import zipfile
 
@@ -11,8 +12,12 @@ from PIL import Image
 from pycocotools import mask as coco
 from shapely.geometry import shape as read_geojson
 from starlette.testclient import TestClient
+from support.pauses import longest_pause
 
-from semseg_app.serve.answers.formats import FORMATS
+from semseg_app.masks.geojson import features
+from semseg_app.masks.polygons import Polygon
+from semseg_app.serve.answers.body import packed
+from semseg_app.serve.answers.formats import FORMATS, Answered
 from semseg_app.serve.app import create_app
 from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.scheduling.registry import Models
@@ -363,3 +368,15 @@ def test_outlines_with_too_many_corners_are_not_simplified(client, encoded, monk
     answer = client.post("/v1/segment?format=polygons&simplify=1", files=files)
     assert answer.status_code == 422
     assert "at most 50 are simplified; reduce the photo with size=, or leave simplify= out" in answer.json()["error"]
+
+
+def test_many_outlines_do_not_hold_up_the_others():
+    """A fifth of the time for which the standard library holds Python's lock to write the same lists."""
+    squares = np.arange(30_000)[:, None, None] + np.array([[0, 0], [0, 1], [1, 1], [1, 0]])
+    shapes = [Polygon(square, []) for square in squares]
+    lists = {"exterior": squares.tolist()}
+    whole = longest_pause(lambda: json.dumps(lists))
+    answers = [Answered("", 1, 1, features(shapes, {"index": 0}))]
+    assert min(longest_pause(lambda: packed("geojson", answers)) for _ in range(2)) < whole / 5
+    written = json.loads(packed("geojson", answers)[0])["features"]
+    assert [feature["geometry"]["coordinates"][0][:-1] for feature in written] == squares.tolist()

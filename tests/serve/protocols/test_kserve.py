@@ -1,7 +1,6 @@
 import json
 import re
 import sys
-import threading
 import time
 
 import httpx
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 from support.color_engine import ColorEngine
+from support.pauses import longest_pause
 from tritonclient.utils import InferenceServerException
 
 from semseg_app.serve.app import create_app
@@ -209,23 +209,6 @@ def test_numbers_in_json_are_read_as_by_the_standard_library(piece, text, edits)
         read, expected = read_numbers(text, 12), expected_numbers(text, 12)
     assert (read is None) == (expected is None), text
     np.testing.assert_array_equal(read, expected)
-
-
-def longest_pause(work) -> float:
-    """The longest time that a thread waits for Python's lock while another one does `work`."""
-    times, done = [time.perf_counter()], threading.Event()
-
-    def tick() -> None:
-        while not done.is_set():
-            time.sleep(0.0005)
-            times.append(time.perf_counter())
-
-    ticking = threading.Thread(target=tick)
-    ticking.start()
-    work()
-    done.set()
-    ticking.join()
-    return float(np.diff(times).max())
 
 
 def test_a_large_json_body_does_not_hold_up_the_others():
