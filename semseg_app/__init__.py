@@ -8,6 +8,7 @@ Examples:
     {'road': 0.75, 'car': 0.25}
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:  # `import semseg_app` takes no time; `load` imports what the 
     from semseg_app.inference.model import Model
 
 __version__ = "0.1.0"
+
+# Nothing is reported to anyone. Once imported, ONNX Runtime (1.31 for Linux) sends its maker a number of the machine,
+# its processor, system and memory, and the program's path; Ray sends figures of the cluster that it starts.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 def load(

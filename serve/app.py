@@ -62,6 +62,7 @@ def create_app(served: Models | Engine, config: ServeConfig | None = None) -> Fa
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # NoSlashAtEnd takes them off
         middleware=middleware_stack(models, segment_route),
     )
     answer_errors(app)

@@ -20,7 +20,7 @@ from semseg_app.errors import UserError
 from semseg_app.inference.decode import ImageTooLarge, UnsupportedImage
 from semseg_app.inference.engines.base import Engine
 from semseg_app.inference.large import LargeResult
-from semseg_app.serve.answers.options import Options
+from semseg_app.serve.answers.options import MaskOptions
 from semseg_app.serve.scheduling.admission import Admission, Requester, RequestSlot
 from semseg_app.serve.scheduling.decoding import decode
 from semseg_app.serve.scheduling.registry import Models
@@ -39,7 +39,7 @@ State = Literal["waiting", "running", "done", "failed"]
 class Job:
     """One image from upload to result. `result` or `error` is set once it is done or has failed."""
 
-    def __init__(self, folder: Path, owner: str | None, served: ServedModel, options: Options, slot: RequestSlot):
+    def __init__(self, folder: Path, owner: str | None, served: ServedModel, options: MaskOptions, slot: RequestSlot):
         self.slot = slot
         """Left when the job is finished or dropped."""
         self.id = secrets.token_urlsafe(16)
@@ -102,7 +102,7 @@ class Jobs:
         await asyncio.to_thread(self._folder.delete)
 
     async def submit(
-        self, served: ServedModel, options: Options, owner: str | None, who: Requester, body: AsyncIterator[bytes]
+        self, served: ServedModel, options: MaskOptions, owner: str | None, who: Requester, body: AsyncIterator[bytes]
     ) -> Job:
         """Store an image; it is segmented when those before it are.
 

@@ -1,15 +1,24 @@
 """Publish: one commit that is there whole or not at all, downloaded again and compared before anybody else sees it."""
 
 import hashlib
+import re
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from semseg_app.errors import UserError
 from semseg_app.files import sha256
 from semseg_app.hub.bundle import OURS, Choices, Files, gather
 from semseg_app.hub.client import api, explained, patiently, require_token
+from semseg_app.hub.contents import CARD
 from semseg_app.hub.download import HubId
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_SEAL = re.compile(rb"\n<!-- semseg push: ([0-9a-f]{64}) -->\n\Z")
+"""The end of a card: the hash of what is before it. A card that was edited since does not fit its own any more."""
+_FRONT_MATTER = re.compile(rb"---\r?\n(.*?\r?\n)?---\s*", re.DOTALL)
 
 
 class Pushed(NamedTuple):
@@ -61,7 +70,10 @@ def publish(
     token: str | None = None,
     space_sdk: str | None = None,
 ) -> Pushed:
-    """Make a repository hold these files (and none that an earlier push of ours left), in one commit."""
+    """Make a repository hold these files (and none that an earlier push of ours left), in one commit.
+
+    UserError where that would replace a card that somebody wrote or edited.
+    """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.hf_api import RepoFile
 
@@ -70,6 +82,8 @@ def publish(
         raise UserError(f"{repo}: not a repository id; write user/name")
     require_token(token, repo)
     hub = api(token)
+    if isinstance(card := files[CARD], bytes):
+        files = files | {CARD: card + b"\n<!-- semseg push: %s -->\n" % hashlib.sha256(card).hexdigest().encode()}
 
     def attempt() -> tuple[str, str, bool]:
         # All of it may run again: what was uploaded is not sent twice, and after a commit whose answer was lost there
@@ -80,7 +94,10 @@ def publish(
         if not private and not public:
             raise UserError(f"{repo}: is public already; add --public to publish there, or choose another name")
         before = hub.list_repo_tree(repo, recursive=True, repo_type=kind, revision=info.sha)
-        old = [entry.path for entry in before if isinstance(entry, RepoFile) and OURS.fullmatch(entry.path)]
+        there = [entry.path for entry in before if isinstance(entry, RepoFile)]
+        if CARD in there:
+            _check_card(hub, repo, kind, info.sha)
+        old = [path for path in there if OURS.fullmatch(path)]
         additions = [CommitOperationAdd(name, content) for name, content in files.items()]
         deletions = [CommitOperationDelete(path) for path in old if path not in files]
         done = hub.create_commit(
@@ -94,6 +111,22 @@ def publish(
         if public and private:
             patiently(lambda: hub.update_repo_settings(repo, private=False, repo_type=kind))
     return Pushed(repo, commit, url, sorted(files), not public)
+
+
+def _check_card(hub: "HfApi", repo: str, kind: str, commit: str | None) -> None:
+    """UserError where the card of that commit has text that no push wrote."""
+    with tempfile.TemporaryDirectory(prefix="semseg-card-") as place:
+        path = hub.hf_hub_download(repo, CARD, repo_type=kind, revision=commit, local_dir=place)
+        card = Path(path).read_bytes()
+    seal = _SEAL.search(card)
+    if seal is not None and hashlib.sha256(card[: seal.start()]).hexdigest().encode() == seal[1]:
+        return
+    front = _FRONT_MATTER.match(card)
+    if card[front.end() if front else 0 :].strip():  # the Hub itself makes cards that say the license and nothing else
+        raise UserError(
+            f"{repo}: {CARD} there was written or edited by hand, and would be replaced; rename it on the Hub, to "
+            "NOTES.md for example, then push again, or choose another name"
+        )
 
 
 def _compare(repo: str, files: Files, kind: str, commit: str, token: str | None) -> None:

@@ -4,13 +4,17 @@
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import gradio
 import numpy as np
-import onnxruntime
 from PIL import Image, ImageOps
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported
+
+import onnxruntime
 
 LONGEST_SIDE = 1024
 """Larger photos are scaled down: the free hardware has little memory."""

@@ -24,7 +24,8 @@ def features(shapes: list[Polygon], properties: Mapping[str, Any], transform: Tr
         properties: the properties of each feature.
         transform: None = coordinates stay in pixels, x to the right, y down.
 
-    Rings are closed; exteriors run counterclockwise in the plane of the coordinates, holes clockwise (RFC 7946, 3.1.6).
+    Rings are arrays `[N, 2]`, and closed; exteriors run counterclockwise in the plane of the coordinates, holes
+    clockwise (RFC 7946, 3.1.6).
     """
     return [
         {
@@ -53,13 +54,12 @@ def parse_transform(text: str) -> Transform:
     return a, b, c, d, e, f
 
 
-def _ring(ring: np.ndarray, transform: Transform | None) -> list[Any]:
-    """int64 `[N, 2]` -> closed list of [x, y]."""
+def _ring(ring: np.ndarray, transform: Transform | None) -> np.ndarray:
+    """int64 `[N, 2]` -> closed `[N + 1, 2]`."""
     points: np.ndarray = np.append(ring, ring[:1], axis=0)
     if transform is not None:
         a, b, c, d, e, f = transform
         points = points @ np.array([[a, d], [b, e]]) + (c, f)
         if a * e - b * d < 0:  # a mirror image: it turned the rings round
             points = points[::-1]
-    closed: list[Any] = points.tolist()
-    return closed
+    return points

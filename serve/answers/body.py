@@ -7,6 +7,8 @@ import zipfile
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from semseg_app.errors import UserError
 from semseg_app.inference.engines.base import Engine
 from semseg_app.serve.answers.formats import FORMATS, ZIP, Answered, Rendering
@@ -58,4 +60,11 @@ def harmless_name(given: str | None) -> str:
 
 
 def _json(content: Any) -> bytes:
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_as_list).encode()
+
+
+def _as_list(array: np.ndarray) -> Any:
+    """One outline becomes a list when its turn comes. A million small lists made before would keep Python's lock for a
+    second; a function in Python lets other threads run each time that it is called, which `np.ndarray.tolist` does not.
+    """
+    return array.tolist()

@@ -37,6 +37,8 @@ from semseg_app.serve.scheduling.segmentation import Segmentation
 JPEG_QUALITY = 90
 MOST_TO_SIMPLIFY = 200_000
 """Corners of outlines that are simplified on request: 35 microseconds each on one core, 7 s at this limit."""
+MASK_OPTIONS = ("classes", "threshold")
+"""Options that decide which pixels are unknown: for every answer that shows classes."""
 PNG, JPEG, JSON, GEOJSON, RAW, ZIP = (
     "image/png",
     "image/jpeg",
@@ -89,7 +91,9 @@ class Format(NamedTuple):
     quick: bool
     """A small image takes about a millisecond; the others may take long."""
     render: Callable[[Rendering], Any]
-    """Returns bytes, or what becomes JSON. UserError when this image cannot be answered in this format."""
+    """Returns bytes, or what becomes JSON, arrays as lists. UserError when this image cannot be answered so."""
+    options: tuple[str, ...] = MASK_OPTIONS
+    """Options that change this answer, and not every one, as `size` and `model` do."""
     confidence: bool = False
     """Whether `render` reads it. Where no one does, the engine is spared the work."""
     several: Callable[[Sequence[Answered]], Any] | None = None
@@ -226,7 +230,7 @@ def _about(info: ClassInfo, region: Region) -> dict[str, Any]:
 
 
 def _outline(polygon: Polygon) -> dict[str, Any]:
-    return {"exterior": polygon.exterior.tolist(), "holes": [hole.tolist() for hole in polygon.holes]}
+    return {"exterior": polygon.exterior, "holes": list(polygon.holes)}  # arrays: see `_json` in body.py
 
 
 FORMATS: dict[str, Format] = {
@@ -248,6 +252,7 @@ FORMATS: dict[str, Format] = {
         "gray PNG: the probability of the pixel's class, times 255",
         quick=True,
         render=_confidence,
+        options=(),
         confidence=True,
     ),
     "json": Format(
@@ -280,6 +285,7 @@ FORMATS: dict[str, Format] = {
         "each class as polygons with holes; `simplify=1` leaves out corners",
         quick=False,
         render=_polygons,
+        options=(*MASK_OPTIONS, "simplify"),
         several=_listed,
         schema=Outlines,
         example=examples.POLYGONS,
@@ -291,6 +297,7 @@ FORMATS: dict[str, Format] = {
         "the photo under the class colors, JPEG; `opacity=0.5`",
         quick=False,
         render=_overlay,
+        options=(*MASK_OPTIONS, "opacity"),
     ),
     "geojson": Format(
         GEOJSON,
@@ -300,6 +307,7 @@ FORMATS: dict[str, Format] = {
         "leaves out corners",
         quick=False,
         render=_geojson,
+        options=(*MASK_OPTIONS, "simplify", "transform"),
         several=_feature_collection,
         schema=FeatureCollection,
         example=examples.GEOJSON,

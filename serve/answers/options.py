@@ -1,7 +1,8 @@
 """What a caller may ask for beside the image: the query parameters of /v1/segment and /v1/jobs."""
 
-from collections.abc import Callable
-from typing import Annotated, Any
+import re
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
@@ -18,6 +19,11 @@ UNKNOWN = 255
 LONGEST_QUOTE = 60
 """Characters of a wrong value that an error repeats."""
 
+LISTS = ("classes", "transform")
+"""Options whose value is a list, separated by commas."""
+
+_SIZE = r"[1-9][0-9]{0,4}(x[1-9][0-9]{0,4})?"
+
 
 class BadOption(UserError):
     """A query parameter that this model or this image cannot satisfy. The HTTP API answers 422."""
@@ -28,6 +34,12 @@ def _known_format(name: str) -> str:
         known = {"names": ", ".join(FORMATS), "near": did_you_mean(name, FORMATS)}
         raise PydanticCustomError("format", "choose one of {names}{near}", known)
     return name
+
+
+def _known_size(text: str | None) -> str | None:
+    if text is not None and not re.fullmatch(_SIZE, text):
+        raise PydanticCustomError("size", "must be a number of pixels such as 512, or WIDTHxHEIGHT such as 640x480")
+    return text
 
 
 class _FormatNames:
@@ -41,14 +53,11 @@ FormatName = Annotated[str, AfterValidator(_known_format), _FormatNames()]
 """A name in FORMATS."""
 
 
-class Options(BaseModel):
-    """The query. Any other parameter is refused, so that a misspelled option is not silently ignored."""
+class MaskOptions(BaseModel):
+    """Options of every route that answers with a mask. Any other is refused, so that none is silently ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Annotated[
-        FormatName | None, Field(description="Format of the answer; wins over `Accept`.", examples=["rle", "geojson"])
-    ] = None
     model: Annotated[
         str | None, Field(description="A name that /v1/models lists; the first model is the default.", max_length=200)
     ] = None
@@ -63,10 +72,71 @@ class Options(BaseModel):
     threshold: Annotated[
         float, Field(ge=0, le=1, description="Pixels with a lower confidence become unknown (255).", examples=[0.5])
     ] = 0.0
+
+    @classmethod
+    def from_query(cls, items: Sequence[tuple[str, str]]) -> Self:
+        """From the names and values of a query. BadOption, or pydantic's ValidationError, for what cannot be.
+
+        A list may be one value with commas, or several of the same name, as many clients write lists.
+        """
+        given: dict[str, str] = {}
+        for name, value in items:
+            if name not in cls.model_fields:
+                shown, known = name[:LONGEST_QUOTE], cls.model_fields
+                raise BadOption(
+                    f"unknown parameter {shown!r}; this address takes {', '.join(known)}{did_you_mean(shown, known)}"
+                )
+            if name in given and name in LISTS:
+                value = f"{given[name]},{value}"
+            elif given.get(name, value) != value:
+                both = " and ".join(repr(text[:LONGEST_QUOTE]) for text in (given[name], value))
+                raise BadOption(f"{name}: given twice, as {both}; give it once")
+            given[name] = value
+        return cls.model_validate(given)
+
+    def selected(self, labels: LabelSpace) -> list[int] | None:
+        """The indices of the classes asked for; None = all. BadOption when the model lacks one."""
+        if self.classes is None:
+            return None
+        return sorted({_index(part.strip(), labels) for part in self.classes.split(",")})
+
+    @property
+    def needs_confidence(self) -> bool:
+        """Whether `filtered` reads it."""
+        return self.threshold > 0
+
+    def filtered(self, classes: np.ndarray, confidence: np.ndarray | None, labels: LabelSpace) -> np.ndarray:
+        """The class map uint8 `[...]` with every pixel UNKNOWN that was not asked for.
+
+        `confidence`, of the same shape, may be None unless `needs_confidence`. BadOption for a model with 256 classes:
+        there 255 is a class and cannot mean unknown.
+        """
+        selected = self.selected(labels)
+        if selected is None and not self.needs_confidence:
+            return classes
+        if len(labels.classes) > UNKNOWN:
+            raise BadOption("classes and threshold need the value 255 for unknown, and this model has 256 classes")
+        if selected is not None:
+            table = np.full(256, UNKNOWN, np.uint8)
+            table[selected] = selected
+            classes = table[classes]
+        if self.needs_confidence:
+            assert confidence is not None
+            classes = np.where(confidence >= np.ceil(self.threshold * 255), classes, np.uint8(UNKNOWN))
+        return classes
+
+
+class Options(MaskOptions):
+    """Options of /v1/segment."""
+
+    format: Annotated[
+        FormatName | None, Field(description="Format of the answer; wins over `Accept`.", examples=["rle", "geojson"])
+    ] = None
     size: Annotated[
         str | None,
+        AfterValidator(_known_size),
         Field(
-            pattern=r"^[1-9][0-9]{0,4}(x[1-9][0-9]{0,4})?$",
+            json_schema_extra={"pattern": f"^{_SIZE}$"},
             description="Longest side, or WIDTHxHEIGHT to fit into: a larger photo is reduced before it is segmented, "
             "its proportions kept, and the answer has that size. A photo is never enlarged.",
             examples=["512", "640x480"],
@@ -106,8 +176,16 @@ class Options(BaseModel):
 
         return fit
 
-    def check(self, labels: LabelSpace) -> None:
-        """BadOption when these options do not fit that model. Call it before an image is read."""
+    def check(self, form: str, labels: LabelSpace) -> None:
+        """BadOption when these options do not fit that format or that model. Call it before an image is read.
+
+        Clients made from OpenAPI send options that were not chosen with their default: that asks for nothing.
+        """
+        for name in sorted(self.model_fields_set):
+            takers = [other for other, row in FORMATS.items() if name in row.options]
+            if takers and form not in takers and getattr(self, name) != type(self).model_fields[name].default:
+                formats = " or ".join(f"format={taker}" for taker in takers)
+                raise BadOption(f"{name}: nothing that format={form} can show; leave it out, or choose {formats}")
         self.selected(labels)
         self.affine()
 
@@ -117,37 +195,6 @@ class Options(BaseModel):
             return None if self.transform is None else parse_transform(self.transform)
         except UserError as error:
             raise BadOption(str(error)) from None
-
-    def selected(self, labels: LabelSpace) -> list[int] | None:
-        """The indices of the classes asked for; None = all. BadOption when the model lacks one."""
-        if self.classes is None:
-            return None
-        return sorted({_index(part.strip(), labels) for part in self.classes.split(",")})
-
-    @property
-    def needs_confidence(self) -> bool:
-        """Whether `filtered` reads it."""
-        return self.threshold > 0
-
-    def filtered(self, classes: np.ndarray, confidence: np.ndarray | None, labels: LabelSpace) -> np.ndarray:
-        """The class map uint8 `[...]` with every pixel UNKNOWN that was not asked for.
-
-        `confidence`, of the same shape, may be None unless `needs_confidence`. BadOption for a model with 256 classes:
-        there 255 is a class and cannot mean unknown.
-        """
-        selected = self.selected(labels)
-        if selected is None and not self.needs_confidence:
-            return classes
-        if len(labels.classes) > UNKNOWN:
-            raise BadOption("classes and threshold need the value 255 for unknown, and this model has 256 classes")
-        if selected is not None:
-            table = np.full(256, UNKNOWN, np.uint8)
-            table[selected] = selected
-            classes = table[classes]
-        if self.needs_confidence:
-            assert confidence is not None
-            classes = np.where(confidence >= np.ceil(self.threshold * 255), classes, np.uint8(UNKNOWN))
-        return classes
 
 
 def _index(text: str, labels: LabelSpace) -> int:

@@ -57,8 +57,6 @@ async def _bad_parameter(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"][1:])
-    if first["type"] == "extra_forbidden":
-        return problem(422, f"unknown parameter {name!r}; /docs lists the parameters")
     return problem(422, f"{name}: {plain(first['msg'])}".replace("\n", " "))
 
 

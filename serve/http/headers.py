@@ -24,6 +24,12 @@ _ON_ANSWERS = _ON_PAGES | {
 _NOT_A_PAGE = ("/v1", "/v2", "/hf", "/label-studio", "/health", "/metrics", "/openapi.json")
 
 
+def _is_api(scope: Scope, *more: str) -> bool:
+    """Whether an address is not one of the page's, or begins like one of `more`."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path.startswith((*_NOT_A_PAGE, *more))
+
+
 class RootPath:
     """Tells the application under which path a proxy offers it, whether the proxy took the path off or left it on."""
 
@@ -39,6 +45,18 @@ class RootPath:
         await self.app(scope, receive, send)
 
 
+class NoSlashAtEnd:
+    """Takes the slash off the end of the API's addresses, which people and programs that join addresses add."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].endswith("/") and _is_api(scope, "/docs"):
+            scope = {**scope, "path": scope["path"].rstrip("/")}
+        await self.app(scope, receive, send)
+
+
 class SecurityHeaders:
     """Tells browsers to take answers for what they are said to be, and to run and show nothing of the API's."""
 
@@ -49,9 +67,7 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        is_page = not scope["path"].removeprefix(scope.get("root_path", "")).startswith(_NOT_A_PAGE)
-
-        wanted = _ON_PAGES if is_page else _ON_ANSWERS
+        wanted = _ON_ANSWERS if _is_api(scope) else _ON_PAGES
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

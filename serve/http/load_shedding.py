@@ -6,6 +6,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from semseg_app.errors import UserError
+from semseg_app.serve.answers.options import Options
 from semseg_app.serve.http.errors import too_busy
 from semseg_app.serve.http.requester import requester
 from semseg_app.serve.routes.direct import read_options
@@ -40,7 +41,7 @@ class ShedLoad:
 
     def _refusal(self, scope: Scope) -> Response | None:
         try:
-            self._models.get(read_options(scope["query_string"]).model).check(requester("api", scope))
+            self._models.get(read_options(Options, scope["query_string"]).model).check(requester("api", scope))
         except Overloaded as error:
             return too_busy(error.retry_after_s)
         except (RequestValidationError, UserError):  # the route says what is wrong

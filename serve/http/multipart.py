@@ -4,7 +4,7 @@ python-multipart finds the parts. Unlike Starlette's own reader, this one uses n
 that ends in the middle instead of leaving out its last part.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
 from python_multipart.exceptions import FormParserError
@@ -19,16 +19,25 @@ class Part(NamedTuple):
 
     name: str
     filename: str | None
-    """None = it is text."""
+    """None = it is text, or a file whose sender gave it no name."""
     data: bytes
 
 
-async def read_form(content_type: str, body: AsyncIterator[bytes], max_files: int, max_texts: int) -> list[Part]:
-    """The fields of a multipart/form-data body. HTTPException 400 when it is broken or has too many."""
+async def read_form(
+    content_type: str,
+    body: AsyncIterator[bytes],
+    max_files: int,
+    max_texts: int,
+    is_file: Callable[[str], bool],
+) -> list[Part]:
+    """The fields of a multipart/form-data body; those of some names are files also where they have no file name.
+
+    HTTPException 400 when it is broken or has too many.
+    """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise HTTPException(400, "the content type has no boundary; let your client make the multipart form")
-    form = _Form(max_files, max_texts)
+    form = _Form(max_files, max_texts, is_file)
     try:
         parser = MultipartParser(
             boundary,
@@ -55,7 +64,8 @@ async def read_form(content_type: str, body: AsyncIterator[bytes], max_files: in
 class _Form:
     """What the parser has found so far."""
 
-    def __init__(self, max_files: int, max_texts: int):
+    def __init__(self, max_files: int, max_texts: int, is_file: Callable[[str], bool]):
+        self._is_file = is_file
         self.parts: list[Part] = []
         self.finished = False
         self._left = {"files": max_files, "texts": max_texts}
@@ -64,6 +74,7 @@ class _Form:
         self._disposition = b""
         self._name = ""
         self._filename: str | None = None
+        self._is_text = False
         self._data = bytearray()
 
     def begin(self) -> None:
@@ -89,14 +100,15 @@ class _Form:
         self._name = options[b"name"].decode("utf-8", "replace")
         filename = options.get(b"filename")
         self._filename = None if filename is None else filename.decode("utf-8", "replace")
-        kind = "texts" if filename is None else "files"
+        self._is_text = filename is None and not self._is_file(self._name)
+        kind = "texts" if self._is_text else "files"
         self._left[kind] -= 1
         if self._left[kind] < 0:
             raise HTTPException(400, f"the multipart form has more than {self._most[kind]} {kind}; send fewer at once")
 
     def add(self, data: bytes, start: int, end: int) -> None:
         self._data += memoryview(data)[start:end]
-        if self._filename is None and len(self._data) > MAX_TEXT_BYTES:
+        if self._is_text and len(self._data) > MAX_TEXT_BYTES:
             raise HTTPException(400, f"a text of the form is above {MAX_TEXT_BYTES} bytes; a file has a filename")
 
     def end(self) -> None:

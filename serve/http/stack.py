@@ -8,7 +8,7 @@ from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.http.bodies import AnswerTimeout, BodyLimit, BodyTimeout, RefuseCompressed
 from semseg_app.serve.http.disconnect import CancelOnDisconnect, CloseWhenStopping, UnfinishedWhenStopped
 from semseg_app.serve.http.head import HeadAsGet
-from semseg_app.serve.http.headers import OneLineErrors, RequestId, RootPath, SecurityHeaders
+from semseg_app.serve.http.headers import NoSlashAtEnd, OneLineErrors, RequestId, RootPath, SecurityHeaders
 from semseg_app.serve.http.load_shedding import ShedLoad
 from semseg_app.serve.http.logs import AccessLog
 from semseg_app.serve.http.require_key import RequireApiKey
@@ -35,8 +35,9 @@ def middleware_stack(models: Models, segment_route: APIRoute) -> list[Middleware
     """
     config = models.config
     return [
-        # Outermost: it makes a scope of its own, and Measure reads there which route answered.
+        # Outermost: they make scopes of their own, and Measure reads there which route answered.
         *([Middleware(RootPath, path=config.root_path)] if config.root_path else []),
+        Middleware(NoSlashAtEnd),
         Middleware(Measure, metrics=models.metrics),
         Middleware(CloseWhenStopping, models=models),
         Middleware(AccessLog),

@@ -6,12 +6,13 @@ from fastapi import Request
 from starlette.exceptions import HTTPException
 
 from semseg_app.serve.answers.body import harmless_name
-from semseg_app.serve.http.multipart import read_form
+from semseg_app.serve.http.multipart import MAX_TEXT_BYTES, read_form
 
 MAX_IMAGES = 16
 """Images in one request. More go into more requests, or a server is held up by one caller."""
 MAX_TEXTS = 8
-FIELDS = ("image", "file")
+FIELDS = ("image", "file", "photo")
+"""What the field may be called, also in the plural, and with the brackets that some libraries add to lists."""
 RAW = ("image/*", "application/octet-stream")
 """Content types of a body that is one image; which of the formats it is, its bytes say."""
 
@@ -49,9 +50,9 @@ async def read_uploads(request: Request) -> list[Upload]:
             f"or {' or '.join(RAW)}",
         )
     uploads = []
-    for part in await read_form(request.headers["content-type"], request.stream(), MAX_IMAGES, MAX_TEXTS):
-        if part.name in FIELDS:
-            if part.filename is None:
+    for part in await read_form(request.headers["content-type"], request.stream(), MAX_IMAGES, MAX_TEXTS, _is_photo):
+        if _is_photo(part.name):
+            if part.filename is None and _is_short_text(part.data):
                 raise HTTPException(
                     422, f"the field '{part.name}' holds text, not a file; with curl: -F {part.name}=@photo.jpg"
                 )
@@ -60,6 +61,20 @@ async def read_uploads(request: Request) -> list[Upload]:
             raise HTTPException(
                 422, f"the form has a field {part.name[:40]!r}; options go into the address: /v1/segment?format=rle"
             )
+        else:
+            raise HTTPException(422, f"the form has a file in a field {part.name[:40]!r}; photos go into 'image'")
     if not uploads:
         raise HTTPException(422, "no image: send it in the multipart field 'image'; with curl: -F image=@photo.jpg")
     return uploads
+
+
+def _is_photo(field: str) -> bool:
+    return field.removesuffix("[]").removesuffix("s") in FIELDS
+
+
+def _is_short_text(data: bytes) -> bool:
+    """Whether a field holds the name of a photo, say, and not the photo, which some clients send without a name."""
+    try:
+        return len(data) <= MAX_TEXT_BYTES and data.decode().isprintable()
+    except UnicodeDecodeError:
+        return False

@@ -8,7 +8,6 @@ Request: the image's bytes, or `{"inputs": base64, "parameters": {...}}`. Answer
 """
 
 import base64
-import binascii
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -21,7 +20,8 @@ from semseg_app.masks import gray_png
 from semseg_app.masks.regions import regions
 from semseg_app.serve.answers.segment_schema import BINARY, COMMON_PROBLEMS, IMAGE_TYPES, problems
 from semseg_app.serve.http.requester import requester
-from semseg_app.serve.protocols.json_body import json_body, parse_json
+from semseg_app.serve.http.uploads import content_type_of
+from semseg_app.serve.protocols.json_body import decode_base64, json_body, parse_json
 from semseg_app.serve.scheduling.registry import Models
 from semseg_app.serve.scheduling.segmentation import Segmentation
 
@@ -95,13 +95,23 @@ async def _answer(models: Models, name: str | None, request: Request) -> JSONRes
 
 async def _read(request: Request) -> tuple[bytes, Parameters]:
     """The encoded image and the parameters of a request."""
+    if request.query_params:
+        raise HTTPException(
+            422,
+            'options go into the body: {"inputs": "<base64>", "parameters": {"threshold": 0.5}}; the address has none',
+        )
     body = await request.body()
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+    if content_type_of(request).startswith("multipart/"):
+        raise HTTPException(415, "send the image itself as the body, not a form; with curl: --data-binary @photo.jpg")
+    # No image begins so: curl sends JSON under the content type of forms.
+    if content_type_of(request) != "application/json" and body[:1] != b"{":
         return body, Parameters()
     sent = await parse_json(body, ImageAndParameters)
+    if sent.inputs.startswith(("http://", "https://")):
+        raise HTTPException(422, "inputs: an address, which is not fetched; send the image's bytes in base64")
     try:
-        return base64.b64decode(sent.inputs, validate=True), sent.parameters
-    except (binascii.Error, ValueError):
+        return decode_base64(sent.inputs), sent.parameters
+    except ValueError:
         raise HTTPException(422, "inputs: not valid base64; send the image's bytes in base64") from None
 
 

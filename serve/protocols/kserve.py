@@ -6,15 +6,13 @@ repository made by `semseg export` has, so a client moves to Triton by changing 
 """
 
 import asyncio
-import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from semseg_app import __version__
 from semseg_app.serve.answers.segment_schema import COMMON_PROBLEMS, problems
@@ -36,7 +34,6 @@ _EXAMPLE = {
 def router(models: Models) -> APIRouter:
     """The routes under /v2."""
     routes = APIRouter(prefix="/v2", tags=["KServe v2"])
-    parser = ThreadPoolExecutor(1, "semseg-json")  # one at a time: see MAX_JSON_BYTES
 
     @routes.get("")
     def server() -> dict[str, Any]:
@@ -66,7 +63,7 @@ def router(models: Models) -> APIRouter:
 
     async def infer(name: str, request: Request) -> Response:
         """Segment a batch of decoded images. With `Inference-Header-Content-Length`, tensors are binary."""
-        return await _infer(models, parser, name, request)
+        return await _infer(models, name, request)
 
     unknown = problems({404: "No model of that name or version is served."})
     for prefix in ("/models/{name}", "/models/{name}/versions/" + VERSION):
@@ -95,11 +92,11 @@ def _metadata(name: str, platform: str) -> dict[str, Any]:
     }
 
 
-async def _infer(models: Models, parser: ThreadPoolExecutor, name: str, request: Request) -> Response:
+async def _infer(models: Models, name: str, request: Request) -> Response:
     served = models.get(name)
     length = request.headers.get(HEADER_LENGTH)
     body = await request.body()
-    asked = await asyncio.get_running_loop().run_in_executor(parser, read_request, body, length)
+    asked = await asyncio.to_thread(read_request, body, length)
     count, height, width = asked.images.shape[:3]
     if count > MAX_IMAGES:
         raise HTTPException(413, f"{count} images in one batch, above the limit of {MAX_IMAGES}")
@@ -122,7 +119,6 @@ def _written(asked: InferRequest, name: str, segmented: Sequence[Segmentation]) 
         tensors["confidence"] = np.stack([image.confidence for image in segmented])
     head, binary = written(asked, name, VERSION, tensors)
     if not binary:
-        return JSONResponse(head)
-    text = json.dumps(head).encode()
-    headers = {HEADER_LENGTH: str(len(text))}
-    return Response(b"".join([text, *binary]), media_type="application/octet-stream", headers=headers)
+        return Response(head, media_type="application/json")
+    headers = {HEADER_LENGTH: str(len(head))}
+    return Response(b"".join([head, *binary]), media_type="application/octet-stream", headers=headers)

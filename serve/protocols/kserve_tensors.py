@@ -1,7 +1,11 @@
 """Requests and answers of KServe v2: JSON, with tensors inside it or, in Triton's extension, as bytes behind it."""
 
+import json
 import math
-from collections.abc import Mapping
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -9,15 +13,26 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
+from semseg_app.serve.protocols.json_body import check_parts
+
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_JSON_BYTES = 18 * 2**20
-"""Limit on the JSON part: a photo of 1024 x 1024 pixels in nested lists, as `json.dumps` writes it. Parsed, it may take
-thirty times that in memory (a list for each pair of brackets), and holds up all other threads meanwhile, so only one is
-parsed at a time; larger tensors come as bytes."""
+"""Limit on the JSON part: a photo of 1024 x 1024 pixels in nested lists, as `json.dumps` writes it. Larger tensors come
+as bytes."""
+PIECE = 2**15
+"""Bytes of numbers that are read at once, and numbers that are written at once. Python's lock is held for each piece, a
+millisecond, and not for a photo of 18 MiB, which takes half a second and thirty times its size in memory."""
+MOST_TENSORS = 16
+"""Tensors in one body whose numbers are looked for."""
+MOST_DEPTH = 16
+"""Lists within lists."""
 MAX_DIMENSION = 2**31 - 1
 """Products of shapes within it can be printed; JSON could hold numbers of thousands of digits, which Python refuses to
 print."""
 
+_LIST_FOLLOWS = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*(?=\[)")
+_MARK = secrets.token_hex(16)
+"""Stands for numbers that were taken out of a body. A body cannot hold it by chance."""
 OUT_OF_RANGE = ("greater_than_equal", "less_than_equal", "int_parsing_size")
 """Pydantic's types of error for numbers that are too large or too small."""
 
@@ -76,9 +91,10 @@ def read_request(body: bytes, header_length: str | None) -> InferRequest:
             raise HTTPException(400, f"{HEADER_LENGTH} is {length}, and the body has {len(body)} bytes")
     if length > MAX_JSON_BYTES:
         raise HTTPException(413, f"the JSON part is above {MAX_JSON_BYTES / 2**20:g} MiB; send tensors as binary data")
+    rest, numbers = _without_numbers(body[:length])
+    check_parts(rest, "the request, beside whole numbers in `data`,")
     try:
-        # Not `model_validate_json`, which first makes a tree of its own, as large as Python's.
-        request = Body.model_validate(from_json(body[:length]))
+        request = Body.model_validate(from_json(rest))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the request"
@@ -87,10 +103,29 @@ def read_request(body: bytes, header_length: str | None) -> InferRequest:
     except ValueError as error:
         status = 422 if "number out of range" in str(error) else 400
         raise HTTPException(status, " ".join(f"the request: Invalid JSON: {error}".split())) from None
-    return InferRequest(_images(request, memoryview(body)[length:]), _outputs(request), request.id)
+    return InferRequest(_images(request, numbers, memoryview(body)[length:]), _outputs(request), request.id)
 
 
-def _images(request: Body, behind: memoryview) -> np.ndarray:
+def _without_numbers(text: bytes) -> tuple[bytes, list[bytes]]:
+    """JSON whose lists of numbers in a `data` are a mark and an index, `["...", 0]`; and those lists, unread."""
+    rest, *parts = text.split(b'"data"', MOST_TENSORS)
+    lists: list[bytes] = []
+    pieces = [rest]
+    for part in parts:
+        pieces.append(b'"data"')
+        # A list of numbers holds neither; what follows it in an object is the next name, or the object's end.
+        ends = [end for end in (part.find(b'"'), part.find(b"}")) if end >= 0]
+        if (before := _LIST_FOLLOWS.match(part)) and ends:
+            numbers = part[before.end() : min(ends)].rstrip().removesuffix(b",").rstrip()
+            if numbers.endswith(b"]") and numbers.count(b"[") == numbers.count(b"]"):
+                pieces += [before[0], json.dumps([_MARK, len(lists)]).encode()]
+                lists.append(numbers)
+                part = part[before.end() + len(numbers) :]
+        pieces.append(part)
+    return b"".join(pieces), lists
+
+
+def _images(request: Body, numbers: Sequence[bytes], behind: memoryview) -> np.ndarray:
     if [tensor.name for tensor in request.inputs] != ["images"]:
         raise HTTPException(400, "inputs: send exactly one, named 'images'")
     tensor = request.inputs[0]
@@ -102,7 +137,14 @@ def _images(request: Body, behind: memoryview) -> np.ndarray:
     if binary_size is None:
         if behind:
             raise HTTPException(400, f"images: {len(behind)} bytes lie behind the JSON without a binary_data_size")
-        return _numbers(tensor.data, size).reshape(shape)
+        if tensor.data is None:
+            raise HTTPException(400, "images: neither data nor binary_data_size is given")
+        try:
+            if len(tensor.data) != 2 or tensor.data[0] != _MARK:
+                raise ValueError
+            return _read_numbers(numbers[tensor.data[1]], size).reshape(shape)
+        except (TypeError, ValueError):
+            raise HTTPException(400, f"images: data must be {size} whole numbers from 0 to 255") from None
     if binary_size != size or len(behind) != size:
         raise HTTPException(
             400, f"images: {shape} is {size} bytes; binary_data_size says {binary_size!r:.20}, {len(behind)} came"
@@ -110,32 +152,34 @@ def _images(request: Body, behind: memoryview) -> np.ndarray:
     return np.frombuffer(behind, np.uint8).reshape(shape)
 
 
-def _numbers(data: list[Any] | None, size: int) -> np.ndarray:
-    """`data`, nested or flat, as uint8 `[size]`."""
-    if data is None:
-        raise HTTPException(400, "images: neither data nor binary_data_size is given")
-    try:
-        numbers = _flat(data, size)
-    except (TypeError, ValueError, LookupError):
-        numbers = b""
-    if len(numbers) != size:
-        raise HTTPException(400, f"images: data must be {size} whole numbers from 0 to 255")
-    return np.frombuffer(numbers, np.uint8)
+def _read_numbers(text: bytes, size: int) -> np.ndarray:
+    """A JSON list of so many numbers, flat or in nested lists of equal lengths, as uint8 `[size]`.
 
-
-def _flat(values: list[Any], most: int) -> bytes:
-    """Numbers in nested lists of equal lengths, at most so many. For others TypeError, ValueError or LookupError.
-
-    Not `numpy.array`, which takes eight bytes for each number, and lets no other thread run before it is done.
+    TypeError or ValueError for any other text.
     """
-    if len(values) > most:
+    brackets = text.translate(None, b"0123456789 \t\r\n")
+    depth = len(brackets) - len(brackets.lstrip(b"["))
+    if text.count(b",") != size - 1 or depth > MOST_DEPTH or brackets.translate(None, b"[,]"):
         raise ValueError
-    if not isinstance(values[0], list):
-        return bytes(values)
-    rows = [_flat(row, most) for row in values]
-    if len(set(map(len, rows))) > 1:
+    for _ in range(depth):  # all innermost lists, being equal, become numbers
+        end = brackets.index(b"]")
+        brackets = brackets.replace(brackets[brackets.rindex(b"[", 0, end) : end + 1], b"")
+    if brackets:
         raise ValueError
-    return b"".join(rows)
+    numbers = bytearray()
+    start = opened = 0
+    while start < len(text):
+        end = text.find(b",", start + PIECE)
+        piece = text[start : end if end >= 0 else len(text)]
+        left_open = opened + piece.count(b"[") - piece.count(b"]")
+        values = from_json(b"[" * opened + piece + b"]" * left_open)
+        for _ in range(depth - 1):
+            values = list(chain.from_iterable(values))
+        numbers += bytes(values)
+        start, opened = start + len(piece) + 1, left_open
+    if len(numbers) != size:
+        raise ValueError
+    return np.frombuffer(numbers, np.uint8)
 
 
 def _outputs(request: Body) -> dict[str, bool]:
@@ -154,7 +198,7 @@ def _outputs(request: Body) -> dict[str, bool]:
 
 def written(
     asked: InferRequest, model: str, version: str, tensors: Mapping[str, np.ndarray]
-) -> tuple[dict[str, Any], list[bytes]]:
+) -> tuple[bytes, list[bytes]]:
     """The answer's JSON part, and the bytes behind it in order; no bytes when all tensors are in the JSON."""
     outputs = []
     binary = []
@@ -163,11 +207,25 @@ def written(
         output: dict[str, Any] = {"name": name, "datatype": "UINT8", "shape": list(tensor.shape)}
         if as_bytes:
             binary.append(tensor.tobytes())
-            output["parameters"] = {"binary_data_size": tensor.nbytes}
+            outputs.append(_json(output | {"parameters": {"binary_data_size": tensor.nbytes}}))
         else:
-            output["data"] = tensor.ravel().tolist()
-        outputs.append(output)
-    head = {"model_name": model, "model_version": version, "outputs": outputs}
+            outputs.append(_with_list(output, "data", _number_texts(tensor)))
+    head = {"model_name": model, "model_version": version}
     if asked.request_id is not None:
         head["id"] = asked.request_id
-    return head, binary
+    return _with_list(head, "outputs", outputs), binary
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+def _with_list(content: Mapping[str, Any], name: str, items: Sequence[bytes]) -> bytes:
+    """An object as JSON, with one more field: a list of what is JSON already."""
+    return b"".join([_json(content)[:-1], b',"', name.encode(), b'":[', b",".join(items), b"]}"])
+
+
+def _number_texts(tensor: np.ndarray) -> list[bytes]:
+    """The numbers of uint8 `[...]`, PIECE in each text, separated by commas."""
+    flat = tensor.ravel()
+    return [",".join(map(str, flat[start : start + PIECE].tolist())).encode() for start in range(0, flat.size, PIECE)]

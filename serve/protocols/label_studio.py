@@ -51,7 +51,7 @@ class PredictBody(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    tasks: list[Task] = Field(max_length=MAX_TASKS)
+    tasks: list[Task] = Field(max_length=MAX_TASKS, fail_fast=True)
     label_config: str
 
 

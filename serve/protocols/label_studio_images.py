@@ -7,7 +7,6 @@ the file on or, where its storage has pre-signed URLs, redirects to the storage 
 
 import asyncio
 import base64
-import binascii
 import http.client
 import json
 import re
@@ -22,6 +21,7 @@ from starlette.exceptions import HTTPException
 
 from semseg_app.errors import UserError
 from semseg_app.serve.demo.urls import fetch_photo
+from semseg_app.serve.protocols.json_body import decode_base64
 
 SECONDS = 15.0
 """Time for one read from Label Studio."""
@@ -175,12 +175,9 @@ def _what_token_is_needed(token: str | None) -> str:
 
 def _inline(value: str) -> bytes:
     """ "data:image/png;base64,..." -> bytes."""
-    head, _, text = value.partition(",")
     try:
-        if not head.endswith(";base64"):
-            raise ValueError
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        return decode_base64(value)
+    except ValueError:
         raise HTTPException(422, "the image must be data:image/...;base64, followed by valid base64") from None
 
 

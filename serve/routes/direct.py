@@ -6,7 +6,7 @@ with a small image. What a function of this kind wants is always the same: the r
 
 from collections.abc import Callable, Coroutine
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -15,8 +15,9 @@ from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.datastructures import QueryParams
 
-from semseg_app.serve.answers.options import Options
+from semseg_app.serve.answers.options import MaskOptions
 
+T = TypeVar("T", bound=MaskOptions)
 MOST_REMEMBERED = 500
 """Characters of a query that is worth remembering."""
 
@@ -26,22 +27,25 @@ class DirectRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See `APIRoute`."""
-        answer: Callable[[Request, Options], Coroutine[Any, Any, Response]] = self.endpoint
+        answer: Callable[[Request, MaskOptions], Coroutine[Any, Any, Response]] = self.endpoint
+        kind: type[MaskOptions] = get_type_hints(self.endpoint)["options"]
 
         async def handle(request: Request) -> Response:
-            return await answer(request, read_options(request.scope["query_string"]))
+            return await answer(request, read_options(kind, request.scope["query_string"]))
 
         return handle
 
 
-def read_options(query: bytes) -> Options:
-    """The options of a query. RequestValidationError as FastAPI raises it, when it has others or they are not right."""
-    return (_remembered if len(query) <= MOST_REMEMBERED else _read)(query)
+def read_options(kind: type[T], query: bytes) -> T:
+    """The options of a query. BadOption, or RequestValidationError as FastAPI raises it, when they are not right."""
+    options = (_remembered if len(query) <= MOST_REMEMBERED else _read)(kind, query)
+    assert isinstance(options, kind)
+    return options
 
 
-def _read(query: bytes) -> Options:
+def _read(kind: type[MaskOptions], query: bytes) -> MaskOptions:
     try:
-        return Options.model_validate(dict(QueryParams(query)))
+        return kind.from_query(QueryParams(query).multi_items())
     except ValidationError as error:
         raise RequestValidationError(
             [problem | {"loc": ("query", *problem["loc"])} for problem in error.errors(include_url=False)]

@@ -2,7 +2,7 @@
 
 import importlib.util
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, Response
@@ -10,19 +10,20 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from semseg_app.serve.answers.formats import JSON, PNG
-from semseg_app.serve.answers.options import UNKNOWN, BadOption, Options
+from semseg_app.serve.answers.options import UNKNOWN, MaskOptions
 from semseg_app.serve.answers.schemas import ClassInfo, EngineInfo, class_infos, engine_info
 from semseg_app.serve.answers.segment_schema import BINARY, COMMON_PROBLEMS, problems
 from semseg_app.serve.http.negotiation import choose
 from semseg_app.serve.http.requester import requester
 from semseg_app.serve.http.uploads import RAW, content_type_of, is_raw
 from semseg_app.serve.jobs import Job, Jobs, State
+from semseg_app.serve.routes.direct import DirectRoute
 from semseg_app.serve.scheduling.registry import Models
 
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/tiff", "image/webp", "application/octet-stream")
 """What the documentation offers; `is_raw` takes more."""
-USED = {"model", "classes", "threshold"}
-"""Options that a job uses."""
+RESULTS = {"png": PNG, "json": JSON}
+"""What `format` or `Accept` may ask for."""
 
 
 class JobStatus(BaseModel):
@@ -65,20 +66,8 @@ def router(models: Models, jobs: Jobs) -> APIRouter:
     gone = problems({404: "There is no such job: it was never there, has expired, or is another key's."})
     config = jobs.config
 
-    @routes.post(
-        "",
-        status_code=202,
-        responses=problems(COMMON_PROBLEMS | {501: "The server cannot read large images."}),
-        openapi_extra={
-            "requestBody": {"required": True, "content": {media: {"schema": BINARY} for media in MEDIA_TYPES}}
-        },
-        description=f"Hand in one image as the raw body: up to {config.max_job_bytes / 2**20:g} MiB "
-        f"and {config.max_job_pixels / 1e6:g} million pixels. `classes`, `threshold` and `model` are as for "
-        "/v1/segment. The answer's `Location` says how far it is, and with /result behind it gives the mask.",
-    )
-    async def submit(request: Request, response: Response, options: Annotated[Options, Query()]) -> JobStatus:
+    async def submit(request: Request, options: Annotated[MaskOptions, Query()]) -> Response:
         """Hand in a large image."""
-        _check(options)
         if importlib.util.find_spec("pyvips") is None:
             raise HTTPException(501, "this server cannot read large images; it was installed without the extra 'large'")
         content_type = content_type_of(request)
@@ -87,11 +76,27 @@ def router(models: Models, jobs: Jobs) -> APIRouter:
                 415, f"content type {content_type or 'missing'}: send the image as the body, as {' or '.join(RAW)}"
             )
         served = models.get(options.model)
-        options.check(served.engine.labels)
+        options.selected(served.engine.labels)
         who = requester("job", request.scope)
         job = await jobs.submit(served, options, request.scope.get("api_key"), who, request.stream())
-        response.headers["Location"] = f"{request.scope.get('root_path', '')}/v1/jobs/{job.id}"
-        return _status(job)
+        location = f"{request.scope.get('root_path', '')}/v1/jobs/{job.id}"
+        return Response(_status(job).model_dump_json(), 202, {"Location": location}, JSON)
+
+    routes.add_api_route(
+        "",
+        submit,
+        methods=["POST"],
+        route_class_override=DirectRoute,
+        status_code=202,
+        response_model=JobStatus,
+        responses=problems(COMMON_PROBLEMS | {501: "The server cannot read large images."}),
+        openapi_extra={
+            "requestBody": {"required": True, "content": {media: {"schema": BINARY} for media in MEDIA_TYPES}}
+        },
+        description=f"Hand in one image as the raw body: up to {config.max_job_bytes / 2**20:g} MiB "
+        f"and {config.max_job_pixels / 1e6:g} million pixels. `classes`, `threshold` and `model` are as for "
+        "/v1/segment. The answer's `Location` says how far it is, and with /result behind it gives the mask.",
+    )
 
     @routes.get("/{job_id}", responses=gone)
     async def status(request: Request, job_id: str) -> JobStatus:
@@ -103,11 +108,19 @@ def router(models: Models, jobs: Jobs) -> APIRouter:
         response_class=Response,
         responses={200: {"model": JobResult, "content": {PNG: {"schema": BINARY}}}}
         | gone
-        | problems({406: "`Accept` takes neither.", 409: "It is not done yet.", 422: "It failed; this says why."}),
+        | problems(
+            {
+                406: "`Accept` takes neither.",
+                409: "It is not done yet.",
+                422: "It failed, and this says why; or `format` is wrong.",
+            }
+        ),
     )
-    async def result(request: Request, job_id: str) -> Response:
-        """The mask as an indexed PNG, or its summary as JSON, by `Accept`."""
-        media_type = choose(request.headers.get("accept"), (PNG, JSON))
+    async def result(
+        request: Request, job_id: str, format: Annotated[Literal["png", "json"] | None, Query()] = None
+    ) -> Response:
+        """The mask as an indexed PNG, or its summary as JSON, by `format` or `Accept`."""
+        media_type = RESULTS[format] if format else choose(request.headers.get("accept"), tuple(RESULTS.values()))
         if media_type is None:
             raise HTTPException(406, f"this route answers {PNG} or {JSON}; ask for one of them in Accept")
         job = _job(jobs, job_id, request)
@@ -125,12 +138,6 @@ def router(models: Models, jobs: Jobs) -> APIRouter:
         jobs.drop(_job(jobs, job_id, request))
 
     return routes
-
-
-def _check(options: Options) -> None:
-    """BadOption for what a job does not do: its result is fetched later, in the image's own size."""
-    for name in sorted(options.model_fields_set - USED):
-        raise BadOption(f"{name}: not for jobs; their result is a PNG of the image's size, or a summary in JSON")
 
 
 def _job(jobs: Jobs, job_id: str, request: Request) -> Job:

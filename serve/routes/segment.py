@@ -28,7 +28,7 @@ def router(models: Models) -> APIRouter:
         """Segment one image or several, sent as multipart fields `image` (or `file`); or one as the raw body."""
         form = options.format or _accepted(request.headers.get("accept"))
         served = models.get(options.model)
-        options.check(served.engine.labels)
+        options.check(form, served.engine.labels)
         uploads = await read_uploads(request)
         who = requester("api", request.scope)
 

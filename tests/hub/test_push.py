@@ -70,6 +70,40 @@ def test_one_private_commit_with_all_of_it(
     assert "is public already; add --public" in last_line(here.semseg("push", model, "ann/rgb"))
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda card: card.replace(b"## ", b"Ask Ann before you use it.\n\n## ", 1),
+        lambda card: card.replace(b"tags:", b"tags:\n- mine", 1),
+        lambda card: b"---\nlicense: mit\n---\n\n# A model of another kind\n",
+        lambda card: b"written by hand",
+    ],
+    ids=["text", "front matter", "another model", "no front matter"],
+)
+def test_a_card_that_was_edited_on_the_hub_is_not_replaced(hub: StandIn, machine, model: Path, edit) -> None:
+    here = machine()
+    assert here.semseg("push", model, "ann/rgb").returncode == 0
+    repo = hub.repo("ann/rgb")
+    edited = edit(repo.files()["README.md"])
+    assert edited != repo.files()["README.md"]
+    repo.commit(repo.files() | {"README.md": edited}, "Edit the card")
+    done = here.semseg("push", model, "ann/rgb")
+    assert (done.returncode, len(repo.titles)) == (2, 3)
+    assert "README.md there was written or edited by hand" in last_line(done)
+    assert repo.files()["README.md"] == edited
+
+    # What the line says to do helps.
+    repo.commit({name: content for name, content in repo.files().items() if name != "README.md"}, "Move the card")
+    repo.commit(repo.files() | {"NOTES.md": edited}, "Move the card")
+    assert here.semseg("push", model, "ann/rgb").returncode == 0
+    assert repo.files()["NOTES.md"] == edited
+
+
+def test_a_card_with_a_license_alone_is_what_the_hub_makes(hub: StandIn, machine, model: Path) -> None:
+    hub.add("ann/rgb", {"README.md": b"---\nlicense: apache-2.0\n---\n"}, private=True)
+    assert machine().semseg("push", model, "ann/rgb").returncode == 0
+
+
 def test_the_card_says_what_must_be_said(model: Path) -> None:
     config = json.loads((model / "config.json").read_text())
     config["name"] = "a | <b>"

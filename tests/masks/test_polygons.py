@@ -77,7 +77,7 @@ def test_geojson_lies_where_the_transform_says(text):
     a, b, c, d, e, f = map(float, text.split(","))
     (feature,) = features(polygons(mask)[1], {"name": "road"}, parse_transform(text))
     assert (feature["type"], feature["properties"]) == ("Feature", {"name": "road"})
-    exterior, hole = feature["geometry"]["coordinates"]
+    exterior, hole = feature["geometry"]["coordinates"] = [ring.tolist() for ring in feature["geometry"]["coordinates"]]
     assert exterior[0] == exterior[-1]
     assert shapely.LinearRing(exterior).is_ccw
     assert not shapely.LinearRing(hole).is_ccw

@@ -132,8 +132,9 @@ def test_bad_forms_get_one_clear_line(client, encoded, photo):
         return answer.json()["error"]
 
     good = encoded(photo)
-    assert "no image" in problem(422, files={"photo": good})
-    assert "-F image=@photo.jpg" in problem(422, files={"other": ""}, data={"image": "photo.jpg"})
+    assert "'scan'; photos go into 'image'" in problem(422, files={"scan": good})
+    assert "no image" in problem(422, content=b"--x--", headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert "-F image=@photo.jpg" in problem(422, files={"image": (None, "photo.jpg")})
     assert "more than 16 files" in problem(400, files=[("image", good)] * 17)
     assert "options go into the address" in problem(422, files={"image": good}, data={"format": "rle"})
 

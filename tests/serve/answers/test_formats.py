@@ -1,6 +1,8 @@
 """Every kind of answer of /v1/segment, read by what others would read it with."""
 
 import io
+import json
+import re
 import zipfile
 
 import numpy as np
@@ -10,7 +12,12 @@ from PIL import Image
 from pycocotools import mask as coco
 from shapely.geometry import shape as read_geojson
 from starlette.testclient import TestClient
+from support.pauses import longest_pause
 
+from semseg_app.masks.geojson import features
+from semseg_app.masks.polygons import Polygon
+from semseg_app.serve.answers.body import packed
+from semseg_app.serve.answers.formats import FORMATS, Answered
 from semseg_app.serve.app import create_app
 from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.scheduling.registry import Models
@@ -168,6 +175,28 @@ def test_several_images(client, encoded, photo, mask):
     }
 
 
+@pytest.mark.parametrize("field", ["photo", "images", "image[]", "files", "files[]"])
+def test_names_of_the_field_that_mean_the_photo(client, encoded, photo, mask, field):
+    answer = client.post("/v1/segment", files={field: ("a.png", encoded(photo))})
+    np.testing.assert_array_equal(picture(answer), mask)
+
+
+def test_a_photo_without_a_file_name(client, encoded, photo, mask):
+    """JavaScript's form-data and aiohttp send bytes so, when they are not told a name."""
+    for image in (photo, np.kron(photo, np.ones((9, 9, 1), np.uint8))):  # below and above the limit of texts
+        answer = client.post("/v1/segment", files={"image": (None, encoded(image))})
+        assert answer.status_code == 200, answer.text
+        assert picture(answer).shape == image.shape[:2]
+
+
+def test_a_file_in_another_field_is_not_left_out_in_silence(client, encoded, photo):
+    answer = client.post("/v1/segment", files={"image": encoded(photo), "mask": encoded(photo)})
+    assert (answer.status_code, answer.json()["error"]) == (
+        422,
+        "the form has a file in a field 'mask'; photos go into 'image'",
+    )
+
+
 def test_a_broken_one_among_several_is_named(client, encoded, photo):
     files = [("image", ("good.png", encoded(photo))), ("image", ("bad.png", encoded(photo)[:-40]))]
     answer = client.post("/v1/segment", files=files)
@@ -184,12 +213,14 @@ def test_a_broken_one_among_several_is_named(client, encoded, photo):
         ("threshold=2", "threshold: must be less than or equal to 1"),
         ("threshold=nan", "threshold: "),
         ("size=0", "size: "),
-        ("size=12x", "size: "),
+        ("size=12x", "size: must be a number of pixels such as 512, or WIDTHxHEIGHT such as 640x480"),
         ("classes=red,mauve", "the model has no 'mauve'; it has red, green, <blue>"),
         ("classes=", "the model has no ''"),
         ("classes=3", "the model has no '3'"),
         ("format=geojson&transform=1,2", "transform '1,2': give six numbers"),
-        ("treshold=0.5", "unknown parameter 'treshold'; /docs lists the parameters"),
+        ("treshold=0.5", "unknown parameter 'treshold'; this address takes model, classes, threshold, format, size, "),
+        ("treshold=0.5", "; did you mean threshold?"),
+        ("format=png&format=rle", "format: given twice, as 'png' and 'rle'; give it once"),
         ("opacity=x", "opacity: "),
         ("simplify=-1", "simplify: must be greater than or equal to 0"),
         ("simplify=nan", "simplify: "),
@@ -207,6 +238,60 @@ def test_wrong_parameters_get_one_clear_line(client, encoded, photo, query, word
     assert answer.status_code == 422, answer.text
     assert words in answer.json()["error"]
     assert "\n" not in answer.json()["error"]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    "option", ["classes=red", "threshold=0.7", "size=20", "simplify=5", "opacity=0.1", "transform=2,0,0,0,2,0"]
+)
+def test_an_option_changes_the_answer_or_is_refused(client, encoded, photo, form, option):
+    staircase = photo.copy()
+    staircase[np.tri(40, 60, 10, bool)] = (0, 0, 90)
+
+    def sent(query: str):
+        answer = client.post(f"/v1/segment?{query}", files={"image": encoded(staircase)})
+        answer.content_without_times = re.sub(rb'"latency_ms":.*?}', b"", answer.content)
+        return answer
+
+    name = option.partition("=")[0]
+    plain, changed = sent(f"format={form}"), sent(f"format={form}&{option}")
+    assert plain.status_code == 200
+    if changed.status_code == 200:
+        assert changed.content_without_times != plain.content_without_times
+        return
+    refusal = changed.json()["error"]
+    assert (changed.status_code, refusal.partition(":")[0]) == (422, name)
+    takers = re.findall(r"format=(\w+)", refusal.partition("choose")[2])
+    assert takers
+    for taker in takers:
+        assert sent(f"format={taker}&{option}").status_code == 200
+
+
+def test_which_options_belong_to_which_format(client, encoded, photo):
+    def refusal(query: str, accept: str = "*/*") -> str:
+        answer = client.post(f"/v1/segment?{query}", files={"image": encoded(photo)}, headers={"Accept": accept})
+        return answer.json()["error"] if answer.status_code == 422 else ""
+
+    assert refusal("format=png&simplify=1") == (
+        "simplify: nothing that format=png can show; leave it out, or choose format=polygons or format=geojson"
+    )
+    assert "format=json can show" in refusal("simplify=1", "application/json")
+    assert "choose format=overlay" in refusal("opacity=0.9")
+    assert "choose format=geojson" in refusal("format=polygons&transform=1,0,0,0,1,0")
+    assert "format=confidence can show" in refusal("format=confidence&classes=red")
+    # Clients made from OpenAPI, and /docs, send the defaults.
+    assert refusal("format=png&simplify=0.0&opacity=0.5&threshold=0") == ""
+
+
+def test_lists_as_clients_write_them(ask, mask):
+    """requests, httpx and URLSearchParams write a list as one parameter for each item."""
+    expected = np.where(mask == 2, 255, mask)
+    for query in ("?classes=red,green", "?classes=red&classes=green", "?classes=0&classes=green"):
+        np.testing.assert_array_equal(picture(ask(query)), expected)
+    np.testing.assert_array_equal(picture(ask("?format=png&format=png")), mask)
+    one = ask("?format=geojson&transform=0.5,0,100,0,-0.5,200").json()
+    six = ask("?format=geojson&" + "&".join(f"transform={number}" for number in (0.5, 0, 100, 0, -0.5, 200))).json()
+    assert one == six
 
 
 def test_polygons_of_noise_are_refused_in_words(client, encoded, monkeypatch):
@@ -291,3 +376,15 @@ def test_outlines_with_too_many_corners_are_not_simplified(client, encoded, monk
     answer = client.post("/v1/segment?format=polygons&simplify=1", files=files)
     assert answer.status_code == 422
     assert "at most 50 are simplified; reduce the photo with size=, or leave simplify= out" in answer.json()["error"]
+
+
+def test_many_outlines_do_not_hold_up_the_others():
+    """Less than half of the time for which the standard library holds Python's lock to write the same lists."""
+    squares = np.arange(30_000)[:, None, None] + np.array([[0, 0], [0, 1], [1, 1], [1, 0]])
+    shapes = [Polygon(square, []) for square in squares]
+    lists = {"exterior": squares.tolist()}
+    whole = longest_pause(lambda: json.dumps(lists))
+    answers = [Answered("", 1, 1, features(shapes, {"index": 0}))]
+    assert min(longest_pause(lambda: packed("geojson", answers)) for _ in range(4)) < whole / 2
+    written = json.loads(packed("geojson", answers)[0])["features"]
+    assert [feature["geometry"]["coordinates"][0][:-1] for feature in written] == squares.tolist()

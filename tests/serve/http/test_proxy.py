@@ -19,6 +19,7 @@ from support.color_engine import ColorEngine
 
 from semseg_app.serve.app import create_app
 from semseg_app.serve.config import ServeConfig
+from semseg_app.serve.http.api_keys import Keys
 
 
 class Prefix:
@@ -65,6 +66,30 @@ def test_under_a_path(encoded, photo, strip):
         assert (root.status_code, root.headers["location"]) == (307, "docs")
         metrics = client.get("/vision/semseg/metrics").text
         assert 'semseg_requests_total{route="/v1/segment",status="200"}' in metrics
+
+
+@pytest.mark.parametrize("root_path", ["", "/semseg"])
+def test_a_slash_at_the_end_changes_nothing(encoded, photo, root_path):
+    keys = Keys.from_environment("first-key-of-alice")
+    app = create_app(ColorEngine(), ServeConfig(demo=False, root_path=root_path, keys=keys))
+    with TestClient(app, headers={"X-API-Key": "first-key-of-alice"}) as client:
+        for path in ("/v1/segment", "/hf", "/hf/colors"):
+            plain, slash = (
+                client.post(root_path + path + end, content=encoded(photo), headers={"Content-Type": "image/png"})
+                for end in ("", "/")
+            )
+            assert (slash.status_code, slash.content) == (200, plain.content)
+        for path in (
+            "/v1/models/",
+            "/v2/",
+            "/v2/models/colors/",
+            "/label-studio/health/",
+            "/health/live/",
+            "/metrics/",
+        ):
+            assert client.get(root_path + path).status_code == 200, path
+        assert client.get(root_path + "/v1/models/", headers={"X-API-Key": "another-key-of-bob"}).status_code == 401
+        assert client.get(root_path + "/v1/").status_code == 404
 
 
 NGINX = """

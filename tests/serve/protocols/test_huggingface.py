@@ -49,6 +49,10 @@ def test_parameters(url, encoded, photo):
         (b"{", 400, "Invalid JSON"),
         (b"[]", 422, "the body: "),
         (b'{"inputs": "\\u00e9"}', 422, "not valid base64"),
+        (b'{"inputs": "https://example.com/photo.jpg"}', 422, "an address, which is not fetched"),
+        (b'{"inputs": "data:image/png,abc"}', 422, "not valid base64"),
+        (b'{"inputs": "abc!"}', 422, "not valid base64"),
+        (b'{"inputs": "abcde"}', 422, "not valid base64"),
         (b'{"inputs": ""}', 400, "the image is empty"),
         (b'{"inputs": "%s"}' % base64.b64encode(b"text"), 415, "not an image"),
         (b'{"inputs": "", "parameters": {"top_k": 5}}', 422, "parameters.top_k"),
@@ -64,3 +68,34 @@ def test_bad_bodies_get_one_clear_line(url, body, status, words):
 def test_an_unknown_model_is_404(url, encoded, photo):
     assert httpx.post(f"{url}/hf/other", content=encoded(photo)).status_code == 404
     assert httpx.get(f"{url}/hf").status_code == 405
+
+
+def test_base64_as_programs_write_it(url, encoded, photo):
+    data = encoded(photo)
+    plain = base64.b64encode(data).decode()
+    expected = httpx.post(f"{url}/hf", content=data, headers={"Content-Type": "image/png"}).json()
+    for inputs in (
+        plain,
+        f"data:image/png;base64,{plain}",  # a browser's FileReader
+        base64.encodebytes(data).decode(),  # lines of 76 characters, as the command base64 writes them
+        base64.urlsafe_b64encode(data).decode(),
+        plain.rstrip("="),
+    ):
+        answer = httpx.post(f"{url}/hf", json={"inputs": inputs})
+        assert (answer.status_code, answer.json()) == (200, expected), inputs[-20:]
+    form = {"Content-Type": "application/x-www-form-urlencoded"}  # what `curl -d` says of any body
+    assert httpx.post(f"{url}/hf", content=b'{"inputs": "%s"}' % plain.encode(), headers=form).json() == expected
+
+
+def test_options_in_the_address_are_refused(url, encoded, photo):
+    answer = httpx.post(f"{url}/hf?threshold=0.5", content=encoded(photo), headers={"Content-Type": "image/png"})
+    assert answer.status_code == 422
+    assert "options go into the body" in answer.json()["error"]
+
+
+def test_a_form_is_told_to_send_the_image_itself(url, encoded, photo):
+    answer = httpx.post(f"{url}/hf", files={"image": encoded(photo)})
+    assert answer.status_code == 415
+    assert (
+        answer.json()["error"] == "send the image itself as the body, not a form; with curl: --data-binary @photo.jpg"
+    )

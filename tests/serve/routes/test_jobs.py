@@ -194,10 +194,15 @@ def test_bad_jobs_get_one_clear_line_without_a_path(client, encoded, large, fold
         (415, "content type text/plain: send the image as the body", hand_in(client, good, media_type="text/plain")),
         (413, "5000 x 5000 pixels, above the limit of 20 million of a job", hand_in(client, wide)),
         (413, "above the limit of 4.76", hand_in(client, bytes(5_000_001))),
-        (422, "size: not for jobs", hand_in(client, good, "?size=10")),
-        (422, "simplify: not for jobs", hand_in(client, good, "?simplify=3")),
-        (422, "opacity: not for jobs", hand_in(client, good, "?opacity=0.1&threshold=0.5")),
+        (
+            422,
+            "unknown parameter 'size'; this address takes model, classes, threshold",
+            hand_in(client, good, "?size=10"),
+        ),
+        (422, "unknown parameter 'simplify'", hand_in(client, good, "?simplify=3")),
+        (422, "unknown parameter 'opacity'", hand_in(client, good, "?opacity=0.1&threshold=0.5")),
         (422, "the model has no 'mauve'", hand_in(client, good, "?classes=mauve")),
+        (422, "threshold: given twice", hand_in(client, good, "?threshold=0.5&threshold=0.6")),
         (404, "unknown model 'other'; available: colors", hand_in(client, good, "?model=other")),
         (404, "no such job", client.get("/v1/jobs/nothing")),
     ):
@@ -212,6 +217,26 @@ def test_bad_jobs_get_one_clear_line_without_a_path(client, encoded, large, fold
     assert (failed.status_code, failed.json()) == (422, {"error": status["error"]})
     assert str(folder) not in failed.text
     assert not list(Path(folder).rglob("image"))
+
+
+def test_openapi_lists_the_options_of_a_job_and_no_others(client):
+    described = client.get("/openapi.json").json()["paths"]["/v1/jobs"]["post"]["parameters"]
+    assert {parameter["name"] for parameter in described} == {"model", "classes", "threshold"}
+
+
+def test_several_classes_of_one_name_and_the_format_of_the_result(client, encoded, large):
+    location = hand_in(client, encoded(large[:50, :50]), "?classes=red&classes=green").headers["location"]
+    finished(client, location)
+    assert {entry["name"] for entry in client.get(f"{location}/result?format=json").json()["classes"]} <= {
+        "red",
+        "green",
+    }
+    summary = client.get(f"{location}/result", headers={"Accept": "application/json"}).json()
+    assert client.get(f"{location}/result?format=json", headers={"Accept": "image/png"}).json() == summary
+    png = client.get(f"{location}/result?format=png", headers={"Accept": "application/json"})
+    assert png.headers["content-type"] == "image/png"
+    refused = client.get(f"{location}/result?format=rle")
+    assert (refused.status_code, refused.json()["error"]) == (422, "format: must be 'png' or 'json'")
 
 
 def test_a_job_is_its_keys_own(engine, folder, running, encoded, large):
