@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from semseg_app import tiff
 
@@ -41,6 +41,8 @@ ALPHA_OF_TIFF = (
 )
 _CMYK = 5
 """TIFF's photometric interpretation with four color channels."""
+_SIGNED = 2
+"""TIFF's sample format of signed numbers."""
 
 
 class UnsupportedPixels(ValueError):
@@ -61,11 +63,16 @@ def open_photo(source: str | Path | BinaryIO, formats: tuple[str, ...] | None = 
     """
     if isinstance(source, str | Path):
         with Path(source).open("rb") as file:
-            _check_start(file)
+            tags = _checked_tags(file)
     else:
-        _check_start(source)
+        tags = _checked_tags(source)
         source.seek(0)
-    image = Image.open(source, formats=formats)
+    try:
+        image = Image.open(source, formats=formats)
+    except UnidentifiedImageError:
+        if tags is None:
+            raise
+        raise UnsupportedPixels(_described(tags)) from None
     try:
         _check_mode(image)
     except UnsupportedPixels:
@@ -74,9 +81,24 @@ def open_photo(source: str | Path | BinaryIO, formats: tuple[str, ...] | None = 
     return image
 
 
-def _check_start(file: BinaryIO) -> None:
-    if tiff.is_tiff(file.read(4)):
-        check_tiff(tiff.read_tags(file))
+def _checked_tags(file: BinaryIO) -> tiff.Tags | None:
+    """The tags of a TIFF whose pixels are of a kind that is read; None for another file."""
+    if not tiff.is_tiff(file.read(4)):
+        return None
+    tags = tiff.read_tags(file)
+    check_tiff(tags)
+    return tags
+
+
+def _described(tags: tiff.Tags) -> str:
+    """Why a sound TIFF may not be read, and what to do about it."""
+    names = {"bits per channel": tiff.BITS_PER_SAMPLE, "photometric": tiff.PHOTOMETRIC, "compression": tiff.COMPRESSION}
+    facts = [f"{name} {tiff.number(tags, tag, 1)}" for name, tag in names.items()]
+    channels = tiff.number(tags, tiff.SAMPLES_PER_PIXEL, 1)
+    return (
+        f"a TIFF of a form that is not read ({channels} channel{'s' * (channels > 1)}, {', '.join(facts)}); save it as "
+        "8-bit RGB or gray with LZW or Deflate compression"
+    )
 
 
 def check_tiff(tags: tiff.Tags) -> None:
@@ -87,6 +109,8 @@ def check_tiff(tags: tiff.Tags) -> None:
         raise UnsupportedPixels(f"the image has {channels} channels (bands); save three of them as RGB")
     if bits > 8:
         raise UnsupportedPixels(f"16-bit or float pixels ({bits} bits per channel); convert it to 8 bits a channel")
+    if _SIGNED in tags.get(tiff.SAMPLE_FORMAT, ()):
+        raise UnsupportedPixels("signed pixels, -128 to 127; convert it to unsigned 8 bits a channel")
     cmyk = tiff.number(tags, tiff.PHOTOMETRIC, 0) == _CMYK
     if channels in (2, 4) and not cmyk and not alpha_is_last(tags):
         raise UnsupportedPixels(FOURTH_CHANNEL.replace("fourth", "second") if channels == 2 else FOURTH_CHANNEL)
