@@ -43,6 +43,10 @@ _CMYK = 5
 """TIFF's photometric interpretation with four color channels."""
 _SIGNED = 2
 """TIFF's sample format of signed numbers."""
+_PREVIEW = 1
+"""In TIFF's kind of image: one of reduced size."""
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""Brands by which HEIC files begin."""
 
 
 class UnsupportedPixels(ValueError):
@@ -63,16 +67,16 @@ def open_photo(source: str | Path | BinaryIO, formats: tuple[str, ...] | None = 
     """
     if isinstance(source, str | Path):
         with Path(source).open("rb") as file:
-            tags = _checked_tags(file)
+            start, tags = _start(file)
     else:
-        tags = _checked_tags(source)
+        start, tags = _start(source)
         source.seek(0)
     try:
         image = Image.open(source, formats=formats)
-    except UnidentifiedImageError:
-        if tags is None:
-            raise
-        raise UnsupportedPixels(_described(tags)) from None
+    except UnidentifiedImageError as error:
+        if tags is not None:
+            raise UnsupportedPixels(_described(tags)) from None
+        raise UnidentifiedImageError(_what_it_is(start) or str(error)) from None
     try:
         _check_mode(image)
     except UnsupportedPixels:
@@ -81,13 +85,27 @@ def open_photo(source: str | Path | BinaryIO, formats: tuple[str, ...] | None = 
     return image
 
 
-def _checked_tags(file: BinaryIO) -> tiff.Tags | None:
-    """The tags of a TIFF whose pixels are of a kind that is read; None for another file."""
-    if not tiff.is_tiff(file.read(4)):
-        return None
+def _start(file: BinaryIO) -> tuple[bytes, tiff.Tags | None]:
+    """The first bytes, and the tags of a TIFF whose pixels are of a kind that is read; None for another file."""
+    start = file.read(16)
+    if not tiff.is_tiff(start):
+        return start, None
     tags = tiff.read_tags(file)
     check_tiff(tags)
-    return tags
+    return start, tags
+
+
+def _what_it_is(start: bytes) -> str | None:
+    """What people have under the name of a photo, by its first bytes. None for what is not among it."""
+    if not start:
+        return "the file is empty"
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIC:
+        return "a HEIC photo, whatever its name says; convert it to JPEG"
+    if start.startswith(b"version https"):
+        return "a pointer of Git LFS, not the photo; fetch that with `git lfs pull`"
+    if start.lower().startswith((b"<!doctype", b"<html")):
+        return "a web page, not a photo; download it again"
+    return None
 
 
 def _described(tags: tiff.Tags) -> str:
@@ -105,6 +123,10 @@ def check_tiff(tags: tiff.Tags) -> None:
     """UnsupportedPixels when the tags of a TIFF say that its pixels are no 8-bit gray, RGB, CMYK or palette."""
     channels = tiff.number(tags, tiff.SAMPLES_PER_PIXEL, 1)
     bits = int(max(tags.get(tiff.BITS_PER_SAMPLE, (1,))))
+    if tiff.number(tags, tiff.NEW_SUBFILE_TYPE, 0) & _PREVIEW:
+        raise UnsupportedPixels(
+            "its first image is the preview of another one (a camera's raw file?); develop it to JPEG"
+        )
     if channels > 4:
         raise UnsupportedPixels(f"the image has {channels} channels (bands); save three of them as RGB")
     if bits > 8:

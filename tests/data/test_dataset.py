@@ -125,9 +125,31 @@ def test_tiffs_of_forms_that_are_not_read_say_which_and_what_to_save(tmp_path: P
     assert read_image(tiff_of(tmp_path / "gray.tif", 1)).tolist() == [[[0, 0, 0], [1, 1, 1]]]
     with pytest.raises(UserError, match=r"signed\.tif: unreadable image \(signed pixels, -128 to 127; convert"):
         read_image(tiff_of(tmp_path / "signed.tif", 1, T339=(2,)))
+    with pytest.raises(UserError, match=r"preview of another one \(a camera's raw file\?\); develop it to JPEG"):
+        read_image(tiff_of(tmp_path / "raw.tif", 1, T254=(1,)))
     with pytest.raises(UserError) as caught:  # three bands that are not called red, green and blue
         read_image(tiff_of(tmp_path / "bands.tif", 3))
     assert "(3 channels, bits per channel 8, photometric 1, compression 1); save it as 8-bit RGB" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"", "the file is empty"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC photo, whatever its name says; convert it to JPEG"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
+            "a pointer of Git LFS, not the photo; fetch that",
+        ),
+        (b"<!DOCTYPE html><html>", "a web page, not a photo; download it again"),
+        (b"something else", "cannot identify image file"),
+    ],
+)
+def test_what_is_no_photo_but_has_the_name_of_one(tmp_path: Path, start: bytes, what: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(start)
+    with pytest.raises(UserError) as caught:
+        read_image(tmp_path / "a.jpg")
+    assert f"a.jpg: unreadable image ({what}" in str(caught.value)
 
 
 def test_absurdly_large_photo_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
