@@ -115,10 +115,17 @@ OUT_OF_MEMORY = (
     "out of memory",
     "can't allocate memory",
     "not enough memory",
-    "failed to allocate memory",
+    "failed to allocate",
     "bad_alloc",
+    "cannot allocate memory",
+    "failed to map segment",
 )
-"""What torch, CUDA and ONNX Runtime write when memory runs out, in lower case."""
+"""What torch, CUDA, ONNX Runtime and the loader of libraries write when memory runs out, in lower case."""
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error of Python or of a runtime says that memory, on a CPU or a GPU, ran out."""
+    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY)
 
 
 @contextmanager
@@ -126,7 +133,9 @@ def memory_advice(doing: str, fix: str) -> Iterator[None]:
     """Inside, running out of memory, on a CPU or a GPU, becomes a UserError: what was being done, and the fix."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY):
+    except UserError:
+        raise
+    except Exception as error:  # ONNX Runtime's own are no RuntimeErrors
+        if is_out_of_memory(error):
             raise UserError(f"{doing}: out of memory; {fix}") from None
         raise

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from semseg_app import tiff
 
@@ -41,6 +41,12 @@ ALPHA_OF_TIFF = (
 )
 _CMYK = 5
 """TIFF's photometric interpretation with four color channels."""
+_SIGNED = 2
+"""TIFF's sample format of signed numbers."""
+_PREVIEW = 1
+"""In TIFF's kind of image: one of reduced size."""
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""Brands by which HEIC files begin."""
 
 
 class UnsupportedPixels(ValueError):
@@ -61,11 +67,16 @@ def open_photo(source: str | Path | BinaryIO, formats: tuple[str, ...] | None = 
     """
     if isinstance(source, str | Path):
         with Path(source).open("rb") as file:
-            _check_start(file)
+            start, tags = _start(file)
     else:
-        _check_start(source)
+        start, tags = _start(source)
         source.seek(0)
-    image = Image.open(source, formats=formats)
+    try:
+        image = Image.open(source, formats=formats)
+    except UnidentifiedImageError as error:
+        if tags is not None:
+            raise UnsupportedPixels(_described(tags)) from None
+        raise UnidentifiedImageError(_what_it_is(start) or str(error)) from None
     try:
         _check_mode(image)
     except UnsupportedPixels:
@@ -74,19 +85,54 @@ def open_photo(source: str | Path | BinaryIO, formats: tuple[str, ...] | None = 
     return image
 
 
-def _check_start(file: BinaryIO) -> None:
-    if tiff.is_tiff(file.read(4)):
-        check_tiff(tiff.read_tags(file))
+def _start(file: BinaryIO) -> tuple[bytes, tiff.Tags | None]:
+    """The first bytes, and the tags of a TIFF whose pixels are of a kind that is read; None for another file."""
+    start = file.read(16)
+    if not tiff.is_tiff(start):
+        return start, None
+    tags = tiff.read_tags(file)
+    check_tiff(tags)
+    return start, tags
+
+
+def _what_it_is(start: bytes) -> str | None:
+    """What people have under the name of a photo, by its first bytes. None for what is not among it."""
+    if not start:
+        return "the file is empty"
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIC:
+        return "a HEIC photo, whatever its name says; convert it to JPEG"
+    if start.startswith(b"version https"):
+        return "a pointer of Git LFS, not the photo; fetch that with `git lfs pull`"
+    if start.lower().startswith((b"<!doctype", b"<html")):
+        return "a web page, not a photo; download it again"
+    return None
+
+
+def _described(tags: tiff.Tags) -> str:
+    """Why a sound TIFF may not be read, and what to do about it."""
+    names = {"bits per channel": tiff.BITS_PER_SAMPLE, "photometric": tiff.PHOTOMETRIC, "compression": tiff.COMPRESSION}
+    facts = [f"{name} {tiff.number(tags, tag, 1)}" for name, tag in names.items()]
+    channels = tiff.number(tags, tiff.SAMPLES_PER_PIXEL, 1)
+    return (
+        f"a TIFF of a form that is not read ({channels} channel{'s' * (channels > 1)}, {', '.join(facts)}); save it as "
+        "8-bit RGB or gray with LZW or Deflate compression"
+    )
 
 
 def check_tiff(tags: tiff.Tags) -> None:
     """UnsupportedPixels when the tags of a TIFF say that its pixels are no 8-bit gray, RGB, CMYK or palette."""
     channels = tiff.number(tags, tiff.SAMPLES_PER_PIXEL, 1)
     bits = int(max(tags.get(tiff.BITS_PER_SAMPLE, (1,))))
+    if tiff.number(tags, tiff.NEW_SUBFILE_TYPE, 0) & _PREVIEW:
+        raise UnsupportedPixels(
+            "its first image is the preview of another one (a camera's raw file?); develop it to JPEG"
+        )
     if channels > 4:
         raise UnsupportedPixels(f"the image has {channels} channels (bands); save three of them as RGB")
     if bits > 8:
         raise UnsupportedPixels(f"16-bit or float pixels ({bits} bits per channel); convert it to 8 bits a channel")
+    if _SIGNED in tags.get(tiff.SAMPLE_FORMAT, ()):
+        raise UnsupportedPixels("signed pixels, -128 to 127; convert it to unsigned 8 bits a channel")
     cmyk = tiff.number(tags, tiff.PHOTOMETRIC, 0) == _CMYK
     if channels in (2, 4) and not cmyk and not alpha_is_last(tags):
         raise UnsupportedPixels(FOURTH_CHANNEL.replace("fourth", "second") if channels == 2 else FOURTH_CHANNEL)

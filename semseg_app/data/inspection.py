@@ -124,5 +124,7 @@ def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "a link to nothing" if path.is_symlink() else "there is no such file"
     if isinstance(error, UnidentifiedImageError):
-        return "no image that can be read" if path.stat().st_size else "the file is empty"
+        if not path.stat().st_size:
+            return "the file is empty"
+        return "no image that can be read" if str(error).startswith("cannot identify") else str(error)
     return str(error).strip() or type(error).__name__

@@ -1,14 +1,22 @@
-"""A photo's place on the ground, kept beside its mask: a world file and, where it has one, the EPSG code.
+"""A photo's place on the ground, kept beside its mask: a world file and, where it has one, the coordinate system.
 
 GDAL, QGIS and ArcGIS read `<mask>.pgw` (six numbers; https://en.wikipedia.org/wiki/World_file) and `<mask>.png.aux.xml`
-(GDAL's Persistent Auxiliary Metadata). GeoTIFF tags: OGC 19-008r4, sections 7 and B.
+(GDAL's Persistent Auxiliary Metadata). GeoTIFF tags: OGC 19-008r4, sections 7 and B. A JPEG 2000 file carries them in a
+box (GeoJP2): a TIFF of one pixel.
 """
 
+import contextlib
+import io
 import math
+import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
-from semseg_app import tiff
+from PIL import Image
+
+from semseg_app import photos, tiff
 from semseg_app.files import atomic_file
 
 _GEO_TYPES = {"raster": 1025, "geographic": 2048, "projected": 3072}
@@ -17,62 +25,147 @@ _SYSTEM_KEYS = {1024, _GEO_TYPES["geographic"], _GEO_TYPES["projected"]}
 """Those that an image with a coordinate system has; 1024 is its kind."""
 _USER_DEFINED = 32767
 _NO_GEOREFERENCE = "the mask has no georeference"
+_CANNOT_HOLD = f"its place on the ground is given in a form that a world file cannot hold; {_NO_GEOREFERENCE}"
+_WKT = re.compile(r"\s*(PROJCS|GEOGCS|COMPD_CS|PROJCRS|GEOGCRS|GEODCRS|COMPOUNDCRS|BOUNDCRS)\s*\[")
+"""How a coordinate system begins in well-known text."""
+_JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
+_GEOJP2 = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03")
+"""The first 12 bytes of a JPEG 2000 file; the id of the box that holds a GeoTIFF."""
+_MOST_GEOJP2 = 2**20
+
+World = tuple[float, float, float, float, float, float]
+"""A, D, B, E, C, F of a world file: x = A * column + B * row + C, y = D * column + E * row + F, of pixel centers."""
 
 
 class Place(NamedTuple):
     """Where an image lies."""
 
-    world: tuple[float, float, float, float, float, float] | None
-    """A, D, B, E, C, F of a world file: x = A * column + B * row + C, y = D * column + E * row + F, of pixel centers.
-    None where the file has a coordinate system but no plain transform (ground control points)."""
-    epsg: int | None
-    """Code of the coordinate system; None where it has none."""
+    world: World | None
+    """None where the file has a coordinate system but no plain transform (ground control points)."""
+    system: str | None
+    """The coordinate system, as "EPSG:32633" or in well-known text; None where it has none."""
     lost: str | None = None
     """What of it a mask does not get, and why; None = nothing."""
 
 
+class _Sidecar(NamedTuple):
+    """What GDAL's .aux.xml beside an image says."""
+
+    world: World | None = None
+    system: str | None = None
+    control_points: bool = False
+
+
 def place_of(image: Path) -> Place | None:
-    """Where an image lies on the ground: by its GeoTIFF tags, else by the world file beside it. None if nowhere."""
+    """Where an image lies on the ground, as GDAL looks for it; None if nowhere.
+
+    The transform is that of the .aux.xml beside it, else of its GeoTIFF tags, else of a world file; the coordinate
+    system that of its tags, else of the .aux.xml, else of a .prj.
+    """
     tags = _tags(image) or {}
     keys = _geo_keys(tags)
+    sidecar = _sidecar(image)
     named = keys.get(_GEO_TYPES["projected"], keys.get(_GEO_TYPES["geographic"]))
-    epsg = None if named in (None, 0, _USER_DEFINED) else named
-    if tags.keys() & {tiff.TIE_POINTS, tiff.TRANSFORM}:
-        plain = tiff.number(tags, tiff.ORIENTATION, 1) == 1
-        world = _world(tags, centers=keys.get(_GEO_TYPES["raster"]) == 2) if plain else None
+    system = sidecar.system or _system_of_prj(image) if named in (None, 0, _USER_DEFINED) else f"EPSG:{named}"
+    world = sidecar.world
+    if world is None and tags.keys() & {tiff.TIE_POINTS, tiff.TRANSFORM}:
+        world = _world(tags, centers=keys.get(_GEO_TYPES["raster"]) == 2)
         if world is None:
-            given = "its place on the ground is given in a form that a world file cannot hold"
-            return Place(None, epsg, f"{given}; {_NO_GEOREFERENCE}")
-        return Place(world, epsg, None if epsg else _lost_system(image, tags))
-    for beside in _world_files(image):
-        if beside.is_file():
-            try:
-                return Place(_read_world(beside), epsg, None if epsg else _lost_system(image, tags))
-            except ValueError as error:
-                return Place(None, epsg, f"{beside.name} {error}; {_NO_GEOREFERENCE}")
-    return None
+            return Place(None, system, _CANNOT_HOLD)
+    if world is None:
+        beside = next((path for path in _world_files(image) if path.is_file()), None)
+        if beside is None:
+            return Place(None, system, _CANNOT_HOLD) if sidecar.control_points else None
+        try:
+            world = _read_world(beside)
+        except ValueError as error:
+            return Place(None, system, f"{beside.name} {error}; {_NO_GEOREFERENCE}")
+    if _is_turned(image, tags):
+        turned = "its place on the ground is that of the stored pixels, which its orientation (EXIF) turns"
+        return Place(None, system, f"{turned}; {_NO_GEOREFERENCE}")
+    return Place(world, system, None if system else _lost_system(image, tags))
 
 
-def write_place(place: Place, mask: Path) -> list[Path]:
-    """Write `place` beside a mask of the image's size; -> the files written."""
-    if place.world is None:
-        return []
-    written = [mask.with_suffix(".pgw")]
-    with atomic_file(written[0]) as part:
-        part.write_text("".join(f"{value!r}\n" for value in place.world), encoding="ascii")
-    if place.epsg is not None:
-        written.append(mask.with_name(f"{mask.name}.aux.xml"))
-        with atomic_file(written[1]) as part:
-            part.write_text(f"<PAMDataset>\n  <SRS>EPSG:{place.epsg}</SRS>\n</PAMDataset>\n", encoding="ascii")
+def write_place(place: Place | None, mask: Path) -> list[Path]:
+    """Write `place` beside a mask of the image's size, in place of what an earlier mask had; -> the files written."""
+    world_file, system_file = mask.with_suffix(".pgw"), mask.with_name(f"{mask.name}.aux.xml")
+    written = []
+    if place is not None and place.world is not None:
+        written.append(world_file)
+        with atomic_file(world_file) as part:
+            part.write_text("".join(f"{value!r}\n" for value in place.world), encoding="ascii")
+        if place.system is not None:
+            written.append(system_file)
+            with atomic_file(system_file) as part:
+                part.write_text(f"<PAMDataset>\n  <SRS>{escape(place.system)}</SRS>\n</PAMDataset>\n", encoding="utf-8")
+    for path in (world_file, system_file):
+        if path not in written:
+            path.unlink(missing_ok=True)
     return written
 
 
 def _tags(image: Path) -> tiff.Tags | None:
+    """The tags of a TIFF, or of the GeoTIFF in a JPEG 2000 file."""
     try:
         with image.open("rb") as file:
-            return tiff.read_tags(file) if tiff.is_tiff(file.read(4)) else None
+            start = file.read(len(_JP2))
+            if tiff.is_tiff(start):
+                return tiff.read_tags(file)
+            box = _geojp2(file) if start == _JP2 else b""
+            return tiff.read_tags(io.BytesIO(box)) if box else None
     except (OSError, tiff.TiffError):  # whoever reads its pixels says what is wrong
         return None
+
+
+def _geojp2(file: BinaryIO) -> bytes:
+    """The GeoTIFF in a JPEG 2000 file; empty where it has none."""
+    start, end = 0, file.seek(0, io.SEEK_END)
+    while start < end:
+        file.seek(start)
+        header = file.read(32)
+        length, kind, content = int.from_bytes(header[:4], "big"), header[4:8], 8
+        if length == 1:  # the length follows in 8 bytes
+            length, content = int.from_bytes(header[8:16], "big"), 16
+        if kind == b"uuid" and header[content : content + 16] == _GEOJP2:
+            file.seek(start + content + 16)
+            return file.read(_MOST_GEOJP2)
+        if length < content:  # the last one, or damaged
+            break
+        start += length
+    return b""
+
+
+def _sidecar(image: Path) -> _Sidecar:
+    """The transform and the coordinate system in `<image>.aux.xml`."""
+    try:
+        content = image.with_name(f"{image.name}.aux.xml").read_bytes()
+        root = ElementTree.fromstring(b"" if b"<!DOCTYPE" in content else content)
+    except (OSError, ElementTree.ParseError):
+        return _Sidecar()
+    points = root.find("GCPList") is not None
+    system = (root.findtext("SRS") or "").strip() or None
+    try:
+        c, a, b, f, d, e = map(float, (root.findtext("GeoTransform") or "").split(","))
+    except ValueError:
+        return _Sidecar(None, system, points)
+    return _Sidecar(_centered(a, b, c, d, e, f), system, points)
+
+
+def _system_of_prj(image: Path) -> str | None:
+    """Well-known text in the .prj beside an image."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        text = image.with_suffix(".prj").read_text(encoding="utf-8-sig").strip()
+        return text if _WKT.match(text) else None
+    return None
+
+
+def _is_turned(image: Path, tags: tiff.Tags) -> bool:
+    """Whether the mask is upright and the stored pixels are not."""
+    if tags:
+        return tiff.number(tags, tiff.ORIENTATION, 1) != 1
+    with contextlib.suppress(*photos.DECODING_ERRORS), Image.open(image, formats=("JPEG", "WEBP")) as opened:
+        return photos.orientation(opened) != 1
+    return False
 
 
 def _geo_keys(tags: tiff.Tags) -> dict[int, int]:
@@ -82,7 +175,7 @@ def _geo_keys(tags: tiff.Tags) -> dict[int, int]:
     return {key: value for key, location, _, value in entries if location == 0}
 
 
-def _world(tags: tiff.Tags, centers: bool) -> tuple[float, float, float, float, float, float] | None:
+def _world(tags: tiff.Tags, centers: bool) -> World | None:
     """A world file's numbers by the tags. `centers`: they speak of pixel centers, not of pixel corners."""
     matrix, scale, ties = (tags.get(tag, ()) for tag in (tiff.TRANSFORM, tiff.PIXEL_SCALE, tiff.TIE_POINTS))
     if len(matrix) == 16:
@@ -93,12 +186,15 @@ def _world(tags: tiff.Tags, centers: bool) -> tuple[float, float, float, float, 
         c, f = x - column * a, y - row * e
     else:
         return None
-    if not centers:
-        c, f = c + (a + b) / 2, f + (d + e) / 2
-    return a, d, b, e, c, f
+    return (a, d, b, e, c, f) if centers else _centered(a, b, c, d, e, f)
 
 
-def _read_world(path: Path) -> tuple[float, float, float, float, float, float]:
+def _centered(a: float, b: float, c: float, d: float, e: float, f: float) -> World:
+    """A world file's numbers by a transform of pixel corners: x = a * column + b * row + c, y = d, e, f alike."""
+    return a, d, b, e, c + (a + b) / 2, f + (d + e) / 2
+
+
+def _read_world(path: Path) -> World:
     """The numbers of a world file. ValueError says what is wrong with it."""
     try:
         words = path.read_text(encoding="utf-8-sig").split()
@@ -119,7 +215,7 @@ def _read_world(path: Path) -> tuple[float, float, float, float, float, float]:
 
 
 def _lost_system(image: Path, tags: tiff.Tags) -> str | None:
-    """Of an image whose coordinate system has no EPSG code here: where it stands. None where it has none at all."""
+    """Of an image whose coordinate system is not read here: where it stands. None where it has none at all."""
     aux = image.with_name(f"{image.name}.aux.xml")
     places = {
         "its GeoTIFF keys": bool(_geo_keys(tags).keys() & _SYSTEM_KEYS),
@@ -127,7 +223,7 @@ def _lost_system(image: Path, tags: tiff.Tags) -> str | None:
         aux.name: aux.is_file() and b"<SRS" in aux.read_bytes(),
     }
     place = next((name for name, there in places.items() if there), None)
-    return place and f"the coordinate system in {place} has no EPSG code that is read here; the mask has none"
+    return place and f"the coordinate system in {place} has a form that is not read here; the mask has none"
 
 
 def _world_files(image: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """Which images a command line means, and what their results are called."""
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,7 +51,7 @@ def find_images(inputs: Iterable[str], leave_out: Path) -> list[Path]:
 
 
 def result_names(images: list[Path]) -> list[str]:
-    """A name for the results of each image, no two alike.
+    """A name for the results of each image, no two alike, on disks too that take A for a (Windows, macOS).
 
     It is the stem; where that is taken twice, the path below the folder that holds them all; where that is taken too
     (photo.jpg beside photo.png), the path with its suffix.
@@ -64,10 +65,12 @@ def result_names(images: list[Path]) -> list[str]:
     level = [0] * len(images)
     while True:
         names = [choice[depth] for choice, depth in zip(choices, level, strict=True)]
-        count = Counter(names)
-        if len(count) == len(names):
+        plain = [unicodedata.normalize("NFC", name).casefold() for name in names]
+        count = Counter(plain)
+        longer = [min(depth + (count[name] > 1), 2) for name, depth in zip(plain, level, strict=True)]
+        if longer == level:  # A.jpg beside a.jpg stay alike but for their case: this disk tells them apart
             return names
-        level = [min(depth + (count[name] > 1), 2) for name, depth in zip(names, level, strict=True)]
+        level = longer
 
 
 def _glob(pattern: str) -> list[Path]:

@@ -99,12 +99,11 @@ class ResultFolder:
         if mean_confidence is not None:
             row["mean_confidence"] = round(mean_confidence, 6)
         place = place_of(source)
-        if place is not None:
-            written = write_place(place, mask)
-            if written:
-                row["georeference"] = [str(path) for path in written]
-            if place.lost:
-                self.warnings.append(f"{source}: {place.lost}")
+        written = write_place(place, mask)
+        if written:
+            row["georeference"] = [str(path) for path in written]
+        if place is not None and place.lost:
+            self.warnings.append(f"{source}: {place.lost}")
         self.rows.append(row)
         return row
 

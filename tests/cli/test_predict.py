@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
+from onnxruntime.capi import onnxruntime_pybind11_state as errors
 from PIL import Image
 
 from semseg_app.cli.main import main
@@ -247,8 +249,41 @@ def test_out_of_memory_is_one_line_with_what_to_lower(
     fix: str,
 ) -> None:
     def too_large(self: object, images: np.ndarray) -> None:
-        raise RuntimeError("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of size 9")
+        # Its class is no RuntimeError.
+        raise errors.Fail("[ONNXRuntimeError] : 1 : FAIL : Failed to allocate memory for requested buffer of size 9")
 
     monkeypatch.setattr(OnnxRuntimeEngine, "infer", too_large)
     assert predict(make_graph(), photos, "-o", tmp_path / "out", "--tile", tile) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"semseg: segmenting: out of memory; {fix}"
+
+
+def test_a_model_that_memory_does_not_hold_is_not_called_broken(
+    make_graph: MakeGraph,
+    photos: Path,
+    tmp_path: Path,
+    predict: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def too_large(*_: object, **__: object) -> None:
+        raise errors.RuntimeException("[ONNXRuntimeError] : 6 : Exception during initialization: std::bad_alloc")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", too_large)
+    assert predict(graph := make_graph(), photos, "-o", tmp_path / "out") == 2
+    assert capsys.readouterr().err == (
+        f"semseg: {graph}: out of memory while it is opened; free some, or take a smaller model\n"
+    )
+
+
+def test_a_mask_loses_the_place_of_the_one_before(
+    make_graph: MakeGraph, photos: Path, tmp_path: Path, predict: Callable[..., int]
+) -> None:
+    (photos / "a.pgw").write_text("1 0 0 -1 100.5 200.5")
+    (photos / "a.prj").write_text('PROJCS["a & b",GEOGCS["c"]]')
+    graph = make_graph()
+    assert predict(graph, photos / "a.png", "-o", tmp_path / "out") == 0
+    beside = tmp_path / "out" / "masks" / "a.pgw", tmp_path / "out" / "masks" / "a.png.aux.xml"
+    assert all(path.is_file() for path in beside)
+    (photos / "a.pgw").unlink()
+    assert predict(graph, photos / "a.png", "-o", tmp_path / "out") == 0
+    assert not any(path.exists() for path in beside)

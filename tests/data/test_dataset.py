@@ -1,5 +1,6 @@
 """The dataset folder: what is read, and what is refused with one clear line."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,53 @@ def test_photos_are_read_upright_as_8_bit_rgb(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 6), 40000, np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(UserError, match=r"deep\.png: unreadable image \(16-bit or float pixels"):
         read_image(tmp_path / "deep.png")
+
+
+def tiff_of(path: Path, bands: int, **tags: tuple[int, ...]) -> Path:
+    """A TIFF of 2 x 1 pixels, written by hand; `tags` are T258=(8, 8, 8) and the like."""
+    values = {256: (2,), 257: (1,), 258: (8,) * bands, 259: (1,), 262: (1,), 273: (8,), 277: (bands,), 278: (1,)}
+    values |= {279: (2 * bands,)} | {int(name[1:]): numbers for name, numbers in tags.items()}
+    longs = [number for numbers in values.values() if len(numbers) > 1 for number in numbers]
+    start = 8 + 2 * bands + len(longs) * 4
+    entries, at = b"", 8 + 2 * bands
+    for tag, numbers in sorted(values.items()):
+        entries += struct.pack("<HHLL", tag, 4, len(numbers), at if len(numbers) > 1 else numbers[0])
+        at += 4 * len(numbers) if len(numbers) > 1 else 0
+    ordered = [number for _, numbers in sorted(values.items()) if len(numbers) > 1 for number in numbers]
+    body = struct.pack(f"<{len(ordered)}L", *ordered) + struct.pack("<H", len(values)) + entries + bytes(4)
+    path.write_bytes(b"II*\0" + struct.pack("<L", start) + bytes(range(2 * bands)) + body)
+    return path
+
+
+def test_tiffs_of_forms_that_are_not_read_say_which_and_what_to_save(tmp_path: Path) -> None:
+    assert read_image(tiff_of(tmp_path / "gray.tif", 1)).tolist() == [[[0, 0, 0], [1, 1, 1]]]
+    with pytest.raises(UserError, match=r"signed\.tif: unreadable image \(signed pixels, -128 to 127; convert"):
+        read_image(tiff_of(tmp_path / "signed.tif", 1, T339=(2,)))
+    with pytest.raises(UserError, match=r"preview of another one \(a camera's raw file\?\); develop it to JPEG"):
+        read_image(tiff_of(tmp_path / "raw.tif", 1, T254=(1,)))
+    with pytest.raises(UserError) as caught:  # three bands that are not called red, green and blue
+        read_image(tiff_of(tmp_path / "bands.tif", 3))
+    assert "(3 channels, bits per channel 8, photometric 1, compression 1); save it as 8-bit RGB" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"", "the file is empty"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC photo, whatever its name says; convert it to JPEG"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
+            "a pointer of Git LFS, not the photo; fetch that",
+        ),
+        (b"<!DOCTYPE html><html>", "a web page, not a photo; download it again"),
+        (b"something else", "cannot identify image file"),
+    ],
+)
+def test_what_is_no_photo_but_has_the_name_of_one(tmp_path: Path, start: bytes, what: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(start)
+    with pytest.raises(UserError) as caught:
+        read_image(tmp_path / "a.jpg")
+    assert f"a.jpg: unreadable image ({what}" in str(caught.value)
 
 
 def test_absurdly_large_photo_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The OpenVINO engine: what it refuses, and that it says what the graph says. tests/export/test_openvino.py compares it
 with ONNX Runtime on networks."""
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,31 @@ def test_it_says_what_the_graph_says(
     for wrong in (images[0], images.astype(np.float32), images[:0]):
         with pytest.raises(ValueError, match=r"uint8 \[N, H, W, 3\]"):
             engine.infer(wrong)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads its own size from /proc")
+def test_without_memory_it_does_not_give_the_answer_of_the_photo_before(make_graph: MakeGraph) -> None:
+    """OpenVINO may report no error, and leave the last answer where the next one belongs."""
+    script = f"""
+import resource
+from pathlib import Path
+import numpy as np
+from semseg_app.inference.engines.open import open_engine
+engine = open_engine({str(make_graph())!r}, "openvino", threads=1)
+small, large = np.zeros((1, 64, 128, 3), np.uint8), np.zeros((1, 2048, 4096, 3), np.uint8)
+engine.infer(small)
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+no_limit = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 60 * 2**20, no_limit[1]))
+try:
+    engine.infer(large)
+except (MemoryError, RuntimeError):
+    resource.setrlimit(resource.RLIMIT_AS, no_limit)
+    small[..., 2] = 255
+    print(engine.infer(small).classes.shape, np.unique(engine.infer(small).classes))
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "(1, 64, 128) [2]"
 
 
 def test_misuse_is_one_line(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from semseg_app.artifact import check_graph, check_weights, manifest_entry, model_folder, no_model, read_config
 from semseg_app.artifact.transformers_folder import transformers_type
-from semseg_app.errors import UserError, did_you_mean
+from semseg_app.errors import UserError, did_you_mean, is_out_of_memory
 from semseg_app.inference.engines.base import DEVICES, GRAPHS, KINDS, PRECISIONS, Engine
 from semseg_app.inference.engines.plans import SUFFIX
 from semseg_app.inference.engines.source import refuse_other_weights
@@ -130,7 +130,11 @@ def open_engine(
     row = ENGINES[chosen]
     try:
         return row.open(Request(file, device, threads, precision, force, calls))
-    except ImportError as error:
+    except Exception as error:
+        if is_out_of_memory(error) or is_out_of_memory(error.__cause__):
+            raise UserError(f"{file}: out of memory while it is opened; free some, or take a smaller model") from error
+        if not isinstance(error, ImportError):
+            raise
         install = f"pip install 'semseg-app[{row.extra}]'{row.hint}"
         raise UserError(f"{file}: {row.title} needs the extra `{row.extra}` ({error}): {install}") from error
 
