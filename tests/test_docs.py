@@ -27,7 +27,7 @@ from semseg_app.synthetic import generate
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINKED = [*PAGES, *sorted((ROOT / "docs" / "results").glob("*.md"))]
-LONG = {"benchmark.md", "labels.md", "plots.md", "train.md"}
+LONG = {"api.md", "benchmark.md", "export.md", "hub.md", "labels.md", "plots.md", "train.md"}
 WITH_COMMANDS = [  # test_readme.py runs the README in an empty folder
     pytest.param(page, marks=[pytest.mark.slow] if page.name in LONG else [], id=page.name)
     for page in PAGES
