@@ -22,12 +22,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from semseg_app.errors import UserError
+from semseg_app.errors import UserError, is_out_of_memory
 
 INDEX = ".safetensors.index.json"
 """What the name of a list of several .safetensors files ends with, which hold one model together."""
 
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_MOST_NAMES = 500
+"""Checkpoints name a few dozen classes; torch's time grows with the square of the stand-ins."""
+_DEEPEST = 100
 _SAVE = "save its state_dict() alone, as .safetensors, and give that file"
 
 
@@ -93,15 +96,17 @@ _PYTHON = {
         "slice",
         "str",
         "tuple",
+        "type",
     ),
     "collections": ("deque",),
+    "_operator": ("getitem",),
     "copyreg": ("_reconstructor",),
     "datetime": ("date", "datetime", "time", "timedelta", "timezone"),
     "decimal": ("Decimal",),
     "functools": ("partial",),
     "pathlib": ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"),
     "types": ("SimpleNamespace",),
-    "typing": ("Any",),
+    "typing": ("Any", "Dict", "List", "Optional", "Tuple", "Union"),
     "uuid": ("UUID",),
 }
 _STAND_INS: list[Any] = [
@@ -120,28 +125,20 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
     UserError where it holds code, is no state dict, or is damaged.
     """
+    if path.name.endswith(INDEX):
+        return {name: tensor for part in _parts(path) for name, tensor in read_state_dict(part).items()}
+    others: list[str] = []
     try:
-        if path.name.endswith(INDEX):
-            return _read_parts(path)
         if path.suffix == ".safetensors":
-            return {_unwrapped(name): tensor for name, tensor in load_file(path).items()}
-        content, others = _read_pickle(path)
-    except pickle.UnpicklingError as error:
-        raise UserError(f"model.weights: {path}: {_unreadable(path, str(error))}") from None
-    except SafetensorError as error:
-        reason = _something_else(path) or f"damaged or truncated ({error}); copy it again"
-        raise UserError(f"model.weights: {path}: {reason}") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if "TorchScript" in str(error):
-            reason = "a TorchScript archive, which is a program; where you trust it, load it with torch.jit.load and"
-            raise UserError(f"model.weights: {path}: {reason} {_SAVE}") from None
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        reason = _something_else(path) or f"cannot be read as weights ({first}); copy it again"
-        raise UserError(f"model.weights: {path}: {reason}") from None
-    if isinstance(content, dict) and "message_hub" in content:
-        # MMEngine swaps the two as it saves: "state_dict" holds the average, and this the weights that learn.
-        content.pop("ema_state_dict", None)
-    tensors = {_unwrapped(name): tensor for name, tensor in _tensors(content)}
+            content: Any = load_file(path)
+        else:
+            others = _others(path)
+            content = _read_pickle(path, others)
+        tensors = {_unwrapped(name): tensor for name, tensor in _tensors(content)}
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file may lead to any
+        raise UserError(f"model.weights: {path}: {_unreadable(path, error, others)}") from None
     if not tensors and any(name.startswith("torch.nn.modules.") for name in others):
         raise UserError(
             f"model.weights: {path}: holds a whole pickled network, which is read by its own program alone; where you "
@@ -152,35 +149,55 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _read_pickle(path: Path) -> tuple[Any, list[str]]:
-    """What torch.save wrote, with stand-ins in place of all that is neither plain nor a tensor; the names of those."""
-    with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of other pickle protocols and of TorchScript: what fails then says more
+def _others(path: Path) -> list[str]:
+    """The classes and functions of other packages that a file names, which need stand-ins."""
+    with torch.serialization.safe_globals(_STAND_INS):
         try:
             names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         except (ValueError, RuntimeError, pickle.UnpicklingError):  # of torch before 1.6, or nothing that can be read
-            names = []
-        others = [name for name in names if not _is_python_s(name)]
-        with torch.serialization.safe_globals([(_Object, name) for name in others]):
-            return torch.load(path, map_location="cpu", weights_only=True), others
+            return []
+    if len(names) > _MOST_NAMES:
+        raise UserError(f"model.weights: {path}: names {len(names)} classes and functions beside tensors; {_SAVE}")
+    return [name for name in names if not _is_of_python(name)]
 
 
-def _is_python_s(name: str) -> bool:
+def _read_pickle(path: Path, others: list[str]) -> Any:
+    """What torch.save wrote, with stand-ins in place of all that is neither plain nor a tensor."""
+    stand_ins = [*_STAND_INS, *((_Object, name) for name in others)]
+    with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of other pickle protocols and of TorchScript: what fails then says more
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _is_of_python(name: str) -> bool:
     """Whether a class or function belongs to Python itself; pickle writes some modules by their names in Python 2."""
     module = name.rpartition(".")[0]
     return IMPORT_MAPPING.get(module, module).partition(".")[0] in sys.stdlib_module_names
 
 
-def _unreadable(path: Path, error: str) -> str:
-    """Why torch cannot read a file safely, and what to do."""
-    lower = error.lower()
+def _unreadable(path: Path, error: Exception, others: list[str]) -> str:
+    """Why a file cannot be read safely, and what to do."""
+    if found := _something_else(path):
+        return found
+    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+        return f"cannot be read ({error.strerror})"
+    if is_out_of_memory(error):
+        return "out of memory; read it on a machine with more"
+    text = str(error)
+    lower = text.lower()
+    if "torchscript" in lower:
+        reason = "a TorchScript archive, which is a program; where you trust it, load it with torch.jit.load and"
+        return f"{reason} {_SAVE}"
+    if isinstance(error, SafetensorError):
+        return f"damaged or truncated ({text}); copy it again"
     if any(words in lower for words in ("unsupported global", "unsupported class", "can only ")):
-        found = error.partition("GLOBAL ")[2].partition(" ")[0]
-        what = f"holds Python objects beside tensors{f' ({found})' if found else ''}"
+        named = text.partition("GLOBAL ")[2].partition(" ")[0]
+        shown = ", ".join([named] if named else others[:3]) or "unnamed"
+        what = f"holds Python objects beside tensors ({shown})"
         return f"{what}, and loading those would run code; where you trust it, {_SAVE}"
     if "unsupported operand" in lower and zipfile.is_zipfile(path):
         return f"is pickled by a protocol that is not read without running code; {_SAVE}"
-    return _something_else(path) or "damaged, or not a file that torch.save wrote; copy it again"
+    return "damaged, or not a file that torch.save wrote; copy it again"
 
 
 def _something_else(path: Path) -> str:
@@ -194,14 +211,17 @@ def _something_else(path: Path) -> str:
     return ""
 
 
-def _read_parts(index: Path) -> dict[str, Tensor]:
-    """The tensors of all files that an index names; they lie beside it."""
-    content = json.loads(index.read_bytes())
-    parts = {Path(name).name for name in content["weight_map"].values()}
-    missing = sorted(name for name in parts if not (index.parent / name).is_file())
+def _parts(index: Path) -> list[Path]:
+    """The files that an index names; they lie beside it."""
+    try:
+        names = sorted({Path(name).name for name in json.loads(index.read_bytes())["weight_map"].values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        reason = _something_else(index) or "not a list of .safetensors files; copy it again"
+        raise UserError(f"model.weights: {index}: {reason}") from None
+    missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise UserError(f"model.weights: {index}: names {missing[0]}, which does not lie beside it; copy all its files")
-    return {name: tensor for part in sorted(parts) for name, tensor in load_file(index.parent / part).items()}
+    return [index.parent / name for name in names]
 
 
 def _unwrapped(name: str) -> str:
@@ -209,11 +229,18 @@ def _unwrapped(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
-def _tensors(content: Any, container: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors in what torch.save wrote, by the names that lead to them: "state_dict.conv1.weight"."""
-    if isinstance(content, dict):
-        for name, value in content.items():
-            if isinstance(name, str):
-                yield from _tensors(value, f"{container}.{name}" if container else name)
-    elif isinstance(content, Tensor) and container:
-        yield container, content
+def _tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
+    """The tensors in what torch.save wrote, by the names that lead to them; a container where it is met first."""
+    if isinstance(content, dict) and "message_hub" in content:
+        # MMEngine swaps the two as it saves: "state_dict" holds the average, and this the weights that learn.
+        content.pop("ema_state_dict", None)
+    seen: set[int] = set()
+    waiting = [("", content)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, Tensor) and name:
+            yield name, value
+        elif isinstance(value, dict) and id(value) not in seen and name.count(".") < _DEEPEST:
+            seen.add(id(value))
+            inner = [(key, item) for key, item in value.items() if isinstance(key, str)]
+            waiting += [(f"{name}.{key}" if name else key, item) for key, item in reversed(inner)]

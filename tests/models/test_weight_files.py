@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import typing
 from collections import OrderedDict, defaultdict, deque
 from datetime import datetime, timedelta
 from enum import Enum
@@ -74,8 +75,9 @@ def foreign(monkeypatch: pytest.MonkeyPatch, name: str, kind: type) -> type:
         {"args": argparse.Namespace(output=PurePosixPath("out"), data=PureWindowsPath("c:/data"), crop=(64, 64))},
         {"losses": defaultdict(list, {"train": [1.0]}), "last": deque([1, 2], maxlen=3), "seen": {1, 2}},
         {"time": datetime(2026, 1, 1), "took": timedelta(hours=1), "make": functools.partial(dict, lr=0.1)},
+        {"fields": [typing.List[int], typing.Union[int, str], typing.Any, type(None)]},  # noqa: UP006, UP007
     ],
-    ids=["scores", "arrays", "settings", "collections", "times"],
+    ids=["scores", "arrays", "settings", "collections", "times", "types"],
 )
 def test_objects_of_python_and_numpy_lie_beside_tensors(beside, zipped, tmp_path):
     path = tmp_path / "w.pth"
@@ -105,7 +107,7 @@ def test_classes_of_packages_that_are_not_installed(name, kind, tmp_path, monkey
     path = tmp_path / "w.ckpt"
     torch.save({"state_dict": STATE, "log": {"a": value}, "key": {made: 1}}, path)
     monkeypatch.undo()
-    assert name.split(".")[0] not in sys.modules
+    monkeypatch.setitem(sys.modules, name.split(".")[0], None)  # importing it fails, wherever the tests run
     assert_state(read_state_dict(path), "state_dict.")
 
 
@@ -173,6 +175,12 @@ def test_one_model_in_several_files(tmp_path):
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": names}))
     assert_state(read_state_dict(index), "")
+    whole = (tmp_path / names["bias"]).read_bytes()
+    (tmp_path / names["bias"]).write_bytes(whole[:-1])
+    with pytest.raises(UserError, match=r"^model.weights: .*model-00002-of-00002.safetensors: damaged or truncated"):
+        read_state_dict(index)
+    save_file({"_orig_mod.bias": STATE["bias"]}, tmp_path / names["bias"])
+    assert_state(read_state_dict(index), "")
     (tmp_path / names["bias"]).unlink()
     with pytest.raises(UserError, match=r"index.json: names model-00002.*, which does not lie beside it; copy all"):
         read_state_dict(index)
@@ -197,13 +205,49 @@ def test_what_is_no_state_dict_says_what_it_is(tmp_path, monkeypatch):
         "whole.pt": "holds a whole pickled network",
         "script.pt": r"a TorchScript archive, which is a program; .* torch.jit.load and save its state_dict\(\) alone",
         "protocol.pth": "is pickled by a protocol that is not read",
-        "arrays.pkl": "cannot be read as weights|holds no state dict|damaged",
+        "arrays.pkl": "damaged, or not a file that torch.save wrote",
         "pointer.safetensors": "a Git LFS pointer in place of the weights; fetch them with `git lfs pull`",
         "pointer.pth": "a Git LFS pointer in place of the weights",
         "page.pth": "a web page in place of the weights; download the file itself",
         "page.safetensors": "a web page in place of the weights",
-        "w.safetensors.index.json": "cannot be read as weights",
+        "w.safetensors.index.json": "not a list of .safetensors files",
     }.items():
         with pytest.raises(UserError, match=f"^model.weights: {name}: ({message})") as told:
             read_state_dict(Path(name))
         assert "\n" not in str(told.value)
+
+
+def test_containers_that_hold_themselves_or_one_another(tmp_path):
+    itself = {"model": STATE}
+    itself["again"] = itself
+    shared = STATE
+    for _ in range(18):
+        shared = {"a": shared, "b": shared}
+    for content in (itself, shared):
+        torch.save(content, tmp_path / "w.pth")
+        assert [tensor.tolist() for tensor in read_state_dict(tmp_path / "w.pth").values()] == [
+            tensor.tolist() for tensor in STATE.values()
+        ]
+
+
+def test_truncated_files_are_an_error_of_one_line(tmp_path):
+    path = tmp_path / "w.pth"
+    beside = {"names": ["a", None, 2.5, True], "args": argparse.Namespace(lr=1), "scores": np.arange(3)}
+    for zipped in (True, False):
+        torch.save({"model": STATE, **beside}, path, _use_new_zipfile_serialization=zipped)
+        whole = path.read_bytes()
+        for cut in range(0, len(whole), 37):
+            path.write_bytes(whole[:cut])
+            with pytest.raises(
+                UserError, match=r"^model.weights: .*/w.pth: (damaged, or not|holds Python objects)[^\n]+$"
+            ):
+                read_state_dict(path)
+
+
+def test_a_file_of_very_many_classes_is_refused_at_once(tmp_path, monkeypatch):
+    foreign(monkeypatch, "package.module.Class", Foreign)
+    kinds = [type(f"Class{index}", (Foreign,), {"__module__": "package.module"}) for index in range(600)]
+    vars(sys.modules["package.module"]).update((kind.__name__, kind) for kind in kinds)
+    torch.save({"model": STATE, "kinds": kinds}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w.pth: names 600 classes and functions beside tensors; save its state_dict"):
+        read_state_dict(tmp_path / "w.pth")
