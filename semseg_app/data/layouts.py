@@ -59,6 +59,8 @@ def open_dataset(root: Path | str, layout: str = "auto") -> SegmentationData:
         return open_unlabeled(root)
     if layout == "folder" or (layout == "auto" and (root / "dataset.yaml").is_file()):
         return open_folder(root)
+    if layout == "auto" and (other := next((root / name for name in MISNAMED if (root / name).is_file()), None)):
+        raise UserError(f"{other}: is called dataset.yaml here; rename it")
     if layout != "auto" and layout not in LAYOUTS:
         known = ["auto", "folder", "photos", *LAYOUTS]
         raise UserError(f"no layout named {layout!r}; choose one of {', '.join(known)}{did_you_mean(layout, known)}")
@@ -291,6 +293,8 @@ def _stems(listing: Path, known: Collection[str]) -> tuple[str, ...]:
         stems.append(next((name for name in names if name in known), line if is_name else names[-1]))
     return tuple(stems)
 
+
+MISNAMED = ("dataset.yml", "Dataset.yaml", "dataset.yaml.txt")
 
 CADIS_VIDEOS = {"val": (5, 7, 16), "test": (2, 12, 22)}
 """The published split (Grammatikopoulou et al., 2021); the other 19 videos are train."""
