@@ -30,6 +30,8 @@ class Proposal(NamedTuple):
     reasons: list[str]
     other: DatasetInfo | None = None
     """The second reading, where the masks allow two: it is written too, as comments."""
+    doubtful: bool = False
+    """Whether it ignores values of which nothing says what they are."""
 
 
 def propose(study: MaskStudy) -> Proposal | None:
@@ -60,7 +62,7 @@ def propose(study: MaskStudy) -> Proposal | None:
             info.ignore_index: info.ignore_index,
         }
         reasons = [f"{', '.join(map(str, outside))}: no class, so ignored; write the class behind it where it has one"]
-        return _by_value(info, {**known, **dict.fromkeys(outside, info.ignore_index)}, reasons)
+        return _by_value(info, {**known, **dict.fromkeys(outside, info.ignore_index)}, reasons)._replace(doubtful=True)
     return None
 
 

@@ -85,7 +85,11 @@ def open_dataset(root: Path | str, layout: str = "auto") -> SegmentationData:
             "`semseg data import`, see docs/labels.md; for photos without labels say layout photos"
         )
     if layout == "auto":
-        looked_for = f"folder: dataset.yaml; {looked_for}; for photos without labels say layout photos"
+        looked_for = (
+            f"folder: dataset.yaml; {looked_for}; for photos without labels say layout photos; photos beside masks in "
+            "folders of any names become a dataset with `semseg data import MASKS --images PHOTOS --classes NAME,NAME "
+            "-o FOLDER`"
+        )
     raise UserError(f"{root}: not a dataset that is known here. Looked for {looked_for}")
 
 
