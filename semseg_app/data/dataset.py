@@ -35,7 +35,7 @@ from semseg_app.data.mask_pixels import read_mask as read_mask
 from semseg_app.errors import UserError, did_you_mean, explain
 from semseg_app.labels import IGNORE
 from semseg_app.photos import DECODING_ERRORS as DECODING_ERRORS
-from semseg_app.photos import open_photo, to_rgb
+from semseg_app.photos import open_photo, to_rgb, too_large
 
 # Aerial photos pass the size at which Pillow warns; the size at which it refuses (179 million pixels) stays in force.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -54,6 +54,8 @@ def read_image(path: Path) -> np.ndarray:
     except DECODING_ERRORS as error:
         if isinstance(error, UnidentifiedImageError) and suffix in UNREAD_SUFFIXES:
             raise UserError(f"{path}: {why_unread(path.suffix)}") from error
+        if isinstance(error, Image.DecompressionBombError):
+            raise UserError(f"{path}: {too_large()}") from error
         raise UserError(f"{path}: unreadable image ({error}); replace it or take it out of the dataset") from error
 
 

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from semseg_app.data.listing import Sample
 from semseg_app.data.mask_pixels import INDEX_MODES, UnsupportedMask, check_mask, count_pages, numbers
 from semseg_app.labels import Color
-from semseg_app.photos import DECODING_ERRORS, open_photo, orientation, to_rgb
+from semseg_app.photos import DECODING_ERRORS, open_photo, orientation, to_rgb, too_large
 
 MOST_COLORS = 4096
 """A mask with more colors than this was blurred or is a photo; they are not listed."""
@@ -129,6 +129,8 @@ def _color(values: object) -> Color:
 def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "a link to nothing" if path.is_symlink() else "there is no such file"
+    if isinstance(error, Image.DecompressionBombError):
+        return too_large()
     if isinstance(error, UnidentifiedImageError):
         if not path.stat().st_size:
             return "the file is empty"

@@ -17,6 +17,8 @@ from semseg_app.data.tool_exports import recognize
 from semseg_app.errors import UserError, did_you_mean
 
 PUBLISHED = Path(__file__).parent / "published"
+CITYSCAPES = "_gtFine_labelIds.png"
+"""How the masks of Cityscapes end."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,15 @@ def _voc_without_lists(photos: Path, numbers: Path, colors: Path, has_classes: b
     return splits
 
 
-def _cityscapes(root: Path) -> dict[str, SplitFiles]:
+def _cityscapes_train_ids(root: Path) -> dict[str, SplitFiles]:
+    """Where only the masks of cityscapesScripts' createTrainIdLabelImgs were kept."""
+    if any((root / "gtFine").rglob(f"*{CITYSCAPES}")):
+        return {}
+    suffix = "_gtFine_labelTrainIds.png"
+    return _cityscapes(root, suffix) if any((root / "gtFine").rglob(f"*{suffix}")) else {}
+
+
+def _cityscapes(root: Path, label_suffix: str = CITYSCAPES) -> dict[str, SplitFiles]:
     """leftImg8bit/<split>/<city>; test (its masks are blank) and train_extra (coarse masks only) have no labels."""
     photos, masks = root / "leftImg8bit", root / "gtFine"
     if not photos.is_dir() or not masks.is_dir():
@@ -225,7 +235,7 @@ def _cityscapes(root: Path) -> dict[str, SplitFiles]:
             photos / folder,
             masks / folder if name in ("train", "val") and (masks / folder).is_dir() else None,
             image_suffix="_leftImg8bit.png",
-            label_suffix="_gtFine_labelIds.png",
+            label_suffix=label_suffix,
             nested=True,
         )
         for folder, name in names.items()
@@ -312,6 +322,10 @@ LAYOUTS = {
         inner=("VOCdevkit/VOC2010", "VOC2010"),
     ),
     "voc": Layout("voc.yaml", "JPEGImages/ and ImageSets/Segmentation/", _voc, inner=("VOCdevkit/VOC2012", "VOC2012")),
+    # Before cityscapes, whose folders it has too.
+    "cityscapes-train-ids": Layout(
+        "cityscapes_train_ids.yaml", "leftImg8bit/ and gtFine/ without *_labelIds.png", _cityscapes_train_ids
+    ),
     "cityscapes": Layout("cityscapes.yaml", "leftImg8bit/ and gtFine/", _cityscapes),
     "ade20k": Layout(
         "ade20k.yaml", "images/training/ and annotations/training/", _ade20k, inner=("ADEChallengeData2016",)

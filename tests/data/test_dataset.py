@@ -170,7 +170,7 @@ def test_what_is_no_photo_but_has_the_name_of_one(tmp_path: Path, start: bytes, 
 def test_absurdly_large_photo_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(PHOTO).save(tmp_path / "huge.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)
-    with pytest.raises(UserError, match=r"huge\.png: unreadable image"):
+    with pytest.raises(UserError, match=r"huge\.png: more than 0 million pixels; cut it, and its mask, into tiles"):
         read_image(tmp_path / "huge.png")
 
 
@@ -283,6 +283,9 @@ def test_wrong_folders(tmp_path: Path) -> None:
         open_folder(root)
     root = build(tmp_path / "flat", {"images/x.png": PHOTO})
     with pytest.raises(UserError, match="move them to images/train/"):
+        open_folder(root)
+    (root / "dataset.yaml").write_text("name: größe\n", encoding="cp1252")
+    with pytest.raises(UserError, match=r"dataset\.yaml: not a text file in UTF-8; save it as UTF-8"):
         open_folder(root)
     (root / "dataset.yaml").write_text("name: [\n")
     with pytest.raises(UserError, match=r"dataset\.yaml:\d: not valid YAML"):
