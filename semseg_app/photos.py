@@ -85,6 +85,11 @@ def open_photo(source: str | Path | BinaryIO, formats: tuple[str, ...] | None = 
     return image
 
 
+def too_large() -> str:
+    """What to say of a photo with more pixels than Pillow decodes."""
+    return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:,.0f} million pixels; cut it, and its mask, into tiles"
+
+
 def _start(file: BinaryIO) -> tuple[bytes, tiff.Tags | None]:
     """The first bytes, and the tags of a TIFF whose pixels are of a kind that is read; None for another file."""
     start = file.read(16)

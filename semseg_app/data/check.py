@@ -109,6 +109,8 @@ class CheckReport:
         }
 
 
+FEW_SHADES = 32
+"""A photo without a mask that has no more levels of red, green and blue than this is probably a mask itself."""
 MANY = 10_000
 """Pairs from which processes are worth their start, in which each imports what it needs. With 3,000 tiny pairs two of
 them took 0.90 ms of the processor per pair, and threads 0.63."""
@@ -157,6 +159,10 @@ def check(
     found += study.conclude()
     if (few := study.few_classes()) is not None:
         found.append(Finding("few-classes", few, "."))
+    if data.num_classes == 1 and (study.values or study.colors):
+        name = data.info.classes[0]
+        message = f"{name} alone leaves nothing to tell apart: name the rest too, classes: [background, {name}]"
+        found.append(Finding("one-class", message, "."))
     found += partner_findings(data, samples)
     found += overlap_findings(data, photos)
     found += of_lists
@@ -184,7 +190,13 @@ def _look_at_pair(
     found = []
     if image.error is not None:
         found.append(Finding("unreadable-image", image.error, relative(data, sample.image)))
+    if image.pages > 1:
+        message = f"holds {image.pages} pages, of which only the first is read; save each page that counts by itself"
+        found.append(Finding("photo-of-pages", message, relative(data, sample.image)))
     if mask is None or sample.label is None:
+        if image.error is None and image.shades <= FEW_SHADES:
+            message = f"{image.shades} shades: a mask among the photos, or an empty photo?"
+            found.append(Finding("photo-like-a-mask", message, relative(data, sample.image)))
         return None, found
     file = relative(data, sample.label)
     if mask.error is not None:

@@ -12,6 +12,7 @@ from semseg_app.data.inspection import MOST_COLORS, MaskFacts
 from semseg_app.data.mask_pixels import HIGHEST, LOWEST
 from semseg_app.labels import IGNORE, Color, hex_color
 
+WHITE_FIRST = {0: (255, 255, 255), 1: (0, 0, 0)}
 STRANGE = -1
 """Stands for the class of a value or color that means nothing in this dataset."""
 
@@ -128,12 +129,14 @@ class MaskStudy:
     def shifted_value(self) -> int | None:
         """The value C, where only 0 to C-1 are classes and C looks like the last of labels that start at 1; or None."""
         count = self.data.num_classes
+        if count == 1:
+            return None  # its masks show it and the rest, whose name is missing
         if self.info.label_map is not None or self.info.color_map is not None or count not in self.values:
             return None
         if not set(self.values) <= {*range(count + 1), self.info.ignore_index, IGNORE}:
             return None
         # Where C is the ignore value it has every right to be there, unless nothing at all is called 0.
-        return count if self.info.ignore_index != count or (0 not in self.values and count > 1) else None
+        return count if self.info.ignore_index != count or 0 not in self.values else None
 
     def all_binary(self) -> bool:
         """All masks hold 0 and 255 only, and there is a second class that 255 must mean."""
@@ -166,6 +169,10 @@ class MaskStudy:
             shown = {facts.palette[value]: pixels for value, pixels in values.items()}
             self.colors.update(shown)
             return counts, [Finding("palette-mask", describe_colors(shown, self.info), file)]
+        if self.info.label_map is None and facts.palette == WHITE_FIRST:
+            self.colors.update({facts.palette[value]: pixels for value, pixels in values.items()})
+            message = "its palette shows 0 as white and 1 as black; --fix-map reads white as class 1"
+            return counts, [Finding("palette-mask", message, file)]
         if self._renumbers_voc(facts):
             message = (
                 "its palette has VOC's colors under other numbers: a PNG optimizer renumbers palettes; export again"

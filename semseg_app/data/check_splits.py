@@ -41,7 +41,7 @@ def role(split: str) -> str:
     """ "train" or "evaluation", by the split's name; "union" for trainval, which repeats both on purpose."""
     if split == "trainval":
         return "union"
-    return "evaluation" if split.startswith(("val", "test")) else "train"
+    return "evaluation" if split.lower().startswith(("val", "test")) else "train"
 
 
 def partner_findings(data: SegmentationData, samples: Mapping[str, list[Sample]]) -> list[Finding]:
@@ -136,13 +136,22 @@ def _masks_without_photos(data: SegmentationData, split: str) -> Iterable[Findin
     masks = files.masks()
     for stem, path in masks.items():
         if stem not in stems:
-            yield Finding("no-photo", f"expected {relative(data, files.images)}/{stem}.*", relative(data, path))
+            near = _of_other_suffix(files.images / stem)
+            message = f"expected {relative(data, files.images)}/{stem}.*" + (f"; {near} is not read" if near else "")
+            yield Finding("no-photo", message, relative(data, path))
     if files.label_suffix == ".png":
         others = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in LABEL_SUFFIXES)
         for stem, path in list_files(files.labels, others, files.nested):
             if stem not in masks:
                 message = f"a mask is read from a lossless {', '.join(LABEL_SUFFIXES)}; export it as PNG"
                 yield Finding("lossy-mask", message, relative(data, path))
+
+
+def _of_other_suffix(photo: Path) -> str:
+    """The file that has the name of a photo and no suffix of one; empty where there is none."""
+    if not photo.parent.is_dir():
+        return ""
+    return next((path.name for path in photo.parent.iterdir() if photo.name in (path.name, path.stem)), "")
 
 
 def _two_masks(data: SegmentationData, split: str) -> Iterable[Finding]:

@@ -5,23 +5,37 @@ labelmap.txt        CVAT, datumaro (Segmentation mask 1.1)   `name:r,g,b:parts:a
 class_names.txt     labelme2voc                              a name on each line; masks hold the line numbers
 label_colors.txt    SegNet's CamVid, some converters         `r g b name`; masks are pictures of colors
 _classes.csv        Roboflow (semantic segmentation)         `value, name`; masks hold the values
+class_dict.csv      Semantic-Segmentation-Suite, Kaggle      `name,r,g,b`; masks are pictures of colors
+
+Others only name the numbers of masks that nothing else describes (`read_names`): a list of names (PaddleSeg, fastai), a
+JSON file (nnU-Net, Hugging Face), or the data.yaml of Ultralytics.
 """
 
 import csv
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from semseg_app.data.dataset import DatasetInfo, default_palette
+from semseg_app.data.description import DatasetInfo, default_palette, read_yaml
 from semseg_app.errors import UserError, explain
 from semseg_app.labels import IGNORE, Color, hex_color
 
 
 def read_class_file(root: Path) -> tuple[Path, DatasetInfo] | None:
     """The class file in `root` and what it says, or None in a folder without one. UserError for a malformed one."""
-    for name, read in READERS.items():
+    return _first_of(READERS, root)
+
+
+def read_names(root: Path) -> tuple[Path, DatasetInfo] | None:
+    """The same where nothing but such a file says what masks hold: also files that other data has for other ends."""
+    return _first_of(READERS | NAME_READERS, root)
+
+
+def _first_of(readers: "dict[str, Reader]", root: Path) -> tuple[Path, DatasetInfo] | None:
+    for name, read in readers.items():
         path = root / name
         if path.is_file():
             try:
@@ -85,11 +99,73 @@ def _classes_csv(path: Path, lines: list[str]) -> DatasetInfo:
     return DatasetInfo(name=path.parent.resolve().name, classes=names, label_map=None if plain else label_map)
 
 
-READERS: dict[str, Callable[[Path, list[str]], DatasetInfo]] = {
+def _class_dict(path: Path, lines: list[str]) -> DatasetInfo:
+    names, colors = [], []
+    for number, row in enumerate(csv.reader(lines), 1):
+        cells = [cell.strip() for cell in row]
+        if not any(cells) or (number == 1 and not "".join(cells[1:]).isdigit()):
+            continue  # the heading
+        if len(cells) < 4 or not all(cell.isdigit() for cell in cells[1:4]):
+            raise UserError(f"{path}:{number}: expected `name,red,green,blue`, found {','.join(row)!r}")
+        names.append(cells[0])
+        colors.append(_color(path, number, tuple(cells[1:4])))
+    return _of_colors(path, names, colors)
+
+
+def _name_list(path: Path, lines: list[str]) -> DatasetInfo:
+    """A name on each line, perhaps after its number."""
+    names = [line for _, line in _content(lines)]
+    numbered = [re.fullmatch(r"(\d+)[\s:,]+(.+)", name) for name in names]
+    if names and all(numbered):
+        return _by_number(path, {int(match[1]): match[2].strip() for match in numbered if match})
+    return DatasetInfo(name=path.parent.resolve().name, classes=names)
+
+
+def _json_names(path: Path, lines: list[str]) -> DatasetInfo:
+    """nnU-Net's {"labels": {"background": 0}}, in version 1 the other way around, or Hugging Face's {"0": "plant"}."""
+    try:
+        content = json.loads("\n".join(lines))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from None
+    labels = content.get("labels", content) if isinstance(content, dict) else content
+    if not isinstance(labels, dict):
+        raise UserError(f"{path}: expected names and numbers of classes, found {type(labels).__name__}")
+    numbers: dict[int, str] = {}
+    for key, value in labels.items():
+        number, name = (value, key) if isinstance(value, int) else (key, value)
+        if not isinstance(name, str) or not str(number).isdigit():
+            raise UserError(f"{path}: {key}: expected the number of a class, found {value!r}; name all with --classes")
+        numbers[int(number)] = name
+    return _by_number(path, numbers)
+
+
+def _data_yaml(path: Path, lines: list[str]) -> DatasetInfo:
+    names = read_yaml(path).get("names")
+    return DatasetInfo.model_validate({"name": path.parent.resolve().name, "classes": names})
+
+
+def _by_number(path: Path, names: dict[int, str]) -> DatasetInfo:
+    """Masks hold the numbers; what nnU-Net calls ignore is no class."""
+    kept = {number: name for number, name in sorted(names.items()) if name != "ignore"}
+    label_map = {number: index for index, number in enumerate(kept)}
+    label_map |= {number: IGNORE for number in (*names, IGNORE) if number not in kept}
+    plain = list(kept) == list(range(len(kept))) and len(kept) == len(names)
+    info = {"name": path.parent.resolve().name, "classes": list(kept.values())}
+    return DatasetInfo.model_validate(info if plain else info | {"label_map": label_map})
+
+
+Reader = Callable[[Path, list[str]], DatasetInfo]
+READERS: dict[str, Reader] = {
     "labelmap.txt": _labelmap,
     "class_names.txt": _class_names,
     "label_colors.txt": _label_colors,
     "_classes.csv": _classes_csv,
+    "class_dict.csv": _class_dict,
+}
+NAME_READERS: dict[str, Reader] = {
+    **dict.fromkeys(("labels.txt", "classes.txt", "codes.txt"), _name_list),
+    **dict.fromkeys(("dataset.json", "id2label.json"), _json_names),
+    **dict.fromkeys(("data.yaml", "data.yml"), _data_yaml),
 }
 
 

@@ -13,18 +13,18 @@ label is always uint8 with classes 0..C-1 and IGNORE (255), whatever the files u
 """
 
 import hashlib
-import re
 import warnings
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError
 
+from semseg_app.data.description import DatasetInfo as DatasetInfo
+from semseg_app.data.description import default_palette as default_palette
+from semseg_app.data.description import read_yaml as read_yaml
 from semseg_app.data.list_lines import line_names, list_terms, one_photo
 from semseg_app.data.listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from semseg_app.data.listing import RAW_SUFFIXES, UNREAD_SUFFIXES, SplitFiles, list_files, near_misses, why_unread
@@ -33,100 +33,12 @@ from semseg_app.data.mask_pixels import HIGHEST, LOWEST
 from semseg_app.data.mask_pixels import read_color_mask as read_color_mask
 from semseg_app.data.mask_pixels import read_mask as read_mask
 from semseg_app.errors import UserError, did_you_mean, explain
-from semseg_app.labels import IGNORE, Color, require_color_per_class
+from semseg_app.labels import IGNORE
 from semseg_app.photos import DECODING_ERRORS as DECODING_ERRORS
-from semseg_app.photos import open_photo, to_rgb
-from semseg_app.yaml_text import RepeatedKey, load_yaml
+from semseg_app.photos import open_photo, to_rgb, too_large
 
 # Aerial photos pass the size at which Pillow warns; the size at which it refuses (179 million pixels) stays in force.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
-
-class DatasetInfo(BaseModel):
-    """The contents of dataset.yaml."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str
-    classes: list[str] = Field(min_length=1, max_length=255)
-    palette: list[Color] = Field(default_factory=list)
-    ignore_index: int = IGNORE
-    label_map: dict[int, int] | None = None
-    """Value in the file -> class index (or ignore_index). Values that it does not name are errors."""
-    color_map: dict[str, int] | None = Field(default=None, min_length=1)
-    """ "#rrggbb" -> class index (or ignore_index), for masks that are pictures. Other colors are errors."""
-    license: str | None = None
-    """License of the data: an identifier (cc-by-4.0) or a few words. It travels into the card of a model."""
-    source: str | None = None
-    """Where the data comes from: an address, or its id on the Hub (user/dataset)."""
-    splits: dict[str, int] | None = None
-    """Expected number of images per split, for the record; `semseg check` compares."""
-
-    @field_validator("classes")
-    @classmethod
-    def _unique_classes(cls, classes: list[str]) -> list[str]:
-        twice = sorted({name for name in classes if classes.count(name) > 1})
-        if twice:
-            raise ValueError(f"class names must be unique; given twice: {', '.join(twice)}")
-        return classes
-
-    @model_validator(mode="after")
-    def _palette_fits(self) -> "DatasetInfo":
-        if not self.palette:
-            self.palette = default_palette(len(self.classes))
-        require_color_per_class(self.classes, self.palette)
-        if any(not 0 <= value <= 255 for color in self.palette for value in color):
-            raise ValueError("palette colors are three numbers from 0 to 255")
-        if not 0 <= self.ignore_index <= 255:
-            raise ValueError(
-                f"ignore_index {self.ignore_index} is no value of a mask, which holds 0 to 255 ({self.ignore_index} is "
-                f"saved as {self.ignore_index % 256}); leave ignore_index out for 255, or map the values: "
-                f"{self._example({self.ignore_index % 256: 255})}"
-            )
-        if self.ignore_index < len(self.classes):
-            raise ValueError(
-                f"ignore_index {self.ignore_index} is also a class; to ignore the value {self.ignore_index} of the "
-                f"masks, leave ignore_index out and write {self._example({self.ignore_index: 255})}"
-            )
-        return self
-
-    def _example(self, ignored: dict[int, int]) -> str:
-        """A label_map that ignores some values, and gives the others to the first classes in turn."""
-        free = (value for value in range(256) if value not in ignored)
-        mapping = ignored | {next(free): index for index in range(min(3, len(self.classes)))}
-        more = ", ..." if len(self.classes) > 3 else ""
-        return f"label_map: {{{', '.join(f'{value}: {target}' for value, target in mapping.items())}{more}}}"
-
-    @model_validator(mode="after")
-    def _maps_fit(self) -> "DatasetInfo":
-        if self.label_map is not None and self.color_map is not None:
-            raise ValueError("give label_map (masks of numbers) or color_map (masks of colors), not both")
-        for raw in self.label_map or {}:
-            if not LOWEST <= raw <= HIGHEST:
-                raise ValueError(f"label_map: {raw} is no value of a mask; they go from {LOWEST} to {HIGHEST}")
-        for color in self.color_map or {}:
-            if not re.fullmatch("#[0-9a-fA-F]{6}", color):
-                raise ValueError(f"color_map: {color!r} is no color; write it as '#rrggbb'")
-        for target in (*(self.label_map or {}).values(), *(self.color_map or {}).values()):
-            if not 0 <= target < len(self.classes) and target != self.ignore_index:
-                raise ValueError(
-                    f"{'label_map' if self.label_map else 'color_map'}: {target} is neither a class "
-                    f"(0 to {len(self.classes) - 1}) nor ignore_index ({self.ignore_index})"
-                )
-        return self
-
-
-def default_palette(count: int) -> list[Color]:
-    """`count` distinct colors by the bit-reversal rule of the VOC devkit, without its black first entry."""
-    colors = []
-    for index in range(1, count + 1):
-        red = green = blue = 0
-        for bit in range(8):
-            red |= (index >> (3 * bit) & 1) << (7 - bit)
-            green |= (index >> (3 * bit + 1) & 1) << (7 - bit)
-            blue |= (index >> (3 * bit + 2) & 1) << (7 - bit)
-        colors.append((red, green, blue))
-    return colors
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -142,26 +54,9 @@ def read_image(path: Path) -> np.ndarray:
     except DECODING_ERRORS as error:
         if isinstance(error, UnidentifiedImageError) and suffix in UNREAD_SUFFIXES:
             raise UserError(f"{path}: {why_unread(path.suffix)}") from error
+        if isinstance(error, Image.DecompressionBombError):
+            raise UserError(f"{path}: {too_large()}") from error
         raise UserError(f"{path}: unreadable image ({error}); replace it or take it out of the dataset") from error
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping, or a UserError that names the file and the line."""
-    try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        if isinstance(error, RepeatedKey):
-            raise UserError(f"{where}: {error.problem}") from None
-        raise UserError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
-    if content is None:
-        raise UserError(f"{path}: is empty; expected `key: value` lines")
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected `key: value` lines at the top, found {type(content).__name__}")
-    return content
 
 
 class SegmentationData:
@@ -300,7 +195,7 @@ class SegmentationData:
         """
         partly = {}
         for split, files in self.folders.items():
-            if files.labels is None or files.stems is not None or split.startswith(("val", "test")):
+            if files.labels is None or files.stems is not None or split.lower().startswith(("val", "test")):
                 continue
             samples = files.samples()
             rest = [sample for sample in samples if sample.label is None]
@@ -459,7 +354,7 @@ def open_folder(root: Path | str) -> SegmentationData:
     for split in sorted(images.iterdir()) if images.is_dir() else []:
         if split.is_dir() and not split.name.startswith("."):
             labels = root / "labels" / split.name
-            folders[split.name] = SplitFiles(split, labels if labels.is_dir() else None)
+            folders[split.name] = SplitFiles(split, labels if labels.is_dir() else None, nested=True)
     if (root / "unlabeled").is_dir():
         folders["unlabeled"] = SplitFiles(root / "unlabeled", nested=True)
     if not folders:

@@ -1,5 +1,6 @@
 """A dataset.yaml with the label_map or color_map that the doctor proposes. Nothing is changed in place."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,10 +11,14 @@ from semseg_app.data.check_masks import MaskStudy, color_code, numbers_in_channe
 from semseg_app.data.dataset import DatasetInfo, default_palette
 from semseg_app.data.mask_pixels import HIGHEST, LOWEST
 from semseg_app.files import atomic_file
-from semseg_app.labels import Color, hex_color
+from semseg_app.labels import IGNORE, Color, hex_color
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 WHITE_OF_16_BITS = 65535
+MOST_OBJECTS = 4096
+DARK, LIGHT = 32, 224
+"""Grays below and from which on smoothed or JPEG-compressed black and white lie, but for a few along the edges."""
+MOST_ON_EDGES = 0.2
 MOST_STRANGE_COLORS = 64
 """More colors without a class than this are blurred edges, not classes: they are left out of the map."""
 
@@ -25,11 +30,15 @@ class Proposal(NamedTuple):
     reasons: list[str]
     other: DatasetInfo | None = None
     """The second reading, where the masks allow two: it is written too, as comments."""
+    doubtful: bool = False
+    """Whether it ignores values of which nothing says what they are."""
 
 
 def propose(study: MaskStudy) -> Proposal | None:
     """A description of the dataset under which its masks are valid, or None where no map is called for."""
     info = study.info
+    if len(info.classes) == 1:
+        return _with_background(info, study)
     if study.colors:
         return _by_color(info, study)
     if study.moved_numbers:
@@ -42,6 +51,8 @@ def propose(study: MaskStudy) -> Proposal | None:
         return _by_value(info, {0: 0, WHITE_OF_16_BITS: 1}, [reason])
     if (shifted := study.shifted_value()) is not None:
         return _shifted_or_void(info, study, shifted)
+    if outside and info.label_map is None and (read := read_levels(info, study.values)):
+        return _by_value(info, *read)
     many = [value for value in outside if value not in range(256)]
     if len(many) > MOST_STRANGE_COLORS:
         return None  # measurements, such as heights, rather than classes
@@ -51,7 +62,33 @@ def propose(study: MaskStudy) -> Proposal | None:
             info.ignore_index: info.ignore_index,
         }
         reasons = [f"{', '.join(map(str, outside))}: no class, so ignored; write the class behind it where it has one"]
-        return _by_value(info, {**known, **dict.fromkeys(outside, info.ignore_index)}, reasons)
+        return _by_value(info, {**known, **dict.fromkeys(outside, info.ignore_index)}, reasons)._replace(doubtful=True)
+    return None
+
+
+def read_levels(info: DatasetInfo, pixels: Mapping[int, int]) -> tuple[dict[int, int], list[str]] | None:
+    """Value -> class, and the reasons, for masks (value -> pixels) of grays or of numbered objects; None for others."""
+    values, second = sorted(pixels), info.classes[-1]
+    for levels in ([value for value in values if value != info.ignore_index], values):
+        # Where some are numbers of classes, the others are not levels but strays.
+        if len(levels) == len(info.classes) and not {*range(1, len(levels))} & set(levels):
+            listed = ", ".join(f"{level} = {name}" for level, name in zip(levels, info.classes, strict=True))
+            order = {level: index for index, level in enumerate(levels)}
+            return {info.ignore_index: info.ignore_index, **order}, [f"levels in the order of the classes: {listed}"]
+    if len(info.classes) != 2 or values[0] < 0:
+        return None
+    dark = sum(count for value, count in pixels.items() if value < DARK)
+    light = sum(count for value, count in pixels.items() if LIGHT <= value <= IGNORE)
+    edges = sum(pixels.values()) - dark - light
+    if dark and light and values[-1] <= IGNORE and edges <= MOST_ON_EDGES * sum(pixels.values()):
+        reason = f"black and white with the grays of smoothed edges: 128 and more becomes {second}"
+        return {value: int(value > 127) for value in range(256)}, [reason]
+    if values[0] == 0 and len(values) > 3 and values[-1] < min(2 * len(values), MOST_OBJECTS):
+        reason = (
+            f"0 to {values[-1]}, but two classes: taken for the numbers of objects, all of which become {second}; "
+            "where they are classes, name them all"
+        )
+        return {value: int(value > 0) for value in values}, [reason]
     return None
 
 
@@ -73,6 +110,22 @@ def _as_yaml(info: DatasetInfo) -> str:
     else:
         content["palette"] = [list(color) for color in content["palette"]]
     return yaml.safe_dump(content, default_flow_style=None, sort_keys=False, allow_unicode=True, width=118)
+
+
+def _with_background(info: DatasetInfo, study: MaskStudy) -> Proposal | None:
+    """One class is a shape on a background that nobody has named."""
+    named = info.model_copy(
+        update={"classes": ["background", *info.classes], "palette": default_palette(2), "ignore_index": IGNORE}
+    )
+    reasons = [f"the rest is named, too: 0 is background, what was drawn is {info.classes[0]}"]
+    if set(study.colors) == {BLACK, WHITE} and not study.values:
+        return Proposal(named.model_copy(update={"color_map": {hex_color(BLACK): 0, hex_color(WHITE): 1}}), reasons)
+    if study.colors or 0 not in study.values or info.label_map is not None:
+        return None
+    if set(study.values) <= {0, 1, IGNORE} and 1 in study.values:
+        return Proposal(named, reasons)
+    read = read_levels(named, study.values)
+    return _by_value(named, read[0], [*reasons, *read[1]]) if read else None
 
 
 def _shifted_or_void(info: DatasetInfo, study: MaskStudy, last: int) -> Proposal:
@@ -110,10 +163,11 @@ def _by_color(info: DatasetInfo, study: MaskStudy) -> Proposal | None:
     mapping = {color.lower(): target for color, target in (info.color_map or {}).items()}
     targets = {color: index for index, color in reversed(list(enumerate(info.palette)))}
     reasons = []
-    if not set(study.colors) <= set(targets) and (read := _as_numbers(info, study)):
+    if not set(study.colors) <= set(targets) and (read := colors_as_numbers(info, study.colors)):
         targets, reason = read
         reasons.append(reason)
-    fresh = sorted((color for color in study.colors if hex_color(color) not in mapping), key=color_code)
+    seen = {*study.colors, *(color for color in targets if len(targets) > len(info.palette) and len(set(color)) == 1)}
+    fresh = sorted((color for color in seen if hex_color(color) not in mapping), key=color_code)
     strange = [color for color in fresh if color not in targets]
     if not fresh:
         return None
@@ -134,10 +188,9 @@ def _by_color(info: DatasetInfo, study: MaskStudy) -> Proposal | None:
     return Proposal(info.model_copy(update={"color_map": mapping, "label_map": None}), reasons)
 
 
-def _as_numbers(info: DatasetInfo, study: MaskStudy) -> tuple[dict[Color, int], str] | None:
-    """Colors -> classes, and the reason, where pictures hold numbers: black and white, equal channels, one channel."""
-    colors = set(study.colors)
-    if colors == {BLACK, WHITE}:
+def colors_as_numbers(info: DatasetInfo, colors: Mapping[Color, int]) -> tuple[dict[Color, int], str] | None:
+    """Colors -> classes, and the reason, where pictures (color -> pixels) hold numbers in equal channels or in one."""
+    if set(colors) == {BLACK, WHITE}:
         return {BLACK: 0, WHITE: 1}, "the masks are black and white: white becomes class 1"
     numbers = numbers_in_channels(colors)
     if numbers is None:
@@ -145,10 +198,9 @@ def _as_numbers(info: DatasetInfo, study: MaskStudy) -> tuple[dict[Color, int], 
     allowed = {*range(len(info.classes)), info.ignore_index}
     if set(numbers.values()) <= allowed:
         return numbers, "the masks are pictures of class numbers"
-    levels = sorted(set(numbers.values()) - {info.ignore_index})
-    if len(levels) == len(info.classes):
-        order = {level: index for index, level in enumerate(levels)} | {info.ignore_index: info.ignore_index}
-        listed = ", ".join(f"{level} = {name}" for level, name in zip(levels, info.classes, strict=True))
-        mapping = {color: order[level] for color, level in numbers.items()}
-        return mapping, f"levels in the order of the classes: {listed}"
-    return None
+    if (read := read_levels(info, {number: colors[color] for color, number in numbers.items()})) is None:
+        return None
+    mapping, reasons = read
+    known = {color: mapping[number] for color, number in numbers.items()}
+    grays = {(value, value, value): target for value, target in mapping.items() if len(mapping) == 256}
+    return grays | known, reasons[0]

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from semseg_app.data.listing import Sample
-from semseg_app.data.mask_pixels import INDEX_MODES, UnsupportedMask, check_mask, numbers
+from semseg_app.data.mask_pixels import INDEX_MODES, UnsupportedMask, check_mask, count_pages, numbers
 from semseg_app.labels import Color
-from semseg_app.photos import DECODING_ERRORS, open_photo, orientation, to_rgb
+from semseg_app.photos import DECODING_ERRORS, open_photo, orientation, to_rgb, too_large
 
 MOST_COLORS = 4096
 """A mask with more colors than this was blurred or is a photo; they are not listed."""
@@ -34,6 +34,10 @@ class ImageFacts:
     """16 bytes over the file."""
     thumbnail: bytes = b""
     """16x16 gray pixels."""
+    pages: int = 1
+    """Pictures of its size in a TIFF."""
+    shades: int = 0
+    """Values that its red, its green or its blue takes, whichever takes most."""
     pixels: int = 0
     sums: np.ndarray = field(default_factory=lambda: np.zeros(3))
     """Sum of the values 0..255, per channel."""
@@ -73,6 +77,7 @@ def inspect_image(path: Path) -> ImageFacts:
         facts.digest = hashlib.blake2b(content, digest_size=16).digest()
         with open_photo(BytesIO(content)) as image:
             facts.orientation = orientation(image)
+            facts.pages = count_pages(image) if image.format == "TIFF" else 1
             rgb = to_rgb(image)
     except DECODING_ERRORS as error:
         facts.error = _reason(path, error)
@@ -81,6 +86,7 @@ def inspect_image(path: Path) -> ImageFacts:
     facts.size, facts.pixels = rgb.size, rgb.width * rgb.height
     facts.sums = histogram @ np.arange(256.0)
     facts.squares = histogram @ np.arange(256.0) ** 2
+    facts.shades = int((histogram > 0).sum(axis=1).max())
     facts.thumbnail = rgb.convert("L").resize((16, 16), Image.Resampling.BOX).tobytes()
     return facts
 
@@ -123,6 +129,8 @@ def _color(values: object) -> Color:
 def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "a link to nothing" if path.is_symlink() else "there is no such file"
+    if isinstance(error, Image.DecompressionBombError):
+        return too_large()
     if isinstance(error, UnidentifiedImageError):
         if not path.stat().st_size:
             return "the file is empty"

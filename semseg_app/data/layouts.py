@@ -17,6 +17,8 @@ from semseg_app.data.tool_exports import recognize
 from semseg_app.errors import UserError, did_you_mean
 
 PUBLISHED = Path(__file__).parent / "published"
+CITYSCAPES = "_gtFine_labelIds.png"
+"""How the masks of Cityscapes end."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ def open_dataset(root: Path | str, layout: str = "auto") -> SegmentationData:
         return open_unlabeled(root)
     if layout == "folder" or (layout == "auto" and (root / "dataset.yaml").is_file()):
         return open_folder(root)
+    if layout == "auto" and (other := next((root / name for name in MISNAMED if (root / name).is_file()), None)):
+        raise UserError(f"{other}: is called dataset.yaml here; rename it")
     if layout != "auto" and layout not in LAYOUTS:
         known = ["auto", "folder", "photos", *LAYOUTS]
         raise UserError(f"no layout named {layout!r}; choose one of {', '.join(known)}{did_you_mean(layout, known)}")
@@ -83,7 +87,11 @@ def open_dataset(root: Path | str, layout: str = "auto") -> SegmentationData:
             "`semseg data import`, see docs/labels.md; for photos without labels say layout photos"
         )
     if layout == "auto":
-        looked_for = f"folder: dataset.yaml; {looked_for}; for photos without labels say layout photos"
+        looked_for = (
+            f"folder: dataset.yaml; {looked_for}; for photos without labels say layout photos; photos beside masks in "
+            "folders of any names become a dataset with `semseg data import MASKS --images PHOTOS --classes NAME,NAME "
+            "-o FOLDER`"
+        )
     raise UserError(f"{root}: not a dataset that is known here. Looked for {looked_for}")
 
 
@@ -208,7 +216,15 @@ def _voc_without_lists(photos: Path, numbers: Path, colors: Path, has_classes: b
     return splits
 
 
-def _cityscapes(root: Path) -> dict[str, SplitFiles]:
+def _cityscapes_train_ids(root: Path) -> dict[str, SplitFiles]:
+    """Where only the masks of cityscapesScripts' createTrainIdLabelImgs were kept."""
+    if any((root / "gtFine").rglob(f"*{CITYSCAPES}")):
+        return {}
+    suffix = "_gtFine_labelTrainIds.png"
+    return _cityscapes(root, suffix) if any((root / "gtFine").rglob(f"*{suffix}")) else {}
+
+
+def _cityscapes(root: Path, label_suffix: str = CITYSCAPES) -> dict[str, SplitFiles]:
     """leftImg8bit/<split>/<city>; test (its masks are blank) and train_extra (coarse masks only) have no labels."""
     photos, masks = root / "leftImg8bit", root / "gtFine"
     if not photos.is_dir() or not masks.is_dir():
@@ -219,7 +235,7 @@ def _cityscapes(root: Path) -> dict[str, SplitFiles]:
             photos / folder,
             masks / folder if name in ("train", "val") and (masks / folder).is_dir() else None,
             image_suffix="_leftImg8bit.png",
-            label_suffix="_gtFine_labelIds.png",
+            label_suffix=label_suffix,
             nested=True,
         )
         for folder, name in names.items()
@@ -292,6 +308,8 @@ def _stems(listing: Path, known: Collection[str]) -> tuple[str, ...]:
     return tuple(stems)
 
 
+MISNAMED = ("dataset.yml", "Dataset.yaml", "dataset.yaml.txt")
+
 CADIS_VIDEOS = {"val": (5, 7, 16), "test": (2, 12, 22)}
 """The published split (Grammatikopoulou et al., 2021); the other 19 videos are train."""
 
@@ -304,6 +322,10 @@ LAYOUTS = {
         inner=("VOCdevkit/VOC2010", "VOC2010"),
     ),
     "voc": Layout("voc.yaml", "JPEGImages/ and ImageSets/Segmentation/", _voc, inner=("VOCdevkit/VOC2012", "VOC2012")),
+    # Before cityscapes, whose folders it has too.
+    "cityscapes-train-ids": Layout(
+        "cityscapes_train_ids.yaml", "leftImg8bit/ and gtFine/ without *_labelIds.png", _cityscapes_train_ids
+    ),
     "cityscapes": Layout("cityscapes.yaml", "leftImg8bit/ and gtFine/", _cityscapes),
     "ade20k": Layout(
         "ade20k.yaml", "images/training/ and annotations/training/", _ade20k, inner=("ADEChallengeData2016",)

@@ -13,7 +13,7 @@ import numpy as np
 Item = TypeVar("Item")
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
-LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 """Lossless formats; a mask in any of them is read. Where one stem has several, the first of these counts."""
 UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".gif", ".ppm", ".pgm", ".dng", ".cr2", ".nef")
 """Photos that people have and that datasets do not have. `semseg predict` tries to read them."""
@@ -41,6 +41,10 @@ class SplitFiles:
     image_suffix: str = ""
     """What follows the stem in a photo's name; empty = any of IMAGE_SUFFIXES. Upper and lower case are equal."""
     label_suffix: str = ".png"
+    """What follows the stem in a mask's name; .png = any of LABEL_SUFFIXES."""
+    image_prefix: str = ""
+    """What stands before the stem in a photo's name, as in img_1.jpg."""
+    label_prefix: str = ""
     nested: bool = False
     """Descend into sub-folders; a mask lies in the sub-folder of the same name."""
     parents: tuple[str, str] | None = None
@@ -71,6 +75,13 @@ class SplitFiles:
         An accent is part of its letter, however the file system spells it: masks may come from another machine.
         """
         files = [(normalize("NFC", name), path) for name, path in files]
+        if prefix := (self.image_prefix, self.label_prefix)[kind]:
+            files = [
+                (name.removesuffix(path_name) + path_name.removeprefix(prefix), path)
+                for name, path in files
+                for path_name in (name.rpartition("/")[2],)
+                if path_name.startswith(prefix)
+            ]
         if self.parents is None:
             return files
         parent = self.parents[kind]

@@ -1,29 +1,52 @@
 """Photos beside masks that nothing describes, as people and other projects keep them: what to write and what to move.
 
 img_dir/train + ann_dir/train    mmsegmentation; and photos/ + masks/, with folders for the splits or without
-train/images + train/masks       the split first
-train + train_masks              Carvana
+train/images + train/masks       the split first, also above further folders (Train/Rural/images_png + masks_png)
+train_images + train_masks       and train/ + train_masks/ (Carvana), imagesTr/ + labelsTr/ (nnU-Net)
+a.jpg + a_mask.png               photos and masks in one folder
 """
 
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from semseg_app.data.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, is_mask_folder, list_files
+from semseg_app.data.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, list_files
 
-PHOTO_FOLDERS = ("images", "photos", "imgs", "img", "image", "img_dir", "rgb", "jpegimages", "train")
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+PHOTO_WORDS = _set("image images img imgs photo photos picture pictures rgb jpegimages input inputs original sat")
+MASK_WORDS = _set(
+    "mask masks label labels annotation annotations annot annots ann gt groundtruth ground truth manual "
+    "segmentation segmentations segmentationclass seg"
+)
+OTHER_WORDS = _set("color colors colored vis viz visualization overlay overlays preview previews instance object")
+"""Of folders of pictures that show masks, or of masks that number objects."""
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training", "tr"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing", "ts"), "test"),
+}
 SPLITS = ("train", "val", "test")
 MOST_MOVES = 3
-_MASKS_OF = re.compile(r"[ _.-]*(masks?|labels?|annot(ation)?s?|gt|seg(mentation)?s?)")
-"""What follows the name of a folder of photos in that of the folder of its masks."""
+DEEPEST = 3
+"""Folders below the root in which pairs are looked for."""
+MASK_END = re.compile(r"[-_. ](masks?|labels?|gt|seg(mentation)?|annotation)$", re.IGNORECASE)
+"""How masks are called that lie beside their photos."""
 
 
 class Pair(NamedTuple):
-    """Two folders of one split."""
+    """Two folders of one split, or one folder that holds both."""
 
     photos: Path
     masks: Path
     split: str
+    rivals: tuple[Path, ...] = ()
+    """Further folders that may be the one of the masks."""
 
 
 def describe_loose(root: Path) -> str | None:
@@ -32,6 +55,17 @@ def describe_loose(root: Path) -> str | None:
     if not pairs:
         return None
     first = pairs[0]
+    if first.photos == first.masks:
+        where = f"{first.photos.relative_to(root)}/" if first.photos != root else "one folder"
+        return (
+            f"photos and masks in {where} without a description: move photos to {root / 'images'}/<split>/ and masks, "
+            f"of the same names, to {root / 'labels'}/<split>/, and write dataset.yaml beside{_command(root, first)}"
+        )
+    if len(_images(first.masks)) > len(_images(first.photos)):
+        return (
+            f"{first.photos.relative_to(root)}/ and {first.masks.relative_to(root)}/ with several masks for a photo; "
+            "they are not read: join those of a photo into one, in which each pixel is the number of its class"
+        )
     moves = []
     for pair in pairs:
         for folder, part in ((pair.photos, "images"), (pair.masks, "labels")):
@@ -49,42 +83,68 @@ def describe_loose(root: Path) -> str | None:
 
 def loose_pairs(root: Path) -> list[Pair]:
     """The folders of photos in `root` beside folders of masks, those of train first."""
-    return [pair for pair in _pairs(root) if _images(pair.photos) and _images(pair.masks)]
+    return sorted(_pairs(root, root, DEEPEST), key=lambda pair: (SPLITS.index(pair.split), pair.photos))
 
 
-def _pairs(root: Path) -> list[Pair]:
-    folders = _folders(root)
-    masks = next((folder for folder in folders if is_mask_folder(folder.name)), None)
-    photos = next((folder for folder in folders if _holds_photos(folder) and folder != masks), None)
-    if masks and photos:
-        splits = [folder.name for folder in _folders(masks) if (photos / folder.name).is_dir()]
-        return [Pair(photos / split, masks / split, _split(split)) for split in splits] or [
-            Pair(photos, masks, "train")
-        ]
-    pairs = []
-    for folder in folders:
-        inner = _folders(folder)
-        masks = next((part for part in inner if is_mask_folder(part.name)), None)
-        photos = next((part for part in inner if _holds_photos(part) and part != masks), None)
-        masks_of = next((part for part in folders if _is_masks_of(part.name, folder.name)), None)
-        if masks and photos:
-            pairs.append(Pair(photos, masks, _split(folder.name)))
-        elif masks_of:
-            pairs.append(Pair(folder, masks_of, _split(folder.name)))
-    return sorted(pairs, key=lambda pair: (*SPLITS, pair.split).index(pair.split))
+def _pairs(root: Path, folder: Path, depth: int) -> Iterator[Pair]:
+    folders = [path for path in _folders(folder) if not OTHER_WORDS & {*_words(path.name)}]
+    masks = [path for path in folders if MASK_WORDS & {*_words(path.name)}]
+    others = [path for path in folders if path not in masks]
+    named = [path for path in others if PHOTO_WORDS & {*_words(path.name)}]
+    taken: set[Path] = set()
+    for photos in [*named, *(path for path in others if path not in named)]:
+        fitting = [path for path in masks if _key(path) == _key(photos)]
+        if [photos] == named:
+            fitting = [path for path in masks if _key(path) not in map(_key, others) or path in fitting]
+        found = list(_of_folders(root, photos, fitting))
+        if found:
+            taken |= {photos, *fitting}
+            yield from found
+    if not taken and _holds_both(folder):
+        yield Pair(folder, folder, _split(root, folder))
+    for path in folders if depth else ():
+        if path not in taken:
+            yield from _pairs(root, path, depth - 1)
 
 
-def _holds_photos(folder: Path) -> bool:
-    return folder.name.lower() in PHOTO_FOLDERS
+def _of_folders(root: Path, photos: Path, masks: list[Path]) -> Iterator[Pair]:
+    """The pair of a folder of photos and the folder of its masks; where all lie in folders of both, their pairs."""
+    if holding := [path for path in masks if _images(path)]:
+        if _images(photos):
+            yield Pair(photos, holding[0], _split(root, photos), tuple(holding[1:]))
+        return
+    for path in masks:
+        inner = [(photos / part.name, part) for part in _folders(path) if (photos / part.name).is_dir()]
+        pairs = [Pair(*both, _split(root, both[0])) for both in inner if _images(both[0]) and _images(both[1])]
+        if pairs:
+            yield from pairs
+            return
 
 
-def _is_masks_of(name: str, photos: str) -> bool:
-    return name.startswith(photos) and bool(_MASKS_OF.fullmatch(name.removeprefix(photos).lower()))
+def _holds_both(folder: Path) -> bool:
+    """Whether masks lie beside their photos, under names that tell them apart or in another format."""
+    names = [name for name, _ in list_files(folder, (*IMAGE_SUFFIXES, ".gif"), nested=False)]
+    if any(MASK_END.search(name) for name in names):
+        return not all(MASK_END.search(name) for name in names)
+    lossless = [name for name, _ in list_files(folder, LABEL_SUFFIXES, nested=False)]
+    return len(names) == 2 * len(lossless) > 0 and {*names} == {*lossless}
 
 
-def _split(name: str) -> str:
-    """What a folder of this name becomes: a folder that names no split is for training."""
-    return next((split for split in SPLITS if name.lower().startswith(split)), "train")
+def _words(name: str) -> list[str]:
+    """ "imagesTr" -> images, tr."""
+    name = re.sub("(?<=[a-z])(?=[A-Z][a-z]*$)", " ", name).lower()
+    return re.findall("[a-z]+", re.sub("\\b(train|val|test)(?=(mask|label|annot|image|img))", "\\1 ", name))
+
+
+def _key(folder: Path) -> str:
+    """What the names of a folder of photos and of the folder of its masks have in common."""
+    return " ".join(word for word in _words(folder.name) if word not in PHOTO_WORDS | MASK_WORDS)
+
+
+def _split(root: Path, folder: Path) -> str:
+    """What a folder becomes: one whose path names no split is for training."""
+    words = [word for part in folder.relative_to(root).parts for word in _words(part)]
+    return next((SPLIT_WORDS[word] for word in reversed(words) if word in SPLIT_WORDS), "train")
 
 
 def _other_names(pair: Pair) -> str:
@@ -101,11 +161,15 @@ def _command(root: Path, pair: Pair) -> str:
     """What makes a dataset of it, where the masks are in a format that is read."""
     if not list_files(pair.masks, LABEL_SUFFIXES, nested=False):
         return ""
-    return f"; or `semseg data import {root} --classes NAME,NAME -o FOLDER` makes a dataset of it"
+    from semseg_app.data.class_files import read_names
+
+    classes = "" if read_names(root) else "--classes NAME,NAME "
+    return f"; or `semseg data import {root} {classes}-o FOLDER` makes a dataset of it"
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    with os.scandir(root) as entries:
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _images(folder: Path) -> list[Path]:

@@ -29,7 +29,7 @@ class UnsupportedMask(ValueError):
 
 def check_mask(mask: Image.Image) -> None:
     """UnsupportedMask where an opened mask has several pages, or holds its shape in its transparency alone."""
-    pages = _pages(mask)
+    pages = count_pages(mask)
     if pages > 1:
         raise UnsupportedMask(
             f"holds {pages} pages, of which only the first would be read; join them into one page, in which each pixel "
@@ -106,7 +106,8 @@ def unreadable(path: Path, error: Exception | str) -> UserError:
     return UserError(f"{path}: unreadable label ({error}); replace it or take it out of the dataset")
 
 
-def _pages(mask: Image.Image) -> int:
+def count_pages(mask: Image.Image) -> int:
+    """Pictures in an opened file; the smaller copies and the transparency in a TIFF do not count."""
     count: int = getattr(mask, "n_frames", 1)
     if count == 1 or mask.format != "TIFF":
         return count

@@ -129,7 +129,7 @@ def test_masks_of_photos_in_no_list_are_a_finding(tmp_path):
     assert "no list names the photo of f1.png" in finding.message
 
 
-@pytest.mark.parametrize("name", ["p1_mask.png", "mask_p1.png", "p1.gif", "p1_labelTrainIds.png"])
+@pytest.mark.parametrize("name", ["p1_mask.png", "mask_p1.png", "p1.webp", "p1_labelTrainIds.png"])
 def test_a_mask_of_another_name_is_named(name, tmp_path):
     root = folder(tmp_path, [NUMBERS] * 2)
     masks = root / "labels" / "train"
@@ -215,9 +215,9 @@ def test_what_is_no_dataset_yet_is_called_by_name(file, content, words, tmp_path
             "train/masks/ to labels/train/, valid/images/ to images/val/, valid/masks/ to labels/val/; or ",
         ),
         (
-            ["train/a_03.jpg", "train_masks/a_03_mask.gif"],
+            ["train/a_03.jpg", "train_masks/a_03_mask.jpg"],
             "move train/ to images/train/, train_masks/ to labels/train/; a mask has the name of its photo: "
-            "a_03.png, not a_03_mask.gif$",
+            "a_03.png, not a_03_mask.jpg$",
         ),
         (["images/train/a.jpg", "labels/train/a.png"], r"the names of the classes into .*dataset.yaml \(.*\]\); or "),
     ],

@@ -17,6 +17,7 @@ from semseg_app.data.dataset import (
     read_image,
     read_mask,
 )
+from semseg_app.data.layouts import open_dataset
 from semseg_app.errors import UserError
 
 
@@ -169,7 +170,7 @@ def test_what_is_no_photo_but_has_the_name_of_one(tmp_path: Path, start: bytes, 
 def test_absurdly_large_photo_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(PHOTO).save(tmp_path / "huge.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)
-    with pytest.raises(UserError, match=r"huge\.png: unreadable image"):
+    with pytest.raises(UserError, match=r"huge\.png: more than 0 million pixels; cut it, and its mask, into tiles"):
         read_image(tmp_path / "huge.png")
 
 
@@ -237,6 +238,16 @@ def test_value_outside_the_classes(tmp_path: Path) -> None:
         ({"classes": ["a"], "color_map": {"#ff0000": 0}, "label_map": {0: 0}}, "not both"),
         ({"classes": ["a"], "color_map": {}}, "color_map"),
         ({"classes": [False, "yes"]}, "classes.0: must be text, not False; write it in quotes"),
+        ({"classes": ["a", " "]}, "class 1 has no name"),
+        ({"classes": "a, b"}, r"classes: write a list, in brackets: \[a, b\]"),
+        (
+            {"classes": {1: "a", 5: "b"}},
+            r"write classes: \[a, b\] and label_map: \{1: 0, 5: 1, 255: 255\}",
+        ),
+        ({"classes": ["a"], "color_map": {"a": [0, 0, 0]}}, "the color comes first, then the number of its class"),
+        ({"names": ["a"], "nc": 1}, "names is no key of dataset.yaml: write classes"),
+        ({"classes": ["a"], "num_classes": 1}, "num_classes is no key of dataset.yaml: leave it out"),
+        ({"classes": ["a"], "reduce_zero_label": True}, r"write label_map: \{0: 255, 1: 0"),
         ({"classes": ["ground", 1]}, r"classes.1: must be text, not 1; write it in quotes \(YAML reads no, yes, 1"),
     ],
 )
@@ -245,6 +256,21 @@ def test_wrong_descriptions(tmp_path: Path, info: dict[str, object], message: st
         open_folder(build(tmp_path, {"images/train/x.png": PHOTO}, **info))
     assert str(tmp_path / "dataset.yaml") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("classes", [{1: "tree", 0: "ground"}, {"ground": 0, "tree": 1}])
+def test_classes_by_number_and_colors_in_hex(classes: dict[object, object], tmp_path: Path) -> None:
+    root = build(tmp_path, {"images/train/x.png": PHOTO}, classes=classes, palette=["#010203", [4, 5, 6]])
+    info = open_folder(root).info
+    assert info.classes == ["ground", "tree"]
+    assert info.palette == [(1, 2, 3), (4, 5, 6)]
+
+
+def test_a_description_under_another_name(tmp_path: Path) -> None:
+    root = build(tmp_path, {"images/train/x.png": PHOTO})
+    (root / "dataset.yaml").rename(root / "dataset.yml")
+    with pytest.raises(UserError, match=r"dataset\.yml: is called dataset\.yaml here; rename it"):
+        open_dataset(root)
 
 
 def test_wrong_folders(tmp_path: Path) -> None:
@@ -257,6 +283,9 @@ def test_wrong_folders(tmp_path: Path) -> None:
         open_folder(root)
     root = build(tmp_path / "flat", {"images/x.png": PHOTO})
     with pytest.raises(UserError, match="move them to images/train/"):
+        open_folder(root)
+    (root / "dataset.yaml").write_text("name: größe\n", encoding="cp1252")
+    with pytest.raises(UserError, match=r"dataset\.yaml: not a text file in UTF-8; save it as UTF-8"):
         open_folder(root)
     (root / "dataset.yaml").write_text("name: [\n")
     with pytest.raises(UserError, match=r"dataset\.yaml:\d: not valid YAML"):

@@ -95,6 +95,17 @@ def test_cityscapes(tmp_path: Path) -> None:
     assert (data.info.classes[13], data.info.palette[13]) == ("car", (0, 0, 142))
 
 
+def test_cityscapes_with_train_ids_alone(tmp_path: Path) -> None:
+    for split, city in (("train", "aachen"), ("val", "ulm")):
+        photo(tmp_path / "leftImg8bit" / split / city / f"{city}_0_1_leftImg8bit.png")
+        row(tmp_path / "gtFine" / split / city / f"{city}_0_1_gtFine_labelTrainIds.png", [0, 1, 18, 255])
+    data = open_dataset(tmp_path)
+    assert label(data, "train") == [0, 1, 18, 255]
+    assert data.info.classes == published_info("cityscapes.yaml").classes
+    (tmp_path / "class_names.txt").write_text("".join(f"own {number}\n" for number in range(19)))
+    assert open_dataset(tmp_path).info.classes[18] == "own 18"
+
+
 def test_ade20k(tmp_path: Path) -> None:
     for folder, stem in (("training", "ADE_train_00000001"), ("validation", "ADE_val_00000001")):
         photo(tmp_path / "ADEChallengeData2016" / "images" / folder / f"{stem}.jpg")

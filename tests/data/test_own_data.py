@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -177,8 +178,91 @@ def test_photos_in_sub_folders_are_found(tmp_path):
     (root / "images" / "train" / "monday").mkdir()
     for path in list((root / "images" / "train").glob("*.*")):
         path.rename(path.parent / "monday" / path.name)
-    empty = next(finding for finding in check(open_dataset(root)).findings if finding.kind == "empty-split")
-    assert empty.message == "the photos lie in sub-folders (images/train/monday/); move them to images/train/"
+    shutil.copytree(root / "images" / "train" / "monday", root / "images" / "train" / "tuesday")
+    (root / "labels" / "train" / "monday").mkdir()
+    (root / "labels" / "train" / "p0.png").rename(root / "labels" / "train" / "monday" / "p0.png")
+    mask(root / "labels" / "train" / "tuesday" / "p0.png", NUMBERS[::-1])
+    data = open_dataset(root)
+    drawn = {sample.stem: data.read_label(sample) for sample in data.samples("train")}
+    assert list(drawn) == ["monday/p0", "tuesday/p0"]
+    assert np.array_equal(drawn["monday/p0"], NUMBERS)
+    assert np.array_equal(drawn["tuesday/p0"], NUMBERS[::-1])
+
+
+def test_a_split_in_capitals_is_held_out(tmp_path):
+    root = folder(tmp_path / "a", [NUMBERS])
+    for kind in ("images", "labels"):
+        shutil.copytree(root / kind / "train", root / kind / "Val")
+    assert kinds(root)["overlap"]
+
+
+def test_pages_of_a_photo_and_masks_among_the_photos(tmp_path):
+    root = folder(tmp_path / "a", [NUMBERS])
+    pixels = Image.open(root / "images" / "train" / "p0.png").convert("RGB")
+    (root / "unlabeled").mkdir()
+    pixels.save(root / "unlabeled" / "stack.tif", save_all=True, append_images=[pixels.rotate(180)])
+    mask(root / "unlabeled" / "p0_mask.png", NUMBERS)
+    found = kinds(root)
+    assert found["photo-of-pages"] == "unlabeled/stack.tif"
+    assert found["photo-like-a-mask"] == "unlabeled/p0_mask.png"
+
+
+def test_a_photo_without_a_suffix_is_named(tmp_path):
+    root = folder(tmp_path / "a", [NUMBERS])
+    (root / "images" / "train" / "p0.png").rename(root / "images" / "train" / "p0")
+    found = next(finding for finding in check(open_dataset(root)).findings if finding.kind == "no-photo")
+    assert found.message == "expected images/train/p0.*; p0 is not read"
+
+
+def smoothed(shape):
+    """0 to 255 with a few grays along the edges."""
+    white = Image.fromarray(shape.astype(np.uint8) * 255)
+    return np.asarray(white.resize((40, 31), Image.Resampling.BILINEAR).resize(white.size, Image.Resampling.BILINEAR))
+
+
+SHAPE = np.zeros((48, 64), bool)
+SHAPE[10:40, 10:40] = True
+
+
+@pytest.mark.parametrize(
+    ("classes", "saved", "meant"),
+    [
+        ("[a, b]", SHAPE.astype(np.uint8) * 128, SHAPE),
+        ("[a, b]", smoothed(SHAPE), SHAPE),
+        ("[a, b]", np.dstack([smoothed(SHAPE)] * 3), SHAPE),
+        ("[a, b]", np.where(SHAPE, np.arange(64) // 10, 0).astype(np.uint16), SHAPE),
+        ("[a, b, c]", np.array([0, 127, 255], np.uint8)[NUMBERS], NUMBERS),
+        ("[a, b, c]", np.array([0, 38, 75], np.uint8)[NUMBERS], NUMBERS),
+        ("[a, b, c]", NUMBERS.astype(np.uint16) * 256, NUMBERS),
+        ("[shape]", SHAPE.astype(np.uint8), SHAPE),
+        ("[shape]", SHAPE.astype(np.uint8) * 255, SHAPE),
+    ],
+)
+def test_levels_edges_objects_and_a_single_class(classes, saved, meant, tmp_path):
+    """The map that the doctor proposes reads the masks as they were meant, and not as ignored."""
+    root = folder(tmp_path / "a", [saved])
+    (root / "dataset.yaml").write_text(f"name: x\nclasses: {classes}\n")
+    assert check(open_dataset(root)).findings
+    fixed(root, tmp_path / "fixed.yaml")
+    (tmp_path / "fixed.yaml").replace(root / "dataset.yaml")
+    data = open_dataset(root)
+    (sample,) = data.samples("train")
+    # The edge itself lies within a pixel of where it was.
+    assert (data.read_label(sample) != meant).mean() <= (0.02 if len(np.unique(saved)) > 20 else 0)
+
+
+def test_white_as_the_first_color_of_a_palette(tmp_path):
+    root = folder(tmp_path / "a", [SHAPE.astype(np.uint8)])
+    (root / "dataset.yaml").write_text("name: x\nclasses: [a, b]\n")
+    path = root / "labels" / "train" / "p0.png"
+    image = Image.fromarray((~SHAPE).astype(np.uint8))
+    image.putpalette([255, 255, 255, 0, 0, 0])
+    image.save(path)
+    assert kinds(root)["palette-mask"] == "labels/train/p0.png"
+    fixed(root, tmp_path / "fixed.yaml")
+    (tmp_path / "fixed.yaml").replace(root / "dataset.yaml")
+    data = open_dataset(root)
+    assert np.array_equal(data.read_label(data.samples("train")[0]), SHAPE)
 
 
 def test_photos_that_are_not_read_are_named(tmp_path):

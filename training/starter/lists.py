@@ -114,7 +114,7 @@ def _unlabeled(data: SegmentationData, drawn: str) -> str | None:
 
 
 def _training_split(data: SegmentationData) -> str:
-    others = [name for name in data.folders if not name.startswith(("val", "test", "unlabeled"))]
+    others = [name for name in data.folders if not name.lower().startswith(("val", "test", "unlabeled"))]
     for split in ["train", *others]:
         if split in data.folders and any(sample.label for sample in data.samples(split)):
             return split
@@ -130,7 +130,7 @@ def _validation(data: SegmentationData) -> str | None:
         )
     if "val" in data.split_names():
         return "val"
-    others = [name for name in data.folders if name.startswith("val")]
+    others = [name for name in data.folders if name.lower().startswith("val")]
     return next((name for name in others if any(sample.label for sample in data.samples(name))), None)
 
 

@@ -107,7 +107,10 @@ def read_export(
         if root.is_dir() and (packed := [path for path in sorted(root.iterdir()) if path.suffix.lower() in ARCHIVES]):
             raise UserError(f"{packed[0]}: is an archive; unpack it first")
         wanted = "an export that is known here" if look else FORMATS[name].title
-        raise UserError(f"{root}: does not look like {wanted}; the formats are {', '.join(FORMATS)}")
+        raise UserError(
+            f"{root}: does not look like {wanted}; the formats are {', '.join(FORMATS)}; of photos beside masks in "
+            "folders of any names, name both: `semseg data import MASKS --images PHOTOS --classes NAME,NAME -o FOLDER`"
+        )
     photos = PhotoIndex([*folders, root if root.is_dir() else root.parent])
     export = FORMATS[name].read(files, photos, options or ReadOptions())
     items = _each_photo_for_one_name(export.items)

@@ -2,31 +2,37 @@
 
 The folders are found by their usual names (data/loose_folders.py). Of other names, the folder of the masks is what is
 imported, and `--images` names that of the photos. Masks may have an ending of their own (a_mask.png), and so may photos
-(a_sat.jpg). Two classes may be saved as 0 and 255, and numbers as gray pictures.
+(a_sat.jpg); or both begin with what they are (img_1.jpg, mask_1.png). A file beside them may name the classes
+(data/class_files.py), and lists (train.txt, val.txt) the splits. Two classes may be saved as 0 and 255, and numbers as
+gray pictures or as levels of gray.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from unicodedata import normalize
 
 from pydantic import ValidationError
 
 from semseg_app.data.check_masks import MaskStudy, are_numbers_in_gray
+from semseg_app.data.class_files import read_class_file, read_names
 from semseg_app.data.dataset import DatasetInfo, SegmentationData
+from semseg_app.data.fix_map import BLACK, WHITE, colors_as_numbers, propose
 from semseg_app.data.importers import masks
 from semseg_app.data.importers.annotated import Export, ReadOptions, some
-from semseg_app.data.importers.photo_index import PhotoIndex
+from semseg_app.data.importers.photo_index import PhotoIndex, split_of
 from semseg_app.data.inspection import inspect_mask
+from semseg_app.data.list_lines import line_names
 from semseg_app.data.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, SplitFiles, evenly_spaced, list_files
-from semseg_app.data.loose_folders import Pair, loose_pairs
+from semseg_app.data.loose_folders import MASK_END, MASK_WORDS, PHOTO_WORDS, Pair, loose_pairs
 from semseg_app.data.parallel import ordered_map
 from semseg_app.errors import UserError, explain
 from semseg_app.labels import IGNORE, hex_color
 
 MOST_COMPARED = 64
-"""Masks whose names or values are looked at to find out how all of them are meant."""
-BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+"""Masks whose names are looked at to find out how all of them are meant."""
 
 
 def find(root: Path) -> list[Path]:
@@ -42,31 +48,71 @@ def holds_masks(root: Path) -> bool:
 def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
     """Read all pairs of folders."""
     root, given = files[0], photos.folders[:-1]
-    if not options.classes:
+    info, title = _description(root, options.classes)
+    found = [] if given else loose_pairs(root)
+    pairs = found or [Pair(folder, root, "train") for folder in given[:1]] or loose_pairs(root)
+    for pair in pairs:
+        if pair.rivals:
+            raise UserError(
+                f"{pair.photos}: its masks may be {pair.masks.name}/ or {pair.rivals[0].name}/; choose: `semseg data "
+                f"import {pair.masks} --images {pair.photos}`"
+            )
+    # By number: several folders may be of one split.
+    folders = {f"{number}": _files(pair) for number, pair in enumerate(pairs)}
+    info, notes = _as_saved(SegmentationData(root, info, folders, title))
+    data = SegmentationData(root, info, folders, title)
+    export = masks.export_of(data)
+    listed = _listed_splits(root, data)
+    items = []
+    for item in export.items:
+        split = photos.split_by_folders(item.photo) if isinstance(item.photo, Path) else None
+        if found:
+            split = pairs[int(item.split or 0)].split
+        items.append(replace(item, split=listed.get(item.photo, split) if isinstance(item.photo, Path) else split))
+    if listed:
+        notes.append(f"{len(listed):,} of {len(items):,} photos are in the split whose list of {root} names them")
+    without = {path for files in folders.values() for path in files.masks().values()} - set(_masks(data))
+    if without:
+        notes.append(f"{len(without):,} of the masks have no photo ({some([path.name for path in sorted(without)])})")
+    named = next((files for files in folders.values() if files.image_prefix or files.label_prefix), None)
+    if named:
+        paired = next(f"{it.label.name} to {it.image.name}" for it in named.samples() if it.label)
+        notes.append(f"masks belong to photos by their numbers: {paired}")
+    return replace(export, items=items, notes=[*export.notes, *notes])
+
+
+def _description(root: Path, wanted: Sequence[str]) -> tuple[DatasetInfo, str]:
+    """What the masks hold: what a file says of their colors or numbers, else `--classes`, else a file of names."""
+    described = read_class_file(root) or (None if wanted else read_names(root))
+    if described:
+        return described[1], f"masks, classes of {described[0].name}"
+    if not wanted:
         raise UserError(
             f"{root}: nothing says what its masks hold; name the classes of the values 0, 1, ... with --classes "
             "NAME,NAME"
         )
-    found = loose_pairs(root)
-    pairs = found or [Pair(folder, root, "train") for folder in given[:1]]
     try:
-        info = DatasetInfo(name=root.resolve().name, classes=list(options.classes))
+        return DatasetInfo(name=root.resolve().name, classes=list(wanted)), "masks, classes of --classes"
     except ValidationError as error:
         raise explain(error, Path("--classes")) from None
-    # By number: several folders may be of one split.
-    folders = {f"{number}": _files(pair) for number, pair in enumerate(pairs)}
-    title = "masks, classes of --classes"
-    info, notes = _as_saved(SegmentationData(root, info, folders, title))
-    data = SegmentationData(root, info, folders, title)
-    export = masks.export_of(data)
-    items = []
-    for item in export.items:
-        around = photos.split_by_folders(item.photo) if isinstance(item.photo, Path) else None
-        items.append(replace(item, split=pairs[int(item.split or 0)].split if found else around))
-    without = {path for files in folders.values() for path in files.masks().values()} - set(_masks(data))
-    if without:
-        notes.append(f"{len(without):,} of the masks have no photo ({some([path.name for path in sorted(without)])})")
-    return replace(export, items=items, notes=[*export.notes, *notes])
+
+
+def _listed_splits(root: Path, data: SegmentationData) -> dict[Path, str]:
+    """Photo -> its split, of photos that a list beside the folders names (train.txt, val_list.txt)."""
+    lists = {path: split for path in sorted(root.glob("*.txt")) if (split := split_of(path.stem))}
+    if set(lists.values()) == {"train"}:
+        return {}
+    by_name: dict[str, Path] = {}
+    for files in data.folders.values():
+        for sample in files.samples():
+            by_name |= {sample.stem: sample.image, sample.image.stem: sample.image}
+    listed: dict[Path, str] = {}
+    for path, split in lists.items():
+        for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+            entry = line.strip().split(",")[0]
+            if match := next((by_name[name] for name in line_names(entry, ()) if name in by_name), None):
+                listed[match] = split
+    return listed
 
 
 def _masks(data: SegmentationData) -> list[Path]:
@@ -75,36 +121,74 @@ def _masks(data: SegmentationData) -> list[Path]:
 
 
 def _files(pair: Pair) -> SplitFiles:
-    """The files of a pair, whose names may go on after what a photo and its mask have in common."""
+    """The files of a pair, whose names may begin and go on in their own ways around what a photo and its mask share."""
     nested = pair.photos not in pair.masks.parents  # else masks would be photos, too
     found = list_files(pair.masks, LABEL_SUFFIXES, nested=True)
+    if pair.photos == pair.masks and any(MASK_END.search(name) for name, _ in found):
+        found = [file for file in found if MASK_END.search(file[0])]
     if not found:
-        raise UserError(f"{pair.masks}: no mask in it ({', '.join(LABEL_SUFFIXES)}); other formats change the numbers")
+        raise UserError(
+            f"{pair.masks}: no mask in it ({', '.join(LABEL_SUFFIXES)}); JPEG changes the numbers, so save them as PNG "
+            "(of black and white ones JPEG files may be converted)"
+        )
     listed = list_files(pair.photos, IMAGE_SUFFIXES, nested)
     photos = [file for file in listed if file not in found]
     if not photos:
         raise UserError(f"{pair.photos}: no photo in it that is not a mask, too; put photos and masks into two folders")
     compared = [name for name, _ in evenly_spaced(found, MOST_COMPARED)]
-    most, of_photos, of_masks = 0, "", ""
-    for photo_end in _ends([name for name, _ in photos]):
-        stems = {name.removesuffix(photo_end) for name, _ in photos}
-        for mask_end in _ends([name for name, _ in found]):
-            fitting = sum(name.removesuffix(mask_end) in stems for name in compared)
-            if fitting > most:
-                most, of_photos, of_masks = fitting, photo_end, mask_end
+    most, best = 0, ("", "", "", "")
+    photo_names, mask_names = [name for name, _ in photos], [name for name, _ in found]
+    for photo_start, mask_start in _starts(photo_names, mask_names):
+        for photo_end in _ends(photo_names):
+            stems = {_between(name, photo_start, photo_end) for name in photo_names}
+            for mask_end in _ends(mask_names):
+                fitting = sum(_between(name, mask_start, mask_end) in stems for name in compared)
+                if fitting > most:
+                    most, best = fitting, (photo_start, photo_end, mask_start, mask_end)
+    if not most and len(found) > len(photos):
+        raise UserError(
+            f"{pair.masks}: {len(found)} masks, and photos: {len(photos)}; masks of single objects or classes "
+            f"({found[0][1].name}, {found[1][1].name}) are not read: join those of a photo into one, in which each "
+            "pixel is the number of its class"
+        )
     if not most:
         raise UserError(
             f"{pair.masks}: no mask has the name of a photo, with or without an ending of all masks; rename "
             f"{found[0][1].name} or its photo"
         )
-    photo_suffix = _suffix(of_photos, photos, "" if len(photos) == len(listed) else None)
-    return SplitFiles(pair.photos, pair.masks, photo_suffix, _suffix(of_masks, found, ".png"), nested)
+    photo_start, photo_end, mask_start, mask_end = best
+    photo_suffix = _suffix(photo_end, photos, "" if len(photos) == len(listed) else None)
+    mask_suffix = _suffix(mask_end, found, ".png" if len(photos) == len(listed) else None)
+    files = SplitFiles(pair.photos, pair.masks, photo_suffix, mask_suffix, photo_start, mask_start, nested)
+    if pair.photos != pair.masks:
+        return files
+    return replace(files, stems=tuple(normalize("NFC", _between(name, photo_start, photo_end)) for name in photo_names))
+
+
+def _between(name: str, start: str, end: str) -> str:
+    """What names the photo, with the folders before it."""
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + last.removesuffix(end).removeprefix(start)
+
+
+def _starts(photos: Sequence[str], masks: Sequence[str]) -> list[tuple[str, str]]:
+    """What the names of all photos and of all masks may begin with: nothing, or words that say which of them it is."""
+    starts = []
+    for names, words in ((photos, PHOTO_WORDS), (masks, MASK_WORDS)):
+        first, others = names[0].rpartition("/")[2], [name.rpartition("/")[2] for name in names]
+        ends = [end.end() for end in re.finditer(r"[A-Za-z]+[-_. ]*(?=.*\d)", first)]
+        common = [first[:end] for end in ends if all(name.startswith(first[:end]) for name in others)]
+        starts.append([start for start in common if words & set(re.findall("[a-z]+", start.lower()))])
+    return [("", ""), *product(["", *starts[0]], starts[1]), *product(starts[0], [""])]
 
 
 def _ends(names: Sequence[str]) -> list[str]:
-    """What all names may end with: nothing, or a sign and words after what names the photo, as a number does."""
+    """What all names may end with: nothing, or a sign and words after what names the photo, as a number does.
+
+    nnU-Net's photos end with the number of the channel, 0000 for pictures in color.
+    """
     ends = [names[0][start.start() :] for start in re.finditer(r"(?<=[^/])[-_. ](?=[^/]*[A-Za-z][^/]*$)", names[0])]
-    return ["", *(end for end in ends if all(name.endswith(end) for name in names))]
+    return ["", *(end for end in [*ends, "_0000"] if all(name.endswith(end) for name in names))]
 
 
 def _suffix(end: str, files: Sequence[tuple[str, Path]], any_format: str | None) -> str:
@@ -118,21 +202,36 @@ def _suffix(end: str, files: Sequence[tuple[str, Path]], any_format: str | None)
 
 
 def _as_saved(data: SegmentationData) -> tuple[DatasetInfo, list[str]]:
-    """How to read masks that hold no plain numbers, and what to say of it."""
-    study = MaskStudy(data)
-    for facts in ordered_map(inspect_mask, evenly_spaced(_masks(data), MOST_COMPARED)):
+    """How to read masks that hold no plain numbers, and what to say of it. UserError where two readings fit."""
+    info, study = data.info, MaskStudy(data)
+    if info.label_map is not None or info.color_map is not None:
+        return info, []
+    for facts in ordered_map(inspect_mask, _masks(data)):
         if facts.error is None:
             study.look("", facts)
-    info, second = data.info, data.info.classes[-1]
-    mapping: dict[str, dict[int, int] | dict[str, int]] = {}
-    notes = []
-    if len(info.classes) == 2 and study.all_binary() and not study.colors:
-        mapping = {"label_map": {0: 0, IGNORE: 1}}
-        notes = [f"the masks hold 0 and 255; 255 is read as {second}"]
-    elif len(info.classes) == 2 and set(study.colors) == {BLACK, WHITE} and not study.values:
-        mapping = {"color_map": {hex_color(BLACK): 0, hex_color(WHITE): 1}}
-        notes = [f"the masks are black and white; white is read as {second}"]
-    elif study.colors and not study.values and are_numbers_in_gray(study.colors, info):
+    if study.moved_numbers:
+        return info, []  # the import refuses them
+    black_and_white = len(info.classes) == 2 and set(study.colors) == {BLACK, WHITE}
+    if study.colors and not black_and_white and are_numbers_in_gray(study.colors, info):
         grays = {number: hex_color((number, number, number)) for number in (*range(len(info.classes)), IGNORE)}
-        mapping = {"color_map": {color: number for number, color in grays.items()}}
-    return info.model_copy(update=mapping), notes
+        return info.model_copy(update={"color_map": {color: number for number, color in grays.items()}}), []
+    if len(info.classes) == 1:
+        raise UserError(
+            f"{data.root}: one class ({info.classes[0]}) leaves nothing to tell apart; name what 0 is, too: --classes "
+            f"background,{info.classes[0]}"
+        )
+    if study.colors and colors_as_numbers(info, study.colors) is None:
+        colors = [hex_color(color) for color, _ in study.colors.most_common()]
+        raise UserError(
+            f"{data.root}: masks of colors ({some(colors)}), and nothing says which class each is; write a line "
+            f"`name,red,green,blue` for each into {data.root / 'class_dict.csv'}"
+        )
+    proposal = propose(study)
+    if proposal is None:
+        return info, []
+    if proposal.other is not None or proposal.doubtful:
+        raise UserError(
+            f"{data.root}: the masks hold {some([str(value) for value in sorted(study.values)])}, and --classes names "
+            f"{len(info.classes)}; name a class for each number from 0 on, and ignore one with --map NAME=ignore"
+        )
+    return proposal.info, proposal.reasons

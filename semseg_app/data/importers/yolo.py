@@ -20,6 +20,7 @@ from semseg_app.data.importers.annotated import Drawing, Export, Item, Object, P
 from semseg_app.data.importers.json_files import files_below
 from semseg_app.data.importers.photo_index import SPLITS, PhotoIndex, equal_end, without_prefix
 from semseg_app.data.listing import IMAGE_SUFFIXES, list_files
+from semseg_app.data.loose_folders import loose_pairs
 from semseg_app.errors import UserError
 
 BOX = 5
@@ -30,11 +31,16 @@ def find(root: Path) -> list[Path]:
     """data.yaml (any YAML file with `names` and a split), or classes.txt beside labels/."""
     if root.is_file():
         return [root] if root.suffix.lower() in (".yaml", ".yml") and _is_yolo(root) else []
-    described = [path for suffix in (".yaml", ".yml") for path in files_below(root, suffix, most=20) if _is_yolo(path)]
-    if described:
-        return described
+    found = [path for suffix in (".yaml", ".yml") for path in files_below(root, suffix, most=20) if _is_yolo(path)]
     listed = root / "classes.txt"
-    return [listed] if listed.is_file() and (root / "labels").is_dir() else []
+    if not found and listed.is_file() and (root / "labels").is_dir():
+        found = [listed]
+    # Masks may be described by the same files, in Ultralytics' semantic segmentation, too.
+    return [] if found and loose_pairs(root) and not _polygons(root) else found
+
+
+def _polygons(root: Path) -> bool:
+    return any(True for folder in root.rglob("labels") if folder.is_dir() for _ in folder.rglob("*.txt"))
 
 
 def _is_yolo(path: Path) -> bool:

@@ -28,12 +28,21 @@ def save(path, values=VALUES, palette=None):
         ("{}/{}.jpg", "{}_masks/{}_mask.png"),
         ("{}/images/{}_sat.jpg", "{}/masks/{}_map.png"),
         ("{}/images/{}.jpg", "{}/labels/{}.jpg.png"),
+        ("images/{}/img_{}.jpg", "masks/{}/mask_{}.png"),
+        ("images/{}/{}.jpg", "masks/{}/mask_{}.png"),
+        ("{}_images/{}.png", "{}_labels/{}_label.png"),
+        ("images_prepped_{}/{}.png", "annotations_prepped_{}/{}.png"),
+        ("{}/north/images_png/{}.png", "{}/north/masks_png/{}.png"),
+        ("{}/{}_sat.jpg", "{}/{}_mask.png"),
+        ("{}/{}.png", "{}/{}_mask.png"),
+        ("{}/{}.jpg", "{}/{}.png"),
+        ("{}/images/{}_training.tif", "{}/1st_manual/{}_manual1.gif"),
     ],
 )
 def test_usual_folders_of_two_splits(photos, labels, tmp_path):
     root = tmp_path / "x"
     for split in ("train", "val"):
-        for name in ("a", "cd_2"):
+        for name in ("a1", "cd_2"):
             photo(root / photos.format(split, name))
             save(root / labels.format(split, name))
     assert "name the classes of the values 0, 1, ... with --classes NAME,NAME" in refusal(root)
@@ -75,8 +84,8 @@ def test_several_folders_of_one_split(tmp_path):
 @pytest.mark.parametrize(
     ("saved", "note"),
     [
-        (BINARY * 255, "the masks hold 0 and 255; 255 is read as plant"),
-        (np.dstack([BINARY * 255] * 3), "the masks are black and white; white is read as plant"),
+        (BINARY * 255, "the masks hold 0 and 255: 255 becomes class 1"),
+        (np.dstack([BINARY * 255] * 3), "the masks are black and white: white becomes class 1"),
         (np.dstack([BINARY] * 3), None),
         (BINARY.astype(np.uint16), None),
     ],
@@ -97,7 +106,7 @@ def test_255_is_ignored_beside_other_numbers(tmp_path):
     photo(root / "images" / "a.jpg")
     save(root / "masks" / "a.png", values)
     assert np.array_equal(masks(imported(root, *OWN)[0])["train/a"], values)
-    assert "is not one of the 2 classes nor ignore" in refusal(root, *TWO)
+    assert "the masks hold 0, 1, 2, 255, and --classes names 2; name a class for each number" in refusal(root, *TWO)
 
 
 @pytest.mark.parametrize("end", ["_sat", ""])
@@ -111,7 +120,90 @@ def test_photos_and_masks_in_one_folder(end, tmp_path):
     assert all(np.array_equal(classes, VALUES) for classes in masks(data).values())
     for name in ("1", "2"):
         (root / f"{name}{end}.jpg").rename(root / f"{name}{end}.png")
+        (root / f"{name}_mask.png").rename(root / f"{name}_drawn.png")
     assert "no photo in it that is not a mask, too" in refusal(root, "--images", f"{root}", *OWN)
+
+
+@pytest.mark.parametrize(
+    ("saved", "note"),
+    [
+        (VALUES + 1, "labels 1 to 3 become classes 0 to 2; 0 is ignored"),
+        (VALUES * 100, "levels in the order of the classes: 0 = ground, 100 = plant, 200 = tool"),
+        (VALUES.astype(np.uint16) * 256, "levels in the order of the classes: 0 = ground, 256 = plant, 512 = tool"),
+    ],
+)
+def test_numbers_that_are_other_than_the_classes(saved, note, tmp_path):
+    root = tmp_path / "x"
+    photo(root / "images" / "a.jpg")
+    save(root / "masks" / "a.png", saved)
+    data, report = imported(root, *OWN)
+    assert np.array_equal(masks(data)["train/a"], VALUES)
+    assert report["notes"] == [note]
+
+
+COLORS = np.array([[64, 128, 64], [192, 0, 128], [0, 128, 192]], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("class_dict.csv", "name,r,g,b\nground,64,128,64\nplant,192,0,128\ntool,0,128,192\n"),
+        ("labels.txt", "ground\nplant\ntool\n"),
+        ("codes.txt", "0: ground\n1: plant\n2: tool\n"),
+        ("dataset.json", '{"labels": {"ground": 0, "plant": 1, "tool": 2}, "file_ending": ".png"}'),
+        ("id2label.json", '{"0": "ground", "1": "plant", "2": "tool"}'),
+        ("data.yaml", "train: images/train\nmasks_dir: masks\nnames: {0: ground, 1: plant, 2: tool}\n"),
+    ],
+)
+def test_a_file_that_names_the_classes(name, text, tmp_path):
+    root = tmp_path / "x"
+    photo(root / "images" / "train" / "a.jpg")
+    save(root / "masks" / "train" / "a.png", COLORS[VALUES] if name == "class_dict.csv" else VALUES)
+    (root / name).write_text(text)
+    data, _ = imported(root, "--no-check")
+    assert data.info.classes == ["ground", "plant", "tool"]
+    assert np.array_equal(masks(data)["train/a"], VALUES)
+
+
+def test_nnunet(tmp_path):
+    """The number of the channel ends the name of a photo; classes may leave numbers out, and ignore is none."""
+    root = tmp_path / "x"
+    for case in ("001", "002"):
+        photo(root / "imagesTr" / f"case_{case}_0000.png")
+        save(root / "labelsTr" / f"case_{case}.png", VALUES * 2)
+    (root / "dataset.json").write_text('{"labels": {"ground": 0, "plant": 2, "ignore": 4}, "file_ending": ".png"}')
+    data, _ = imported(root, "--no-check")
+    assert data.info.classes == ["ground", "plant"]
+    assert np.array_equal(masks(data)["train/case_001"], np.array([0, 1, 255])[VALUES])
+
+
+@pytest.mark.parametrize("line", ["b.jpg", "images/b.jpg masks/b.png", "images/b.jpg,masks/b.png", "b"])
+def test_lists_that_hold_photos_out(line, tmp_path):
+    root = tmp_path / "x"
+    for name in ("a", "b"):
+        photo(root / "images" / f"{name}.jpg")
+        save(root / "masks" / f"{name}.png")
+    (root / "val.txt").write_text(f"{line}\n")
+    data, report = imported(root, *OWN)
+    assert list(masks(data)) == ["train/a", "val/b"]
+    assert report["photos"]["written"] == {"train": 1, "val": 1}
+
+
+def test_folders_of_which_each_may_be_the_masks(tmp_path):
+    root = tmp_path / "x"
+    photo(root / "images" / "a.jpg")
+    for folder in ("1st_manual", "mask"):  # of DRIVE, whose second is the field of view
+        save(root / folder / "a.png")
+    assert "its masks may be 1st_manual/ or mask/; choose: `semseg data import" in refusal(root, *OWN)
+
+
+def test_masks_of_single_objects(tmp_path):
+    root = tmp_path / "x"
+    photo(root / "images" / "a.jpg")
+    for name in ("a_plant", "a_tool"):
+        save(root / "masks" / f"{name}.png", BINARY * 255)
+    line = refusal(root, *OWN)
+    assert "2 masks, and photos: 1; masks of single objects or classes (a_plant.png, a_tool.png) are not read" in line
 
 
 def test_masks_without_photos_are_counted(tmp_path):
@@ -127,7 +219,10 @@ def test_masks_without_photos_are_counted(tmp_path):
     [
         ("a2.png", "masks: no mask has the name of a photo, with or without an ending of all masks; rename a2.png"),
         ("a_2.png", "masks: no mask has the name of a photo, with or without an ending of all masks; rename a_2.png"),
-        ("a.jpg", "masks: no mask in it (.png, .bmp, .tif, .tiff); other formats change the numbers"),
+        (
+            "a.jpg",
+            "masks: no mask in it (.png, .bmp, .tif, .tiff, .gif); JPEG changes the numbers, so save them as PNG",
+        ),
     ],
 )
 def test_masks_that_fit_no_photo(name, message, tmp_path):
@@ -141,7 +236,10 @@ def test_colors_without_a_description(tmp_path):
     root = tmp_path / "x"
     photo(root / "images" / "a.jpg")
     save(root / "masks" / "a.png", np.dstack([VALUES * 100, VALUES, VALUES]))
-    assert "masks/a.png: mask has mode RGB, not one number per pixel" in refusal(root, *OWN)
+    line = refusal(root, *OWN)
+    assert "masks of colors (" in line
+    assert all(color in line for color in ("#000000", "#640101", "#c80202"))
+    assert line.endswith(f"write a line `name,red,green,blue` for each into {root / 'class_dict.csv'}")
 
 
 # What the doctor would see in these masks, and no longer in the new ones.
