@@ -62,7 +62,7 @@ def create_app(served: Models | Engine, config: ServeConfig | None = None) -> Fa
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # NoSlashAtEnd takes them off
+        redirect_slashes=False,  # PlainSlashes takes them off
         middleware=middleware_stack(models, segment_route),
     )
     answer_errors(app)
@@ -118,4 +118,5 @@ def create_app(served: Models | Engine, config: ServeConfig | None = None) -> Fa
         mount_page(app, models)
     else:
         app.add_route("/", lambda request: RedirectResponse("docs"), include_in_schema=False)
+        app.add_route("/{rest:path}", not_here, methods=everything, include_in_schema=False)
     return app

@@ -116,6 +116,14 @@ def test_other_sites_only_where_they_are_named(encoded, photo):
         refused = client.get("/v1/models", headers={"Origin": "https://app.example"})
         assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "https://app.example")
         assert "X-Request-ID" in refused.headers["access-control-expose-headers"]
+        # Upload widgets and tracers add headers; browsers ask before they let a public site call a private network.
+        more = {
+            "Access-Control-Request-Headers": "traceparent, x-requested-with",
+            "Access-Control-Request-Private-Network": "true",
+        }
+        answer = client.options("/v1/segment", headers=preflight | more)
+        assert (answer.status_code, answer.headers["access-control-allow-private-network"]) == (200, "true")
+        assert answer.headers["access-control-allow-headers"] == "traceparent, x-requested-with"
 
 
 @pytest.mark.parametrize("origin", ["app.example", "https://app.example/", "https://*.example", "ftp://a", "https://"])
