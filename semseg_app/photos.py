@@ -85,7 +85,7 @@ def open_photo(source: str | Path | BinaryIO, formats: tuple[str, ...] | None = 
     except UnidentifiedImageError as error:
         if tags is not None:
             raise UnsupportedPixels(_described(tags)) from None
-        if (found := _what_it_is(start)) is not None:
+        if (found := what_it_is(start)) is not None:
             raise NotAPhoto(found) from None
         raise error
     try:
@@ -107,7 +107,7 @@ def _start(file: BinaryIO) -> tuple[bytes, tiff.Tags | None]:
     return start, tags
 
 
-def _what_it_is(start: bytes) -> str | None:
+def what_it_is(start: bytes) -> str | None:
     """What people have under the name of a photo, by its first bytes. None for what is not among it."""
     if not start:
         return "the file is empty"

@@ -14,7 +14,7 @@ from semseg_app.inference.engines.base import Engine
 from semseg_app.serve.answers import schemas as answers
 from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.http.docs_page import add_docs
-from semseg_app.serve.http.errors import answer_errors, problem
+from semseg_app.serve.http.errors import NO_ADDRESS, answer_errors, problem
 from semseg_app.serve.http.stack import middleware_stack
 from semseg_app.serve.jobs import Jobs
 from semseg_app.serve.protocols import huggingface, kserve, label_studio
@@ -106,7 +106,7 @@ def create_app(served: Models | Engine, config: ServeConfig | None = None) -> Fa
         if allowed:
             methods = ", ".join(sorted(allowed)).upper()
             return problem(405, f"this address takes {methods}; /docs shows how", {"Allow": methods})
-        return problem(404, "no such address; /docs lists them")
+        return problem(404, NO_ADDRESS)
 
     everything = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     for prefix in ("/v1", "/v2", "/hf", "/label-studio", "/health"):
@@ -118,5 +118,4 @@ def create_app(served: Models | Engine, config: ServeConfig | None = None) -> Fa
         mount_page(app, models)
     else:
         app.add_route("/", lambda request: RedirectResponse("docs"), include_in_schema=False)
-        app.add_route("/{rest:path}", not_here, methods=everything, include_in_schema=False)
     return app

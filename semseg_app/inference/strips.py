@@ -201,10 +201,12 @@ def _loader(path: Path) -> str:
     """The name of libvips's reader for a file."""
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(16)
     except OSError as error:
         raise UserError(f"{path}: unreadable image ({error.strerror})") from None
     for magic, loader in _LOADERS.items():
         if start.startswith(magic):
             return loader
-    raise UserError(f"{path}: not a JPEG, PNG, TIFF or WebP file; convert it to one of them")
+    raise UserError(
+        f"{path}: {photos.what_it_is(start) or 'not a JPEG, PNG, TIFF or WebP file; convert it to one of them'}"
+    )

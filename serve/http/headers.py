@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from semseg_app.serve.http.bodies import AnswerNotRead
-from semseg_app.serve.http.errors import problem
+from semseg_app.serve.http.errors import NO_ADDRESS, problem
 
 log = logging.getLogger("semseg.serve")
 
@@ -136,6 +136,6 @@ class OneLineErrors:
                     await send(start)
                     await send(message)
                 else:
-                    await problem(404, "unknown address; /docs lists the addresses")(scope, receive, send)
+                    await problem(404, NO_ADDRESS)(scope, receive, send)
 
         return await self.app(scope, receive, send_own)

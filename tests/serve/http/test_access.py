@@ -126,6 +126,13 @@ def test_other_sites_only_where_they_are_named(encoded, photo):
         assert answer.headers["access-control-allow-headers"] == "traceparent, x-requested-with"
 
 
+@pytest.mark.parametrize("path", ["/predict", "/v1/predict", "/V1/segment", "/predictions/colors"])
+def test_an_unknown_address_says_where_the_known_ones_are(path):
+    with TestClient(app()) as client:
+        answer = client.post(path)
+        assert (answer.status_code, answer.json()) == (404, {"error": "no such address; /docs lists them"})
+
+
 @pytest.mark.parametrize("origin", ["app.example", "https://app.example/", "https://*.example", "ftp://a", "https://"])
 def test_origins_that_are_none(origin):
     with pytest.raises(UserError, match=r"^--cors-origin "):
