@@ -79,7 +79,7 @@ def find_sources(named: Sequence[str], out: str) -> dict[str, str]:
             found |= {address: address for address in buckets.find_images(text, leave_out=out)}
         else:
             images = inputs.find_images([text], leave_out=Path(out))
-            found = {str(path.resolve()): str(path) for path in images} | found
+            found = {str(inputs.absolute(path)): str(path) for path in images} | found
     return found
 
 
