@@ -8,6 +8,7 @@ alpha of a TIFF        laid over white where it is a mask (0 and 255 alone); els
 other fourth channels  refused, as are five and more
 16 and 32 bits         refused: cut to 8 bits, most scientific images are black
 several frames         the first
+sparse TIFF            refused: Pillow takes bytes of the header for the parts that were never written
 """
 
 import contextlib
@@ -39,6 +40,7 @@ ALPHA_OF_TIFF = (
     "the fourth channel is marked as alpha but holds more than 0 and 255 (infrared bands often are marked so); "
     "save the RGB channels alone"
 )
+SPARSE = "parts of it were never written (a sparse TIFF); `gdal_translate IN.tif OUT.tif` writes them"
 _CMYK = 5
 """TIFF's photometric interpretation with four color channels."""
 _SIGNED = 2
@@ -47,6 +49,12 @@ _PREVIEW = 1
 """In TIFF's kind of image: one of reduced size."""
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 """Brands by which HEIC files begin."""
+_BASE64 = (b"data:image/", b"/9j/", b"iVBORw0KGgo", b"UklGR")
+"""How data URLs, and JPEG, PNG and WebP in base64, begin."""
+
+
+class NotAPhoto(UnidentifiedImageError):
+    """Something else under the name of a photo; the message says what."""
 
 
 class UnsupportedPixels(ValueError):
@@ -61,7 +69,8 @@ def open_photo(source: str | Path | BinaryIO, formats: tuple[str, ...] | None = 
         formats: Pillow's names of the formats to try; None = all.
 
     Raises:
-        UnsupportedPixels: 16 or 32 bits per channel, or channels beyond RGB that are not alpha.
+        UnsupportedPixels: 16 or 32 bits per channel, channels beyond RGB that are not alpha, or a sparse TIFF.
+        NotAPhoto: something that people have under the name of a photo.
         tiff.TiffError: a TIFF header that is damaged or asks for too much.
         OSError, ValueError, ...: what Pillow raises for damaged files.
     """
@@ -76,9 +85,12 @@ def open_photo(source: str | Path | BinaryIO, formats: tuple[str, ...] | None = 
     except UnidentifiedImageError as error:
         if tags is not None:
             raise UnsupportedPixels(_described(tags)) from None
-        raise UnidentifiedImageError(_what_it_is(start) or str(error)) from None
+        if (found := what_it_is(start)) is not None:
+            raise NotAPhoto(found) from None
+        raise error
     try:
         _check_mode(image)
+        check_written(image)
     except UnsupportedPixels:
         image.close()
         raise
@@ -100,7 +112,7 @@ def _start(file: BinaryIO) -> tuple[bytes, tiff.Tags | None]:
     return start, tags
 
 
-def _what_it_is(start: bytes) -> str | None:
+def what_it_is(start: bytes) -> str | None:
     """What people have under the name of a photo, by its first bytes. None for what is not among it."""
     if not start:
         return "the file is empty"
@@ -110,6 +122,8 @@ def _what_it_is(start: bytes) -> str | None:
         return "a pointer of Git LFS, not the photo; fetch that with `git lfs pull`"
     if start.lower().startswith((b"<!doctype", b"<html")):
         return "a web page, not a photo; download it again"
+    if start.startswith(_BASE64):
+        return "a photo in base64, as text; send or save the bytes that it stands for"
     return None
 
 
@@ -117,6 +131,8 @@ def _described(tags: tiff.Tags) -> str:
     """Why a sound TIFF may not be read, and what to do about it."""
     names = {"bits per channel": tiff.BITS_PER_SAMPLE, "photometric": tiff.PHOTOMETRIC, "compression": tiff.COMPRESSION}
     facts = [f"{name} {tiff.number(tags, tag, 1)}" for name, tag in names.items()]
+    if (codec := tiff.CODECS.get(tiff.number(tags, tiff.COMPRESSION, 1))) is not None:
+        facts[-1] = f"compression {codec}"
     channels = tiff.number(tags, tiff.SAMPLES_PER_PIXEL, 1)
     return (
         f"a TIFF of a form that is not read ({channels} channel{'s' * (channels > 1)}, {', '.join(facts)}); save it as "
@@ -146,6 +162,13 @@ def check_tiff(tags: tiff.Tags) -> None:
 def alpha_is_last(tags: tiff.Tags) -> bool:
     """Whether a TIFF calls its last channel alpha (ExtraSamples 1, premultiplied, or 2)."""
     return tags.get(tiff.EXTRA_SAMPLES, (0,))[-1] in (1, 2)
+
+
+def check_written(image: Image.Image) -> None:
+    """UnsupportedPixels for a TIFF whose offsets are 0 in part: GDAL's SPARSE_OK leaves out what holds no data."""
+    tags = getattr(image, "tag_v2", {})
+    if any(0 in tags.get(tag, ()) for tag in (tiff.STRIP_OFFSETS, tiff.TILE_OFFSETS)):
+        raise UnsupportedPixels(SPARSE)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -187,8 +210,8 @@ def orientation(image: Image.Image) -> int:
 
 def upright(image: Image.Image) -> Image.Image:
     """The image as a viewer shows it."""
-    if image.format == "TIFF":  # Pillow turns it while it decodes
-        image.load()
+    if image.format == "TIFF":
+        _load_tiff(image)  # Pillow turns it while it decodes
         return image
     turn = TURNS.get(orientation(image))
     if turn is None:
@@ -196,6 +219,19 @@ def upright(image: Image.Image) -> Image.Image:
     turned = image.transpose(turn)
     turned.info = {key: value for key, value in image.info.items() if key not in ("exif", "xmp")}
     return turned
+
+
+def _load_tiff(image: Image.Image) -> None:
+    try:
+        image.load()
+    except OSError as error:
+        codec = tiff.CODECS.get(getattr(image, "tag_v2", {}).get(tiff.COMPRESSION, 1))
+        if codec is None:
+            raise
+        raise UnsupportedPixels(
+            f"compressed with {codec}, which is not read here, or damaged ({error}); save it with LZW or Deflate "
+            "compression"
+        ) from error
 
 
 def _check_mode(image: Image.Image) -> None:

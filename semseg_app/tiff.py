@@ -7,7 +7,11 @@ BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC, SAMPLES_PER_PIXEL = 258, 259, 262, 27
 NEW_SUBFILE_TYPE = 254
 WIDTH, HEIGHT, ROWS_PER_STRIP, TILE_WIDTH, TILE_HEIGHT = 256, 257, 278, 322, 323
 ORIENTATION, EXTRA_SAMPLES, SAMPLE_FORMAT = 274, 338, 339
-PIXEL_SCALE, TIE_POINTS, TRANSFORM, GEO_KEYS = 33550, 33922, 34264, 34735
+STRIP_OFFSETS, TILE_OFFSETS = 273, 324
+PIXEL_SCALE, TIE_POINTS, TRANSFORM, GEO_KEYS, NODATA = 33550, 33922, 34264, 34735, 42113
+
+CODECS = {34887: "LERC", 34925: "LZMA", 50000: "ZSTD", 50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL"}
+"""Compressions that Pillow and libvips are often built without."""
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """How a TIFF begins; "+" marks a BigTIFF."""
@@ -17,8 +21,8 @@ _MOST_VALUES = 4096
 """Values kept per tag; longer ones (strip offsets, color profiles) are only counted."""
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes per value of each field type."""
-_CODES = {1: "B", 3: "H", 4: "L", 11: "f", 12: "d", 16: "Q"}
-"""Field types whose values are returned, as `struct` names them."""
+_CODES = {1: "B", 2: "B", 3: "H", 4: "L", 11: "f", 12: "d", 16: "Q"}
+"""Field types whose values are returned, as `struct` names them; of texts, the bytes."""
 
 Tags = dict[int, tuple[float, ...]]
 

@@ -14,7 +14,7 @@ from semseg_app.inference.engines.base import Engine
 from semseg_app.serve.answers import schemas as answers
 from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.http.docs_page import add_docs
-from semseg_app.serve.http.errors import answer_errors, problem
+from semseg_app.serve.http.errors import NO_ADDRESS, answer_errors, problem
 from semseg_app.serve.http.stack import middleware_stack
 from semseg_app.serve.jobs import Jobs
 from semseg_app.serve.protocols import huggingface, kserve, label_studio
@@ -62,7 +62,7 @@ def create_app(served: Models | Engine, config: ServeConfig | None = None) -> Fa
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # NoSlashAtEnd takes them off
+        redirect_slashes=False,  # PlainSlashes takes them off
         middleware=middleware_stack(models, segment_route),
     )
     answer_errors(app)
@@ -106,7 +106,7 @@ def create_app(served: Models | Engine, config: ServeConfig | None = None) -> Fa
         if allowed:
             methods = ", ".join(sorted(allowed)).upper()
             return problem(405, f"this address takes {methods}; /docs shows how", {"Allow": methods})
-        return problem(404, "no such address; /docs lists them")
+        return problem(404, NO_ADDRESS)
 
     everything = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     for prefix in ("/v1", "/v2", "/hf", "/label-studio", "/health"):

@@ -7,6 +7,7 @@ import errno
 import gc
 import logging
 import math
+import os
 import signal
 import socket
 import sys
@@ -34,6 +35,8 @@ SECONDS_TO_FINISH = 2
 SECONDS_TO_LEAVE = 1.0
 """After SIGTERM: how long the server still accepts, not ready any more and closing each connection after its answer.
 Clients that keep connections open, and balancers that look at /health/ready, go elsewhere without losing a request."""
+LOCAL_PROXIES = "127.0.0.1,::1,::ffff:127.0.0.1"
+"""Whose X-Forwarded-For counts: a proxy on this machine, also where the server listens on ::."""
 UNREAD_S = 60
 """A connection ends when its client has taken nothing of an answer for so long."""
 SWITCH_INTERVAL_S = 0.0002
@@ -133,6 +136,7 @@ def uvicorn_config(app: FastAPI, timeout_s: float) -> uvicorn.Config:
         # they would wait for seconds to be told 429. This one takes all that there are.
         loop="asyncio",
         server_header=False,
+        forwarded_allow_ips=os.environ.get("FORWARDED_ALLOW_IPS", LOCAL_PROXIES),
         timeout_graceful_shutdown=math.ceil(timeout_s) + SECONDS_TO_FINISH,
     )
 

@@ -52,6 +52,8 @@ def predict(
     if threads and ray:
         raise UserError("--threads is for this machine; on a Ray cluster, Ray shares out the cores")
     if not ray and (addresses := [text for text in (*inputs, out) if "://" in text]):
+        if addresses[0].lower().startswith(("http://", "https://")):
+            raise UserError(f"{addresses[0]}: an address is not fetched; download the photo first")
         raise UserError(f"{addresses[0]}: buckets are read and written with --ray")
     failed: list[dict[str, str]] = []
     done = 0
@@ -114,10 +116,11 @@ def predict(
                         write_shares()
                 raise
             write_shares()
-            for warning in results.warnings:
-                say(warning)
             rows, shares = results.rows, str(results.shares)
             ran = {"model": loaded.name, "engine": loaded.kind, "device": loaded.device, "precision": loaded.precision}
+    for row in rows:
+        for warning in row.get("warnings", ()):
+            say(f"{row['file']}: {warning}")
     if as_json:
         print(json.dumps(ran | {"images": rows, "shares": shares, "failed": failed}, indent=2))
     else:

@@ -79,7 +79,7 @@ def find_sources(named: Sequence[str], out: str) -> dict[str, str]:
             found |= {address: address for address in buckets.find_images(text, leave_out=out)}
         else:
             images = inputs.find_images([text], leave_out=Path(out))
-            found = {str(path.resolve()): str(path) for path in images} | found
+            found = {str(inputs.absolute(path)): str(path) for path in images} | found
     return found
 
 
@@ -118,6 +118,8 @@ def segment_on_ray(
         for row in (*rows, *failed):
             row["file"] = sources[row["file"]]
             row |= {key: out + row[key].removeprefix(job.out) for key in ("mask", "overlay") if key in row}
+            if "georeference" in row:
+                row["georeference"] = [out + file.removeprefix(job.out) for file in row["georeference"]]
         with _Outlet(out) as outlet:
             table = ResultFolder(outlet.folder, LabelSpace(**last["labels"]), overlays=False, confidence=job.confidence)
             table.rows = rows
@@ -215,6 +217,8 @@ class _Worker:
             for row in results.rows:
                 row["file"] = source_of[row["file"]]
                 row |= {key: outlet.publish(row[key]) for key in ("mask", "overlay") if key in row}
+                if "georeference" in row:
+                    row["georeference"] = [outlet.publish(file) for file in row["georeference"]]
         ran = {"model": engine.name, "engine": engine.kind, "device": engine.device, "precision": engine.precision}
         return {"ran": ran, "labels": engine.labels.model_dump(), "rows": results.rows, "failed": failed}
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from semseg_app.errors import UserError
 from semseg_app.labels import hex_color
-from semseg_app.photos import DECODING_ERRORS
+from semseg_app.photos import DECODING_ERRORS, UnsupportedPixels, check_written
 
 INDEX_MODES = ("L", "P", "1", "I;16", "I;16B", "I", "F")
 """Pillow's modes for masks that hold one number per pixel."""
@@ -28,7 +28,12 @@ class UnsupportedMask(ValueError):
 
 
 def check_mask(mask: Image.Image) -> None:
-    """UnsupportedMask where an opened mask has several pages, or holds its shape in its transparency alone."""
+    """UnsupportedMask where an opened mask has several pages, parts that were never written, or a shape in its
+    transparency alone."""
+    try:
+        check_written(mask)
+    except UnsupportedPixels as error:
+        raise UnsupportedMask(str(error)) from None
     pages = count_pages(mask)
     if pages > 1:
         raise UnsupportedMask(

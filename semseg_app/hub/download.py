@@ -12,6 +12,8 @@ from semseg_app.hub.client import api, explained, patiently
 from semseg_app.hub.contents import LARGEST, MIB, check_folder, check_transfer, choose
 
 ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+PAGE = r"(hf:/|https?://[^/]+)/(?P<repo>[\w.-]+/[\w.-]+)(/(tree|blob|resolve|commit)/(?P<revision>[\w.-]+).*|/?)"
+"""The address of a model's page, which people paste."""
 
 
 class HubId(NamedTuple):
@@ -45,7 +47,9 @@ def local_model(model: str | Path, revision: str | None = None) -> Path:
         return model_folder(path)
     named = HubId.parse(str(model))
     if named is None or path.suffix in (".onnx", ".engine"):
-        raise UserError(f"{model}: no such model folder or .onnx file, and no id on the Hub (user/repo)")
+        page = re.fullmatch(PAGE, str(model))
+        hint = f"; did you mean {page['repo']}{'@' * bool(page['revision'])}{page['revision'] or ''}?" if page else ""
+        raise UserError(f"{model}: no such model folder or .onnx file, and no id on the Hub (user/repo){hint}")
     if revision is not None and named.revision is not None and revision != named.revision:
         raise UserError(f"{model}: names a revision, and --revision {revision} another; give one")
     try:

@@ -29,7 +29,13 @@ def build(graph: Path) -> gradio.Blocks:
     def segment(photo: Image.Image | None) -> tuple[Any, ...]:
         if photo is None:
             raise gradio.Error("Give a photo first.")
-        photo = ImageOps.exif_transpose(photo).convert("RGB")
+        if photo.mode.startswith(("I", "F")):
+            raise gradio.Error("This photo has 16 bits or more per channel; convert it to 8 bits.")
+        photo = ImageOps.exif_transpose(photo)
+        if photo.has_transparency_data:
+            layer = photo.convert("RGBA")
+            photo = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        photo = photo.convert("RGB")
         photo.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
         pixels = np.asarray(photo)
         found, confidence = session.run(["classes", "confidence"], {"images": pixels[None]})
@@ -45,7 +51,7 @@ def build(graph: Path) -> gradio.Blocks:
     with page:
         gradio.Markdown(f"# {about['name']}\nOne of {len(names)} classes for each pixel. Photos are not kept.")
         with gradio.Row():
-            photo = gradio.Image(type="pil", label=f"Photo (scaled down to {LONGEST_SIDE} pixels)")
+            photo = gradio.Image(type="pil", image_mode=None, label=f"Photo (scaled down to {LONGEST_SIDE} pixels)")
             overlay = gradio.AnnotatedImage(label="Classes", color_map=colors)
         button = gradio.Button("Segment", variant="primary")
         with gradio.Row():

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from semseg_app import tiff
 from semseg_app.errors import UserError
-from semseg_app.photos import TURNS, UnsupportedPixels, open_photo, orientation, to_rgb
+from semseg_app.photos import TURNS, NotAPhoto, UnsupportedPixels, open_photo, orientation, to_rgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 """Pillow's names. Its other readers are never tried on a stranger's bytes (EPS alone starts another program)."""
@@ -201,6 +201,8 @@ def _explained(max_pixels: int) -> Iterator[None]:
         raise ImageTooLarge(
             f"the image is above the limit of {max_pixels / 1e6:g} million pixels; send a smaller one"
         ) from None
+    except NotAPhoto as error:
+        raise UnsupportedImage(str(error)) from None
     except UnidentifiedImageError:
         raise UnsupportedImage("this is not an image that can be read; send JPEG, PNG, WebP, BMP or TIFF") from None
     except UnsupportedPixels as error:

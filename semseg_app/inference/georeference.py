@@ -86,6 +86,16 @@ def place_of(image: Path) -> Place | None:
     return Place(world, system, None if system else _lost_system(image, tags))
 
 
+def nodata_of(image: Path) -> int | None:
+    """The value of pixels without data in an 8-bit GeoTIFF, as GDAL's tag names it; None where it names none."""
+    text = bytes(int(code) for code in (_tags(image) or {}).get(tiff.NODATA, ())).rstrip(b"\0 ")
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return int(value) if value in range(256) else None
+
+
 def write_place(place: Place | None, mask: Path) -> list[Path]:
     """Write `place` beside a mask of the image's size, in place of what an earlier mask had; -> the files written."""
     world_file, system_file = mask.with_suffix(".pgw"), mask.with_name(f"{mask.name}.aux.xml")

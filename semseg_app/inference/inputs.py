@@ -46,8 +46,13 @@ def find_images(inputs: Iterable[str], leave_out: Path) -> list[Path]:
                 )
                 raise UserError(f"{text}: {what}")
         for image in named:
-            found.setdefault(image.resolve(), image)
+            found.setdefault(absolute(image), image)
     return list(found.values())
+
+
+def absolute(image: Path) -> Path:
+    """The path from the root, links as they are: DVC, git-annex and the Hub's cache keep photos under their hashes."""
+    return Path(os.path.abspath(image))
 
 
 def result_names(images: list[Path]) -> list[str]:
@@ -56,11 +61,11 @@ def result_names(images: list[Path]) -> list[str]:
     It is the stem; where that is taken twice, the path below the folder that holds them all; where that is taken too
     (photo.jpg beside photo.png), the path with its suffix.
     """
-    real = [image.resolve() for image in images]
-    root = Path(os.path.commonpath([image.parent for image in real])) if real else Path()
+    whole = [absolute(image) for image in images]
+    root = Path(os.path.commonpath([image.parent for image in whole])) if whole else Path()
     choices = [
         (image.stem, below.with_suffix("").as_posix(), below.as_posix())
-        for image, below in zip(real, [image.relative_to(root) for image in real], strict=True)
+        for image, below in zip(whole, [image.relative_to(root) for image in whole], strict=True)
     ]
     level = [0] * len(images)
     while True:

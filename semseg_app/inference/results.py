@@ -11,7 +11,7 @@ from PIL import Image
 
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_file
-from semseg_app.inference.georeference import place_of, write_place
+from semseg_app.inference.georeference import nodata_of, place_of, write_place
 from semseg_app.inference.large import segment_large
 from semseg_app.inference.predictor import Predictor
 from semseg_app.labels import LabelSpace
@@ -41,9 +41,7 @@ class ResultFolder:
         self.confidence = confidence
         self.shares = folder / "shares.csv"
         self.rows: list[dict[str, Any]] = []
-        """What was written, one row per image, as --json shows it."""
-        self.warnings: list[str] = []
-        """What the user should know about results that were written."""
+        """What was written, one row per image, as --json shows it; `warnings` are what the user should know of it."""
 
     def add(
         self, source: Path, name: str, image: np.ndarray, classes: np.ndarray, confidence: np.ndarray | None
@@ -63,6 +61,9 @@ class ResultFolder:
         shares = class_shares(classes, len(self.labels.classes))
         certain = None if confidence is None else float(confidence.mean()) / 255
         row = self._row(source, image.shape[:2], mask, shares, certain)
+        nodata = nodata_of(source)
+        if nodata is not None and (empty := float((image == nodata).all(axis=2).mean())):
+            _warn_of_nodata(row, f"{100 * empty:.3g} % of it have no data (value {nodata})")
         if self.overlays:
             row["overlay"] = self._write_overlay(name, overlay(image, classes, self.labels.palette))
 
@@ -79,6 +80,8 @@ class ResultFolder:
         )
         shares = result.pixels[: len(self.labels.classes)] / (result.height * result.width)
         row = self._row(source, (result.height, result.width), mask, shares, result.mean_confidence)
+        if (nodata := nodata_of(source)) is not None:
+            _warn_of_nodata(row, f"pixels of the value {nodata} have no data")
         if result.preview is not None:
             row["overlay"] = self._write_overlay(name, result.preview)
 
@@ -103,7 +106,7 @@ class ResultFolder:
         if written:
             row["georeference"] = [str(path) for path in written]
         if place is not None and place.lost:
-            self.warnings.append(f"{source}: {place.lost}")
+            row["warnings"] = [place.lost]
         self.rows.append(row)
         return row
 
@@ -138,3 +141,7 @@ class ResultFolder:
                         *(row[key] for key in confidence),
                     ]
                 )
+
+
+def _warn_of_nodata(row: dict[str, Any], what: str) -> None:
+    row.setdefault("warnings", []).append(f"{what}; they get classes as all others do, and count in the shares")

@@ -29,8 +29,6 @@ _OPTIONS = {
     # libvips remembers operations by file name, and a file may have been replaced since.
     "revalidate": True,
 }
-_CODECS = {34887: "LERC", 34925: "LZMA", 50000: "ZSTD", 50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL"}
-"""TIFF's compressions that libvips is often built without."""
 _LOADERS = {
     b"\xff\xd8\xff": "jpegload",
     b"\x89PNG": "pngload",
@@ -147,13 +145,15 @@ def _unreadable(path: Path, reason: str) -> UserError:
             f"{path}: compressed with {codec}, which cannot be read by strips, or damaged ({reason}); save it with LZW "
             "or Deflate compression"
         )
+    if "byte count" in reason:  # libtiff has no other word for parts that were never written
+        return UserError(f"{path}: {photos.SPARSE}; or it is damaged ({reason})")
     return UserError(f"{path}: unreadable image ({reason}); replace it or take it out")
 
 
 def _codec(path: Path) -> str | None:
     """The name of a TIFF's compression, where it is an uncommon one."""
     tags = _tiff_tags(path)
-    return _CODECS.get(tiff.number(tags, tiff.COMPRESSION, 1)) if tags else None
+    return tiff.CODECS.get(tiff.number(tags, tiff.COMPRESSION, 1)) if tags else None
 
 
 def _tiff_tags(path: Path) -> tiff.Tags | None:
@@ -201,10 +201,12 @@ def _loader(path: Path) -> str:
     """The name of libvips's reader for a file."""
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(16)
     except OSError as error:
         raise UserError(f"{path}: unreadable image ({error.strerror})") from None
     for magic, loader in _LOADERS.items():
         if start.startswith(magic):
             return loader
-    raise UserError(f"{path}: not a JPEG, PNG, TIFF or WebP file; convert it to one of them")
+    raise UserError(
+        f"{path}: {photos.what_it_is(start) or 'not a JPEG, PNG, TIFF or WebP file; convert it to one of them'}"
+    )

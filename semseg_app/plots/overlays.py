@@ -22,6 +22,8 @@ def overlay(image: np.ndarray, classes: np.ndarray, palette: Palette, opacity: f
     """
     if image.shape[:2] != classes.shape:
         raise ValueError(f"image {list(image.shape[:2])} and class map {list(classes.shape)} differ in size")
+    if not 0 <= opacity <= 1:  # Pillow would go beyond the colors
+        raise ValueError(f"opacity {opacity:g}: give 0 (the photo alone) to 1 (the colors alone)")
     colors = Image.fromarray(colorize(classes, palette))
     return np.asarray(Image.blend(Image.fromarray(image), colors, opacity))
 

@@ -4,6 +4,7 @@ Layers are colored and blended by the browser (demo.js), so that moving the opac
 """
 
 import json
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +13,10 @@ from semseg_app.serve.demo.theme import theme  # first: it switches Gradio's ana
 import gradio as gr  # isort: skip
 from fastapi import FastAPI
 from gradio.components import Component
+from gradio.utils import get_upload_folder
 
 from semseg_app.data.listing import IMAGE_SUFFIXES
+from semseg_app.errors import UserError
 from semseg_app.serve.answers.formats import FORMATS
 from semseg_app.serve.answers.schemas import engine_info
 from semseg_app.serve.demo import html
@@ -198,7 +201,11 @@ def build_page(models: Models) -> Built:
 
 
 def mount_page(app: FastAPI, models: Models) -> None:
-    """Mount the page at `/`. Call it last: routes that `app` already has keep working."""
+    """Mount the page at `/`. Call it last: routes that `app` already has keep working.
+
+    UserError where the folder that takes uploads cannot be written.
+    """
+    _check_upload_folder()
     page, takes_files = build_page(models)
     here = Path(__file__)
     gr.mount_gradio_app(
@@ -218,3 +225,16 @@ def mount_page(app: FastAPI, models: Models) -> None:
     # Else an open page holds the server back: it sends that it is alive, and never ends.
     models.at_stop.append(page.app.stop_event.set)
     accept_uploads_only(page, takes_files)
+
+
+def _check_upload_folder() -> None:
+    """Now, and not at the first upload: on a machine of several people, /tmp/gradio may belong to another one."""
+    folder = Path(get_upload_folder())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the page keeps uploads there, and it cannot be written ({error.strerror}); set GRADIO_TEMP_DIR "
+            "to a folder of yours, or leave the page out with --no-demo"
+        ) from error

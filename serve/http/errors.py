@@ -1,6 +1,7 @@
 """Every answer that is not 2xx: `{"error": "one line"}`, and which exception becomes which status."""
 
 from functools import lru_cache
+from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,6 +14,8 @@ from semseg_app.serve.answers.options import BadOption
 from semseg_app.serve.scheduling.admission import DeadlineExceeded, Overloaded
 from semseg_app.serve.scheduling.registry import UnknownModel
 from semseg_app.serve.storage import StorageFull
+
+NO_ADDRESS = "no such address; /docs lists them"
 
 
 def problem(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -37,7 +40,8 @@ def answer_errors(app: FastAPI) -> None:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return problem(error.status_code, error.detail, dict(error.headers or {}))
+    unknown = error.status_code == 404 and error.detail == HTTPStatus.NOT_FOUND.phrase  # the router's own word
+    return problem(error.status_code, NO_ADDRESS if unknown else error.detail, dict(error.headers or {}))
 
 
 async def _user_error(request: Request, error: Exception) -> Response:

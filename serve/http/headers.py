@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from semseg_app.serve.http.bodies import AnswerNotRead
-from semseg_app.serve.http.errors import problem
+from semseg_app.serve.http.errors import NO_ADDRESS, problem
 
 log = logging.getLogger("semseg.serve")
 
@@ -45,15 +45,17 @@ class RootPath:
         await self.app(scope, receive, send)
 
 
-class NoSlashAtEnd:
-    """Takes the slash off the end of the API's addresses, which people and programs that join addresses add."""
+class PlainSlashes:
+    """Takes doubled slashes, and one at the end, out of the API's addresses: programs that join addresses add them."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].endswith("/") and _is_api(scope, "/docs"):
-            scope = {**scope, "path": scope["path"].rstrip("/")}
+        if scope["type"] == "http" and ("//" in scope["path"] or scope["path"].endswith("/")):
+            plain = {**scope, "path": re.sub("/+", "/", scope["path"]).rstrip("/")}
+            if _is_api(plain, "/docs"):
+                scope = plain
         await self.app(scope, receive, send)
 
 
@@ -134,6 +136,6 @@ class OneLineErrors:
                     await send(start)
                     await send(message)
                 else:
-                    await problem(404, "unknown address; /docs lists the addresses")(scope, receive, send)
+                    await problem(404, NO_ADDRESS)(scope, receive, send)
 
         return await self.app(scope, receive, send_own)

@@ -31,6 +31,9 @@ def _network(host: str) -> str:
     if ":" not in host:
         return host
     try:
-        return str(ipaddress.IPv6Network((host.partition("%")[0], IPV6_NETWORK), strict=False))
+        address = ipaddress.IPv6Address(host.partition("%")[0])
     except ValueError:
         return host
+    if address.ipv4_mapped:  # all IPv4 clients of a server that listens on :: have addresses of one network
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((address, IPV6_NETWORK), strict=False))

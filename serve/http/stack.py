@@ -8,7 +8,7 @@ from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.http.bodies import AnswerTimeout, BodyLimit, BodyTimeout, RefuseCompressed
 from semseg_app.serve.http.disconnect import CancelOnDisconnect, CloseWhenStopping, UnfinishedWhenStopped
 from semseg_app.serve.http.head import HeadAsGet
-from semseg_app.serve.http.headers import NoSlashAtEnd, OneLineErrors, RequestId, RootPath, SecurityHeaders
+from semseg_app.serve.http.headers import OneLineErrors, PlainSlashes, RequestId, RootPath, SecurityHeaders
 from semseg_app.serve.http.load_shedding import ShedLoad
 from semseg_app.serve.http.logs import AccessLog
 from semseg_app.serve.http.require_key import RequireApiKey
@@ -22,7 +22,6 @@ MOST_JOB_BODY_S = 3600.0
 """Time for the body of a job, which goes to a file."""
 MOST_PHOTOS_KEPT = 32
 """Largest photos that one visitor of the page may have on the server's disk."""
-_SENT = ["Authorization", "Content-Type", "Inference-Header-Content-Length", "X-API-Key", "X-Request-ID"]
 _READ = [HEADER_LENGTH, "Location", "Retry-After", "X-Image-Height", "X-Image-Width", "X-Request-ID"]
 
 
@@ -37,7 +36,7 @@ def middleware_stack(models: Models, segment_route: APIRoute) -> list[Middleware
     return [
         # Outermost: they make scopes of their own, and Measure reads there which route answered.
         *([Middleware(RootPath, path=config.root_path)] if config.root_path else []),
-        Middleware(NoSlashAtEnd),
+        Middleware(PlainSlashes),
         Middleware(Measure, metrics=models.metrics),
         Middleware(CloseWhenStopping, models=models),
         Middleware(AccessLog),
@@ -69,6 +68,7 @@ def _cross_origin(config: ServeConfig) -> Middleware:
         CORSMiddleware,
         allow_origins=config.cors_origins,
         allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=_SENT,
+        allow_headers=["*"],  # upload widgets and tracers of sites add their own
+        allow_private_network=True,  # a public site that calls a server at home: the owner has named it
         expose_headers=_READ,
     )

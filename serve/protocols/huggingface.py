@@ -21,12 +21,12 @@ from semseg_app.masks.regions import regions
 from semseg_app.serve.answers.segment_schema import BINARY, COMMON_PROBLEMS, IMAGE_TYPES, problems
 from semseg_app.serve.http.requester import requester
 from semseg_app.serve.http.uploads import content_type_of
-from semseg_app.serve.protocols.json_body import decode_base64, json_body, parse_json
+from semseg_app.serve.protocols.json_body import JsonObject, decode_base64, json_body, parse_json
 from semseg_app.serve.scheduling.registry import Models
 from semseg_app.serve.scheduling.segmentation import Segmentation
 
 
-class Parameters(BaseModel):
+class Parameters(JsonObject):
     """The task's parameters."""
 
     model_config = ConfigDict(extra="forbid")
@@ -40,13 +40,15 @@ class Parameters(BaseModel):
     """Without effect: the masks of a semantic segmentation do not overlap."""
 
 
-class ImageAndParameters(BaseModel):
+class ImageAndParameters(JsonObject):
     """The JSON body, which clients send when they set parameters."""
 
     model_config = ConfigDict(extra="forbid")
 
     inputs: str
     parameters: Parameters = Parameters()
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Without effect: `wait_for_model` and `use_cache` are for Hugging Face's own machines."""
 
 
 class Segment(BaseModel):

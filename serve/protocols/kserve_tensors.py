@@ -9,11 +9,11 @@ from itertools import chain
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
-from semseg_app.serve.protocols.json_body import check_parts
+from semseg_app.serve.protocols.json_body import JsonObject, check_parts
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_JSON_BYTES = 18 * 2**20
@@ -37,7 +37,7 @@ OUT_OF_RANGE = ("greater_than_equal", "less_than_equal", "int_parsing_size")
 """Pydantic's types of error for numbers that are too large or too small."""
 
 
-class Tensor(BaseModel):
+class Tensor(JsonObject):
     """An input: numbers in `data`, or `binary_data_size` bytes behind the JSON."""
 
     name: str
@@ -47,14 +47,14 @@ class Tensor(BaseModel):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
-class Output(BaseModel):
+class Output(JsonObject):
     """An output that the client asks for."""
 
     name: str
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
-class Body(BaseModel):
+class Body(JsonObject):
     """The JSON part."""
 
     id: str | None = None

@@ -24,7 +24,7 @@ from semseg_app.masks.brush import brush_rle
 from semseg_app.masks.regions import regions
 from semseg_app.serve.answers.segment_schema import COMMON_PROBLEMS, problems
 from semseg_app.serve.http.requester import requester
-from semseg_app.serve.protocols.json_body import json_body, parse_json
+from semseg_app.serve.protocols.json_body import JsonObject, json_body, parse_json
 from semseg_app.serve.protocols.label_studio_config import Control, parse_config
 from semseg_app.serve.protocols.label_studio_images import ImageSource, TaskImages
 from semseg_app.serve.scheduling.admission import Requester
@@ -35,9 +35,11 @@ from semseg_app.serve.scheduling.served_model import ServedModel
 log = logging.getLogger("semseg.serve")
 
 MAX_TASKS = 100
+MOST_NAMED = 10
+"""Labels, or classes, in a message."""
 
 
-class Task(BaseModel):
+class Task(JsonObject):
     """One image to label."""
 
     model_config = ConfigDict(extra="ignore")
@@ -46,7 +48,7 @@ class Task(BaseModel):
     data: dict[str, Any]
 
 
-class PredictBody(BaseModel):
+class PredictBody(JsonObject):
     """The body of /predict."""
 
     model_config = ConfigDict(extra="ignore")
@@ -55,7 +57,7 @@ class PredictBody(BaseModel):
     label_config: str
 
 
-class SetUpBody(BaseModel):
+class SetUpBody(JsonObject):
     """The body of /setup."""
 
     model_config = ConfigDict(extra="ignore")
@@ -105,14 +107,14 @@ def router(models: Models, source: ImageSource) -> APIRouter:
         served = models.get(name)
         body = await parse_json(await request.body(), SetUpBody)
         if body.label_config:
-            parse_config(body.label_config)
+            _controls(body.label_config, served)
         return {"model_version": _version(served)}
 
     async def predict(request: Request, name: str | None = None) -> Predictions:
         """Predict masks for tasks. A task that fails beside others that do not gets an empty result."""
         served = models.get(name)
         body = await parse_json(await request.body(), PredictBody)
-        controls = parse_config(body.label_config)
+        controls = _controls(body.label_config, served)
         who = requester("label-studio", request.scope)
         results, failures = [], []
         for task in body.tasks:
@@ -160,6 +162,25 @@ async def _predict(
         score=round(sum(answer.score for answer in predicted) / len(predicted), 4),
         result=[region for answer in predicted for region in answer.result],
     )
+
+
+def _controls(config: str, served: ServedModel) -> list[Control]:
+    """What a configuration asks for. HTTPException 422 when none of its labels is a class of the model."""
+    controls = parse_config(config)
+    classes = served.engine.labels.classes
+    if not any(control.label_of(name) for control in controls for name in classes):
+        labels = dict.fromkeys(label for control in controls for label in control.labels.values())
+        raise HTTPException(
+            422,
+            f"none of the labels ({_some(list(labels))}) is a class of {served.name} ({_some(classes)}); give each "
+            "label the name of its class, as its value or its alias",
+        )
+    return controls
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:MOST_NAMED])
+    return f"{shown}, ..." if len(names) > MOST_NAMED else shown
 
 
 def _version(served: ServedModel) -> str:

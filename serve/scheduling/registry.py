@@ -28,7 +28,7 @@ class Models:
     """What is served, by name; the first is the default.
 
     Args:
-        served: at least one; no two of one name (UserError).
+        served: at least one; no two of one name, and no name with a slash (UserError).
         config: how the server serves them; None = the defaults.
     """
 
@@ -36,6 +36,9 @@ class Models:
         self._served = {model.name: model for model in served}
         if len(self._served) < len(served):
             raise UserError("two models have one name; give each its own with --name")
+        for name in self._served:
+            if "/" in name:  # /v2/models/NAME/infer would never be found
+                raise UserError(f"the model name {name!r} holds a slash, where addresses end; give another --name")
         self.config = config or ServeConfig()
         self.metrics = Metrics()
         self.stopping = False

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from semseg_app.cli.main import main
 from semseg_app.errors import UserError
@@ -222,11 +222,32 @@ def test_misuse_exits_with_2(
     assert not (tmp_path / "out").exists()
 
 
+def test_pixels_without_data_are_told(
+    make_graph: MakeGraph, tmp_path: Path, predict: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[42113], tags.tagtype[42113] = "0", 2
+    pixels = np.full((20, 30, 3), 200, np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "full.tif", tiffinfo=tags)
+    pixels[:5] = 0
+    pixels[5:, :, 0] = 0  # not in all channels
+    Image.fromarray(pixels).save(tmp_path / "part.tif", tiffinfo=tags)
+    assert predict(make_graph(), tmp_path / "full.tif", tmp_path / "part.tif", "-o", tmp_path / "out", "--json") == 0
+    said = capsys.readouterr()
+    told = "25 % of it have no data (value 0); they get classes as all others do, and count in the shares"
+    assert f"semseg: {tmp_path / 'part.tif'}: {told}\n" in said.err
+    assert [row.get("warnings") for row in json.loads(said.out)["images"]] == [None, [told]]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         (["s3://bucket/photos", "-o", "out"], "s3://bucket/photos: buckets are read and written with --ray"),
         (["photos", "-o", "gs://bucket/out"], "gs://bucket/out: buckets are read and written with --ray"),
+        (
+            ["https://a.example/p.jpg", "-o", "out"],
+            "https://a.example/p.jpg: an address is not fetched; download the photo first",
+        ),
         (["photos", "-o", "out", "--workers", "2"], "--workers belongs to --ray"),
     ],
 )

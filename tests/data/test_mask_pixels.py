@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.own_data import NUMBERS, folder
+from support.sparse_tiff import sparse_tiff
 from typer.testing import CliRunner
 
 from semseg_app.cli.main import app
@@ -100,6 +101,12 @@ def test_one_page_for_each_class(tmp_path: Path) -> None:
 
     for line in said(written(tmp_path, pages)):
         assert "labels/train/p0.tif: holds 2 pages, of which only the first would be read; join them" in line
+
+
+def test_a_part_that_was_never_written_is_not_read_from_the_header(tmp_path: Path) -> None:
+    root = written(tmp_path, lambda path: path.write_bytes(sparse_tiff(Image.fromarray(NUMBERS))))
+    for line in said(root):
+        assert "labels/train/p0.tif: parts of it were never written (a sparse TIFF); `gdal_translate" in line
 
 
 @pytest.mark.parametrize("step", [2, 1])

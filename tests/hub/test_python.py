@@ -8,6 +8,7 @@ import pytest
 from huggingface_hub import ModelHubMixin
 
 from semseg_app.errors import UserError
+from semseg_app.hub.download import local_model
 from semseg_app.hub.model import SegmentationModel
 
 
@@ -36,3 +37,13 @@ def test_a_folder_and_a_copy_of_it(model: Path, tmp_path: Path) -> None:
         loaded.predict(photo[..., 0])
     with pytest.raises(UserError, match="no id on the Hub"):
         SegmentationModel.from_pretrained("not/a/model")
+
+
+def test_the_address_of_a_page_is_told_as_an_id() -> None:
+    for wrong, hint in {
+        "https://huggingface.co/ann/street": r"did you mean ann/street\?$",
+        "https://huggingface.co/ann/street/tree/v1": r"did you mean ann/street@v1\?$",
+        "hf://ann/street": r"did you mean ann/street\?$",
+    }.items():
+        with pytest.raises(UserError, match=f"no id on the Hub.*{hint}"):
+            local_model(wrong)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
 from hub_stand_in import StandIn
 from huggingface_hub import RepoCard
 from PIL import Image
@@ -46,7 +47,11 @@ def test_what_is_uploaded_runs_by_itself(
     for name, content in files.items():
         (place / name).write_bytes(content)
     pixels = np.random.default_rng(2).integers(0, 256, (40, 70, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    alpha = np.full((40, 70, 1), 255, np.uint8)
+    alpha[:, :20] = 0
+    Image.fromarray(np.dstack([pixels, alpha])).save(tmp_path / "photo.png")
+    pixels[:, :20] = 255  # transparency is laid over white, as everywhere
+    Image.fromarray(np.full((8, 8), 1000, np.uint16)).save(tmp_path / "deep.png")
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
@@ -64,6 +69,8 @@ def test_what_is_uploaded_runs_by_itself(
                 assert page.poll() is None
                 time.sleep(0.2)
         _, mask, shares, _ = client.predict(handle_file(tmp_path / "photo.png"), api_name="/segment")
+        with pytest.raises(AppError, match="16 bits or more"):
+            client.predict(handle_file(tmp_path / "deep.png"), api_name="/segment")
         client.close()
     finally:
         page.terminate()

@@ -1,3 +1,4 @@
+import base64
 import io
 import struct
 import subprocess
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import pyvips
 from PIL import Image, TiffImagePlugin
+from support.sparse_tiff import sparse_tiff
 
 from semseg_app import tiff
 from semseg_app.errors import UserError
@@ -284,6 +286,17 @@ def test_what_is_refused():
         decode(Image.new("I", (2, 2)), "TIFF")
     with pytest.raises(UnsupportedImage, match="send JPEG, PNG, WebP, BMP or TIFF"):
         decode(Image.new("RGB", (2, 2)), "PPM")
+    for start, words in {
+        b"\0\0\0\x18ftypheic": "a HEIC photo, whatever its name says; convert it to JPEG",
+        b"version https://git-lfs": "a pointer of Git LFS",
+        b"<!DOCTYPE html>": "a web page",
+        base64.b64encode(encode(Image.new("RGB", (2, 2)))): "a photo in base64, as text",
+        b"data:image/png;base64,": "a photo in base64, as text",
+    }.items():
+        with pytest.raises(UnsupportedImage, match=words):
+            decode_image(start + bytes(32), 10)
+    with pytest.raises(UnsupportedImage, match=r"parts of it were never written .*gdal_translate"):
+        decode_image(sparse_tiff(Image.new("RGB", (8, 8), "red")), 100)
     with pytest.raises(BrokenImage, match="empty"):
         decode_image(b"", 10)
     with pytest.raises(ImageTooLarge, match="3 x 4 pixels, above the limit of 1e-05 million"):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from semseg_app.inference.georeference import Place, place_of, write_place
+from semseg_app.inference.georeference import Place, nodata_of, place_of, write_place
 
 
 def geotiff(path: Path, tags: dict[int, tuple[float, ...]], keys: tuple[int, ...]) -> Path:
@@ -163,3 +163,13 @@ def test_the_place_of_a_photo_that_exif_turns_is_not_given_to_its_upright_mask(t
     assert place.world is None
     assert place.lost is not None
     assert "which its orientation (EXIF) turns; the mask has no georeference" in place.lost
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", 0), ("255.0 ", 255), ("-9999", None), ("nan", None), ("0.5", None)])
+def test_the_value_of_pixels_without_data(tmp_path: Path, text: str, value: int | None) -> None:
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    directory[42113], directory.tagtype[42113] = text, 2
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.tif", tiffinfo=directory)
+    assert nodata_of(tmp_path / "a.tif") == value
+    Image.new("RGB", (8, 6)).save(tmp_path / "b.tif")
+    assert nodata_of(tmp_path / "b.tif") is None

@@ -39,6 +39,16 @@ def test_files_folders_and_globs(photos: Path) -> None:
     assert found(photos, "x[1].jpg") == ["x[1].jpg"]
 
 
+def test_links_into_a_store_keep_their_names(photos: Path) -> None:
+    """As DVC, git-annex and the cache of the Hub make them; equal photos are one file there."""
+    (photos / "store").mkdir()
+    (photos / "store" / "0123abcd").touch()
+    for name in ("one.jpg", "two.jpg"):
+        (photos / "b" / "c" / name).symlink_to(photos / "store" / "0123abcd")
+    images = find_images([str(photos / "b" / "c"), str(photos / "b" / ".." / "b" / "c" / "one.jpg")], photos / "out")
+    assert result_names(images) == ["d", "one", "two"]
+
+
 def test_a_relative_glob(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(photos)
     assert find_images(["b/**/*.webp"], Path("out")) == [Path("b/c/d.webp")]

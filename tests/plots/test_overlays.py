@@ -21,6 +21,8 @@ def test_overlay_blends_photo_and_class_color() -> None:
     np.testing.assert_allclose(quarter, 0.75 * image + 0.25 * np.array(PALETTE)[classes], atol=1)
     with pytest.raises(ValueError, match="differ in size"):
         overlay(image, classes.T, PALETTE)
+    with pytest.raises(ValueError, match="opacity 2: give 0"):
+        overlay(image, classes, PALETTE, 2)
 
 
 def test_class_shares() -> None:

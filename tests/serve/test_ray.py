@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from pydantic import ValidationError
 from starlette.testclient import TestClient
 from support.tiny_models import make_graph as make_graph
@@ -39,6 +39,11 @@ def photos(tmp_path):
         color[number % 3] = 200 + number
         below = "more" if number > 5 else "."
         Image.new("RGB", (40 + number, 30), tuple(color)).save(folder / below / f"p{number}.png")
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, values in {33550: (0.5, 0.5, 0.0), 33922: (0.0, 0.0, 0.0, 500000.0, 4100000.0, 0.0)}.items():
+        tags[tag], tags.tagtype[tag] = values, 12
+    tags[42113], tags.tagtype[42113] = "0", 2
+    Image.new("RGB", (40, 30)).save(folder / "place.tif", tiffinfo=tags)  # with a place on the ground, without data
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n")
     return folder
 
@@ -59,7 +64,8 @@ def test_predict_on_ray_writes_what_predict_writes(make_graph, photos, tmp_path)
     there = predict(graph, "photos", "-o", "there", "--json", "--ray", "--workers", 2, folder=tmp_path)
     assert (here.returncode, there.returncode) == (1, 1)  # the broken one
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
-    assert len(contents(tmp_path / "here")) == 19
+    assert len(contents(tmp_path / "here")) == 22
+    assert "place.tif: 100 % of it have no data" in here.stderr
     # Workers, whose folder is another one, name the broken one in full. Of Ray itself there is nothing to be seen.
     said = there.stderr.replace(f"{tmp_path}/", ""), there.stdout.replace(f"{tmp_path}/", "")
     assert said == (here.stderr, here.stdout.replace('"here/', '"there/'))
@@ -74,12 +80,19 @@ def test_predict_on_ray_from_a_bucket_to_a_bucket(make_graph, photos, tmp_path):
     assert [Path(row["file"]).name for row in report["images"]] == [
         *(f"p{n}.png" for n in range(6, 9)),
         *(f"p{n}.png" for n in range(6)),
+        "place.tif",
     ]
+    assert report["images"][-1]["georeference"] == [f"{target}/masks/place.pgw"]
     assert report["failed"][0]["file"] == f"{source}/broken.png"
     assert report["failed"][0]["error"].startswith(f"{source}/broken.png: unreadable image")
     assert report["shares"] == f"{target}/shares.csv"
     written = contents(tmp_path / "re sults")
-    assert sorted(written) == [*(f"masks/p{n}.png" for n in range(9)), "shares.csv"]
+    assert sorted(written) == [
+        *(f"masks/p{n}.png" for n in range(9)),
+        "masks/place.pgw",
+        "masks/place.png",
+        "shares.csv",
+    ]
     assert report["images"][0]["mask"] == f"{target}/masks/p6.png"
     for number in range(9):
         mask = np.asarray(Image.open(tmp_path / "re sults" / "masks" / f"p{number}.png"))

@@ -53,6 +53,13 @@ class Contrary(ColorEngine):
         return Prediction(np.where(classes == 2, np.uint8(1), classes), confidence)
 
 
+def test_a_folder_for_uploads_that_cannot_be_written_is_told_at_the_start(monkeypatch, tmp_path):
+    (tmp_path / "taken").touch()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "taken"))
+    with pytest.raises(UserError, match=r"taken: the page keeps uploads there.*set GRADIO_TEMP_DIR to a folder of you"):
+        create_app(ColorEngine())
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> Path:
     """A dataset folder of the engine's classes, whose masks say 9 where they say nothing."""

@@ -116,6 +116,21 @@ def test_other_sites_only_where_they_are_named(encoded, photo):
         refused = client.get("/v1/models", headers={"Origin": "https://app.example"})
         assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "https://app.example")
         assert "X-Request-ID" in refused.headers["access-control-expose-headers"]
+        # Upload widgets and tracers add headers; browsers ask before they let a public site call a private network.
+        more = {
+            "Access-Control-Request-Headers": "traceparent, x-requested-with",
+            "Access-Control-Request-Private-Network": "true",
+        }
+        answer = client.options("/v1/segment", headers=preflight | more)
+        assert (answer.status_code, answer.headers["access-control-allow-private-network"]) == (200, "true")
+        assert answer.headers["access-control-allow-headers"] == "traceparent, x-requested-with"
+
+
+@pytest.mark.parametrize("path", ["/predict", "/v1/predict", "/V1/segment", "/predictions/colors"])
+def test_an_unknown_address_says_where_the_known_ones_are(path):
+    with TestClient(app()) as client:
+        answer = client.post(path)
+        assert (answer.status_code, answer.json()) == (404, {"error": "no such address; /docs lists them"})
 
 
 @pytest.mark.parametrize("origin", ["app.example", "https://app.example/", "https://*.example", "ftp://a", "https://"])

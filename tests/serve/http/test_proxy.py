@@ -1,5 +1,6 @@
 """Under a path of a proxy, which may take the path off or leave it on."""
 
+import asyncio
 import contextlib
 import getpass
 import json
@@ -20,6 +21,8 @@ from support.color_engine import ColorEngine
 from semseg_app.serve.app import create_app
 from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.http.api_keys import Keys
+from semseg_app.serve.http.requester import client_of
+from semseg_app.serve.server import uvicorn_config
 
 
 class Prefix:
@@ -68,17 +71,35 @@ def test_under_a_path(encoded, photo, strip):
         assert 'semseg_requests_total{route="/v1/segment",status="200"}' in metrics
 
 
+@pytest.mark.parametrize("proxy", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+def test_a_server_on_both_internets_tells_ipv4_clients_apart(proxy):
+    """A server that listens on :: sees IPv4 addresses inside IPv6 ones, that of a proxy beside it too."""
+    assert client_of({"client": ("::ffff:10.0.0.1", 1)}) == client_of({"client": ("10.0.0.1", 1)}) == "10.0.0.1"
+    assert client_of({"client": ("2001:db8::1", 1)}) == client_of({"client": ("2001:db8::2", 1)})
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(client_of(scope))
+
+    config = uvicorn_config(app, 1.0)
+    config.load()
+    scope = {"type": "http", "client": (proxy, 1), "headers": [(b"x-forwarded-for", b"10.0.0.2")]}
+    asyncio.run(config.loaded_app(scope, None, None))
+    assert seen == ["10.0.0.2"]
+
+
 @pytest.mark.parametrize("root_path", ["", "/semseg"])
-def test_a_slash_at_the_end_changes_nothing(encoded, photo, root_path):
+def test_a_slash_too_many_changes_nothing(encoded, photo, root_path):
     keys = Keys.from_environment("first-key-of-alice")
     app = create_app(ColorEngine(), ServeConfig(demo=False, root_path=root_path, keys=keys))
     with TestClient(app, headers={"X-API-Key": "first-key-of-alice"}) as client:
         for path in ("/v1/segment", "/hf", "/hf/colors"):
-            plain, slash = (
-                client.post(root_path + path + end, content=encoded(photo), headers={"Content-Type": "image/png"})
-                for end in ("", "/")
+            plain, slash, doubled = (
+                client.post(f"http://x{root_path}{form}", content=encoded(photo), headers={"Content-Type": "image/png"})
+                for form in (path, f"{path}/", f"/{path.replace('/', '//')}")
             )
             assert (slash.status_code, slash.content) == (200, plain.content)
+            assert (doubled.status_code, doubled.content) == (200, plain.content)
         for path in (
             "/v1/models/",
             "/v2/",

@@ -65,6 +65,18 @@ def test_bad_bodies_get_one_clear_line(url, body, status, words):
     assert words in answer.json()["error"]
 
 
+def test_what_clients_write_out_though_it_says_nothing(url, encoded, photo):
+    """Nulls for what is not set (Java, C#, Go), and the options of Hugging Face's own machines."""
+    bare = httpx.post(f"{url}/hf", content=encoded(photo)).json()
+    body = {
+        "inputs": base64.b64encode(encoded(photo)).decode(),
+        "parameters": {"threshold": None, "subtask": None},
+        "options": {"wait_for_model": True, "use_cache": False},
+    }
+    for sent in (body, body | {"parameters": None, "options": None}):
+        assert httpx.post(f"{url}/hf", json=sent).json() == bare
+
+
 def test_an_unknown_model_is_404(url, encoded, photo):
     assert httpx.post(f"{url}/hf/other", content=encoded(photo)).status_code == 404
     assert httpx.get(f"{url}/hf").status_code == 405

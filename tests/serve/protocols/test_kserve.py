@@ -91,6 +91,21 @@ GOOD = {"name": "images", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1
 LENGTH = "Inference-Header-Content-Length"
 
 
+def test_nulls_count_as_left_out(url):
+    """Clients with typed requests (Java, C#, Go) write out every field."""
+    tensor = {"name": "images", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [200, 0, 0]}
+    answers = [
+        httpx.post(f"{url}/v2/models/colors/infer", json=body).json()
+        for body in (
+            {"inputs": [tensor]},
+            {"id": None, "parameters": None, "outputs": None, "inputs": [tensor | {"parameters": None}]},
+            {"inputs": [tensor], "outputs": [{"name": name, "parameters": None} for name in ("classes", "confidence")]},
+        )
+    ]
+    assert answers[0]["outputs"][0]["data"] == [0]
+    assert answers[1:] == answers[:1] * 2
+
+
 @pytest.mark.parametrize(
     ("inputs", "headers", "words"),
     [

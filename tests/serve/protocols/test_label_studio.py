@@ -268,6 +268,7 @@ def test_images_that_may_not_be_read(url, photo, status, words):
             '<View><Image name="a" value="$b"/><BrushLabels name="c" toName="d"/></View>',
             "no BrushLabels or BitmaskLabels over",
         ),
+        (CONFIG.replace("Red", "Cat").replace("&lt;Blue&gt;", "Dog"), "none of the labels (Cat, Dog, Sky) is a class"),
         ('<!DOCTYPE v [<!ENTITY a "aaaa">]><View>&a;</View>', "defines entities"),
     ],
 )

@@ -184,6 +184,7 @@ def test_bad_jobs_get_one_clear_line_without_a_path(client, encoded, large, fold
     sixteen_bits = encoded(Image.fromarray(np.zeros((9, 9), np.uint16)))
     for status, words, answer in (
         (415, "not a JPEG, PNG, TIFF or WebP", hand_in(client, b"text")),
+        (415, "a HEIC photo, whatever its name says", hand_in(client, b"\0\0\0\x18ftypheic")),
         (415, "", hand_in(client, b"")),
         (
             415,

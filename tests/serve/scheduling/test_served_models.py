@@ -89,6 +89,8 @@ def test_each_model_answers_under_its_name(encoded, photo):
         assert [model["name"] for model in client.get("/v1/models").json()["models"]] == ["colors", "second"]
     with pytest.raises(UserError, match="two models have one name; give each its own with --name"):
         Models([ServedModel(constant(1)), ServedModel(constant(2))])
+    with pytest.raises(UserError, match="'a/b' holds a slash, where addresses end; give another --name"):
+        Models([ServedModel(constant(1), "a/b")])
 
 
 def test_what_is_counted(encoded, photo):
