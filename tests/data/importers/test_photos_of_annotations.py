@@ -55,6 +55,36 @@ def test_a_photo_of_another_folder_is_another_photo(tmp_path):
     assert data.samples("train")[0].image.read_bytes() == own.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("name", "there", "photos"),
+    [
+        ("cam1/images/1.jpg", ["x/cam1/images/2.jpg", "x/cam2/images/1.jpg"], []),
+        ("cam1/1.jpg", ["x/cam1/2.jpg", "P/cam2/1.jpg"], ["P/cam2"]),
+        ("cam1/1.jpg", ["P/cam1/2.jpg", "P/cam2/1.jpg"], ["P/cam1", "P/cam2"]),
+        ("cam1/1.jpg", ["x/cam1/sub/2.jpg", "x/cam2/1.jpg"], []),
+    ],
+)
+def test_the_whole_path_says_which_folder(name, there, photos, tmp_path):
+    """The photo that is named is missing, and its folder is here."""
+    for path in there:
+        photo(tmp_path / path)
+    coco(tmp_path / "x" / "a.json", name)
+    options = [option for folder in photos for option in ("--images", f"{tmp_path / folder}")]
+    assert f"photos are missing ({name})" in refusal(tmp_path / "x", *options)
+
+
+def test_folders_that_are_here_under_the_named_one(tmp_path):
+    root = tmp_path / "x"
+    photo(root / "cam1" / "night" / "1.jpg")
+    photo(root / "cam2" / "1.jpg")
+    photo(root / "masks" / "pics" / "2.png")  # no folder of photos
+    photo(root / "2.png")
+    coco(root / "a.json", "cam1/1.jpg", "pics/2.png")
+    data, _ = imported(root)
+    assert (root / "cam1" / "night" / "1.jpg").read_bytes() in {it.image.read_bytes() for it in data.samples("train")}
+    assert len(masks(data)) == 2
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_of_two_names_the_one_with_the_folder_gets_the_photo(first, tmp_path):
     root = tmp_path / "x"
@@ -186,6 +216,33 @@ def test_subsets_of_cvat_with_equal_names(subsets, tmp_path):
         assert (classes == 1).sum() == 10 * (10 + number)
 
 
+def test_a_photo_that_the_subset_of_cvat_lacks(tmp_path):
+    root = tmp_path / "x"
+    photo(root / "images" / "north" / "b.jpg")
+    photo(root / "images" / "south" / "a.jpg")
+    coco(root / "annotations" / "instances_north.json", "a.jpg", "b.jpg")
+    assert "photos are missing (a.jpg)" in refusal(root)
+
+
+def test_only_instances_name_a_subset(tmp_path):
+    root = tmp_path / "x"
+    photo(root / "images" / "a.jpg", seed=1)
+    own = photo(root / "yard" / "a.jpg")
+    coco(root / "yard" / "person_images.json", "a.jpg")
+    assert imported(root)[0].samples("train")[0].image.read_bytes() == own.read_bytes()
+
+
+def test_key_points_of_other_photos(tmp_path):
+    root = tmp_path / "x"
+    for name in ("1.jpg", "2.jpg"):
+        photo(root / "images" / name)
+    coco(root / "annotations" / "instances_default.json", "1.jpg")
+    coco(root / "annotations" / "person_keypoints_default.json", "2.jpg")
+    data, report = imported(root)
+    assert list(masks(data)) == ["train/1", "train/2"]
+    assert report["notes"] == []
+
+
 def test_key_points_of_the_same_photos_are_left_out(tmp_path):
     root = tmp_path / "x"
     photo(root / "images" / "a.jpg")
@@ -196,10 +253,11 @@ def test_key_points_of_the_same_photos_are_left_out(tmp_path):
     assert report["notes"] == ["person_keypoints_default.json: left out; instances_default.json has the same photos"]
 
 
-def test_the_same_photo_in_two_files(tmp_path):
+@pytest.mark.parametrize("named", ["a.jpg", "images/a.jpg"])
+def test_the_same_photo_in_two_files(named, tmp_path):
     root = tmp_path / "x"
-    photo(root / "a.jpg")
-    coco(root / "cars.json", "a.jpg")
+    photo(root / "images" / "a.jpg")
+    coco(root / "cars.json", named)
     coco(root / "more.json", "a.jpg")
     assert "a.jpg is annotated a second time (first in" in (line := refusal(root))
     assert "leave one of the two out, or import the annotation files one by one" in line
