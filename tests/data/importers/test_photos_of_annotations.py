@@ -160,6 +160,62 @@ def test_polygons_of_yolo_without_the_photos(tmp_path):
     assert (masks(data)["train/a"] == 1).sum() == 90
 
 
+def polygons(root, *names, **content):
+    """data.yaml and files of polygons; those of an odd number are empty."""
+    for number, name in enumerate(names):
+        (root / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "labels" / name).write_text(LINE if number % 2 == 0 else "")
+    (root / "data.yaml").write_text(yaml.safe_dump({"names": ["car"]} | content))
+    return root
+
+
+def test_polygons_of_another_folder_are_of_another_photo(tmp_path):
+    for name in ("cam1/1", "cam2/1", "cam2/2", "cam2/20260101-a"):
+        photo(tmp_path / "photos" / f"{name}.jpg")
+    root = polygons(tmp_path / "x", "cam1/1.txt", "cam2/2.txt", "a.txt", train=f"{tmp_path / 'photos'}")
+    data, _ = imported(root)
+    labeled = [sample.image.read_bytes() for sample in data.samples("train")]
+    assert sorted(labeled) == sorted(
+        (tmp_path / "photos" / f"{name}.jpg").read_bytes() for name in ("cam1/1", "cam2/2")
+    )
+    assert len(data.samples("unlabeled")) == 2
+    root = polygons(tmp_path / "y", "cam1/1.txt", "cam2/2.txt", train=f"{tmp_path / 'photos' / 'cam2'}")
+    assert list(masks(imported(root)[0])) == ["train/2"]
+
+
+def test_polygons_beside_a_folder_of_photos_elsewhere(tmp_path):
+    photo(tmp_path / "photos" / "a.jpg")
+    assert list(masks(imported(polygons(tmp_path / "x", "a.txt", train="../photos"))[0])) == ["train/a"]
+
+
+def test_polygons_that_fit_several_photos_or_the_other_way_round(tmp_path):
+    for name in ("p/1", "q/1"):
+        photo(tmp_path / "photos" / f"{name}.jpg")
+    root = polygons(tmp_path / "x", "1.txt", train=f"{tmp_path / 'photos'}")
+    assert "labels/1.txt: fits " in refusal(root)
+    root = polygons(tmp_path / "y", "r/1.txt", "s/1.txt", train=f"{tmp_path / 'photos' / 'p'}")
+    assert "fit equally well; leave one" in refusal(root)
+
+
+@pytest.mark.parametrize("names", [("a",), ("11111111-a", "22222222-a")])
+def test_a_name_that_was_uploaded_twice(names, tmp_path):
+    """Label Studio tells the two apart by its prefix."""
+    for name in names:
+        photo(tmp_path / "photos" / f"{name}.jpg")
+    root = polygons(tmp_path / "x", "11111111-a.txt", "22222222-a.txt")
+    (root / "data.yaml").unlink()
+    (root / "classes.txt").write_text("car\n")
+    options = ("--images", f"{tmp_path / 'photos'}")
+    if names == ("a",):
+        assert "22222222-a.txt fit equally well; leave one" in refusal(root, *options)
+    else:
+        drawn = masks(imported(root, *options)[0])
+        assert {name: bool(classes.any()) for name, classes in drawn.items()} == {
+            "train/11111111-a": True,
+            "train/22222222-a": False,
+        }
+
+
 def test_labelme_files_that_were_renamed_with_their_photos(tmp_path):
     """labelme leaves the old name in the file."""
     root = tmp_path / "x"
@@ -286,6 +342,22 @@ def test_several_yolo_datasets(tmp_path):
     }
 
 
+def test_many_yolo_datasets(tmp_path):
+    for number in range(22):
+        yolo(tmp_path / "x" / f"{number}", f"p{number}")
+    assert len(masks(imported(tmp_path / "x")[0])) == 22
+
+
+def test_a_cloned_program_brings_data_yaml_files_of_its_own(tmp_path):
+    root = yolo(tmp_path / "x", "a")
+    (root / "yolov5" / "data").mkdir(parents=True)
+    theirs = {"path": "../datasets/coco", "train": "train2017.txt", "val": "val2017.txt", "names": ["person"]}
+    (root / "yolov5" / "data" / "coco.yaml").write_text(yaml.safe_dump(theirs))
+    data, report = imported(root)
+    assert data.info.classes == ["background", "car"]
+    assert report["notes"] == [f"{root}/yolov5/data/coco.yaml: left out; the photos that it names are not there"]
+
+
 def test_a_yolo_dataset_that_validates_on_train(tmp_path):
     root = yolo(tmp_path / "x", "a")
     content = {"train": "images/train", "val": "images/train", "names": ["car"]}
@@ -304,6 +376,13 @@ def test_several_supervisely_projects_and_files_of_a_mac(tmp_path):
     (root / "a" / "ds" / "ann" / "._a.jpg.json").write_bytes(b"\0\5\x16\7")
     (root / "a" / "ds" / "img" / "._a.jpg").write_bytes(b"\0\5\x16\7")
     assert list(masks(imported(root)[0])) == ["train/a", "train/b"]
+
+
+def test_a_supervisely_project_with_another_meta_file_below(tmp_path):
+    root = tmp_path / "x"
+    supervisely(root, "a.jpg")
+    (root / "ds" / "meta.json").write_bytes((root / "meta.json").read_bytes())
+    assert list(masks(imported(root)[0])) == ["train/a"]
 
 
 def test_files_of_another_format_are_named(tmp_path):
