@@ -1,5 +1,8 @@
 """Which photo an annotation gets, and which annotation files of a folder are read."""
 
+import base64
+import json
+
 import numpy as np
 import pytest
 import yaml
@@ -222,6 +225,28 @@ def test_labelme_files_that_were_renamed_with_their_photos(tmp_path):
     photo(root / "a" / "yard_1.jpg")
     labelme(root / "a" / "yard_1.json", "DSC0001.jpg")
     assert list(masks(imported(root)[0])) == ["train/yard_1"]
+
+
+@pytest.mark.parametrize(("folder", "embedded"), [("json", True), ("images", False)])
+def test_labelme_files_that_hold_their_photo(folder, embedded, tmp_path):
+    """A photo of the file's name is another one, where it does not lie beside it."""
+    root = tmp_path / "x"
+    other = photo(root / "images" / "1.jpg").read_bytes()
+    own = photo(tmp_path / "own.jpg", seed=1).read_bytes()
+    path = labelme(root / folder / "1.json", "orig.jpg")
+    write_json(path, json.loads(path.read_text()) | {"imageData": base64.b64encode(own).decode()})
+    data, _ = imported(root)
+    assert data.samples("train")[0].image.read_bytes() == (own if embedded else other)
+    assert ("unlabeled" in data.folders) is embedded
+
+
+def test_labelme_files_that_were_renamed_in_a_folder_of_their_own(tmp_path):
+    root = tmp_path / "x"
+    photo(root / "images" / "val" / "1.jpg")
+    labelme(root / "json" / "val" / "1.json", "orig.jpg")
+    assert list(masks(imported(root)[0])) == ["val/1"]
+    (root / "json" / "val").rename(root / "json" / "other")
+    assert "photos are missing (" in refusal(root)
 
 
 def test_labelme_names_a_photo_in_the_folder_of_the_file(tmp_path):
