@@ -108,8 +108,8 @@ def _published_or_own(root: Path, name: str, layout: Layout, splits: dict[str, S
 def _roboflow(root: Path) -> SegmentationData | None:
     """Roboflow's "Semantic Segmentation Masks": in each split's folder photos, `<photo>_mask.png`, `_classes.csv`."""
     names = {"train": "train", "valid": "val", "val": "val", "test": "test"}
-    folders = {name: root / folder for folder, name in names.items() if (root / folder / "_classes.csv").is_file()}
-    described = {folder: read_class_file(folder) for folder in folders.values()}
+    folders = [root / folder for folder in names if (root / folder / "_classes.csv").is_file()]
+    described = {folder: read_class_file(folder) for folder in folders}
     infos = [(read[0], read[1].model_copy(update={"name": root.resolve().name})) for read in described.values() if read]
     if not infos:
         return None
@@ -118,9 +118,11 @@ def _roboflow(root: Path) -> SegmentationData | None:
         if its != info:
             raise UserError(f"{other}: other classes or values than in {path}; export all splits together")
     splits = {
-        name: SplitFiles(folder, folder, image_suffix=".jpg", label_suffix="_mask.png")
-        for name, folder in folders.items()
+        names[folder.name]: SplitFiles(folder, folder, image_suffix=".jpg", label_suffix="_mask.png")
+        for folder in folders
     }
+    if len(splits) < len(folders):
+        raise UserError(f"{root}: valid/ and val/ are one split; move the files of one into the other")
     return SegmentationData(root, info, splits, "Roboflow's masks, classes of _classes.csv")
 
 

@@ -66,7 +66,12 @@ class Instances(TypedDict):
     licenses: NotRequired[Any]
 
 
+class Photos(TypedDict):
+    images: list[Image]
+
+
 INSTANCES = TypeAdapter(Instances)
+PHOTOS = TypeAdapter(Photos)
 INEXACT_BRUSHES = (
     "Label Studio outlines brushes through the middles of pixels, and polygons along their edges; its JSON is exact"
 )
@@ -89,7 +94,8 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
     notes: list[str] = []
     outlines = boxes = 0
     for path in files:
-        if (instances := _instances_beside(path)) != path and instances in files:
+        instances = _instances_beside(path)
+        if instances != path and instances in files and _names(path) <= _names(instances):
             notes.append(f"{path.name}: left out; {instances.name} has the same photos")
             continue
         content = read_json(path, INSTANCES)
@@ -107,23 +113,11 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
             crowds = 0
         outlines += sum(bool(it.get("segmentation")) for it in content["annotations"])
         boxes += sum(not it.get("segmentation") for it in content["annotations"])
-        # CVAT names its photos without the folder: those of instances_north.json lie in images/north/.
-        subset = path.stem.partition("_")[2]
-        subset = subset if photos.has_folder(subset) else ""
         info = content.get("info")
         contributor = str(info.get("contributor")) if isinstance(info, dict) else ""
-        uploaded = contributor.startswith("Label Studio")
         if contributor == "Label Studio Converter":
             notes.append(f"{path.name}: {INEXACT_BRUSHES}")
-        said, around = split_of(path.stem) or photos.split_by_folders(path), split_of(path.parent.name)
-        for index, image in enumerate(content["images"]):
-            name = image["file_name"]
-            tried = [f"{subset}/{name}"] * bool(subset) + [name] + [without_prefix(name)] * uploaded
-            found = (photos.find(it, path.parent, said or around) for it in tried)
-            photo = next(filter(None, found), None)
-            if uploaded and photo:
-                name = photos.relative(photo)
-            split = said or photos.split_by_folders(photo) or around
+        for index, image, name, photo, split in _photos(path, content, photos, contributor.startswith("Label Studio")):
             members = by_image.get(image["id"], [])
             source = place(path, "images", index)
             items.append(Item(name, photo, _reader(path, image, members, names, crowds > 0), source, split))
@@ -137,6 +131,28 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
 def _instances_beside(path: Path) -> Path:
     """The file of the instances of the same photos, as the official archive and CVAT name it."""
     return path.with_name(re.sub("^(person_keypoints|stuff|labels)_", "instances_", path.name))
+
+
+def _names(path: Path) -> set[str]:
+    return {image["file_name"] for image in read_json(path, PHOTOS)["images"]}
+
+
+def _photos(
+    path: Path, content: Instances, photos: PhotoIndex, uploaded: bool
+) -> Iterator[tuple[int, Image, str, Path | None, str | None]]:
+    """Each image with its index, name, photo and split; `uploaded`: the name may have Label Studio's prefix."""
+    # CVAT names its photos without the folder: those of instances_north.json lie in images/north/.
+    subset = path.stem.removeprefix("instances_")
+    folder = f"{subset}/" if subset != path.stem and photos.has_folder(subset) else ""
+    said, around = split_of(path.stem) or photos.split_by_folders(path), split_of(path.parent.name)
+    for index, image in enumerate(content["images"]):
+        name = image["file_name"]
+        tried = [name] + [without_prefix(name)] * uploaded
+        found = (photos.find(f"{folder}{it}", path.parent, said or around) for it in tried)
+        photo = next(filter(None, found), None)
+        if uploaded and photo:
+            name = photos.relative(photo)
+        yield index, image, name, photo, said or photos.split_by_folders(photo) or around
 
 
 def _roboflow_project(content: Instances) -> Category | None:

@@ -128,12 +128,19 @@ def _left_out(root: Path, files: list[Path]) -> Iterator[str]:
 
 
 def _each_photo_for_one_name(items: Sequence[Item]) -> list[Item]:
-    """The items, no photo for two names: of `a/1.jpg` and `b/1.jpg` the one that the photo's path ends like has it."""
+    """The items, no photo for two names: of `a/1.jpg` and `b/1.jpg` the one that the photo's path ends like has it.
+
+    A name of which nothing disagrees, as `1.jpg`, does mean that photo: it is annotated a second time.
+    """
+    names = [PurePosixPath(it.name.replace("\\", "/")).parts for it in items]
     ends = [
-        equal_end(PurePosixPath(it.name.replace("\\", "/")).parts, it.photo.parts) if isinstance(it.photo, Path) else 0
-        for it in items
+        equal_end(name, it.photo.parts) if isinstance(it.photo, Path) else 0
+        for it, name in zip(items, names, strict=True)
     ]
     best: dict[Path | bytes | None, int] = {}
     for item, end in zip(items, ends, strict=True):
         best[item.photo] = max(end, best.get(item.photo, 0))
-    return [it if end == best[it.photo] else replace(it, photo=None) for it, end in zip(items, ends, strict=True)]
+    return [
+        it if end in (best[it.photo], len(name)) else replace(it, photo=None)
+        for it, name, end in zip(items, names, ends, strict=True)
+    ]

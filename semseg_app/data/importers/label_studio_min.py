@@ -23,6 +23,8 @@ KINDS = {
 }
 """What regions of a kind have, and those of the kinds after it lack: where no label says the kind."""
 SIZES = ("original_width", "original_height")
+ANSWERS = {"choices", "datetime", "number", "rating", "taxonomy", "text"}
+"""What is said of a region, once more with its shape."""
 
 
 class Result(TypedDict):
@@ -57,13 +59,19 @@ def tasks_of_min(records: list[dict[str, Any]]) -> list[Task]:
         results = list(_results(record))
         data = {key: value for key, value in record.items() if isinstance(value, str)}
         task = tasks.setdefault(record.get("id", f"record {number}"), {"data": data, "annotations": []})
-        task["annotations"].append({"result": results, "completed_by": record.get("annotator")})
+        if record.get("annotation_id", 0) is not None:  # null: nobody annotated the task
+            task["annotations"].append({"result": results, "completed_by": record.get("annotator")})
     return list(tasks.values())
 
 
 def _results(record: dict[str, Any]) -> Iterator[Result]:
     """The regions. Where one tag draws and another labels, both have the shape; the one without a label is left out."""
-    values = [it for regions in record.values() if isinstance(regions, list) for it in regions if isinstance(it, dict)]
+    values = [
+        it
+        for regions in record.values()
+        for it in (regions if isinstance(regions, list) else ())
+        if isinstance(it, dict) and not ANSWERS & it.keys()
+    ]
     labeled = [_shape(value) for value in values if _labels(value)]
     for value in values:
         if (key := _labels(value)) or _shape(value) not in labeled:

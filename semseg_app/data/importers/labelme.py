@@ -89,22 +89,32 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
             ) from None
         labels += [shape["label"] for shape in content["shapes"] if _has_area(shape)]
         photo = _photo(path, content["imagePath"], photos)
-        name = photos.relative(photo or path.with_suffix(Path(content["imagePath"]).suffix))
-        folders = photos.split_by_folders(path) or photos.split_by_folders(photo)
+        file = photo if isinstance(photo, Path) else None
+        name = photos.relative(file or path.with_suffix(Path(content["imagePath"]).suffix))
+        folders = photos.split_by_folders(path) or photos.split_by_folders(file)
         split = folders or split_of(path.parent.name)
-        items.append(Item(name, photo or _inside(path), _reader(path), f"{path}", split))
+        items.append(Item(name, photo, _reader(path), f"{path}", split))
     known = sorted(set(labels) - set(IGNORED), key=lambda label: (label.strip("_ ").lower() != "background", label))
     return Export("LabelMe", unique(known), items, overlap="last")
 
 
-def _photo(path: Path, name: str, photos: PhotoIndex) -> Path | None:
-    """The photo of a file: the one that it names, or, after photo and file were renamed, the one of its own name.
+def _photo(path: Path, name: str, photos: PhotoIndex) -> Path | bytes | None:
+    """The photo of a file: the one that it names; after both were renamed, the one of its own name beside it; the one
+    that it holds; or one of its own name in a folder of the same name, as in json/val/ and images/val/.
 
     A name without folders means the folder of the file.
     """
-    names = (name, *(f"{path.stem}{suffix}" for suffix in IMAGE_SUFFIXES))
-    whole = (name if re.search(r"[/\\]", name) else f"{path.parent.name}/{name}" for name in names)
-    return next((photo for name in whole if (photo := photos.find(name, path.parent))), None)
+    here = path.parent.name
+    if photo := photos.find(name if re.search(r"[/\\]", name) else f"{here}/{name}", path.parent):
+        return photo
+    beside = (path.with_suffix(case) for suffix in IMAGE_SUFFIXES for case in (suffix, suffix.upper()))
+    if photo := next(filter(Path.is_file, beside), None):
+        photos.taken.add(photo)
+        return photo
+    if content := _inside(path):
+        return content
+    renamed = (photos.find(f"{here}/{path.stem}{suffix}", path.parent) for suffix in IMAGE_SUFFIXES)
+    return next((photo for photo in renamed if photo and photo.parent.name == here), None)
 
 
 def _has_area(shape: LabelmeShape) -> bool:

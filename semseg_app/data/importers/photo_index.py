@@ -69,8 +69,8 @@ class PhotoIndex:
         self.whole = False
         """Whether every photo is there to be annotated, so that `rest` need not ask which folder it lies in."""
         self._by_name: dict[str, list[Path]] = {}
-        self._folder_names: dict[Path, set[str]] = {}
-        """One of `folders` -> what the folders of photos below it are called, in lower case."""
+        self._folder_ends: set[tuple[str, ...]] = set()
+        """What the paths of the folders of photos end with, in lower case."""
         seen = set()
         for folder in folders:
             parents = set()
@@ -80,9 +80,14 @@ class PhotoIndex:
                     seen.add(path)
                     parents.add(path.parent)
                     self._by_name.setdefault(_plain(path.name), []).append(path)
-            self._folder_names[folder] = {
-                name for parent in parents for name in _lower(parent.relative_to(folder).parts)
-            }
+            # The export's own folder has any name.
+            above = [folder.name] if folder.name and folder != folders[-1] else []
+            for parent in parents:
+                names = _lower([*above, *parent.relative_to(folder).parts])
+                if not any(map(is_mask_folder, names)):
+                    self._folder_ends |= {
+                        tuple(names[start : end + 1]) for end in range(len(names)) for start in range(end + 1)
+                    }
 
     def find(self, name: str, near: Path | None = None, split: str | None = None) -> Path | None:
         """The photo whose path ends like `name`, if need be in upper or lower case; None where no photo does.
@@ -105,6 +110,32 @@ class PhotoIndex:
             return None
         alike = self._by_name.get(_plain(parts[-1])) or self._converted(parts[-1])
         candidates = [path for path in alike if path.name == parts[-1]] or alike
+        candidates = self._nearest(self._where_named(candidates, parts), parts, near, split)
+        if len(candidates) > 1:
+            raise UserError(
+                f"{name}: {candidates[0]} and {candidates[1]} fit equally well; name the folder of the photos with "
+                "--images"
+            )
+        self.taken.update(candidates)
+        return next(iter(candidates), None)
+
+    def _where_named(self, candidates: list[Path], parts: Sequence[str]) -> list[Path]:
+        """Those below the folder that an annotation names, where it is here: by as much of its path as is here."""
+        named = tuple(_lower(parts[:-1]))
+        here = next((named[start:] for start in range(len(named)) if named[start:] in self._folder_ends), ())
+        if not here:
+            return candidates
+        around = {path: tuple(_lower(path.parts[:-1])) for path in candidates}
+        return [
+            path
+            for path, folders in around.items()
+            if any(folders[start : start + len(here)] == here for start in range(len(folders)))
+        ]
+
+    def _nearest(
+        self, candidates: list[Path], parts: Sequence[str], near: Path | None, split: str | None
+    ) -> list[Path]:
+        """The candidates that fit best, see `find`."""
         if len(candidates) > 1:
             lower = _lower(parts)
             agreeing = [(equal_end(_lower(path.parts), lower), equal_end(path.parts, parts)) for path in candidates]
@@ -125,19 +156,11 @@ class PhotoIndex:
         if len(candidates) > 1:  # "a.jpg" is images/a.jpg rather than images/sub/a.jpg
             depth = min(len(path.parts) for path in candidates)
             candidates = [path for path in candidates if len(path.parts) == depth]
-        if len(candidates) > 1:
-            raise UserError(
-                f"{name}: {candidates[0]} and {candidates[1]} fit equally well; name the folder of the photos with "
-                "--images"
-            )
-        if not candidates or self._is_elsewhere(candidates[0], parts):
-            return None
-        self.taken.add(candidates[0])
-        return candidates[0]
+        return candidates
 
     def has_folder(self, name: str) -> bool:
         """Whether photos lie in a folder of this name, or below one."""
-        return any(_plain(name) in names for names in self._folder_names.values())
+        return (_plain(name),) in self._folder_ends
 
     def _converted(self, name: str) -> list[Path]:
         """Photos that a photo in a format which is not read may have been converted to."""
@@ -146,12 +169,6 @@ class PhotoIndex:
             return []
         names = (_plain(f"{path.stem}{suffix}") for suffix in IMAGE_SUFFIXES)
         return [path for name in names for path in self._by_name.get(name, []) if not self._in_mask_folder(path)]
-
-    def _is_elsewhere(self, path: Path, parts: Sequence[str]) -> bool:
-        """Whether the folder that an annotation names is here, and `path` is not below it."""
-        named = _lower(parts[-2:-1])
-        top = next(folder for folder in self.folders if path.is_relative_to(folder))
-        return bool(named) and named[0] in self._folder_names[top] and named[0] not in _lower(path.parts[:-1])
 
     def split_by_folders(self, path: Path | None) -> str | None:
         """The split that a folder around an annotation file or a photo is named after, the innermost such folder's.

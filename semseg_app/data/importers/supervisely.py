@@ -88,7 +88,8 @@ def find(root: Path) -> list[Path]:
     if root.is_file():
         return [root] if root.name == "meta.json" else []
     candidates = [root / "meta.json", *sorted(root.glob("*/meta.json"))]
-    return [path for path in candidates if path.is_file() and {"classes", "tags"} <= signature(path).keys]
+    found = [path for path in candidates if path.is_file() and {"classes", "tags"} <= signature(path).keys]
+    return found[:1] if found[:1] == candidates[:1] else found  # it speaks for all that is below it
 
 
 def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:

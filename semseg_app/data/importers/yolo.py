@@ -9,7 +9,8 @@ Ultralytics draws larger objects first, so that smaller ones stay visible. A lin
 something is there: its box becomes 255.
 """
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from semseg_app.data.dataset import read_yaml
 from semseg_app.data.importers.annotated import Drawing, Export, Item, Object, Polygons, ReadOptions, Size, unique
-from semseg_app.data.importers.json_files import files_below
+from semseg_app.data.importers.json_files import files_below, files_of_kind
 from semseg_app.data.importers.photo_index import SPLITS, PhotoIndex, equal_end, without_prefix
 from semseg_app.data.listing import IMAGE_SUFFIXES, list_files
 from semseg_app.data.loose_folders import loose_pairs
@@ -31,7 +32,7 @@ def find(root: Path) -> list[Path]:
     """data.yaml (any YAML file with `names` and a split), or classes.txt beside labels/."""
     if root.is_file():
         return [root] if root.suffix.lower() in (".yaml", ".yml") and _is_yolo(root) else []
-    found = [path for suffix in (".yaml", ".yml") for path in files_below(root, suffix, most=20) if _is_yolo(path)]
+    found = [path for suffix in (".yaml", ".yml") for path in files_of_kind(root, suffix, _is_yolo, most=20)]
     listed = root / "classes.txt"
     if not found and listed.is_file() and (root / "labels").is_dir():
         found = [listed]
@@ -57,15 +58,20 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
     items: list[Item] = []
     notes: list[str] = []
     owners: dict[Path, dict[int, str]] = {}
+    users: dict[Path, Path] = {}
+    nearest = min(len(path.parts) for path in files)
     for path in files:
         content = _of_label_studio(path) if path.suffix == ".txt" else read_yaml(path)
         if "kpt_shape" in content:
             raise UserError(f"{path}: kpt_shape: key points cover no area; export polygons")
+        if len(path.parts) > nearest and not _is_here(path, content):  # of a cloned program, with data of its own
+            notes.append(f"{path}: left out; the photos that it names are not there")
+            continue
         names = _names(path, content)
-        elsewhere = _label_files(path)
+        splits = {key: list(_photos(path, content, content.get(key), key, photos, notes)) for key in SPLITS}
+        elsewhere = _Elsewhere(path, {photo for listed in splits.values() for photo in listed})
         classes += names.values()
-        for key in SPLITS:
-            listed = list(_photos(path, content, content.get(key), key, photos, notes))
+        for key, listed in splits.items():
             new = [photo for photo in dict.fromkeys(listed) if photo not in owners]
             if listed and len(new) < len(listed):
                 # Data of a single folder, such as coco8-seg's relatives, name it as train and as val.
@@ -75,7 +81,11 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
                 raise UserError(f"{path}: names other classes than another data.yaml for the same photos; import one")
             owners |= dict.fromkeys(new, names)
             for photo in new:
-                labels = _labels_of(photo, path, elsewhere)
+                labels = elsewhere.labels_of(photo)
+                if users.setdefault(labels, photo) != photo and labels != labels_path(photo):
+                    raise UserError(
+                        f"{labels}: fits {users[labels]} and {photo}; sort labels and photos into folders alike"
+                    )
                 items.append(Item(photos.relative(photo), photo, _reader(labels, names), f"{labels}", SPLITS[key]))
         if not owners:
             raise UserError(f"{path}: no photo in the folders that train, val and test name")
@@ -130,30 +140,61 @@ def _photos(
 
 def _photos_of(path: Path, photos: PhotoIndex) -> Iterator[Path]:
     """The photos of Label Studio's files of polygons, which it can export alone."""
-    for name, labels in _label_files(path).items():
-        names = [f"{stem}{suffix}" for stem in (labels[0].stem, name) for suffix in IMAGE_SUFFIXES]
+    for labels in files_below(path.parent / "labels", ".txt"):
+        stems = dict.fromkeys((labels.stem, without_prefix(labels.stem)))
+        names = [f"{stem}{suffix}" for stem in stems for suffix in IMAGE_SUFFIXES]
         photo = next((photo for name in names if (photo := photos.find(name))), None)
         if photo is None:
-            raise UserError(f"{labels[0]}: no photo is called {name}; name the folder of the photos with --images")
+            raise UserError(
+                f"{labels}: no photo is called {list(stems)[-1]}; name the folder of the photos with --images"
+            )
         yield photo
 
 
-def _label_files(path: Path) -> dict[str, list[Path]]:
-    """What a photo is called -> files of polygons in labels/ beside `path`, for photos that lie elsewhere."""
-    files: dict[str, list[Path]] = {}
-    for labels in files_below(path.parent / "labels", ".txt") if (path.parent / "labels").is_dir() else ():
-        files.setdefault(without_prefix(labels.stem) if path.suffix == ".txt" else labels.stem, []).append(labels)
-    return files
+class _Elsewhere:
+    """The files of polygons in labels/ beside `path`, for those of its photos that lie elsewhere."""
+
+    def __init__(self, path: Path, photos: Collection[Path]):
+        self.folder = path.parent / "labels"
+        self.folders = {name for parent in {photo.parent for photo in photos} for name in parent.parts}
+        self.named: set[str] = set()
+        self.files: dict[str, list[Path]] = {}
+        for labels in files_below(self.folder, ".txt") if self.folder.is_dir() else ():
+            for stem in {labels.stem, without_prefix(labels.stem) if path.suffix == ".txt" else labels.stem}:
+                self.files.setdefault(stem, []).append(labels)
+                self.named.update(labels.relative_to(self.folder).parts[:-1])
+
+    def labels_of(self, photo: Path) -> Path:
+        """Where Ultralytics looks for the polygons of a photo; or, of one elsewhere, where they lie with the export.
+
+        As with photos: `cam1/1.txt` is not of `cam2/1.jpg` where there is a folder `cam1`.
+        """
+        usual = labels_path(photo)
+        inside = Path(os.path.normpath(photo.absolute())).is_relative_to(
+            os.path.normpath(self.folder.parent.absolute())
+        )
+        if inside or usual.is_file():
+            return usual
+        fitting = [labels for labels in self.files.get(photo.stem, []) if self._agree(labels, photo)]
+        fitting = [labels for labels in fitting if labels.stem == photo.stem] or fitting
+        ends = [equal_end(labels.parent.parts, photo.parent.parts) for labels in fitting]
+        best = [labels for labels, end in zip(fitting, ends, strict=True) if end == max(ends)]
+        if len(best) > 1:
+            raise UserError(f"{photo}: {best[0]} and {best[1]} fit equally well; leave one, or rename both photos")
+        return next(iter(best), usual)
+
+    def _agree(self, labels: Path, photo: Path) -> bool:
+        """Whether no folder of one is there for the other, too, and is another one."""
+        named, around = labels.relative_to(self.folder).parts[:-1], photo.parent.parts
+        here = all(name in around or name not in self.folders for name in named)
+        return here and all(name in labels.parts or name not in self.named for name in around)
 
 
-def _labels_of(photo: Path, path: Path, elsewhere: dict[str, list[Path]]) -> Path:
-    """The file of polygons of a photo: where Ultralytics looks for it, or with the export and not with the photos."""
-    usual = labels_path(photo)
-    if usual.is_file() or photo.is_relative_to(path.parent):
-        return usual
-    candidates = elsewhere.get(photo.stem) or elsewhere.get(without_prefix(photo.stem), [usual])
-    ends = [equal_end(labels.parent.parts, photo.parent.parts) for labels in candidates]
-    return candidates[ends.index(max(ends))]
+def _is_here(path: Path, content: dict[str, Any]) -> bool:
+    """Whether something is there that a data.yaml names."""
+    named = [content.get(key) for key in SPLITS]
+    entries = [entry for it in named for entry in (it if isinstance(it, list) else [it]) if isinstance(entry, str)]
+    return any(_place(path, content.get("path"), entry) or _moved(path.parent, entry) for entry in entries)
 
 
 def _place(path: Path, base: Any, entry: str) -> Path | None:

@@ -242,6 +242,28 @@ def test_json_min_where_one_tag_draws_and_another_labels(tmp_path):
     assert np.array_equal(mask(imported(root)[0], "background", "car", "tree"), expected)
 
 
+@pytest.mark.parametrize("answer", [{"rating": 4}, {"number": 2}, {"text": ["old", "red"]}, {"choices": ["x", "y"]}])
+def test_json_min_with_answers_about_a_region(answer, tmp_path):
+    """They come with the shape of the region, without its label."""
+    root = label_studio(tmp_path / "x")
+    shape = {key: value for key, value in CAR.items() if key != "polygonlabels"}
+    record = min_record(label=[sized(CAR)], about=[sized(shape | answer)])
+    write_json(root / "project-3-at-2026-11-02.json", [record])
+    expected = canvas()
+    expected[CAR_PIXELS] = 1
+    assert np.array_equal(mask(imported(root)[0], "background", "car"), expected)
+
+
+def test_json_min_of_a_task_that_nobody_annotated(tmp_path):
+    root = label_studio(tmp_path / "x")
+    photo(root / "b.jpg")
+    records = [min_record(label=[sized(CAR)]), min_record(2, "b.jpg", annotator=None) | {"annotation_id": None}]
+    write_json(root / "project-3-at-2026-11-02.json", records)
+    data, _ = imported(root)
+    assert list(masks(data)) == ["train/a"]
+    assert [sample.stem for sample in data.samples("unlabeled")] == ["b"]
+
+
 def test_json_min_of_several_annotators(tmp_path):
     root = label_studio(tmp_path / "x")
     people = [("ann@host.com", [sized(CAR)]), ("bob@host.com", [sized(CAR)]), ("eve@host.com", [])]

@@ -1,6 +1,7 @@
 """Masks that tools drew: COCO panoptic, COCO-Stuff, VOC palettes with own classes, Roboflow. All are exact."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -121,6 +122,8 @@ def test_roboflow_masks(tmp_path):
     assert data.info.classes == ["background", "dog", "cat"]
     assert list(masks(data)) == ["train/a_jpg.rf.123", "val/a_jpg.rf.123"]
     assert all(np.array_equal(classes, VALUES) for classes in masks(data).values())
+    shutil.copytree(root / "valid", root / "val")
+    assert "valid/ and val/ are one split" in refusal(root)
     (root / "valid" / "_classes.csv").write_text("Pixel Value, Class\nx, dog\n")
     assert "valid/_classes.csv:2: expected `value from 0 to 255, name`" in refusal(root)
 

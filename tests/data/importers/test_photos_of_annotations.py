@@ -1,5 +1,8 @@
 """Which photo an annotation gets, and which annotation files of a folder are read."""
 
+import base64
+import json
+
 import numpy as np
 import pytest
 import yaml
@@ -53,6 +56,36 @@ def test_a_photo_of_another_folder_is_another_photo(tmp_path):
     data, _ = imported(root, "--skip-missing")
     assert list(masks(data)) == ["train/2"]
     assert data.samples("train")[0].image.read_bytes() == own.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "photos"),
+    [
+        ("cam1/images/1.jpg", ["x/cam1/images/2.jpg", "x/cam2/images/1.jpg"], []),
+        ("cam1/1.jpg", ["x/cam1/2.jpg", "P/cam2/1.jpg"], ["P/cam2"]),
+        ("cam1/1.jpg", ["P/cam1/2.jpg", "P/cam2/1.jpg"], ["P/cam1", "P/cam2"]),
+        ("cam1/1.jpg", ["x/cam1/sub/2.jpg", "x/cam2/1.jpg"], []),
+    ],
+)
+def test_the_whole_path_says_which_folder(name, there, photos, tmp_path):
+    """The photo that is named is missing, and its folder is here."""
+    for path in there:
+        photo(tmp_path / path)
+    coco(tmp_path / "x" / "a.json", name)
+    options = [option for folder in photos for option in ("--images", f"{tmp_path / folder}")]
+    assert f"photos are missing ({name})" in refusal(tmp_path / "x", *options)
+
+
+def test_folders_that_are_here_under_the_named_one(tmp_path):
+    root = tmp_path / "x"
+    photo(root / "cam1" / "night" / "1.jpg")
+    photo(root / "cam2" / "1.jpg")
+    photo(root / "masks" / "pics" / "2.png")  # no folder of photos
+    photo(root / "2.png")
+    coco(root / "a.json", "cam1/1.jpg", "pics/2.png")
+    data, _ = imported(root)
+    assert (root / "cam1" / "night" / "1.jpg").read_bytes() in {it.image.read_bytes() for it in data.samples("train")}
+    assert len(masks(data)) == 2
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -130,12 +163,90 @@ def test_polygons_of_yolo_without_the_photos(tmp_path):
     assert (masks(data)["train/a"] == 1).sum() == 90
 
 
+def polygons(root, *names, **content):
+    """data.yaml and files of polygons; those of an odd number are empty."""
+    for number, name in enumerate(names):
+        (root / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "labels" / name).write_text(LINE if number % 2 == 0 else "")
+    (root / "data.yaml").write_text(yaml.safe_dump({"names": ["car"]} | content))
+    return root
+
+
+def test_polygons_of_another_folder_are_of_another_photo(tmp_path):
+    for name in ("cam1/1", "cam2/1", "cam2/2", "cam2/20260101-a"):
+        photo(tmp_path / "photos" / f"{name}.jpg")
+    root = polygons(tmp_path / "x", "cam1/1.txt", "cam2/2.txt", "a.txt", train=f"{tmp_path / 'photos'}")
+    data, _ = imported(root)
+    labeled = [sample.image.read_bytes() for sample in data.samples("train")]
+    assert sorted(labeled) == sorted(
+        (tmp_path / "photos" / f"{name}.jpg").read_bytes() for name in ("cam1/1", "cam2/2")
+    )
+    assert len(data.samples("unlabeled")) == 2
+    root = polygons(tmp_path / "y", "cam1/1.txt", "cam2/2.txt", train=f"{tmp_path / 'photos' / 'cam2'}")
+    assert list(masks(imported(root)[0])) == ["train/2"]
+
+
+def test_polygons_beside_a_folder_of_photos_elsewhere(tmp_path):
+    photo(tmp_path / "photos" / "a.jpg")
+    assert list(masks(imported(polygons(tmp_path / "x", "a.txt", train="../photos"))[0])) == ["train/a"]
+
+
+def test_polygons_that_fit_several_photos_or_the_other_way_round(tmp_path):
+    for name in ("p/1", "q/1"):
+        photo(tmp_path / "photos" / f"{name}.jpg")
+    root = polygons(tmp_path / "x", "1.txt", train=f"{tmp_path / 'photos'}")
+    assert "labels/1.txt: fits " in refusal(root)
+    root = polygons(tmp_path / "y", "r/1.txt", "s/1.txt", train=f"{tmp_path / 'photos' / 'p'}")
+    assert "fit equally well; leave one" in refusal(root)
+
+
+@pytest.mark.parametrize("names", [("a",), ("11111111-a", "22222222-a")])
+def test_a_name_that_was_uploaded_twice(names, tmp_path):
+    """Label Studio tells the two apart by its prefix."""
+    for name in names:
+        photo(tmp_path / "photos" / f"{name}.jpg")
+    root = polygons(tmp_path / "x", "11111111-a.txt", "22222222-a.txt")
+    (root / "data.yaml").unlink()
+    (root / "classes.txt").write_text("car\n")
+    options = ("--images", f"{tmp_path / 'photos'}")
+    if names == ("a",):
+        assert "22222222-a.txt fit equally well; leave one" in refusal(root, *options)
+    else:
+        drawn = masks(imported(root, *options)[0])
+        assert {name: bool(classes.any()) for name, classes in drawn.items()} == {
+            "train/11111111-a": True,
+            "train/22222222-a": False,
+        }
+
+
 def test_labelme_files_that_were_renamed_with_their_photos(tmp_path):
     """labelme leaves the old name in the file."""
     root = tmp_path / "x"
     photo(root / "a" / "yard_1.jpg")
     labelme(root / "a" / "yard_1.json", "DSC0001.jpg")
     assert list(masks(imported(root)[0])) == ["train/yard_1"]
+
+
+@pytest.mark.parametrize(("folder", "embedded"), [("json", True), ("images", False)])
+def test_labelme_files_that_hold_their_photo(folder, embedded, tmp_path):
+    """A photo of the file's name is another one, where it does not lie beside it."""
+    root = tmp_path / "x"
+    other = photo(root / "images" / "1.jpg").read_bytes()
+    own = photo(tmp_path / "own.jpg", seed=1).read_bytes()
+    path = labelme(root / folder / "1.json", "orig.jpg")
+    write_json(path, json.loads(path.read_text()) | {"imageData": base64.b64encode(own).decode()})
+    data, _ = imported(root)
+    assert data.samples("train")[0].image.read_bytes() == (own if embedded else other)
+    assert ("unlabeled" in data.folders) is embedded
+
+
+def test_labelme_files_that_were_renamed_in_a_folder_of_their_own(tmp_path):
+    root = tmp_path / "x"
+    photo(root / "images" / "val" / "1.jpg")
+    labelme(root / "json" / "val" / "1.json", "orig.jpg")
+    assert list(masks(imported(root)[0])) == ["val/1"]
+    (root / "json" / "val").rename(root / "json" / "other")
+    assert "photos are missing (" in refusal(root)
 
 
 def test_labelme_names_a_photo_in_the_folder_of_the_file(tmp_path):
@@ -186,6 +297,33 @@ def test_subsets_of_cvat_with_equal_names(subsets, tmp_path):
         assert (classes == 1).sum() == 10 * (10 + number)
 
 
+def test_a_photo_that_the_subset_of_cvat_lacks(tmp_path):
+    root = tmp_path / "x"
+    photo(root / "images" / "north" / "b.jpg")
+    photo(root / "images" / "south" / "a.jpg")
+    coco(root / "annotations" / "instances_north.json", "a.jpg", "b.jpg")
+    assert "photos are missing (a.jpg)" in refusal(root)
+
+
+def test_only_instances_name_a_subset(tmp_path):
+    root = tmp_path / "x"
+    photo(root / "images" / "a.jpg", seed=1)
+    own = photo(root / "yard" / "a.jpg")
+    coco(root / "yard" / "person_images.json", "a.jpg")
+    assert imported(root)[0].samples("train")[0].image.read_bytes() == own.read_bytes()
+
+
+def test_key_points_of_other_photos(tmp_path):
+    root = tmp_path / "x"
+    for name in ("1.jpg", "2.jpg"):
+        photo(root / "images" / name)
+    coco(root / "annotations" / "instances_default.json", "1.jpg")
+    coco(root / "annotations" / "person_keypoints_default.json", "2.jpg")
+    data, report = imported(root)
+    assert list(masks(data)) == ["train/1", "train/2"]
+    assert report["notes"] == []
+
+
 def test_key_points_of_the_same_photos_are_left_out(tmp_path):
     root = tmp_path / "x"
     photo(root / "images" / "a.jpg")
@@ -196,10 +334,11 @@ def test_key_points_of_the_same_photos_are_left_out(tmp_path):
     assert report["notes"] == ["person_keypoints_default.json: left out; instances_default.json has the same photos"]
 
 
-def test_the_same_photo_in_two_files(tmp_path):
+@pytest.mark.parametrize("named", ["a.jpg", "images/a.jpg"])
+def test_the_same_photo_in_two_files(named, tmp_path):
     root = tmp_path / "x"
-    photo(root / "a.jpg")
-    coco(root / "cars.json", "a.jpg")
+    photo(root / "images" / "a.jpg")
+    coco(root / "cars.json", named)
     coco(root / "more.json", "a.jpg")
     assert "a.jpg is annotated a second time (first in" in (line := refusal(root))
     assert "leave one of the two out, or import the annotation files one by one" in line
@@ -228,6 +367,22 @@ def test_several_yolo_datasets(tmp_path):
     }
 
 
+def test_many_yolo_datasets(tmp_path):
+    for number in range(22):
+        yolo(tmp_path / "x" / f"{number}", f"p{number}")
+    assert len(masks(imported(tmp_path / "x")[0])) == 22
+
+
+def test_a_cloned_program_brings_data_yaml_files_of_its_own(tmp_path):
+    root = yolo(tmp_path / "x", "a")
+    (root / "yolov5" / "data").mkdir(parents=True)
+    theirs = {"path": "../datasets/coco", "train": "train2017.txt", "val": "val2017.txt", "names": ["person"]}
+    (root / "yolov5" / "data" / "coco.yaml").write_text(yaml.safe_dump(theirs))
+    data, report = imported(root)
+    assert data.info.classes == ["background", "car"]
+    assert report["notes"] == [f"{root}/yolov5/data/coco.yaml: left out; the photos that it names are not there"]
+
+
 def test_a_yolo_dataset_that_validates_on_train(tmp_path):
     root = yolo(tmp_path / "x", "a")
     content = {"train": "images/train", "val": "images/train", "names": ["car"]}
@@ -246,6 +401,13 @@ def test_several_supervisely_projects_and_files_of_a_mac(tmp_path):
     (root / "a" / "ds" / "ann" / "._a.jpg.json").write_bytes(b"\0\5\x16\7")
     (root / "a" / "ds" / "img" / "._a.jpg").write_bytes(b"\0\5\x16\7")
     assert list(masks(imported(root)[0])) == ["train/a", "train/b"]
+
+
+def test_a_supervisely_project_with_another_meta_file_below(tmp_path):
+    root = tmp_path / "x"
+    supervisely(root, "a.jpg")
+    (root / "ds" / "meta.json").write_bytes((root / "meta.json").read_bytes())
+    assert list(masks(imported(root)[0])) == ["train/a"]
 
 
 def test_files_of_another_format_are_named(tmp_path):
