@@ -42,7 +42,9 @@ class Tensor(BaseModel):
 
     name: str
     datatype: str
-    shape: Annotated[list[Annotated[int, Field(ge=-MAX_DIMENSION, le=MAX_DIMENSION)]], Field(max_length=16)]
+    shape: Annotated[
+        list[Annotated[int, Field(ge=-MAX_DIMENSION, le=MAX_DIMENSION)]], Field(max_length=16, fail_fast=True)
+    ]
     data: list[Any] | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
 
@@ -58,8 +60,8 @@ class Body(BaseModel):
     """The JSON part."""
 
     id: str | None = None
-    inputs: list[Tensor]
-    outputs: list[Output] | None = None
+    inputs: Annotated[list[Tensor], Field(max_length=16, fail_fast=True)]
+    outputs: Annotated[list[Output], Field(max_length=16, fail_fast=True)] | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 

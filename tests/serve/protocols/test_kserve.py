@@ -237,3 +237,28 @@ def test_json_of_very_many_lists_is_refused_at_once(url):
         answer = httpx.post(url + path, content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code == 413, path
         assert "more than 100000 lists" in answer.json()["error"]
+
+
+def test_json_of_very_many_keys_is_refused_at_once(url):
+    def keys(count: int) -> bytes:
+        return b",".join(b'"%d": 1' % number for number in range(count))
+
+    for path, body, most in (
+        ("/v2/models/colors/infer", b'{"inputs": [], "parameters": {%s}}' % keys(1001), 1000),
+        ("/hf", b'{"inputs": "", %s}' % keys(1001), 1000),
+        ("/label-studio/predict", b'{"label_config": "", "tasks": [{"data": {%s}}]}' % keys(200_001), 200_000),
+    ):
+        answer = httpx.post(url + path, content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 413, path
+        assert f" {most} keys" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("name", ["inputs", "outputs"])
+def test_the_first_wrong_part_is_the_last_one_read(name):
+    """A description of each of 99,000 would keep all other requests waiting for seconds."""
+    with pytest.raises(HTTPException) as refused:
+        read_request(json.dumps({"inputs": [GOOD], name: [{}] * 99_000}).encode(), None)
+    assert refused.value.__context__.error_count() < 5
+    with pytest.raises(HTTPException) as refused:
+        read_request(json.dumps({"inputs": [GOOD | {"shape": ["a"] * 99_000}]}).encode(), None)
+    assert refused.value.__context__.error_count() == 1
