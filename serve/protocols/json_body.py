@@ -56,7 +56,7 @@ def decode_base64(text: str) -> bytes:
         if not (head.startswith("data:") and head.endswith(";base64")):
             raise ValueError("neither base64 nor a data URL of it")
         text = after
-    data = text.encode("ascii").translate(_STANDARD, b" \t\r\n=")
+    data = text.encode("ascii").translate(_STANDARD, b" \t\r\n").rstrip(b"=")
     return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
 
 

@@ -25,6 +25,7 @@ from semseg_app.labels import LabelSpace
 from semseg_app.masks.brush import brush_rle
 from semseg_app.masks.regions import regions
 from semseg_app.serve.answers.segment_schema import COMMON_PROBLEMS, problems
+from semseg_app.serve.http.query import options_checked
 from semseg_app.serve.http.requester import requester
 from semseg_app.serve.protocols.json_body import json_body, parse_json
 from semseg_app.serve.protocols.label_studio_config import Control, parse_config
@@ -100,7 +101,8 @@ def router(models: Models, source: ImageSource) -> APIRouter:
         models: the served models.
         source: where images may come from.
     """
-    routes = APIRouter(tags=["Label Studio"])
+    checked = options_checked("the labeling configuration says which classes are wanted", ours=())
+    routes = APIRouter(tags=["Label Studio"], dependencies=[checked])
     images = TaskImages(source)
 
     async def health(name: str | None = None) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Every kind of answer of /v1/segment, read by what others would read it with."""
 
+import base64
 import io
 import json
 import re
@@ -175,7 +176,7 @@ def test_several_images(client, encoded, photo, mask):
     }
 
 
-@pytest.mark.parametrize("field", ["photo", "images", "image[]", "files", "files[]"])
+@pytest.mark.parametrize("field", ["photo", "images", "image[]", "files", "files[]", "image[0]"])
 def test_names_of_the_field_that_mean_the_photo(client, encoded, photo, mask, field):
     answer = client.post("/v1/segment", files={field: ("a.png", encoded(photo))})
     np.testing.assert_array_equal(picture(answer), mask)
@@ -187,6 +188,11 @@ def test_a_photo_without_a_file_name(client, encoded, photo, mask):
         answer = client.post("/v1/segment", files={"image": (None, encoded(image))})
         assert answer.status_code == 200, answer.text
         assert picture(answer).shape == image.shape[:2]
+        text = "data:image/png;base64," + base64.b64encode(encoded(image)).decode()
+        answer = client.post("/v1/segment", files={"image": (None, text)})
+        assert (answer.status_code, "holds text, not a file" in answer.text) == (422, True)
+    for kind in ("BMP", "TIFF"):  # a dark photo may have no byte above 127
+        assert client.post("/v1/segment", files={"image": (None, encoded(photo // 4, kind))}).status_code == 200
 
 
 def test_a_file_in_another_field_is_not_left_out_in_silence(client, encoded, photo):
@@ -273,12 +279,12 @@ def test_which_options_belong_to_which_format(client, encoded, photo):
         return answer.json()["error"] if answer.status_code == 422 else ""
 
     assert refusal("format=png&simplify=1") == (
-        "simplify: nothing that format=png can show; leave it out, or choose format=polygons or format=geojson"
+        "simplify: has no effect on format=png; leave it out, or choose format=polygons or format=geojson"
     )
-    assert "format=json can show" in refusal("simplify=1", "application/json")
+    assert "no effect on format=json" in refusal("simplify=1", "application/json")
     assert "choose format=overlay" in refusal("opacity=0.9")
     assert "choose format=geojson" in refusal("format=polygons&transform=1,0,0,0,1,0")
-    assert "format=confidence can show" in refusal("format=confidence&classes=red")
+    assert "no effect on format=confidence" in refusal("format=confidence&classes=red")
     # Clients made from OpenAPI, and /docs, send the defaults.
     assert refusal("format=png&simplify=0.0&opacity=0.5&threshold=0") == ""
 

@@ -199,6 +199,17 @@ def test_many_numbers_in_json_are_refused(url):
     assert (answer.status_code, answer.json()["error"][:32]) == (413, "the JSON part is above 18 MiB; s")
 
 
+def test_options_of_other_addresses_are_refused(url):
+    def ask(query: str) -> httpx.Response:
+        return httpx.post(f"{url}/v2/models/colors/infer?{query}", content=json.dumps({"inputs": [GOOD]}))
+
+    for query in ("threshold=0.5", "treshold=0.5", "format=json"):
+        assert ask(query).status_code == 422, query
+        assert "are those of /v1/segment" in ask(query).json()["error"]
+    assert ask("subscription-key=1").json() == ask("").json()
+    assert "this address takes no options" in httpx.get(f"{url}/v1/models?modle=x").json()["error"]
+
+
 def expected_numbers(text: str, size: int) -> np.ndarray | None:
     """What the standard library and numpy make of `data`; None = it is not that many bytes in equal lists."""
     try:
