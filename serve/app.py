@@ -15,6 +15,7 @@ from semseg_app.serve.answers import schemas as answers
 from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.http.docs_page import add_docs
 from semseg_app.serve.http.errors import NO_ADDRESS, answer_errors, problem
+from semseg_app.serve.http.query import options_checked
 from semseg_app.serve.http.stack import middleware_stack
 from semseg_app.serve.jobs import Jobs
 from semseg_app.serve.protocols import huggingface, kserve, label_studio
@@ -75,7 +76,11 @@ def create_app(served: Models | Engine, config: ServeConfig | None = None) -> Fa
     app.include_router(kserve.router(models))
     app.include_router(label_studio.router(models, source))
 
-    @app.get("/v1/models")
+    @app.get(
+        "/v1/models",
+        dependencies=[options_checked("model goes with /v1/segment and POST /v1/jobs")],
+        responses={422: {"model": answers.Problem}},
+    )
     def offered() -> answers.Models:
         """What is served: names, classes with their colors, and the engine that really runs."""
         return answers.Models(models=[answers.model_info(name, models.get(name).engine) for name in models.names()])

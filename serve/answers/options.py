@@ -1,7 +1,7 @@
-"""What a caller may ask for beside the image: the query parameters of /v1/segment and /v1/jobs."""
+"""What a caller may ask for beside the image: `MaskOptions` in the query of /v1/jobs, `Options` in /v1/segment's."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -53,6 +53,28 @@ FormatName = Annotated[str, AfterValidator(_known_format), _FormatNames()]
 """A name in FORMATS."""
 
 
+def one_value_each(items: Iterable[tuple[str, str]], takes: Collection[str], elsewhere: str = "") -> dict[str, str]:
+    """The names and values of a query as a mapping. A list may be one value with commas, or several of the same name,
+    as many clients write lists.
+
+    BadOption for a name that is not among those that the address takes, with `elsewhere`, which says where other
+    options belong; and for two different values of one name.
+    """
+    given: dict[str, str] = {}
+    for name, value in items:
+        if name not in takes:
+            shown, here = name[:LONGEST_QUOTE], ", ".join(takes) or "no options"
+            more = "; " + elsewhere if elsewhere else ""
+            raise BadOption(f"unknown parameter {shown!r}; this address takes {here}{did_you_mean(shown, takes)}{more}")
+        if name in given and name in LISTS:
+            value = f"{given[name]},{value}"
+        elif given.get(name, value) != value:
+            both = " and ".join(repr(text[:LONGEST_QUOTE]) for text in (given[name], value))
+            raise BadOption(f"{name}: given twice, as {both}; give it once")
+        given[name] = value
+    return given
+
+
 class MaskOptions(BaseModel):
     """Options of every route that answers with a mask. Any other is refused, so that none is silently ignored."""
 
@@ -74,25 +96,9 @@ class MaskOptions(BaseModel):
     ] = 0.0
 
     @classmethod
-    def from_query(cls, items: Sequence[tuple[str, str]]) -> Self:
-        """From the names and values of a query. BadOption, or pydantic's ValidationError, for what cannot be.
-
-        A list may be one value with commas, or several of the same name, as many clients write lists.
-        """
-        given: dict[str, str] = {}
-        for name, value in items:
-            if name not in cls.model_fields:
-                shown, known = name[:LONGEST_QUOTE], cls.model_fields
-                raise BadOption(
-                    f"unknown parameter {shown!r}; this address takes {', '.join(known)}{did_you_mean(shown, known)}"
-                )
-            if name in given and name in LISTS:
-                value = f"{given[name]},{value}"
-            elif given.get(name, value) != value:
-                both = " and ".join(repr(text[:LONGEST_QUOTE]) for text in (given[name], value))
-                raise BadOption(f"{name}: given twice, as {both}; give it once")
-            given[name] = value
-        return cls.model_validate(given)
+    def from_query(cls, items: Iterable[tuple[str, str]]) -> Self:
+        """From the names and values of a query. BadOption, or pydantic's ValidationError, for what cannot be."""
+        return cls.model_validate(one_value_each(items, cls.model_fields))
 
     def selected(self, labels: LabelSpace) -> list[int] | None:
         """The indices of the classes asked for; None = all. BadOption when the model lacks one."""
@@ -185,7 +191,7 @@ class Options(MaskOptions):
             takers = [other for other, row in FORMATS.items() if name in row.options]
             if takers and form not in takers and getattr(self, name) != type(self).model_fields[name].default:
                 formats = " or ".join(f"format={taker}" for taker in takers)
-                raise BadOption(f"{name}: nothing that format={form} can show; leave it out, or choose {formats}")
+                raise BadOption(f"{name}: has no effect on format={form}; leave it out, or choose {formats}")
         self.selected(labels)
         self.affine()
 

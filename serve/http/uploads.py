@@ -1,18 +1,22 @@
 """The images in a request's body: how many, and in what shape."""
 
+import codecs
+import re
 from typing import NamedTuple
 
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
 from semseg_app.serve.answers.body import harmless_name
-from semseg_app.serve.http.multipart import MAX_TEXT_BYTES, read_form
+from semseg_app.serve.http.multipart import read_form
 
 MAX_IMAGES = 16
 """Images in one request. More go into more requests, or a server is held up by one caller."""
 MAX_TEXTS = 8
+HEAD = 64
+"""Bytes that show whether a field holds text."""
 FIELDS = ("image", "file", "photo")
-"""What the field may be called, also in the plural, and with the brackets that some libraries add to lists."""
+"""What the field may be called, also in the plural, and with the brackets that some libraries add: `[]` or `[0]`."""
 RAW = ("image/*", "application/octet-stream")
 """Content types of a body that is one image; which of the formats it is, its bytes say."""
 
@@ -52,7 +56,7 @@ async def read_uploads(request: Request) -> list[Upload]:
     uploads = []
     for part in await read_form(request.headers["content-type"], request.stream(), MAX_IMAGES, MAX_TEXTS, _is_photo):
         if _is_photo(part.name):
-            if part.filename is None and _is_short_text(part.data):
+            if part.filename is None and _is_text(part.data):
                 raise HTTPException(
                     422, f"the field '{part.name}' holds text, not a file; with curl: -F {part.name}=@photo.jpg"
                 )
@@ -69,12 +73,15 @@ async def read_uploads(request: Request) -> list[Upload]:
 
 
 def _is_photo(field: str) -> bool:
-    return field.removesuffix("[]").removesuffix("s") in FIELDS
+    return re.sub(r"\[[0-9]*\]$", "", field).removesuffix("s") in FIELDS
 
 
-def _is_short_text(data: bytes) -> bool:
-    """Whether a field holds the name of a photo, say, and not the photo, which some clients send without a name."""
+def _is_text(data: bytes) -> bool:
+    """Whether a field holds a photo's name or data URL, say, and not the photo, which some clients send without a name.
+
+    The first bytes of every photo include some that are no characters.
+    """
     try:
-        return len(data) <= MAX_TEXT_BYTES and data.decode().isprintable()
+        return codecs.getincrementaldecoder("utf-8")().decode(data[:HEAD]).isprintable()
     except UnicodeDecodeError:
         return False

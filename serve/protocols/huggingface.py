@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse
 from semseg_app.masks import gray_png
 from semseg_app.masks.regions import regions
 from semseg_app.serve.answers.segment_schema import BINARY, COMMON_PROBLEMS, IMAGE_TYPES, problems
+from semseg_app.serve.http.query import options_checked
 from semseg_app.serve.http.requester import requester
 from semseg_app.serve.http.uploads import content_type_of
 from semseg_app.serve.protocols.json_body import JsonObject, decode_base64, json_body, parse_json
@@ -63,7 +64,12 @@ class Segment(BaseModel):
 
 def router(models: Models) -> APIRouter:
     """The routes: /hf for the first model, /hf/NAME for any."""
-    routes = APIRouter(tags=["Hugging Face image segmentation"])
+    checked = options_checked(
+        'parameters go into the body, {"inputs": "<base64>", "parameters": {"threshold": 0.5}}, and the model\'s name '
+        "into the path, /hf/NAME; all other options are those of /v1/segment",
+        ours=Parameters.model_fields,
+    )
+    routes = APIRouter(tags=["Hugging Face image segmentation"], dependencies=[checked])
     body = json_body(ImageAndParameters, {"inputs": "iVBORw0KGgo=", "parameters": {"threshold": 0.5}})
     body["requestBody"]["content"] |= {media_type: {"schema": BINARY} for media_type in IMAGE_TYPES}
     described: dict[str, Any] = {
@@ -97,16 +103,11 @@ async def _answer(models: Models, name: str | None, request: Request) -> JSONRes
 
 async def _read(request: Request) -> tuple[bytes, Parameters]:
     """The encoded image and the parameters of a request."""
-    if request.query_params:
-        raise HTTPException(
-            422,
-            'options go into the body: {"inputs": "<base64>", "parameters": {"threshold": 0.5}}; the address has none',
-        )
-    body = await request.body()
     if content_type_of(request).startswith("multipart/"):
         raise HTTPException(415, "send the image itself as the body, not a form; with curl: --data-binary @photo.jpg")
+    body = await request.body()
     # No image begins so: curl sends JSON under the content type of forms.
-    if content_type_of(request) != "application/json" and body[:1] != b"{":
+    if content_type_of(request) != "application/json" and not body[:64].lstrip().startswith(b"{"):
         return body, Parameters()
     sent = await parse_json(body, ImageAndParameters)
     if sent.inputs.startswith(("http://", "https://")):

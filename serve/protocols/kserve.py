@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from semseg_app import __version__
 from semseg_app.serve.answers.segment_schema import COMMON_PROBLEMS, problems
+from semseg_app.serve.http.query import options_checked
 from semseg_app.serve.http.requester import requester
 from semseg_app.serve.http.uploads import MAX_IMAGES
 from semseg_app.serve.protocols.json_body import json_body
@@ -33,7 +34,8 @@ _EXAMPLE = {
 
 def router(models: Models) -> APIRouter:
     """The routes under /v2."""
-    routes = APIRouter(prefix="/v2", tags=["KServe v2"])
+    checked = options_checked("the options in a query are those of /v1/segment", ours=())
+    routes = APIRouter(prefix="/v2", tags=["KServe v2"], dependencies=[checked])
 
     @routes.get("")
     def server() -> dict[str, Any]:

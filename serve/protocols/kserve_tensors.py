@@ -21,17 +21,18 @@ MAX_JSON_BYTES = 18 * 2**20
 as bytes."""
 PIECE = 2**15
 """Bytes of numbers that are read at once, and numbers that are written at once. Python's lock is held for each piece, a
-millisecond, and not for a photo of 18 MiB, which takes half a second and thirty times its size in memory."""
+millisecond, and not for a photo of 18 MiB, which takes half a second and thirty times its size in memory. Searching
+and counting in all its text holds the lock for a few hundredths of a second each."""
 MOST_TENSORS = 16
-"""Tensors in one body whose numbers are looked for."""
+"""Inputs, and outputs, in one body. Each one that is wrong is described, until the first error is told."""
 MOST_DEPTH = 16
 """Lists within lists."""
 MAX_DIMENSION = 2**31 - 1
 """Products of shapes within it can be printed; JSON could hold numbers of thousands of digits, which Python refuses to
 print."""
 
-_LIST_FOLLOWS = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*(?=\[)")
-_MARK = secrets.token_hex(16)
+_BEFORE_NUMBERS = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
+_MARK = [secrets.token_hex(16)]
 """Stands for numbers that were taken out of a body. A body cannot hold it by chance."""
 OUT_OF_RANGE = ("greater_than_equal", "less_than_equal", "int_parsing_size")
 """Pydantic's types of error for numbers that are too large or too small."""
@@ -42,7 +43,9 @@ class Tensor(JsonObject):
 
     name: str
     datatype: str
-    shape: Annotated[list[Annotated[int, Field(ge=-MAX_DIMENSION, le=MAX_DIMENSION)]], Field(max_length=16)]
+    shape: Annotated[
+        list[Annotated[int, Field(ge=-MAX_DIMENSION, le=MAX_DIMENSION)]], Field(max_length=16, fail_fast=True)
+    ]
     data: list[Any] | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
 
@@ -58,8 +61,8 @@ class Body(JsonObject):
     """The JSON part."""
 
     id: str | None = None
-    inputs: list[Tensor]
-    outputs: list[Output] | None = None
+    inputs: Annotated[list[Tensor], Field(max_length=MOST_TENSORS, fail_fast=True)]
+    outputs: Annotated[list[Output], Field(max_length=MOST_TENSORS, fail_fast=True)] | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -80,7 +83,8 @@ def read_request(body: bytes, header_length: str | None) -> InferRequest:
         body: JSON, with or without bytes behind it.
         header_length: the header HEADER_LENGTH, if it was sent.
 
-    HTTPException 413 when the JSON part is too large, 422 when a number is out of range, 400 for other mistakes.
+    HTTPException 413 when the JSON part is too large, 422 when a number outside of `data` is out of range, 400 for
+    other mistakes.
     """
     length = len(body)
     if header_length is not None:
@@ -106,29 +110,26 @@ def read_request(body: bytes, header_length: str | None) -> InferRequest:
     return InferRequest(_images(request, numbers, memoryview(body)[length:]), _outputs(request), request.id)
 
 
-def _without_numbers(text: bytes) -> tuple[bytes, list[bytes]]:
-    """JSON whose lists of numbers in a `data` are a mark and an index, `["...", 0]`; and those lists, unread."""
-    rest, *parts = text.split(b'"data"', MOST_TENSORS)
-    lists: list[bytes] = []
-    pieces = [rest]
-    for part in parts:
-        pieces.append(b'"data"')
+def _without_numbers(text: bytes) -> tuple[bytes, bytes | None]:
+    """JSON whose first list in a `data`, if it is one of numbers, is _MARK; and that list, unread."""
+    if before := _BEFORE_NUMBERS.search(text):
+        start = before.end()
         # A list of numbers holds neither; what follows it in an object is the next name, or the object's end.
-        ends = [end for end in (part.find(b'"'), part.find(b"}")) if end >= 0]
-        if (before := _LIST_FOLLOWS.match(part)) and ends:
-            numbers = part[before.end() : min(ends)].rstrip().removesuffix(b",").rstrip()
-            if numbers.endswith(b"]") and numbers.count(b"[") == numbers.count(b"]"):
-                pieces += [before[0], json.dumps([_MARK, len(lists)]).encode()]
-                lists.append(numbers)
-                part = part[before.end() + len(numbers) :]
-        pieces.append(part)
-    return b"".join(pieces), lists
+        ends = [end for end in (text.find(b'"', start), text.find(b"}", start)) if end >= 0]
+        numbers = text[start : min(ends, default=start)].rstrip().removesuffix(b",").rstrip()
+        if numbers.endswith(b"]") and numbers.count(b"[") == numbers.count(b"]"):
+            return b"".join([text[:start], _json(_MARK), text[start + len(numbers) :]]), numbers
+    return text, None
 
 
-def _images(request: Body, numbers: Sequence[bytes], behind: memoryview) -> np.ndarray:
+def _images(request: Body, numbers: bytes | None, behind: memoryview) -> np.ndarray:
     if [tensor.name for tensor in request.inputs] != ["images"]:
         raise HTTPException(400, "inputs: send exactly one, named 'images'")
     tensor = request.inputs[0]
+    if numbers is not None and tensor.data != _MARK:
+        raise HTTPException(
+            400, "images: `data` is given twice, or also elsewhere; only the input's own may hold numbers"
+        )
     shape = tensor.shape
     if tensor.datatype != "UINT8" or len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
         raise HTTPException(400, f"images: must be UINT8 [N, H, W, 3]; this is {tensor.datatype[:20]} {shape}")
@@ -140,15 +141,16 @@ def _images(request: Body, numbers: Sequence[bytes], behind: memoryview) -> np.n
         if tensor.data is None:
             raise HTTPException(400, "images: neither data nor binary_data_size is given")
         try:
-            if len(tensor.data) != 2 or tensor.data[0] != _MARK:
-                raise ValueError
-            return _read_numbers(numbers[tensor.data[1]], size).reshape(shape)
+            text = _json(tensor.data) if numbers is None else numbers
+            return _read_numbers(text, size).reshape(shape)
         except (TypeError, ValueError):
             raise HTTPException(400, f"images: data must be {size} whole numbers from 0 to 255") from None
     if binary_size != size or len(behind) != size:
         raise HTTPException(
             400, f"images: {shape} is {size} bytes; binary_data_size says {binary_size!r:.20}, {len(behind)} came"
         )
+    if tensor.data and numbers != b"[]":
+        raise HTTPException(400, "images: both data and binary_data_size are given; send the numbers once")
     return np.frombuffer(behind, np.uint8).reshape(shape)
 
 
@@ -216,7 +218,7 @@ def written(
     return _with_list(head, "outputs", outputs), binary
 
 
-def _json(content: Mapping[str, Any]) -> bytes:
+def _json(content: Mapping[str, Any] | Sequence[Any]) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode()
 
 

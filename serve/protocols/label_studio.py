@@ -4,9 +4,11 @@ Label Studio posts tasks to /predict with its labeling configuration, and gets m
 of a class, as brush or bitmask regions (https://labelstud.io/guide/ml_create). No task is stored between calls.
 """
 
+import asyncio
 import base64
 import io
 import logging
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -23,6 +25,7 @@ from semseg_app.labels import LabelSpace
 from semseg_app.masks.brush import brush_rle
 from semseg_app.masks.regions import regions
 from semseg_app.serve.answers.segment_schema import COMMON_PROBLEMS, problems
+from semseg_app.serve.http.query import options_checked
 from semseg_app.serve.http.requester import requester
 from semseg_app.serve.protocols.json_body import JsonObject, json_body, parse_json
 from semseg_app.serve.protocols.label_studio_config import Control, parse_config
@@ -37,6 +40,11 @@ log = logging.getLogger("semseg.serve")
 MAX_TASKS = 100
 MOST_NAMED = 10
 """Labels, or classes, in a message."""
+MOST_KEYS = 200_000
+"""Keys in one request: tasks come with all their annotations and earlier predictions."""
+MOST_BRUSHES = 10_000
+"""Brush regions in one request whose numbers are left out."""
+_LIST_FOLLOWS = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*\[")
 
 
 class Task(JsonObject):
@@ -95,7 +103,8 @@ def router(models: Models, source: ImageSource) -> APIRouter:
         models: the served models.
         source: where images may come from.
     """
-    routes = APIRouter(tags=["Label Studio"])
+    checked = options_checked("the labeling configuration says which classes are wanted", ours=())
+    routes = APIRouter(tags=["Label Studio"], dependencies=[checked])
     images = TaskImages(source)
 
     async def health(name: str | None = None) -> dict[str, str]:
@@ -113,7 +122,8 @@ def router(models: Models, source: ImageSource) -> APIRouter:
     async def predict(request: Request, name: str | None = None) -> Predictions:
         """Predict masks for tasks. A task that fails beside others that do not gets an empty result."""
         served = models.get(name)
-        body = await parse_json(await request.body(), PredictBody)
+        sent = await asyncio.to_thread(_without_brushes, await request.body())
+        body = await parse_json(sent, PredictBody, MOST_KEYS)
         controls = _controls(body.label_config, served)
         who = requester("label-studio", request.scope)
         results, failures = [], []
@@ -181,6 +191,18 @@ def _controls(config: str, served: ServedModel) -> list[Control]:
 def _some(names: Sequence[str]) -> str:
     shown = ", ".join(names[:MOST_NAMED])
     return f"{shown}, ..." if len(names) > MOST_NAMED else shown
+
+
+def _without_brushes(body: bytes) -> bytes:
+    """A request whose brush regions are empty. One image's have a hundred thousand numbers, and none is needed."""
+    before, *parts = body.split(b'"rle"', MOST_BRUSHES)
+    kept = [before]
+    for part in parts:
+        opened, end = _LIST_FOLLOWS.match(part), part.find(b"]")
+        if opened and end > 0 and not any(part.find(mark, opened.end(), end) > 0 for mark in (b'"', b"[", b"{")):
+            part = part[: opened.end()] + part[end:]
+        kept += [b'"rle"', part]
+    return b"".join(kept)
 
 
 def _version(served: ServedModel) -> str:

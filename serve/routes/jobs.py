@@ -14,6 +14,7 @@ from semseg_app.serve.answers.options import UNKNOWN, MaskOptions
 from semseg_app.serve.answers.schemas import ClassInfo, EngineInfo, class_infos, engine_info
 from semseg_app.serve.answers.segment_schema import BINARY, COMMON_PROBLEMS, problems
 from semseg_app.serve.http.negotiation import choose
+from semseg_app.serve.http.query import options_checked
 from semseg_app.serve.http.requester import requester
 from semseg_app.serve.http.uploads import RAW, content_type_of, is_raw
 from semseg_app.serve.jobs import Job, Jobs, State
@@ -62,25 +63,19 @@ class JobResult(BaseModel):
 
 def router(models: Models, jobs: Jobs) -> APIRouter:
     """The routes."""
-    routes = APIRouter(prefix="/v1/jobs", tags=["Large images"])
-    gone = problems({404: "There is no such job: it was never there, has expired, or is another key's."})
+    checked = options_checked("model, classes and threshold go with POST /v1/jobs")
+    routes = APIRouter(prefix="/v1/jobs", tags=["Large images"], dependencies=[checked])
+    gone = problems(
+        {
+            404: "There is no such job: it was never there, has expired, or is another key's.",
+            422: "An option that this address does not take.",
+        }
+    )
     config = jobs.config
 
     async def submit(request: Request, options: Annotated[MaskOptions, Query()]) -> Response:
         """Hand in a large image."""
-        if importlib.util.find_spec("pyvips") is None:
-            raise HTTPException(501, "this server cannot read large images; it was installed without the extra 'large'")
-        content_type = content_type_of(request)
-        if not is_raw(content_type):
-            raise HTTPException(
-                415, f"content type {content_type or 'missing'}: send the image as the body, as {' or '.join(RAW)}"
-            )
-        served = models.get(options.model)
-        options.selected(served.engine.labels)
-        who = requester("job", request.scope)
-        job = await jobs.submit(served, options, request.scope.get("api_key"), who, request.stream())
-        location = f"{request.scope.get('root_path', '')}/v1/jobs/{job.id}"
-        return Response(_status(job).model_dump_json(), 202, {"Location": location}, JSON)
+        return await _submit(models, jobs, request, options)
 
     routes.add_api_route(
         "",
@@ -138,6 +133,22 @@ def router(models: Models, jobs: Jobs) -> APIRouter:
         jobs.drop(_job(jobs, job_id, request))
 
     return routes
+
+
+async def _submit(models: Models, jobs: Jobs, request: Request, options: MaskOptions) -> Response:
+    if importlib.util.find_spec("pyvips") is None:
+        raise HTTPException(501, "this server cannot read large images; it was installed without the extra 'large'")
+    content_type = content_type_of(request)
+    if not is_raw(content_type):
+        raise HTTPException(
+            415, f"content type {content_type or 'missing'}: send the image as the body, as {' or '.join(RAW)}"
+        )
+    served = models.get(options.model)
+    options.selected(served.engine.labels)
+    who = requester("job", request.scope)
+    job = await jobs.submit(served, options, request.scope.get("api_key"), who, request.stream())
+    location = f"{request.scope.get('root_path', '')}/v1/jobs/{job.id}"
+    return Response(_status(job).model_dump_json(), 202, {"Location": location}, JSON)
 
 
 def _job(jobs: Jobs, job_id: str, request: Request) -> Job:

@@ -25,7 +25,7 @@ def router(models: Models) -> APIRouter:
 
     @routes.post("/v1/segment", responses=segment_answers(), openapi_extra=REQUEST, response_class=Response)
     async def segment(request: Request, options: Annotated[Options, Query()]) -> Response:
-        """Segment one image or several, sent as multipart fields `image` (or `file`); or one as the raw body."""
+        """Segment one image or several, sent as multipart fields `image`; or one as the raw body."""
         form = options.format or _accepted(request.headers.get("accept"))
         served = models.get(options.model)
         options.check(form, served.engine.labels)

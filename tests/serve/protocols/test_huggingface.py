@@ -96,13 +96,24 @@ def test_base64_as_programs_write_it(url, encoded, photo):
         answer = httpx.post(f"{url}/hf", json={"inputs": inputs})
         assert (answer.status_code, answer.json()) == (200, expected), inputs[-20:]
     form = {"Content-Type": "application/x-www-form-urlencoded"}  # what `curl -d` says of any body
-    assert httpx.post(f"{url}/hf", content=b'{"inputs": "%s"}' % plain.encode(), headers=form).json() == expected
+    for space in (b"", b"\n "):
+        body = space + b'{"inputs": "%s"}' % plain.encode()
+        assert httpx.post(f"{url}/hf", content=body, headers=form).json() == expected
+    answer = httpx.post(f"{url}/hf", json={"inputs": plain + "==QUJD"})
+    assert (answer.status_code, "not valid base64" in answer.text) == (422, True)
 
 
 def test_options_in_the_address_are_refused(url, encoded, photo):
-    answer = httpx.post(f"{url}/hf?threshold=0.5", content=encoded(photo), headers={"Content-Type": "image/png"})
-    assert answer.status_code == 422
-    assert "options go into the body" in answer.json()["error"]
+    def ask(query: str) -> httpx.Response:
+        return httpx.post(f"{url}/hf?{query}", content=encoded(photo), headers={"Content-Type": "image/png"})
+
+    for query in ("threshold=0.5", "mask_treshold=0.5", "model=colors", "format=json", "t=1&size=20"):
+        assert ask(query).status_code == 422, query
+        assert "parameters go into the body" in ask(query).json()["error"]
+    expected = ask("").json()
+    for query in ("wait_for_model=true", "t=1785", "_=1&_=2"):
+        assert ask(query).json() == expected
+    assert "more than 50 options" in ask("&".join(f"{number}=1" for number in range(51))).json()["error"]
 
 
 def test_a_form_is_told_to_send_the_image_itself(url, encoded, photo):

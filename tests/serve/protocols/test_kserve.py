@@ -9,6 +9,7 @@ import pytest
 import tritonclient.http as triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from support.color_engine import ColorEngine
 from support.pauses import longest_pause
@@ -167,6 +168,34 @@ def test_numbers_that_overflow_are_refused_in_one_line(url, tensor):
     assert "\n" not in answer.json()["error"]
 
 
+def test_numbers_elsewhere_are_refused_and_not_left_unread():
+    """Neither is more than one `data`, nor what only looks like JSON."""
+
+    def read(tensor: str, more: str = "", behind: bytes = b"") -> bytes:
+        tensor = f'{{"name": "images", "datatype": "UINT8", "shape": [1, 1, 1, 3], {tensor}}}'
+        head = f'{{"id": "data", "inputs": [{tensor}]{more}}}'.encode()
+        return read_request(head + behind, str(len(head))).images.tobytes()
+
+    def refusal(*arguments: object) -> str:
+        with pytest.raises(HTTPException) as refused:
+            read(*arguments)
+        assert refused.value.status_code == 400
+        return refused.value.detail
+
+    good = '"data": [1, 2, 3]'
+    binary = '"parameters": {"binary_data_size": 3}'
+    assert read(good) == read(good, ', "parameters": {"data": 1}') == b"\1\2\3"
+    assert read('"d\\u0061ta": [1, 2, 3]') == b"\1\2\3"
+    assert read(binary, "", b"abc") == read(f'{binary}, "data": []', "", b"abc") == b"abc"
+    for odd in ("[this is [not] JSON \0]", "[1 2]", "[x]"):
+        assert "Invalid JSON" in refusal(good, f', "parameters": {{"data": {odd}}}')
+        assert "also elsewhere" in refusal(f'"parameters": {{"data": {odd}}}, {good}')
+    assert "also elsewhere" in refusal(f'"data": [4, 5, 6], {good}')
+    assert "also elsewhere" in refusal('"parameters": {"binary_data_size": {"data": [1]}}')
+    assert "both data and binary_data_size" in refusal(f"{good}, {binary}", "", b"abc")
+    assert "both data and binary_data_size" in refusal(f'{binary}, "data": [not JSON]', "", b"abc")
+
+
 def test_a_photo_as_json_dumps_writes_it(running, mask, photo):
     """Of 720 x 640 pixels, in nested lists: above 5 MB."""
     large, expected = np.kron(photo, np.ones((16, 12, 1), np.uint8)), np.kron(mask, np.ones((16, 12), np.uint8))
@@ -183,6 +212,17 @@ def test_many_numbers_in_json_are_refused(url):
     content = '{"inputs": [{"data": [' + "1," * 10_000_000
     answer = httpx.post(f"{url}/v2/models/colors/infer", content=content)
     assert (answer.status_code, answer.json()["error"][:32]) == (413, "the JSON part is above 18 MiB; s")
+
+
+def test_options_of_other_addresses_are_refused(url):
+    def ask(query: str) -> httpx.Response:
+        return httpx.post(f"{url}/v2/models/colors/infer?{query}", content=json.dumps({"inputs": [GOOD]}))
+
+    for query in ("threshold=0.5", "treshold=0.5", "format=json"):
+        assert ask(query).status_code == 422, query
+        assert "are those of /v1/segment" in ask(query).json()["error"]
+    assert ask("subscription-key=1").json() == ask("").json()
+    assert "this address takes no options" in httpx.get(f"{url}/v1/models?modle=x").json()["error"]
 
 
 def expected_numbers(text: str, size: int) -> np.ndarray | None:
@@ -226,6 +266,20 @@ def test_numbers_in_json_are_read_as_by_the_standard_library(piece, text, edits)
     np.testing.assert_array_equal(read, expected)
 
 
+def test_numbers_are_read_and_written_in_pieces(monkeypatch):
+    """Python's lock is held for each piece; for a whole photo, it would keep all other requests waiting."""
+    images = np.random.default_rng(0).integers(0, 256, (1, 256, 256, 3), np.uint8)
+    tensor = {"name": "images", "datatype": "UINT8", "shape": images.shape, "data": images.tolist()}
+    sizes = []
+    monkeypatch.setattr(kserve_tensors, "from_json", lambda text: sizes.append(len(text)) or from_json(text))
+    np.testing.assert_array_equal(read_request(json.dumps({"inputs": [tensor]}).encode(), None).images, images)
+    assert len(sizes) > 20
+    assert max(sizes) < kserve_tensors.PIECE + 100
+    written = [text.count(b",") + 1 for text in kserve_tensors._number_texts(images)]
+    assert (sum(written), max(written)) == (images.size, kserve_tensors.PIECE)
+
+
+@pytest.mark.slow
 def test_a_large_json_body_does_not_hold_up_the_others():
     """A fifth of what the standard library holds Python's lock for, to read and to write the same."""
     images = np.random.default_rng(0).integers(0, 256, (1, 1024, 1024, 3), np.uint8)
@@ -252,3 +306,28 @@ def test_json_of_very_many_lists_is_refused_at_once(url):
         answer = httpx.post(url + path, content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code == 413, path
         assert "more than 100000 lists" in answer.json()["error"]
+
+
+def test_json_of_very_many_keys_is_refused_at_once(url):
+    def keys(count: int) -> bytes:
+        return b",".join(b'"%d": 1' % number for number in range(count))
+
+    for path, body, most in (
+        ("/v2/models/colors/infer", b'{"inputs": [], "parameters": {%s}}' % keys(1001), 1000),
+        ("/hf", b'{"inputs": "", %s}' % keys(1001), 1000),
+        ("/label-studio/predict", b'{"label_config": "", "tasks": [{"data": {%s}}]}' % keys(200_001), 200_000),
+    ):
+        answer = httpx.post(url + path, content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 413, path
+        assert f" {most} keys" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("name", ["inputs", "outputs"])
+def test_the_first_wrong_part_is_the_last_one_read(name):
+    """A description of each of 99,000 would keep all other requests waiting for seconds."""
+    with pytest.raises(HTTPException) as refused:
+        read_request(json.dumps({"inputs": [GOOD], name: [{}] * 99_000}).encode(), None)
+    assert refused.value.__context__.error_count() < 5
+    with pytest.raises(HTTPException) as refused:
+        read_request(json.dumps({"inputs": [GOOD | {"shape": ["a"] * 99_000}]}).encode(), None)
+    assert refused.value.__context__.error_count() == 1

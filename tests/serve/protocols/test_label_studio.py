@@ -134,6 +134,20 @@ def test_predicts_brush_masks(url, encoded, photo, mask):
             np.testing.assert_array_equal(alpha, np.where(expected == index, 255, 0))
 
 
+def test_tasks_with_many_brushed_regions(url, encoded, photo):
+    """As Label Studio sends a hundred tasks: with earlier predictions, six million numbers here."""
+    expected = ask(url, inline(encoded(photo))).json()["results"]
+    task = {"id": 7, "data": {"photo": inline(encoded(photo))}, "predictions": [{"result": []}]}
+    region = b'{"type": "brushlabels", "value": {"format": "rle", "rle": [' + b"7, " * 300_000 + b'255], "x": "]"}}'
+    body = json.dumps({"label_config": CONFIG, "tasks": [task]}).encode()
+    body = body.replace(b'"result": []', b'"result": [' + b", ".join([region] * 20) + b"]")
+    headers = {"Content-Type": "application/json"}
+    answer = requests.post(f"{url}/predict", data=body, headers=headers, timeout=10)
+    assert (answer.status_code, answer.json().get("results")) == (200, expected)
+    odd = json.dumps({"label_config": CONFIG, "tasks": [task | {"predictions": {"rle": ["]", {"rle": [[1], "}"]}]}}]})
+    assert requests.post(f"{url}/predict", data=odd, headers=headers, timeout=10).json()["results"] == expected
+
+
 def test_a_task_that_fails_leaves_the_others_their_masks(url, encoded, photo, caplog):
     good = inline(encoded(photo))
     answer = ask(url, good, inline(b"no image"), "/data/upload/1/other.png", good)

@@ -236,6 +236,15 @@ def test_several_classes_of_one_name_and_the_format_of_the_result(client, encode
     assert client.get(f"{location}/result?format=json", headers={"Accept": "image/png"}).json() == summary
     png = client.get(f"{location}/result?format=png", headers={"Accept": "application/json"})
     assert png.headers["content-type"] == "image/png"
+    for address, words in (
+        ("/result?fromat=json", "unknown parameter 'fromat'; this address takes format; did you mean format?"),
+        ("/result?format=json&threshold=0.5", "model, classes and threshold go with POST /v1/jobs"),
+        ("/result?format=json&format=png", "format: given twice, as 'json' and 'png'"),
+        ("?format=json", "this address takes no options"),
+    ):
+        refused = client.get(location + address)
+        assert (refused.status_code, words in refused.json()["error"]) == (422, True), refused.text
+    assert client.get(f"{location}/result?format=json&format=json").json() == summary
     refused = client.get(f"{location}/result?format=rle")
     assert (refused.status_code, refused.json()["error"]) == (422, "format: must be 'png' or 'json'")
 
