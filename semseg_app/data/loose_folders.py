@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from semseg_app.data.importers.photo_index import split_of
 from semseg_app.data.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, is_mask_folder, list_files
 
 PHOTO_FOLDERS = ("images", "photos", "imgs", "img", "image", "img_dir", "rgb", "jpegimages", "train")
@@ -57,10 +58,7 @@ def _pairs(root: Path) -> list[Pair]:
     masks = next((folder for folder in folders if is_mask_folder(folder.name)), None)
     photos = next((folder for folder in folders if _holds_photos(folder) and folder != masks), None)
     if masks and photos:
-        splits = [folder.name for folder in _folders(masks) if (photos / folder.name).is_dir()]
-        return [Pair(photos / split, masks / split, _split(split)) for split in splits] or [
-            Pair(photos, masks, "train")
-        ]
+        return _matched(_folders(photos), _folders(masks)) or [Pair(photos, masks, "train")]
     pairs = []
     for folder in folders:
         inner = _folders(folder)
@@ -74,6 +72,18 @@ def _pairs(root: Path) -> list[Pair]:
     return sorted(pairs, key=lambda pair: (*SPLITS, pair.split).index(pair.split))
 
 
+def _matched(photos: list[Path], masks: list[Path]) -> list[Pair]:
+    """Folders of equal names, and of the others those that alone mean a split (val and validation)."""
+    by_name = {folder.name: folder for folder in photos}
+    pairs = [Pair(by_name[it.name], it, _split(it.name)) for it in masks if it.name in by_name]
+    names = {pair.masks.name for pair in pairs}
+    for split in SPLITS:
+        meant = [[it for it in kind if it.name not in names and split_of(it.name) == split] for kind in (photos, masks)]
+        if [len(kind) for kind in meant] == [1, 1]:
+            pairs.append(Pair(meant[0][0], meant[1][0], split))
+    return pairs
+
+
 def _holds_photos(folder: Path) -> bool:
     return folder.name.lower() in PHOTO_FOLDERS
 
@@ -84,7 +94,7 @@ def _is_masks_of(name: str, photos: str) -> bool:
 
 def _split(name: str) -> str:
     """What a folder of this name becomes: a folder that names no split is for training."""
-    return next((split for split in SPLITS if name.lower().startswith(split)), "train")
+    return split_of(name) or next((split for split in SPLITS if name.lower().startswith(split)), "train")
 
 
 def _other_names(pair: Pair) -> str:
