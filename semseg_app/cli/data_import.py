@@ -13,9 +13,7 @@ def import_dataset(
     out: Annotated[Path, typer.Option("-o", "--out", help="The dataset folder to write; must not exist yet.")],
     name: Annotated[
         str,
-        typer.Option(
-            "--format", help="auto, coco, coco-panoptic, coco-stuff, yolo, labelme, cvat, cvat-masks, label-studio, ..."
-        ),
+        typer.Option("--format", help="auto, coco, coco-panoptic, yolo, labelme, cvat, cvat-masks, label-studio, ..."),
     ] = "auto",
     images: Annotated[
         list[Path] | None, typer.Option(help="Folder of the photos, where they do not lie with the export.")

@@ -1,7 +1,7 @@
 """The doctor's eye for masks: what a single one shows, and what only all of them together show."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -43,9 +43,8 @@ class MaskStudy:
         self._one_bit_files: list[str] = []
         self._holds_255_and_classes = False
         """Whether some mask holds 255 beside a class other than 0, as masks do whose 255 is ignored."""
-        self._palette_numbers: dict[Color, Counter[int]] = {}
-        """Color of a palette mask -> its number -> masks that number it so."""
-        self._first_numbered: dict[tuple[Color, int], str] = {}
+        self._numbered: dict[Color, dict[int, list[str]]] = {}
+        """Color of a palette mask -> its number -> the masks that number it so."""
         self._has_other_values = False
         self.moved_numbers = False
         """Whether a PNG optimizer has been at some of them."""
@@ -98,17 +97,25 @@ class MaskStudy:
     def _renumbered(self) -> list[Finding]:
         """Palette masks that number a color unlike most others: PNG optimizers renumber each file's palette."""
         found: dict[str, Finding] = {}
-        for color, numbers in self._palette_numbers.items():
-            (usual, _), *others = numbers.most_common()
-            for number, masks in others:
-                file = self._first_numbered[color, number]
-                others_too = f" (as in {masks - 1} more)" if masks > 1 else ""
+        for color, usual, others in self._oddly_numbered():
+            for number, files in others.items():
+                others_too = f" (as in {len(files) - 1} more)" if len(files) > 1 else ""
                 message = (
                     f"{hex_color(color)} is number {number} in its palette{others_too}, {usual} in most masks: a PNG "
                     "optimizer renumbers palettes; export the masks again, or write a color_map"
                 )
-                found.setdefault(file, Finding("palette-mask", message, file))
+                found.setdefault(files[0], Finding("palette-mask", message, files[0]))
         return list(found.values())
+
+    def renumbered_files(self) -> set[str]:
+        """All masks that `conclude` means by those whose palettes number a color unlike most others."""
+        return {file for _, _, others in self._oddly_numbered() for files in others.values() for file in files}
+
+    def _oddly_numbered(self) -> Iterator[tuple[Color, int, dict[int, list[str]]]]:
+        """Each color of palette masks, its usual number, and the masks of each other number."""
+        for color, numbers in self._numbered.items():
+            usual = max(numbers, key=lambda number: len(numbers[number]))
+            yield color, usual, {number: files for number, files in numbers.items() if number != usual}
 
     def few_classes(self) -> str | None:
         """What to say where only folder names tell which published dataset this is, and the masks tell otherwise.
@@ -184,9 +191,7 @@ class MaskStudy:
             self.number_colors.setdefault(color, set()).add(classes[value])
         self._holds_255_and_classes |= 255 in values and bool(set(values) - {0, 255})
         for value, color in facts.palette.items():
-            numbers = self._palette_numbers.setdefault(color, Counter())
-            numbers[value] += 1
-            self._first_numbered.setdefault((color, value), file)
+            self._numbered.setdefault(color, {}).setdefault(value, []).append(file)
         if outside and self._is_binary(values):
             return counts, [_binary(file)]
         if outside:

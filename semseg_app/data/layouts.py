@@ -11,7 +11,7 @@ from pathlib import Path
 
 from semseg_app.data.class_files import read_class_file
 from semseg_app.data.dataset import DatasetInfo, SegmentationData, open_folder, read_yaml, require_folder
-from semseg_app.data.list_lines import line_names
+from semseg_app.data.list_lines import line_names, text_lines
 from semseg_app.data.listing import IMAGE_SUFFIXES, SplitFiles, list_files
 from semseg_app.data.tool_exports import recognize
 from semseg_app.errors import UserError, did_you_mean
@@ -301,7 +301,7 @@ def _stems(listing: Path, known: Collection[str]) -> tuple[str, ...]:
 
     A line that means none of the `known` stems stays what it most probably is, so that the missing photo can be named.
     """
-    lines = [line.strip() for line in listing.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    lines = [line.strip() for line in text_lines(listing) if line.strip()]
     stems = []
     for line in lines:
         names = list(line_names(line, ()))

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
 
 from semseg_app.data.listing import Sample
+from semseg_app.errors import UserError
 
 _OPERATOR = re.compile(r"\s+([+-])\s+")
 _PAIR = re.compile(r"(?P<base>(?:.*[-/_])?)(?P<kind>labeled|unlabeled)")
@@ -17,6 +19,16 @@ class Term(NamedTuple):
     name: str
     minus: bool
     """Whether its photos are taken away."""
+
+
+def text_lines(path: Path) -> list[str]:
+    """The lines of a text file. UserError where it is none."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file in UTF-8; save it as one") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def list_terms(text: str) -> list[Term]:

@@ -114,11 +114,23 @@ def _of_folders(root: Path, photos: Path, masks: list[Path]) -> Iterator[Pair]:
             yield Pair(photos, holding[0], _split(root, photos), tuple(holding[1:]))
         return
     for path in masks:
-        inner = [(photos / part.name, part) for part in _folders(path) if (photos / part.name).is_dir()]
+        inner = _matched(_folders(photos), _folders(path))
         pairs = [Pair(*both, _split(root, both[0])) for both in inner if _images(both[0]) and _images(both[1])]
         if pairs:
             yield from pairs
             return
+
+
+def _matched(photos: list[Path], masks: list[Path]) -> list[tuple[Path, Path]]:
+    """Folders of equal names, and of the others those that alone mean a split (val and validation)."""
+    by_name = {folder.name: folder for folder in photos}
+    pairs = [(by_name[it.name], it) for it in masks if it.name in by_name]
+    names = {photo.name for photo, _ in pairs}
+    for split in SPLITS:
+        meant = [[it for it in kind if SPLIT_WORDS.get(it.name.lower()) == split] for kind in (photos, masks)]
+        if [len(kind) for kind in meant] == [1, 1] and not names & {meant[0][0].name, meant[1][0].name}:
+            pairs.append((meant[0][0], meant[1][0]))
+    return pairs
 
 
 def _holds_both(folder: Path) -> bool:

@@ -50,8 +50,11 @@ def _shown(path: Path, root: Path) -> Path:
 
 def _holds_run_lengths(path: Path) -> bool:
     """A table of Kaggle. Whether its numbers run down the columns or along the rows, it does not say."""
-    with path.open("rb") as file:
-        return bool(re.search(rb"(?i)encodedpixels|\brle\b|\brle_mask\b", file.readline(1000)))
+    try:
+        with path.open("rb") as file:
+            return bool(re.search(rb"(?i)encodedpixels|\brle\b|\brle_mask\b", file.readline(1000)))
+    except OSError:  # a link that leads nowhere
+        return False
 
 
 def _yolo_labels(root: Path) -> Path | None:

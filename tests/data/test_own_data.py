@@ -405,5 +405,5 @@ def test_run_lengths_in_a_table_are_called_by_name(heading, tmp_path):
 
 def test_an_archive_that_was_not_unpacked_is_named(tmp_path):
     (tmp_path / "task.zip").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"task.zip: is an archive; unpack it first"):
+    with pytest.raises(UserError, match=r"where task.zip is the export, unpack it first"):
         read_export(tmp_path)

@@ -49,7 +49,6 @@ FORMATS = {
     "cvat-masks": Format("CVAT's segmentation masks", masks.find_cvat, masks.read),
     "roboflow-masks": Format("Roboflow's semantic masks", masks.find_roboflow, masks.read),
     "voc": Format("VOC folders of masks", masks.find_voc, masks.read),
-    "coco-stuff": Format("COCO-Stuff pixel maps", masks.find_coco_stuff, masks.read),
     "published": Format("a published dataset", masks.find_published, masks.read),
     "folder": Format("a dataset folder", masks.find_folder, masks.read),
     "mask-folders": Format("photos beside masks", mask_folders.find, mask_folders.read),
@@ -93,36 +92,64 @@ def read_export(
         raise UserError(
             f"unknown format {name!r}; choose one of auto, {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}"
         )
-    look = name == "auto"
-    files = [] if look else [root] if root.is_file() else FORMATS[name].find(root)
-    if look and (known := recognize_format(root)):
-        name, files = known
-    if not files and folders and name in ("auto", "mask-folders") and mask_folders.holds_masks(root):
-        name, files = "mask-folders", [root]
-    if not files:
-        from semseg_app.data.tool_exports import recognize  # which knows this module
-
-        if look and (other := recognize(root)):
-            raise UserError(f"{root}: this is {other}")
-        if root.is_dir() and (packed := [path for path in sorted(root.iterdir()) if path.suffix.lower() in ARCHIVES]):
-            raise UserError(f"{packed[0]}: is an archive; unpack it first")
-        wanted = "an export that is known here" if look else FORMATS[name].title
-        raise UserError(
-            f"{root}: does not look like {wanted}; the formats are {', '.join(FORMATS)}; of photos beside masks in "
-            "folders of any names, name both: `semseg data import MASKS --images PHOTOS --classes NAME,NAME -o FOLDER`"
-        )
+    options = options or ReadOptions()
+    is_recognized = name == "auto"
+    name, files = _recognized(root, folders) if is_recognized else (name, _of_format(root, name, folders))
+    for option, value, owner in (
+        ("--attribute", options.attribute, "via"),
+        ("--annotator", options.annotator, "label-studio"),
+    ):
+        if value is not None and name != owner:
+            raise UserError(
+                f"{option} {value}: is for {FORMATS[owner].title}, and this is {FORMATS[name].title}; leave it out"
+            )
     photos = PhotoIndex([*folders, root if root.is_dir() else root.parent])
-    export = FORMATS[name].read(files, photos, options or ReadOptions())
+    export = FORMATS[name].read(files, photos, options)
     items = _each_photo_for_one_name(export.items)
-    notes = [*export.notes, *(_left_out(root, files) if look else ())]
+    notes = [*export.notes, *(_left_out(root, name, files) if is_recognized else ())]
     rest = [Item(photos.relative(path), path, lambda size: None, f"{path}", listed=False) for path in photos.rest()]
     return replace(export, items=[*items, *rest], notes=notes)
 
 
-def _left_out(root: Path, files: list[Path]) -> Iterator[str]:
-    """What else lies in the folder, in other formats than that of `files`, a sentence each."""
-    for name, other in FORMATS.items() if files != [root] else ():
-        if left := [path for path in other.find(root) if path not in files]:
+def _of_format(root: Path, name: str, folders: Sequence[Path]) -> list[Path]:
+    """The annotation files of a format that is named. UserError where there are none."""
+    files = [root] if root.is_file() else FORMATS[name].find(root)
+    if not files and not (name == "mask-folders" and folders and mask_folders.holds_masks(root)):
+        raise UserError(f"{root}: does not look like {FORMATS[name].title}; {_known()}")
+    return files or [root]
+
+
+def _recognized(root: Path, folders: Sequence[Path]) -> tuple[str, list[Path]]:
+    """The format and its annotation files. UserError where it is none of those that are read."""
+    from semseg_app.data.tool_exports import recognize  # which knows this module
+
+    if known := recognize_format(root):
+        return known
+    if other := recognize(root):
+        raise UserError(f"{root}: this is {other}")
+    if folders and mask_folders.holds_masks(root):
+        return "mask-folders", [root]
+    packed = [path.name for path in sorted(root.iterdir()) if path.suffix.lower() in ARCHIVES] if root.is_dir() else []
+    unpack = f"; where {packed[0]} is the export, unpack it first" if packed else ""
+    raise UserError(f"{root}: does not look like an export that is known here{unpack}; {_known()}")
+
+
+def _known() -> str:
+    return (
+        f"the formats are {', '.join(FORMATS)}; of photos beside masks in folders of any names, name both: `semseg "
+        "data import MASKS --images PHOTOS --classes NAME,NAME -o FOLDER`"
+    )
+
+
+def _left_out(root: Path, known: str, files: list[Path]) -> Iterator[str]:
+    """What else lies in the folder, in other formats than the known one, that of `files`; a sentence each."""
+    read = set(files)
+    for name, other in FORMATS.items() if files != [root] else ():  # else they were asked already, or are one folder
+        try:
+            left = [path for path in other.find(root) if path not in read] if name != known else []
+        except UserError:  # of a file that nobody asked for
+            continue
+        if left:
             where = f" ({left[0].relative_to(root)})" if left[0] != root else ""
             yield f"not read: {other.title}{where}, which lies there too; --format {name} reads it"
 

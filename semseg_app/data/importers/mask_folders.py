@@ -8,7 +8,8 @@ gray pictures or as levels of gray.
 """
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -21,13 +22,12 @@ from semseg_app.data.class_files import read_class_file, read_names
 from semseg_app.data.dataset import DatasetInfo, SegmentationData
 from semseg_app.data.fix_map import BLACK, WHITE, colors_as_numbers, propose
 from semseg_app.data.importers import masks
-from semseg_app.data.importers.annotated import Export, ReadOptions, some
+from semseg_app.data.importers.annotated import Export, ReadOptions, some, unique
 from semseg_app.data.importers.photo_index import PhotoIndex, split_of
-from semseg_app.data.inspection import inspect_mask
+from semseg_app.data.inspection import MaskFacts
 from semseg_app.data.list_lines import line_names
 from semseg_app.data.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, SplitFiles, evenly_spaced, list_files
 from semseg_app.data.loose_folders import MASK_END, MASK_WORDS, PHOTO_WORDS, Pair, loose_pairs
-from semseg_app.data.parallel import ordered_map
 from semseg_app.errors import UserError, explain
 from semseg_app.labels import IGNORE, hex_color
 
@@ -48,20 +48,30 @@ def holds_masks(root: Path) -> bool:
 def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
     """Read all pairs of folders."""
     root, given = files[0], photos.folders[:-1]
+    if not root.is_dir():
+        raise UserError(f"{root}: is a file; name the folder of the masks")
     info, title = _description(root, options.classes)
-    found = [] if given else loose_pairs(root)
-    pairs = found or [Pair(folder, root, "train") for folder in given[:1]] or loose_pairs(root)
-    for pair in pairs:
-        if pair.rivals:
-            raise UserError(
-                f"{pair.photos}: its masks may be {pair.masks.name}/ or {pair.rivals[0].name}/; choose: `semseg data "
-                f"import {pair.masks} --images {pair.photos}`"
-            )
+    found = loose_pairs(root)
+    if more := [it for it in given if found and not any(_is_below(pair.photos, it) for pair in found)]:
+        raise UserError(
+            f"--images {more[0]}: photos lie beside the masks, in {found[0].photos}; leave --images out, or import the "
+            f"folder of the masks, {found[0].masks}"
+        )
+    pairs = found or [Pair(folder, root, "train") for folder in given]
+    if not pairs:
+        raise UserError(f"{root}: no photos beside masks; name the folder of the photos with --images")
+    if rival := next((pair for pair in pairs if pair.rivals), None):
+        raise UserError(
+            f"{rival.photos}: its masks may be {rival.masks.name}/ or {rival.rivals[0].name}/; choose: `semseg data "
+            f"import {rival.masks} --images {rival.photos}`"
+        )
     # By number: several folders may be of one split.
     folders = {f"{number}": _files(pair) for number, pair in enumerate(pairs)}
-    info, notes = _as_saved(SegmentationData(root, info, folders, title))
     data = SegmentationData(root, info, folders, title)
-    export = masks.export_of(data)
+    facts = masks.facts_of(data)
+    info, notes = _as_saved(data, facts)
+    data = SegmentationData(root, info, folders, title)
+    export = masks.export_of(data, facts)
     listed = _listed_splits(root, data)
     items = []
     for item in export.items:
@@ -71,28 +81,39 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
         items.append(replace(item, split=listed.get(item.photo, split) if isinstance(item.photo, Path) else split))
     if listed:
         notes.append(f"{len(listed):,} of {len(items):,} photos are in the split whose list of {root} names them")
-    without = {path for files in folders.values() for path in files.masks().values()} - set(_masks(data))
-    if without:
-        notes.append(f"{len(without):,} of the masks have no photo ({some([path.name for path in sorted(without)])})")
-    named = next((files for files in folders.values() if files.image_prefix or files.label_prefix), None)
-    if named:
+    if named := next((files for files in folders.values() if files.image_prefix or files.label_prefix), None):
         paired = next(f"{it.label.name} to {it.image.name}" for it in named.samples() if it.label)
         notes.append(f"masks belong to photos by their numbers: {paired}")
+    notes += _left_over(data, pairs if found else [])
     return replace(export, items=items, notes=[*export.notes, *notes])
+
+
+def _left_over(data: SegmentationData, pairs: Sequence[Pair]) -> Iterator[str]:
+    """Masks without a photo, and pictures outside the pairs, a sentence each. UserError where photos share a mask."""
+    used = Counter(_masks(data))
+    if twice := [path for path, count in used.items() if count > 1]:
+        raise UserError(f"{twice[0]}: is the mask of photos in several folders of --images; import them one by one")
+    if without := {path for files in data.folders.values() for path in files.masks().values()} - used.keys():
+        yield f"{len(without):,} of the masks have no photo ({some([path.name for path in sorted(without)])})"
+    read_from = [folder for pair in pairs for folder in (pair.photos, pair.masks)]
+    rest = [path for _, path in list_files(data.root, IMAGE_SUFFIXES, nested=True) if pairs]
+    if rest := [path for path in rest if not any(path.is_relative_to(folder) for folder in read_from)]:
+        names = unique([f"{path.parent.relative_to(data.root)}/" for path in rest])
+        yield f"{len(rest):,} pictures in other folders are not read ({some(names)})"
 
 
 def _description(root: Path, wanted: Sequence[str]) -> tuple[DatasetInfo, str]:
     """What the masks hold: what a file says of their colors or numbers, else `--classes`, else a file of names."""
     described = read_class_file(root) or (None if wanted else read_names(root))
     if described:
-        return described[1], f"masks, classes of {described[0].name}"
+        return described[1], f"masks, {masks.GIVEN} {described[0].name}"
     if not wanted:
         raise UserError(
             f"{root}: nothing says what its masks hold; name the classes of the values 0, 1, ... with --classes "
             "NAME,NAME"
         )
     try:
-        return DatasetInfo(name=root.resolve().name, classes=list(wanted)), "masks, classes of --classes"
+        return DatasetInfo(name=root.resolve().name, classes=list(wanted)), f"masks, {masks.GIVEN} --classes"
     except ValidationError as error:
         raise explain(error, Path("--classes")) from None
 
@@ -115,6 +136,10 @@ def _listed_splits(root: Path, data: SegmentationData) -> dict[Path, str]:
     return listed
 
 
+def _is_below(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
 def _masks(data: SegmentationData) -> list[Path]:
     """Those that have a photo."""
     return [sample.label for split in data.folders for sample in data.samples(split) if sample.label]
@@ -135,9 +160,9 @@ def _files(pair: Pair) -> SplitFiles:
     photos = [file for file in listed if file not in found]
     if not photos:
         raise UserError(f"{pair.photos}: no photo in it that is not a mask, too; put photos and masks into two folders")
-    compared = [name for name, _ in evenly_spaced(found, MOST_COMPARED)]
+    photo_names, mask_names = ([normalize("NFC", name) for name, _ in files] for files in (photos, found))
+    compared = evenly_spaced(mask_names, MOST_COMPARED)
     most, best = 0, ("", "", "", "")
-    photo_names, mask_names = [name for name, _ in photos], [name for name, _ in found]
     for photo_start, mask_start in _starts(photo_names, mask_names):
         for photo_end in _ends(photo_names):
             stems = {_between(name, photo_start, photo_end) for name in photo_names}
@@ -201,14 +226,14 @@ def _suffix(end: str, files: Sequence[tuple[str, Path]], any_format: str | None)
     return f"{end}{formats[0]}"
 
 
-def _as_saved(data: SegmentationData) -> tuple[DatasetInfo, list[str]]:
+def _as_saved(data: SegmentationData, facts: Mapping[Path, MaskFacts]) -> tuple[DatasetInfo, list[str]]:
     """How to read masks that hold no plain numbers, and what to say of it. UserError where two readings fit."""
     info, study = data.info, MaskStudy(data)
     if info.label_map is not None or info.color_map is not None:
         return info, []
-    for facts in ordered_map(inspect_mask, _masks(data)):
-        if facts.error is None:
-            study.look("", facts)
+    for mask in facts.values():
+        if mask.error is None:
+            study.look("", mask)
     if study.moved_numbers:
         return info, []  # the import refuses them
     black_and_white = len(info.classes) == 2 and set(study.colors) == {BLACK, WHITE}

@@ -1,11 +1,11 @@
-"""Masks that exist already: CVAT's "Segmentation mask 1.1", Roboflow's masks, VOC folders, COCO-Stuff, the other
-published layouts, and our own dataset folder, such as the one in which the demo page keeps flagged photos and
+"""Masks that exist already: CVAT's "Segmentation mask 1.1", Roboflow's masks, VOC folders, the published
+layouts, and our own dataset folder, such as the one in which the demo page keeps flagged photos and
 corrections.
 
 They can be read where they are (data/layouts.py); importing them writes them with other classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from semseg_app.data.check_masks import MaskStudy
@@ -13,7 +13,7 @@ from semseg_app.data.dataset import DatasetInfo, SegmentationData
 from semseg_app.data.findings import Finding
 from semseg_app.data.importers.annotated import Drawing, Export, Item, PixelMap, ReadOptions, Size
 from semseg_app.data.importers.photo_index import PhotoIndex
-from semseg_app.data.inspection import inspect_mask
+from semseg_app.data.inspection import MaskFacts, inspect_mask
 from semseg_app.data.listing import Sample, SplitFiles
 from semseg_app.data.parallel import ordered_map
 from semseg_app.errors import UserError
@@ -21,10 +21,17 @@ from semseg_app.labels import IGNORE
 
 VOC_MASKS = ("SegmentationClassPNG", "SegmentationClass")
 """labelme2voc's numbers first; its SegmentationClass may hold arrays."""
-
-
-MISREAD = ("palette-mask", "gray-palette-mask", "one-bit-mask", "lossy-mask")
-"""What the doctor finds in masks whose numbers are other classes than they seem to be."""
+GIVEN = "classes named by"
+"""Is in the layout of data that nothing describes, so that the doctor cannot open them."""
+MISREAD = {
+    "gray-palette-mask": "",
+    "lossy-mask": "",
+    "one-bit-mask": "; save it with 8 bits per pixel",
+    "palette-mask": "; where its numbers are the classes all the same, save the masks as grayscale",
+}
+"""What the doctor finds in masks whose numbers may be other classes than they seem to be, and what more helps."""
+MOST_ODD = 0.1
+"""Palettes of more of the masks than this are no odd ones out: the numbers of all are in doubt."""
 
 
 def find_cvat(root: Path) -> list[Path]:
@@ -40,12 +47,6 @@ def find_roboflow(root: Path) -> list[Path]:
 def find_voc(root: Path) -> list[Path]:
     """JPEGImages/ beside a folder of masks."""
     return [root] if (root / "JPEGImages").is_dir() and any((root / name).is_dir() for name in VOC_MASKS) else []
-
-
-def find_coco_stuff(root: Path) -> list[Path]:
-    """images/train2017/ or val2017/ with pixel maps of the same name in annotations/."""
-    pairs = ((root / "images" / name, root / "annotations" / name) for name in ("train2017", "val2017"))
-    return [root] if any(images.is_dir() and masks.is_dir() for images, masks in pairs) else []
 
 
 def find_published(root: Path) -> list[Path]:
@@ -64,15 +65,22 @@ def find_folder(root: Path) -> list[Path]:
 
 def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
     """Read a folder as the dataset that it is."""
-    return export_of(_opened(files[0], options))
+    data = _opened(files[0], options)
+    return export_of(data, facts_of(data))
 
 
-def export_of(data: SegmentationData) -> Export:
-    """A dataset as an export. UserError where the numbers of its masks are not what they seem to be."""
-    binary = _refuse_misread(data)
+def facts_of(data: SegmentationData) -> dict[Path, MaskFacts]:
+    """What lies in each mask."""
+    paths = {sample.label for split in data.folders for sample in data.samples(split) if sample.label}
+    return dict(ordered_map(lambda path: (path, inspect_mask(path)), sorted(paths)))
+
+
+def export_of(data: SegmentationData, facts: Mapping[Path, MaskFacts]) -> Export:
+    """A dataset as an export. UserError where the numbers of its masks are surely not what they seem to be."""
+    doubts = _doubts(data, facts)
     names = dict(enumerate(data.info.classes)) | {IGNORE: None}
     seen: set[Path] = set()
-    items, notes = [], [f"{finding.file}: {finding.message}" for finding in binary]
+    items, notes = [], doubts
     for split in data.folders:
         samples = data.samples(split)
         new = [sample for sample in samples if sample.image not in seen]
@@ -91,22 +99,45 @@ def export_of(data: SegmentationData) -> Export:
     return Export(title, data.info.classes, items, "last", background=None, colors=colors, notes=notes)
 
 
-def _refuse_misread(data: SegmentationData) -> list[Finding]:
-    """Findings on masks of 0 and 255, which may be meant. UserError for those that are read wrong.
+def _doubts(data: SegmentationData, facts: Mapping[Path, MaskFacts]) -> list[str]:
+    """Notes on masks that may be read wrong. UserError for those that surely are.
 
     The doctor sees the new masks, which hold plain numbers whatever these ones were saved as.
     """
     study = MaskStudy(data)
-    paths = {sample.label for split in data.folders for sample in data.samples(split) if sample.label}
-    found = []
-    for path, facts in ordered_map(lambda path: (path, inspect_mask(path)), sorted(paths)):
-        if facts.error is None:
-            found += study.look(f"{path}", facts)[1]
+    found = [it for path, mask in facts.items() if mask.error is None for it in study.look(f"{path}", mask)[1]]
     found += study.conclude()
+    odd = study.renumbered_files() | {it.file for it in found if it.kind == "palette-mask"}
+    # A PNG optimizer writes numbers as a palette of grays where it writes 255 as one bit; who saves a bool does not.
+    optimized = any(
+        len(mask.palette) > 1 and all(color == (value, value, value) for value, color in mask.palette.items())
+        for mask in facts.values()
+    )
+    doubts: dict[str, list[Finding]] = {}
     for finding in found:
-        if finding.kind in MISREAD:
-            raise UserError(f"{finding.file}: {finding.message} (`semseg check {data.root}` shows all)")
-    return [finding for finding in found if finding.kind == "binary-mask"][:1]
+        mask = facts[Path(finding.file)]
+        is_certain = {
+            "gray-palette-mask": True,
+            "lossy-mask": len(mask.values or mask.colors or "..") > 1,  # no compression changes a blank one
+            "one-bit-mask": optimized,
+            "palette-mask": len(odd) > max(1, MOST_ODD * len(facts)) or len(odd) == len(facts),
+        }
+        if is_certain.get(finding.kind):
+            all_of_them = "" if GIVEN in data.layout else f" (`semseg check {data.root}` shows all)"
+            raise UserError(f"{finding.file}: {finding.message}{MISREAD[finding.kind]}{all_of_them}")
+        if finding.kind in (*MISREAD, "binary-mask"):
+            doubts.setdefault(finding.kind, []).append(finding)
+    notes = []
+    for kind, (first, *more) in doubts.items():
+        message = _all_binary(data) if kind == "binary-mask" and study.all_binary() else first.message
+        notes.append(f"{first.file}: {message}" + f" (and {len(more):,} more such masks)" * bool(more))
+    return notes
+
+
+def _all_binary(data: SegmentationData) -> str:
+    described = (data.root / "dataset.yaml").is_file() and GIVEN not in data.layout
+    fix = "write label_map: {0: 0, 255: 1} into dataset.yaml" if described else "save it as 1"
+    return f"holds 0 and 255 only: 255 is ignored; where it is class 1, {fix}"
 
 
 def _written_as(split: str) -> str | None:
@@ -126,7 +157,7 @@ def _opened(root: Path, options: ReadOptions) -> SegmentationData:
         masks = next(root / name for name in VOC_MASKS if (root / name).is_dir())
         folders = {"train": SplitFiles(root / "JPEGImages", masks)}
     info = DatasetInfo(name=root.resolve().name, classes=list(options.classes))
-    return SegmentationData(root, info, folders, "VOC folders, classes of --classes")
+    return SegmentationData(root, info, folders, f"VOC folders, {GIVEN} --classes")
 
 
 def _reader(data: SegmentationData, sample: Sample, names: dict[int, str | None]) -> Callable[[Size], Drawing | None]:

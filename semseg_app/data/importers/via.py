@@ -137,7 +137,9 @@ def _csv(path: Path) -> list[Photo]:
 
 def _values(region: Region) -> Mapping[str, Any]:
     """The attributes that say something."""
-    return {key: value for key, value in region.get("region_attributes", {}).items() if value not in ("", None, {})}
+    values = region.get("region_attributes", {}).items()
+    plain = {key: value.strip() if isinstance(value, str) else value for key, value in values}
+    return {key: value for key, value in plain.items() if value not in ("", None, {})}
 
 
 def _class_attribute(regions: list[tuple[str, Region]], wanted: str | None, path: Path) -> str | None:

@@ -20,6 +20,7 @@ from semseg_app.data.dataset import read_yaml
 from semseg_app.data.importers.annotated import Drawing, Export, Item, Object, Polygons, ReadOptions, Size, unique
 from semseg_app.data.importers.json_files import files_below, files_of_kind
 from semseg_app.data.importers.photo_index import SPLITS, PhotoIndex, equal_end, without_prefix
+from semseg_app.data.list_lines import text_lines
 from semseg_app.data.listing import IMAGE_SUFFIXES, list_files
 from semseg_app.data.loose_folders import loose_pairs
 from semseg_app.errors import UserError
@@ -95,7 +96,7 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
 
 
 def _of_label_studio(path: Path) -> dict[str, Any]:
-    names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    names = [line.strip() for line in text_lines(path) if line.strip()]
     return {"names": names, "train": "images"}
 
 
@@ -213,7 +214,7 @@ def _moved(folder: Path, entry: str) -> Path | None:
 
 
 def _listed(listing: Path, photos: PhotoIndex) -> Iterator[Path]:
-    for number, line in enumerate(listing.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(text_lines(listing), 1):
         if line.strip():
             photo = photos.find(line.strip(), listing.parent)
             if photo is None:
@@ -234,11 +235,7 @@ def _reader(labels: Path, names: dict[int, str]) -> Callable[[Size], Drawing | N
     def read_labels(size: Size) -> Drawing | None:
         if not labels.is_file():
             return None
-        try:
-            lines = labels.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError:
-            raise UserError(f"{labels}: not a text file in UTF-8") from None
-        numbered = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
+        numbered = [(number, line.split()) for number, line in enumerate(text_lines(labels), 1) if line.strip()]
         return Drawing([[_object(fields, f"{labels}:{number}", names, size) for number, fields in numbered]])
 
     return read_labels

@@ -1,5 +1,7 @@
 """Photos beside masks that nothing describes, and masks whose numbers are not what they seem to be."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -283,4 +285,137 @@ def test_binary_masks_of_a_described_dataset(kind, tmp_path):
     data, report = imported(root, "--no-check")
     assert np.array_equal(masks(data)["train/a"], BINARY * 255)
     (note,) = report["notes"]
-    assert note.endswith("a.png: holds 0 and 255 only; --fix-map reads 255 as class 1")
+    fix = "write label_map: {0: 0, 255: 1} into dataset.yaml" if kind == "folder" else "save it as 1"
+    assert note.endswith(
+        f"a.png: holds 0 and 255 only: 255 is ignored; where it is class 1, {fix} (and 1 more such masks)"
+    )
+
+
+RGB = [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
+
+
+@pytest.mark.parametrize("odd", [1, 2])
+def test_palettes_in_another_order(odd, tmp_path):
+    """One among several may have another order of colors; where more have, their numbers are in doubt."""
+    root = tmp_path / "x"
+    for number in range(4):
+        photo(root / "images" / f"{number}.jpg")
+        colors = RGB[::-1] if number < odd else RGB
+        save(root / "masks" / f"{number}.png", VALUES, palette=[channel for color in colors for channel in color])
+    if odd > 1:
+        assert refusal(root, *OWN).endswith("are the classes all the same, save the masks as grayscale")
+    else:
+        data, report = imported(root, *OWN)
+        assert all(np.array_equal(classes, VALUES) for classes in masks(data).values())
+        assert "/0.png: #0000c8 is number 0 in its palette, 2 in most masks" in report["notes"][0]
+
+
+def test_all_palettes_in_another_order_than_the_description_has(tmp_path):
+    root = tmp_path / "x"
+    labels = described(root, "folder")
+    text = (root / "dataset.yaml").read_text()
+    (root / "dataset.yaml").write_text(f"{text}palette: {RGB}\n")
+    for name in ("a", "b"):
+        save(labels / f"{name}.png", VALUES, palette=[channel for color in RGB[::-1] for channel in color])
+    assert "/a.png: #" in (line := refusal(root))
+    assert line.endswith(f"save the masks as grayscale (`semseg check {root}` shows all)")
+
+
+@pytest.mark.parametrize("optimized", [False, True])
+def test_one_mask_of_one_bit(optimized, tmp_path):
+    """A PNG optimizer writes 255 as one bit, and numbers as a palette of grays; a bool is 1."""
+    root = tmp_path / "x"
+    labels = described(root, "loose")
+    save(labels / "a.png", BINARY.astype(bool))
+    save(labels / "b.png", VALUES, palette=[number for number in range(3) for _ in range(3)] if optimized else None)
+    if optimized:
+        assert "a.png: its white is read as 1" in (line := refusal(root, *OWN))
+        assert line.endswith("save it with 8 bits per pixel")
+    else:
+        data, report = imported(root, *OWN)
+        assert np.array_equal(masks(data)["train/a"], BINARY)
+        assert len(report["notes"]) == 1
+
+
+def test_jpegs_called_png(tmp_path):
+    """A blank one is what it was; one with edges is not."""
+    root = tmp_path / "x"
+    labels = described(root, "loose")
+    save(labels / "b.png", VALUES)
+    Image.fromarray(VALUES * 0).save(labels / "a.png", "jpeg")
+    data, report = imported(root, *OWN)
+    assert not masks(data)["train/a"].any()
+    assert "a.png: a JPEG" in report["notes"][0]
+    Image.fromarray(BINARY * 2).save(labels / "a.png", "jpeg")
+    assert "a.png: a JPEG" in refusal(root, *OWN)
+    assert "semseg check" not in refusal(root, *OWN)  # which cannot open it
+
+
+# Which folders
+
+
+def pairs(root, *names):
+    for name in names:
+        photo(root / "images" / f"{name}.jpg", seed=len(name))
+        save(root / "masks" / f"{name}.png")
+
+
+def test_splits_of_other_names_for_photos_than_for_masks(tmp_path):
+    root = tmp_path / "x"
+    pairs(root, "train/a", "val/b", "test/c")
+    (root / "masks" / "val").rename(root / "masks" / "validation")
+    shutil.rmtree(root / "masks" / "test")
+    data, report = imported(root, *OWN)
+    assert list(masks(data)) == ["train/a", "val/b"]
+    assert report["notes"] == ["1 pictures in other folders are not read (images/test/)"]
+
+
+def test_a_split_that_a_longer_name_means(tmp_path):
+    root = tmp_path / "x"
+    pairs(root, "night_train/a", "night_val/b")
+    assert list(masks(imported(root, *OWN)[0])) == ["train/a", "val/b"]
+
+
+def test_several_folders_of_photos_and_one_of_masks(tmp_path):
+    for name in ("p/a", "q/b"):
+        photo(tmp_path / f"{name}.jpg")
+    for name in ("a", "b"):
+        save(tmp_path / "GroundTruth" / f"{name}.png")
+    options = ("--images", f"{tmp_path / 'p'}", "--images", f"{tmp_path / 'q'}", *OWN)
+    data, report = imported(tmp_path / "GroundTruth", *options)
+    assert list(masks(data)) == ["train/a", "train/b"]
+    assert report["notes"] == []
+    photo(tmp_path / "q" / "a.jpg", seed=1)
+    assert "a.png: is the mask of photos in several folders" in refusal(tmp_path / "GroundTruth", *options)
+
+
+def test_photos_beside_the_masks_and_elsewhere(tmp_path):
+    root = tmp_path / "x"
+    pairs(root, "a")
+    photo(tmp_path / "photos" / "a.jpg")
+    assert "photos lie beside the masks" in refusal(root, "--images", f"{tmp_path / 'photos'}", *OWN)
+    assert list(masks(imported(root, "--images", f"{root / 'images'}", *OWN)[0])) == ["train/a"]
+
+
+def test_255_is_looked_for_in_all_masks(tmp_path):
+    """Class 1 is in a single one of them."""
+    root = tmp_path / "x"
+    for number in range(80):
+        photo(root / "images" / f"{number:02}.jpg", 4, 4)
+        save(root / "masks" / f"{number:02}.png", np.array([[0, 255], [0, 0]], np.uint8).repeat(2, 0).repeat(2, 1))
+    save(root / "masks" / "42.png", np.array([[0, 255], [1, 0]], np.uint8).repeat(2, 0).repeat(2, 1))
+    drawn = masks(imported(root, *TWO)[0])
+    assert {name for name, classes in drawn.items() if (classes == 1).any()} == {"train/42"}
+
+
+def test_names_of_a_mac(tmp_path):
+    root = tmp_path / "x"
+    photo(root / "images" / "Mu\u0308hle.jpg")
+    save(root / "masks" / "M\u00fchle_mask.png")
+    assert list(masks(imported(root, *OWN)[0])) == ["train/M\u00fchle"]
+
+
+def test_a_file_is_no_folder_of_masks(tmp_path):
+    save(tmp_path / "a.png")
+    line = refusal(tmp_path / "a.png", "--format", "mask-folders", *OWN)
+    assert line.endswith("a.png: is a file; name the folder of the masks")

@@ -420,3 +420,41 @@ def test_files_of_another_format_are_named(tmp_path):
     assert list(masks(data)) == ["train/1"]
     assert report["notes"] == ["not read: LabelMe files (b/2.json), which lies there too; --format labelme reads it"]
     assert imported(root, "--format", "coco")[1]["notes"] == []
+
+
+def test_a_folder_that_only_looks_like_another_format(tmp_path):
+    """A list in Latin-1 is no reason to refuse what nobody asked for."""
+    root = tmp_path / "x"
+    photo(root / "JPEGImages" / "a.jpg")
+    (root / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (root / "ImageSets" / "Segmentation" / "train.txt").write_bytes("M\u00fchle\n".encode("latin-1"))
+    coco(root / "a.json", "a.jpg")
+    assert imported(root)[1]["notes"] == []
+    (root / "a.json").unlink()
+    assert refusal(root).endswith("train.txt: not a text file in UTF-8; save it as one")
+
+
+def test_other_exports_with_the_photos_named(tmp_path):
+    """A folder of pictures is one of masks only where it is nothing else."""
+    root = tmp_path / "x"
+    photo(root / "a.png")
+    write_json(root / "a-asset.json", {"asset": {"name": "a.png"}, "regions": []})
+    assert "this is a VoTT export" in refusal(root, "--images", f"{root}")
+
+
+def test_archives_and_links_that_lead_nowhere(tmp_path):
+    root = tmp_path / "x"
+    photo(root / "a.jpg")
+    (root / "backup.zip").write_bytes(b"PK")
+    (root / "table.csv").symlink_to("nowhere.csv")
+    line = refusal(root)
+    assert "does not look like an export that is known here; where backup.zip is the export, unpack it first" in line
+
+
+@pytest.mark.parametrize(("option", "tool"), [("--attribute", "VGG Image Annotator"), ("--annotator", "Label Studio")])
+def test_options_of_other_tools_are_refused(option, tool, tmp_path):
+    root = tmp_path / "x"
+    photo(root / "a.jpg")
+    coco(root / "a.json", "a.jpg")
+    line = refusal(root, option, "color")
+    assert f"{option} color: is for a {tool} export, and this is a COCO export; leave it out" in line

@@ -110,6 +110,14 @@ def test_the_attribute_of_the_class(tmp_path):
     assert "--attribute sort: no region has it; choose one of kind, color" in refusal(root, "--attribute", "sort")
 
 
+def test_a_blank_attribute_says_nothing(tmp_path):
+    data, _ = imported(via(tmp_path / "x", file(region(CAR, kind="car"), region(TREE, kind=" "))))
+    assert data.info.classes == ["background", "car"]
+    pixels = expected()
+    pixels[TREE_PIXELS] = 255
+    assert np.array_equal(mask(data, "background", "car"), pixels)
+
+
 def test_check_boxes(tmp_path):
     checked = [region(CAR, kind={"car": True, "tree": False}), region(TREE, kind={"tree": True})]
     assert np.array_equal(drawn(via(tmp_path / "x", file(*checked)), "background", "car", "tree"), expected())
