@@ -16,7 +16,7 @@ MAX_TEXTS = 8
 HEAD = 64
 """Bytes that show whether a field holds text."""
 FIELDS = ("image", "file", "photo")
-"""What the field may be called, also in the plural, and with the brackets that some libraries add: `[]` or `[0]`."""
+"""What the field may be called, also in the plural, and with brackets, `[]` or `[0]`, which some libraries add."""
 RAW = ("image/*", "application/octet-stream")
 """Content types of a body that is one image; which of the formats it is, its bytes say."""
 
