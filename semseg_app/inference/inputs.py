@@ -52,7 +52,7 @@ def find_images(inputs: Iterable[str], leave_out: Path) -> list[Path]:
 
 def absolute(image: Path) -> Path:
     """The path from the root, links as they are: DVC, git-annex and the Hub's cache keep photos under their hashes."""
-    return Path(os.path.abspath(image))  # noqa: PTH100 (resolve() would follow links)
+    return Path(os.path.abspath(image))  # noqa: PTH100 - resolve() follows links
 
 
 def result_names(images: list[Path]) -> list[str]:
