@@ -82,7 +82,8 @@ def _problem(problem: ErrorDetails) -> str:
         case "missing":
             return "is missing"
         case "tuple_type":
-            return f"must be a list, in brackets: [{problem['input']}, ...]"
+            given = [part.strip() for part in str(problem["input"]).strip("()").split(",")]
+            return f"must be a list, in brackets: [{', '.join([*given, '...'] if len(given) == 1 else given)}]"
         case "string_type" if isinstance(problem["input"], bool | int | float | date):
             return f"must be text, not {problem['input']}; write it in quotes (YAML reads no, yes, 1 as other things)"
         case _:

@@ -22,6 +22,11 @@ FOREIGN = {
     "resume_from": "model.weights",
 }
 """Other programs' words -> the key that says the same here."""
+REMARKS = {
+    "epochs": " It counts steps, of which an epoch has as many as labeled photos / batch_size.",
+    "resume_from": " To go on with an interrupted run, add --resume to its command.",
+}
+"""What else to know where the key that says the same is not all of it."""
 
 
 def explained(error: ValidationError, path: Path, recipe: type[BaseModel]) -> UserError:
@@ -39,11 +44,14 @@ def explained(error: ValidationError, path: Path, recipe: type[BaseModel]) -> Us
             full = ".".join([*place, key])
             if full in RENAMED:
                 return UserError(f"{path}: unknown key {full}; it is called {RENAMED[full]} now")
+            all_known = f"; known keys: {', '.join(known)}"
+            if key == "name":  # neither that of the run is meant, nor a key that looks like the word
+                return UserError(f"{path}: unknown key {full}{all_known}")
             elsewhere = [found for found in (*_in_sections(key, recipe), FOREIGN.get(key)) if found]
             if elsewhere:
-                return UserError(f"{path}: unknown key {full}; did you mean {elsewhere[0]}?")
-            hint = did_you_mean(key, known) or f"; known keys: {', '.join(known)}"
-            return UserError(f"{path}: unknown key {full}{hint}")
+                remark = REMARKS.get(key, "")
+                return UserError(f"{path}: unknown key {full}; did you mean {elsewhere[0]}?{remark}")
+            return UserError(f"{path}: unknown key {full}{did_you_mean(key, known) or all_known}")
     return explain(error, path)
 
 

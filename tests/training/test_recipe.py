@@ -16,6 +16,7 @@ from semseg_app.models import ModelSpec, build
 from semseg_app.training.presets import PRESETS
 from semseg_app.training.recipe import OptimizerSection, Recipe, ScheduleSection, load_recipe
 from semseg_app.training.recipe_keys import FOREIGN
+from semseg_app.training.run.folder import refuse_changed_recipe
 from semseg_app.training.run.optimizer import make_optimizer
 
 GOOD = {"name": "run", "data": {"root": "data"}}
@@ -45,12 +46,20 @@ def test_overrides_reach_every_section(tmp_path):
         (GOOD, ["model.pretrained=imagenet"], r"unknown key model.pretrained; it is called model.weights now"),
         (GOOD, ["optimizer.xyz=1"], "unknown key optimizer.xyz; known keys: clip_norm, "),
         (GOOD, ["learning_rate=1"], r"unknown key learning_rate; did you mean optimizer.lr\?"),
-        (GOOD, ["model.epochs=9"], r"unknown key model.epochs; did you mean schedule.steps\?"),
+        (
+            GOOD,
+            ["model.epochs=9"],
+            r"unknown key model.epochs; did you mean schedule.steps\? It counts steps, .*epoch",
+        ),
+        (GOOD, ["resume_from=run"], r"did you mean model.weights\? To go on with an interrupted run, add --resume"),
+        (GOOD, ["model.name=resnet"], r"unknown key model.name; known keys: .*architecture, .*encoder, "),
+        (GOOD, ["schedule.name=poly"], r"unknown key schedule.name; known keys: .*power, .*steps, "),
         (GOOD, ["lr=1"], r"unknown key lr; did you mean optimizer.lr\?"),
         (GOOD, ["encoder=resnet34"], r"unknown key encoder; did you mean model.encoder\?"),
         (GOOD, ["model.seed=3"], r"unknown key model.seed; did you mean seed\?"),
         (GOOD, ["tracking=tensorboard"], r"tracking: must be a list, in brackets: \[tensorboard, \.\.\.\]$"),
         (GOOD, ["view.crop=512"], r"view.crop: must be a list, in brackets: \[512, "),
+        (GOOD, ["view.crop=512,512"], r"view.crop: must be a list, in brackets: \[512, 512\]$"),
         (GOOD, ["method=unimatch"], "method: must be a section of keys$"),
         (GOOD, ["name=my run"], "name: 'my run' names a folder and a model; write it with letters, digits, dots"),
         (
@@ -100,6 +109,17 @@ def test_words_of_other_programs_are_no_keys_here_and_lead_to_one():
         section, _, name = key.partition(".")
         assert word not in Recipe.model_fields
         assert name in Recipe.model_fields[section].annotation.model_fields
+
+
+def test_a_resumed_run_of_another_recipe_is_led_to_weights_that_are_there(tmp_path):
+    keys = ["seed=1", f"output={tmp_path}/run"]
+    before, now = (load_recipe(write(tmp_path, GOOD), keys[index:]) for index in (1, 0))
+    message = "--resume: seed was 0 in the interrupted run and is 1 now; put it back, or start a new run with another"
+    with pytest.raises(UserError, match=rf"^{message} output=$"):
+        refuse_changed_recipe(before, now)
+    (tmp_path / "run" / "last").mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"^{message} output= and, to .* model.weights={tmp_path}/run/last$"):
+        refuse_changed_recipe(before, now)
 
 
 def test_spaces_around_the_key_of_an_override(tmp_path):

@@ -170,9 +170,11 @@ def refuse_changed_recipe(before: Recipe, now: Recipe) -> None:
     change = changed_key(before, now)
     if change:
         key, was, is_now = change
+        last = now.run_folder / "last"  # there since the first evaluation
+        weights = f" and, to begin with its weights, model.weights={last}" if last.is_dir() else ""
         raise UserError(
             f"--resume: {key} was {was} in the interrupted run and is {is_now} now; put it back, or start a new run "
-            f"from its weights, with another output= and model.weights={now.run_folder / 'last'}"
+            f"with another output={weights}"
         )
 
 
