@@ -10,6 +10,8 @@ import re
 import torch
 from torch import Tensor
 
+# Of the rules below, "<\1>" in a replacement is the number found, plus one: both libraries count the four stages from
+# 0, and the names here from 1.
 _TRANSFORMERS = (
     (r"^patch_embeddings\.(\d)\.proj\.", r"patch_embed<\1>.proj."),
     (r"^patch_embeddings\.(\d)\.layer_norm\.", r"patch_embed<\1>.norm."),
@@ -51,6 +53,7 @@ def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _by_rules(state: dict[str, Tensor], rules: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
+    """`state` under the names that the rules make of its own, one after the other."""
     result = {}
     for name, tensor in state.items():
         for pattern, replacement in rules:
