@@ -142,15 +142,6 @@ def test_a_mask_of_another_name_is_named(name, tmp_path):
     assert "p11" not in finding.message
 
 
-def test_cityscapes_with_train_ids_alone(tmp_path):
-    stem = "aachen_000000_000019"
-    photo(tmp_path / "leftImg8bit" / "train" / "aachen" / f"{stem}_leftImg8bit.png")
-    for kind in ("color", "instanceIds", "labelTrainIds"):
-        mask(tmp_path / "gtFine" / "train" / "aachen" / f"{stem}_gtFine_{kind}.png")
-    with pytest.raises(UserError, match=rf"expected .*{stem}_gtFine_labelIds.png, and .*{stem}_gtFine_labelTrainIds"):
-        warnings_of(tmp_path)
-
-
 def roboflow(root: Path) -> Path:
     for split in ("train", "valid"):
         for number in range(2):
