@@ -4,7 +4,7 @@
 # photo, padding and all. target_sizes and maps have the photos' sizes and nothing warns; what is right for one photo is
 # wrong for the same photo beside one of another shape.
 # Seen: photos of 640x320 and 320x640 whose second half is an object, perfect logits. Alone, each map has 50 % object; both in
-# one call, each has 25 % and lies elsewhere. do_pad=False is no way out: photos of two sizes are no batch then.
+# one call, each has 25 % and lies elsewhere.
 # What helps: photos of one shape in a call, or cutting the padding, which pixel_mask tells, off the logits first.
 set -euo pipefail
 folder=$(mktemp -d)
