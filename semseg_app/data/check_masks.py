@@ -242,7 +242,7 @@ class MaskStudy:
             message = f"holds {beyond[0]}, which is no color of the color_map; save it as a picture"
             return self._count([]), [Finding("value-outside", message, file)]
         if facts.values is not None:
-            gray = {value: (value, value, value) for value in facts.values}
+            gray = {value: (value * facts.shade,) * 3 for value in facts.values}
             colors = {facts.palette.get(value, gray[value]): pixels for value, pixels in facts.values.items()}
         classes = {color: self._known_colors.get(color_code(color), STRANGE) for color in colors}
         self.colors.update(colors)

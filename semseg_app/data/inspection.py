@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from semseg_app.data.listing import Sample
-from semseg_app.data.mask_pixels import INDEX_MODES, UnsupportedMask, check_mask, count_pages, numbers
+from semseg_app.data.mask_pixels import INDEX_MODES, UnsupportedMask, check_mask, count_pages, numbers, stretched
 from semseg_app.labels import Color
 from semseg_app.photos import DECODING_ERRORS, open_photo, orientation, to_rgb, too_large
 
@@ -60,6 +60,8 @@ class MaskFacts:
     """Value -> pixels, for masks of one number per pixel."""
     palette: dict[int, Color] = field(default_factory=dict)
     """For values of a palette PNG: the color it shows them in."""
+    shade: int = 1
+    """How much lighter each value is shown than the one before, of 255."""
     colors: dict[Color, int] | None = None
     """Color -> pixels, for masks that are pictures; empty = more than MOST_COLORS."""
 
@@ -97,10 +99,11 @@ def inspect_mask(path: Path) -> MaskFacts:
     try:
         with Image.open(BytesIO(path.read_bytes())) as mask:
             check_mask(mask)
+            facts.shade = stretched(mask)
             mask.load()
             facts.size, facts.mode, facts.lossy = mask.size, mask.mode, mask.format == "JPEG"
             if mask.mode in INDEX_MODES:
-                facts.values = _count_values(mask)
+                facts.values = _count_values(mask, facts.shade)
                 if mask.mode == "P":
                     flat = mask.getpalette("RGB") or []
                     shown = list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
@@ -113,10 +116,10 @@ def inspect_mask(path: Path) -> MaskFacts:
     return facts
 
 
-def _count_values(mask: Image.Image) -> dict[int, int]:
+def _count_values(mask: Image.Image, shade: int) -> dict[int, int]:
     if mask.mode in ("L", "P"):
         counts = np.array(mask.histogram())
-        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+        return {int(value) // shade: int(counts[value]) for value in np.flatnonzero(counts)}
     values, counts = np.unique(numbers(mask), return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
 

@@ -1,6 +1,6 @@
 """What the pixels of a mask mean, decided in one place for the doctor and for training.
 
-one number per pixel   of 1, 8, 16 or 32 bits, or the index into a palette; float pixels where all are whole numbers
+one number per pixel   of 1 to 32 bits, or the index into a palette; float pixels where all are whole numbers
 colors                 RGB, and what converts to it; transparency is left aside
 cut-outs               refused: one color, and the shape lies in the transparency
 several pages          refused, since one of them would be read; the smaller copies in a TIFF are no pages
@@ -51,11 +51,21 @@ def check_mask(mask: Image.Image) -> None:
             )
 
 
+def stretched(mask: Image.Image) -> int:
+    """By how much Pillow multiplies numbers of 2 or 4 bits, as GDAL's NBITS writes them. Ask before it reads pixels."""
+    layout = mask.tile[0].args if getattr(mask, "tile", None) else None  # type: ignore[attr-defined]
+    bits = str(layout[0] if isinstance(layout, tuple) and layout else layout)[:3]
+    return {"L;2": 85, "L;4": 17}.get(bits, 1)
+
+
 def numbers(mask: Image.Image) -> np.ndarray:
     """`[H, W]`, uint8 or wider integers, of a mask of INDEX_MODES. UnsupportedMask for fractions and nan."""
+    step = stretched(mask)
     values = np.asarray(mask)
     if values.dtype == np.bool_:
         return values.astype(np.uint8)
+    if step > 1:
+        return values // step
     if mask.mode != "F":
         return values
     whole = (np.abs(values) < 2**31) & (values == np.rint(values))  # false for nan

@@ -1,7 +1,10 @@
 """Masks of wide numbers, of floats, of several pages, cut-outs: the doctor and training agree on each."""
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from semseg_app.data.training_check import refuse_or_warn
 from semseg_app.errors import UserError
 
 
-def written(root: Path, save: Callable[[Path], None], suffix: str = ".tif", **more: object) -> Path:
+def written(root: Path, save: Callable[[Path], None], suffix: str = ".tif", **more: Any) -> Path:
     """A dataset of two photos whose masks `save` writes."""
     folder(root, [NUMBERS] * 2, **more)
     for number in range(2):
@@ -27,7 +30,7 @@ def written(root: Path, save: Callable[[Path], None], suffix: str = ".tif", **mo
     return root
 
 
-def corner(dtype: type, value: float) -> np.ndarray:
+def corner(dtype: type | np.dtype, value: float) -> np.ndarray:
     """NUMBERS with another value in the first rows."""
     values = NUMBERS.astype(dtype)
     values[:4] = value
@@ -61,12 +64,56 @@ def test_a_value_that_means_no_data_is_mapped(dtype: type, value: float, tmp_pat
     np.testing.assert_array_equal(data.read_label(data.samples("train")[0]), corner(np.uint8, 255))
 
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
-def test_wide_masks_of_class_numbers_are_read_as_they_are(dtype: type, tmp_path: Path) -> None:
-    root = written(tmp_path, lambda path: Image.fromarray(corner(dtype, 255)).save(path))
+@pytest.mark.parametrize("dtype", [np.uint16, ">u2", np.int32, np.float32])
+def test_wide_masks_of_class_numbers_are_read_as_they_are(dtype: type | str, tmp_path: Path) -> None:
+    root = written(tmp_path, lambda path: Image.fromarray(corner(np.dtype(dtype), 255)).save(path))
     data = open_dataset(root)
     assert check(data).findings == []
     np.testing.assert_array_equal(data.read_label(data.samples("train")[0]), corner(np.uint8, 255))
+
+
+def _gray_tiff(values: np.ndarray, bits: int) -> bytes:
+    """An uncompressed gray TIFF of 2 or 4 bits per pixel, as GDAL writes it for NBITS; Pillow writes none."""
+    height, width = values.shape
+    places = np.arange(8 // bits)[::-1] * bits
+    assert width % len(places) == 0
+    rows = (values.reshape(height, -1, len(places)).astype(int) << places).sum(axis=2).astype(np.uint8).tobytes()
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: len(rows)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHI", b"II", 42, 8 + len(rows)) + rows + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def _gray_png(values: np.ndarray, bits: int) -> bytes:
+    rows = _gray_tiff(values, bits)[8 : 8 + values.size * bits // 8]
+    length = len(rows) // len(values)
+    pixels = b"".join(b"\0" + rows[start : start + length] for start in range(0, len(rows), length))
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(pixels)), (b"IEND", b"")]
+    framed = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize(("suffix", "encode"), [(".tif", _gray_tiff), (".png", _gray_png)])
+def test_numbers_of_few_bits_are_not_stretched(
+    suffix: str, encode: Callable[[np.ndarray, int], bytes], bits: int, tmp_path: Path
+) -> None:
+    highest = corner(np.uint8, 3)
+
+    def save(path: Path) -> None:
+        path.write_bytes(encode(highest, bits))
+
+    data = open_dataset(written(tmp_path / "numbers", save, suffix, classes="[ground, plant, tool, sky]"))
+    assert check(data).findings == []
+    np.testing.assert_array_equal(data.read_label(data.samples("train")[0]), highest)
+    shades = {"#" + f"{255 * number // (2**bits - 1):02x}" * 3: number for number in range(4)}
+    data = open_dataset(
+        written(tmp_path / "shades", save, suffix, classes="[ground, plant, tool, sky]", color_map=shades)
+    )
+    assert check(data).findings == []
+    np.testing.assert_array_equal(data.read_label(data.samples("train")[0]), highest)
 
 
 @pytest.mark.parametrize(("value", "name"), [(0.5, "0.5"), (np.nan, "nan"), (-3.4e38, "-3.4e+38")])

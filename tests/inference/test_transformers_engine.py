@@ -135,6 +135,12 @@ def test_what_cannot_be_run_is_one_line(
     (folder / "preprocessor_config.json").write_text(json.dumps(default))
     assert "set do_center_crop to false" in refused(folder)
 
+    folder = copy("mask2former")
+    facts = json.loads((folder / "preprocessor_config.json").read_text())
+    padded = facts | {"pad_size": {"height": 256, "width": 256}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(padded))
+    assert "set pad_size to null" in refused(folder)
+
     folder = copy()
     (folder / "model.safetensors").unlink()
     assert "has no weights" in refused(folder)

@@ -165,6 +165,11 @@ def _load_processor(folder: Path) -> Any:
             f"{folder / PROCESSOR}: crops the center, so class maps would not lie on the photo; set do_center_crop to "
             "false there"
         )
+    if getattr(processor, "pad_size", None):  # its post-processing stretches photo and padding over the photo
+        raise UserError(
+            f"{folder / PROCESSOR}: pads each photo to a size, so class maps would not lie on the photo; set pad_size "
+            "to null there"
+        )
     return processor
 
 
