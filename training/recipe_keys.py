@@ -44,7 +44,7 @@ def explained(error: ValidationError, path: Path, recipe: type[BaseModel]) -> Us
                 return UserError(f"{path}: unknown key {full}; did you mean {elsewhere[0]}?")
             hint = did_you_mean(key, known) or f"; known keys: {', '.join(known)}"
             return UserError(f"{path}: unknown key {full}{hint}")
-    return explain(error, path)
+    return explain(error, path, lambda parts: _keys(parts, recipe)[0])
 
 
 def _in_sections(key: str, recipe: type[BaseModel]) -> list[str]:

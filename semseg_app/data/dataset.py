@@ -151,12 +151,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not text in UTF-8; save it anew with that encoding") from None
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         if isinstance(error, RepeatedKey):
             raise UserError(f"{where}: {error.problem}") from None
-        raise UserError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
+        problem = getattr(error, "problem", None) or str(error)
+        fix = "; indent with spaces, not with tabs" if r"'\t'" in problem else ""
+        raise UserError(f"{where}: not valid YAML ({problem}){fix}") from None
     if content is None:
         raise UserError(f"{path}: is empty; expected `key: value` lines")
     if not isinstance(content, dict):
