@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -33,8 +33,13 @@ class UserError(Exception):
     """
 
 
-def explain(error: ValidationError, source: Path | str) -> UserError:
-    """The first problem that pydantic found, as one line that names the key."""
+def explain(
+    error: ValidationError, source: Path | str, written: Callable[[list[str]], list[str]] = lambda key: key
+) -> UserError:
+    """The first problem that pydantic found, as one line that names the key.
+
+    `written` turns the parts of a key, as pydantic has them, into those that its author wrote.
+    """
     problems = error.errors()
     first = problems[0]
     key, form = _key_and_form(first)
@@ -47,6 +52,7 @@ def explain(error: ValidationError, source: Path | str) -> UserError:
         message = _problem(first)
     left = len(problems) - max(len(same), 1)
     more = f" (and {left} more)" if left else ""
+    key = ".".join(written(key.split(".")))
     return UserError(f"{source}: {key + ': ' if key else ''}{message}{more}")
 
 
@@ -86,6 +92,8 @@ def _problem(problem: ErrorDetails) -> str:
             return f"must be a list, in brackets: [{', '.join([*given, '...'] if len(given) == 1 else given)}]"
         case "string_type" if isinstance(problem["input"], bool | int | float | date):
             return f"must be text, not {problem['input']}; write it in quotes (YAML reads no, yes, 1 as other things)"
+        case "int_parsing" | "float_parsing" | "float_type" | "bool_parsing" | "bool_type":
+            return f"{plain(problem['msg'])}, not {problem['input']!r}"
         case _:
             return plain(problem["msg"])
 
@@ -108,7 +116,8 @@ def _key_of(context: Mapping[str, Any]) -> str:
 
 def did_you_mean(name: str, known: Iterable[str], count: int = 1) -> str:
     """The end of a message about an unknown name: "; did you mean ...?", or nothing where no known name is near."""
-    near = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    by_lower = {each.lower(): each for each in known}  # AdamW is adamw, and not adam
+    near = [by_lower[each] for each in difflib.get_close_matches(name.lower(), by_lower, n=count, cutoff=0.5)]
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 

@@ -30,6 +30,8 @@ from semseg_app.training.run.before import (
     refuse_other_run,
     refuse_overlap,
     warn_of_padding,
+    warn_of_random_encoder,
+    warn_of_unlabeled,
 )
 from semseg_app.training.run.checkpoint import load_checkpoint
 from semseg_app.training.run.folder import RunFolder, provenance
@@ -102,6 +104,7 @@ def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFo
     val = ImageDataset(data, data.samples(recipe.data.val), True, recipe.data.cache) if recipe.data.val else None
     refuse_or_warn(data, labeled.samples, say, val.samples if val else ())
     warn_of_padding(labeled, recipe, say)
+    warn_of_random_encoder(recipe, say)
     if val:
         refuse_overlap(labeled, val, recipe)
 
@@ -113,6 +116,7 @@ def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFo
     adapt(network, recipe.model.freeze, recipe.model.lora, recipe.model.activation_checkpointing)
     method = build_method(recipe.method, network, labeled)
     unlabeled = unlabeled_images(recipe, data, method, cache)
+    warn_of_unlabeled(unlabeled, val, recipe, say)
     if cuda and accelerator.num_processes > 1 and recipe.sync_batch_norm:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]
     if recipe.channels_last:

@@ -105,6 +105,14 @@ class ModelSection(NetworkChoice):
         architecture(name)
         return name
 
+    @field_validator("mean", "std")
+    @classmethod
+    def _of_zero_to_one(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if values is not None and max(values) > 1:
+            scaled = ", ".join(f"{value / 255:.4g}" for value in values)
+            raise ValueError(f"belongs to pixels from 0 to 1, not from 0 to 255; divided by 255 it is [{scaled}]")
+        return values
+
     def spec(self, num_classes: int) -> ModelSpec:
         """What to build for data of so many classes."""
         content = self.model_dump(include=set(ModelSpec.model_fields), exclude_none=True)
@@ -271,7 +279,14 @@ def load_recipe(source: str, overrides: list[str]) -> Recipe:
     content = read_yaml(path)
     for override in overrides:
         set_key(content, *parsed_override(override))
-    return checked_recipe(content, path)
+    recipe = checked_recipe(content, path)
+    beside = path.parent / recipe.data.root
+    if not recipe.data.root.exists() and beside.exists():
+        raise UserError(
+            f"{path}: data.root: no folder {recipe.data.root} here; paths of a recipe begin where you run semseg, so "
+            f"write {beside}, or run it in {path.parent}"
+        )
+    return recipe
 
 
 def parsed_override(override: str) -> tuple[str, Any]:
@@ -298,7 +313,8 @@ def checked_recipe(content: dict[str, Any], path: Path) -> Recipe:
     except ValidationError as error:
         fault = explained(error, path, Recipe)
         if without_name and str(fault).startswith(f"{path}: unknown key method."):
-            raise UserError(f"{fault} Without method.name the method is {DEFAULT_METHOD}.") from None
+            end = "" if str(fault).endswith("?") else "."
+            raise UserError(f"{fault}{end} Without method.name the method is {DEFAULT_METHOD}.") from None
         raise fault from None
 
 

@@ -52,7 +52,7 @@ def explained(error: ValidationError, path: Path, recipe: type[BaseModel]) -> Us
                 remark = REMARKS.get(key, "")
                 return UserError(f"{path}: unknown key {full}; did you mean {elsewhere[0]}?{remark}")
             return UserError(f"{path}: unknown key {full}{did_you_mean(key, known) or all_known}")
-    return explain(error, path)
+    return explain(error, path, lambda parts: _keys(parts, recipe)[0])
 
 
 def _in_sections(key: str, recipe: type[BaseModel]) -> list[str]:

@@ -174,7 +174,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         if isinstance(error, RepeatedKey):
             raise UserError(f"{where}: {error.problem}") from None
-        raise UserError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
+        problem = getattr(error, "problem", None) or str(error)
+        fix = "; indent with spaces, not with tabs" if r"'\t'" in problem else ""
+        raise UserError(f"{where}: not valid YAML ({problem}){fix}") from None
     if content is None:
         raise UserError(f"{path}: is empty; expected `key: value` lines")
     if not isinstance(content, dict):

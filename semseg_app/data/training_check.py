@@ -45,7 +45,13 @@ def refuse_or_warn(
         raise UserError(f"{data.root}: the labeled list or split names no photo; {', '.join(data.split_names())} exist")
     pixels, odd = _look(study, looked_at, doctor)
     held = sorted(study.values)
-    odd += _look(study, evenly_spaced(val, MOST_MASKS), doctor)[1]
+    scored, more = _look(study, evenly_spaced(val, MOST_MASKS), doctor)
+    odd += more
+    if val and not scored.any():
+        raise UserError(
+            f"{data.root}: every pixel of the masks of data.val is ignored, which leaves nothing to score; "
+            f"name another split, or write data.val=null (`{doctor}` says more)"
+        )
     few = study.few_classes()
     present = [name for name, count in zip(data.info.classes, pixels, strict=True) if count]
     absent = [name for name in data.info.classes if name not in present]

@@ -135,7 +135,10 @@ def evaluate(
             images += 1
     if not images:
         raise UserError(f"{data.root}: no labeled images to evaluate on; choose another split")
-    return Evaluation(scorer.result(), images, list(data.info.classes), protocol)
+    scores = scorer.result()
+    if not scores.pixels:
+        raise UserError(f"{data.root}: every pixel of the masks is ignored; run `semseg check {data.root}`")
+    return Evaluation(scores, images, list(data.info.classes), protocol)
 
 
 def check_classes(model: list[str], data: list[str]) -> None:

@@ -1,12 +1,13 @@
 """Networks: `build` makes one from a spec, `save_network` and `load` move it to and from a model folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
+from torch import Tensor
 
 from semseg_app import artifact
 from semseg_app.errors import UserError
@@ -16,7 +17,7 @@ from semseg_app.models.batch_norm import take_single_values
 from semseg_app.models.network import Features, SegmentationNetwork
 from semseg_app.models.registry import Parts, architecture, refuse_unfit
 
-__all__ = ["Features", "ModelSpec", "SegmentationNetwork", "build", "load", "save_network"]
+__all__ = ["Features", "ModelSpec", "SegmentationNetwork", "build", "load", "non_finite", "save_network"]
 
 TRAINING_ONLY = ("auxiliary.", "decoder.auxiliary.")
 
@@ -68,8 +69,17 @@ def save_network(folder: Path, network: SegmentationNetwork, config: artifact.Mo
     artifact.save(folder, config, weights)
 
 
+def non_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor that holds NaN or infinity; None where all numbers are finite.
+
+    Norms learn by the statistics of their batch, so a training whose running variance has overflown goes on with a
+    finite loss, while its network answers every photo with one class.
+    """
+    return next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
+
+
 def load(folder: Path, device: torch.device | str = "cpu") -> SegmentationNetwork:
-    """The network of a model folder, in eval mode."""
+    """The network of a model folder, in eval mode. UserError where its weights are missing, damaged or not finite."""
     config = artifact.read_config(folder)
     path = folder / artifact.WEIGHTS
     network = build(config.model, training_heads=False)
@@ -82,4 +92,6 @@ def load(folder: Path, device: torch.device | str = "cpu") -> SegmentationNetwor
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"{path}: does not fit {artifact.CONFIG} beside it ({reason})") from None
+    if broken := non_finite(network.state_dict()):
+        raise UserError(f"{path}: {broken} holds NaN or infinity; train again with a lower optimizer.lr")
     return network.to(device).eval()

@@ -14,7 +14,7 @@ from semseg_app.artifact.lineage import Lineage, Weights, continued
 from semseg_app.errors import UserError
 from semseg_app.files import sha256
 from semseg_app.model_spec import ModelSpec
-from semseg_app.models import TRAINING_ONLY, SegmentationNetwork, build
+from semseg_app.models import TRAINING_ONLY, SegmentationNetwork, build, non_finite
 from semseg_app.models.class_rows import match_classes
 from semseg_app.models.normalization import (
     IMAGENET,
@@ -80,6 +80,8 @@ def start_network(
     if source is None:
         return Start(network, Lineage(), ["weights: random (model.weights is null)"])
     loaded, lineage = _load(source, network, classes)
+    if broken := non_finite(network.state_dict()):
+        raise UserError(f"model.weights: {weights}: {broken} holds NaN or infinity; take other weights")
     first = lineage.weights[0].model_copy(
         update={"matched": loaded.matched, "fresh": loaded.fresh, "unused": loaded.unused}
     )

@@ -328,6 +328,14 @@ def test_masks_that_cannot_be_meant_are_refused_before_training(masks, classes, 
         refuse_or_warn(data, data.samples("train"), print)
 
 
+def test_masks_that_leave_nothing_to_score_are_refused_before_training(tmp_path):
+    """The val mIoU of such a run would be NaN, which no model is better than, so no model would be the best."""
+    data = open_dataset(folder(tmp_path, [NUMBERS, np.full_like(NUMBERS, 255)]))
+    learned, scored = data.samples("train")
+    with pytest.raises(UserError, match=r"every pixel of the masks of data.val is ignored, .* data.val=null"):
+        refuse_or_warn(data, [learned], print, [scored])
+
+
 def test_absent_classes_and_shared_masks_are_one_warning(tmp_path):
     root = folder(tmp_path, [np.minimum(NUMBERS, 1)] * 2)
     photo(root / "images" / "train" / "p0.jpg", 5)

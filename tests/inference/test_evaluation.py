@@ -154,6 +154,9 @@ def test_what_cannot_be_scored_is_named(data: SegmentationData, make_graph: Call
     Image.new("L", (56, 41)).save(sample.label)
     with pytest.raises(UserError, match=r"0\.png: is 56x41 but its image is 56x40"):
         evaluate(engine, data, [sample])
+    Image.new("L", (56, 40), 255).save(sample.label)
+    with pytest.raises(UserError, match=r"every pixel of the masks is ignored; run `semseg check "):
+        evaluate(engine, data, [sample])
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,11 @@ def test_photos_are_resized_to_the_size_that_the_graph_takes(tmp_path: Path) -> 
         ({"input_type": "uint8"}, PLAIN, "mean and std are for graphs that take float"),
         ({}, PLAIN | {"std": None}, "give mean and std together"),
         ({}, PLAIN | {"std": [1, 0, 1]}, "std must be above 0"),
+        (
+            {},
+            PLAIN | {"mean": [123.675, 116.28, 103.53]},
+            "belong to pixels from 0 to 255; add pixels: 0-255",
+        ),
         ({}, PLAIN | {"maen": [0, 0, 0]}, "maen: unknown key"),
         ({}, PLAIN | {"palette": [[0, 0, 0]]}, "3 classes but 1 palette colors"),
         ({"shape": ("n", "c", "h", "w")}, PLAIN, "does not show its layout; give layout: nchw in theirs.yaml"),

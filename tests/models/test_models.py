@@ -240,6 +240,16 @@ def test_damaged_model_folders_are_named(kind, message, tmp_path):
         load(tmp_path / "model")
 
 
+def test_a_network_that_is_not_finite_is_not_loaded(tmp_path):
+    """A gate that compares it with its export would see two equal answers."""
+    spec = NETWORKS["segformer"]
+    network = build(spec)
+    network.classifier.bias.data[0] = torch.nan
+    save_network(tmp_path / "model", network, config_of(spec))
+    with pytest.raises(UserError, match=r"model.safetensors: classifier.bias holds NaN or infinity; train again"):
+        load(tmp_path / "model")
+
+
 def test_not_a_model_folder(tmp_path):
     with pytest.raises(UserError, match=r"not a model folder \(it has no config.json\)"):
         load(tmp_path)

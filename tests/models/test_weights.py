@@ -205,6 +205,9 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch):
     torch.save({"weights": Harmless()}, "code.pth")
     torch.save({"args": argparse.Namespace(output=Path("out"))}, "path.pth")
     torch.save({"epoch": 3}, "epoch.pth")
+    broken = torchvision.models.resnet18().state_dict()
+    broken["bn1.running_var"][3] = torch.inf
+    torch.save(broken, "broken.pth")
     torch.save(torchvision.models.resnet34().state_dict(), "deeper.pth")
     torch.save(torchvision.models.mobilenet_v2().state_dict(), "mobile.pth")
     bands = torchvision.models.resnet18().state_dict() | {"conv1.weight": torch.zeros(64, 4, 7, 7)}
@@ -226,6 +229,7 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch):
         "damaged.pth": "damaged.pth: .*copy it again",
         "code.pth": r"code.pth: holds Python objects beside tensors \(fractions.Fraction\), and loading those would",
         "path.pth": "path.pth: holds no state dict",
+        "broken.pth": "broken.pth: encoder.bn1.running_var holds NaN or infinity; take other weights",
         "epoch.pth": "epoch.pth: holds no state dict",
         "deeper.pth": r"deeper.pth: these are not the weights of resnet18: 120 of its 120 .* layer1.2.conv1.weight has",
         "mobile.pth": r"mobile.pth: these are not the weights of resnet18: \d+ of its 120 tensors .* has no partner.*"

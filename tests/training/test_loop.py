@@ -31,7 +31,7 @@ from semseg_app.training.data.streams import ImageDataset
 from semseg_app.training.loop import train
 from semseg_app.training.methods.supervised import Supervised
 from semseg_app.training.recipe import Recipe
-from semseg_app.training.run.before import warn_of_padding
+from semseg_app.training.run.before import warn_of_padding, warn_of_random_encoder, warn_of_unlabeled
 
 
 def recipe(root: Path, output: Path, **changes) -> Recipe:
@@ -328,6 +328,15 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(finished, tiny_dataset,
     assert_equal_weights(tmp_path / "run", finished)
 
 
+def test_a_resume_leaves_a_model_again_where_it_was_deleted(finished, tiny_dataset, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run", symlinks=True)
+    shutil.rmtree(run / "models")
+    report = train(recipe(tiny_dataset, run), resume=True, say=lambda line: None)
+    assert_equal_weights(finished, run)
+    assert report["best"]["student"] == {"step": 8, **report["last"]["student"]}
+    assert weights(run, "best").keys() == weights(finished, "best").keys()
+
+
 def test_two_ranks_are_one_process_that_accumulates(tiny_dataset, tmp_path):
     """Both see the same micro-batches, so batch statistics are equal too and gradients differ by rounding only."""
     changes = {"schedule": {"steps": 3}, "evaluate_every": 3, "checkpoint_every": 3, "accumulate": 1}
@@ -365,6 +374,46 @@ def test_a_crop_that_is_mostly_padding_is_said(tiny_dataset, tmp_path):
         warn_of_padding(labeled, recipe(tiny_dataset, tmp_path, view={"crop": crop}), said.append)
         assert bool(said) == warned
     assert "has 48x64: most of each crop is padding; lower view.crop" in said[0]
+
+
+def test_unlabeled_photos_that_are_not_read_or_scored_on_are_said(tiny_dataset, tmp_path):
+    said = list[str]()
+    data = open_dataset(tiny_dataset)
+    train_photos, val = (ImageDataset(data, data.samples(name), with_labels=False) for name in ("train", "val"))
+
+    def warned(unlabeled: ImageDataset | None, **changes) -> list[str]:
+        said.clear()
+        chosen = recipe(tiny_dataset, tmp_path, data={"root": tiny_dataset, "unlabeled": "train"}, **changes)
+        warn_of_unlabeled(unlabeled, val, chosen, said.append)
+        return said
+
+    assert "data.unlabeled is not read by method supervised; choose a semi-supervised method" in warned(None)[0]
+    distillation = {"name": "distillation", "teacher": "m"}
+    assert "not read by method distillation; set method.use_unlabeled=true, or" in warned(None, method=distillation)[0]
+    assert warned(train_photos, method={"name": "unimatch"}) == []
+    assert f"holds {len(val)} of the {len(val)} photos of data.val" in warned(val, method={"name": "unimatch"})[0]
+
+
+def test_a_frozen_encoder_of_random_weights_is_said(tiny_dataset, tmp_path):
+    said = list[str]()
+    for model, warned in (({}, False), ({"freeze": "encoder"}, True), ({"freeze": [0], "weights": "w.pth"}, False)):
+        said.clear()
+        given = {"architecture": "unet", "encoder": "tu-resnet10t", "weights": None} | model
+        warn_of_random_encoder(recipe(tiny_dataset, tmp_path, model=given), said.append)
+        assert bool(said) == warned
+
+
+def test_norms_that_overflow_stop_a_run_whose_loss_is_finite(tiny_dataset, tmp_path, monkeypatch):
+    """Batch norm learns by the statistics of the batch; the running ones are what a trained network answers with."""
+    step = Supervised.after_step
+
+    def overflow(self, number):
+        step(self, number)
+        next(tensor for name, tensor in self.network.named_buffers() if name.endswith("running_var"))[0] = torch.inf
+
+    monkeypatch.setattr(Supervised, "after_step", overflow)
+    refused("step 2: .*running_var of the student is not finite; lower opt", recipe(tiny_dataset, tmp_path / "run"))
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
 def test_errors_name_the_fix(tiny_dataset, finished, tmp_path):

@@ -90,6 +90,18 @@ def test_overrides_reach_every_section(tmp_path):
         (GOOD, ["optimizer.lr=.inf"], "recipe.yaml: optimizer.lr: must be a finite number"),
         (GOOD, ["model.mean=[.nan, 1, 1]"], "recipe.yaml: model.mean.0: must be a finite number"),
         (GOOD, ["method.treshold=1"], "unknown key method.treshold; .* Without method.name the method is supervised.$"),
+        (
+            GOOD,
+            ["method.loss=focal"],
+            r"unknown key method.loss; known keys: .*\w\. Without method.name the method is su",
+        ),
+        (GOOD, ["method.name=unimatch", "method.threshold=95"], "recipe.yaml: method.threshold: must be less than"),
+        (GOOD, ["optimizer.name=AdamW"], r"choose one of sgd, adamw, adam; did you mean adamw\?$"),
+        (GOOD, ["schedule.steps=1e3"], "schedule.steps: must be a whole number, not '1e3'$"),
+        (GOOD, ["data.val=None"], "data.val: None is a word to YAML; write null$"),
+        (GOOD, ["output=$UNSET_HERE/run"], "output: .UNSET_HERE/run: no such variable is set$"),
+        (GOOD, ["model.mean=[123.675, 116.28, 103.53]"], r"not from 0 to 255; .* it is \[0.485, 0.456, 0.406\]$"),
+        ("name: a\ndata:\n\troot: d", [], "recipe.yaml:3: not valid YAML .*; indent with spaces, not with tabs$"),
         (GOOD, ["optimizer={lr: 1, lr: 2}"], r"optimizer={lr: 1, lr: 2}: lr is written twice"),
         ("name: a\nseed: 1\nname: b\n", [], r"recipe.yaml:3: name is written twice \(also line 1\); keep one$"),
         ("name: a\ndata:\n  val: x\n  root: d\n  'val': y", [], r"recipe.yaml:5: val is written twice \(also line 3\)"),
@@ -148,6 +160,25 @@ def test_paths_begin_at_home(tmp_path, monkeypatch):
     paths = [recipe.run_folder, recipe.data.root, recipe.data.more_unlabeled[0].root, recipe.method.teacher]
     paths.append(recipe.method.teacher_cache.folder)
     assert [str(path.relative_to(tmp_path / "home")) for path in paths] == ["run", "d", "more", "teacher", "cache"]
+
+
+def test_variables_in_paths_are_read_as_in_a_shell(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    recipe = load_recipe(write(tmp_path, GOOD), ["output=$SCRATCH/run", "data.root=${SCRATCH}/d"])
+    assert (recipe.run_folder, recipe.data.root) == (tmp_path / "run", tmp_path / "d")
+
+
+def test_a_root_that_lies_beside_the_recipe_is_told_so(tmp_path):
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(UserError, match=rf"no folder photos here; .* so write {tmp_path}/photos, or run it in "):
+        load_recipe(write(tmp_path, GOOD), ["data.root=photos"])
+
+
+def test_a_recipe_in_another_encoding_is_told_so(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("name: a\ndata: {root: d}\n", encoding="utf-16")
+    with pytest.raises(UserError, match=r"recipe.yaml: is not text in UTF-8; save it anew with that encoding$"):
+        load_recipe(str(path), [])
 
 
 def test_a_missing_recipe_names_what_was_meant(tmp_path):

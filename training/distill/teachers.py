@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semseg_app.artifact import read_config
+from semseg_app.artifact import no_model, read_config
 from semseg_app.artifact.transformers_folder import transformers_type
 from semseg_app.data.dataset import SegmentationData
 from semseg_app.errors import UserError
@@ -87,10 +87,12 @@ class Teacher(nn.Module):
         elif self.path.is_dir():
             classes = read_config(self.path).labels.classes
             self.network, self.scores = load(self.path), None
-        else:
+        elif self.path.suffix == ".onnx":
             self.scores = (graph := GraphModel(self.path))
             self.logits = graph.logits
             classes = graph.graph.labels.classes
+        else:
+            raise no_model(self.path)
         self.requires_grad_(False)
         self.eval()
         mapping = class_mapping(classes, data.info.classes, partners)

@@ -30,6 +30,36 @@ def refuse_overlap(labeled: ImageDataset, val: ImageDataset, recipe: Recipe) -> 
         )
 
 
+def warn_of_random_encoder(recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Say where weights that nothing has taught are kept as they are."""
+    keys = [key for key, frozen in (("freeze", recipe.model.freeze), ("lora", recipe.model.lora)) if frozen]
+    if keys and recipe.model.weights is None:
+        say(
+            f"warning: model.{keys[0]} keeps weights of the encoder as they are, and model.weights=null makes them "
+            "random; name weights, or let the encoder learn"
+        )
+
+
+def warn_of_unlabeled(
+    unlabeled: ImageDataset | None, val: ImageDataset | None, recipe: Recipe, say: Callable[[str], None]
+) -> None:
+    """Say where the recipe names unlabeled photos that its method does not read, or photos that it is scored on."""
+    if unlabeled is None:
+        if recipe.data.unlabeled or recipe.data.more_unlabeled:
+            key = "data.unlabeled" if recipe.data.unlabeled else "data.more_unlabeled"
+            fix = (
+                "set method.use_unlabeled=true"
+                if "use_unlabeled" in type(recipe.method).model_fields
+                else "choose a semi-supervised method, e.g. method.name=unimatch"
+            )
+            say(f"warning: {key} is not read by method {recipe.method.name}; {fix}, or leave {key} out")
+    elif val and (shared := shared_photos(unlabeled.samples, val.samples)):
+        say(
+            f"warning: data.unlabeled holds {len(shared)} of the {len(val)} photos of data.val (e.g. {min(shared)}): "
+            "a score on photos that are learned from, even without masks, says little about new ones; take them out"
+        )
+
+
 def warn_of_padding(labeled: ImageDataset, recipe: Recipe, say: Callable[[str], None]) -> None:
     """Say where a crop is mostly padding, by the first photo: 4 times its area, far beyond what papers use."""
     image, _ = labeled[0]
@@ -82,10 +112,13 @@ def evaluations_before(
     folder: RunFolder,
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]], int, int]:
     """By role, the best and the last evaluation of the run so far; the last one's step (-1 before the first); and how
-    many in a row were no better than an earlier one, for the role that comes first."""
+    many in a row were no better than an earlier one, for the role that comes first. Nothing where a model folder that
+    they left is gone: the next evaluation leaves another."""
     best: dict[str, dict[str, float]] = {}
     last: dict[str, dict[str, float]] = {}
     step, without_gain = -1, 0
+    if not all((folder.path / link).exists() for link in ("best", "last")):
+        return best, last, step, without_gain
     for entry in folder.evaluations():
         step, last = entry["step"], entry["evaluation"]
         without_gain += 1

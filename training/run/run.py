@@ -20,7 +20,7 @@ from semseg_app.data.dataset import SegmentationData
 from semseg_app.errors import UserError, memory_advice
 from semseg_app.labels import LabelSpace
 from semseg_app.metrics.scores import Scores, class_iou
-from semseg_app.models import ModelSpec, SegmentationNetwork
+from semseg_app.models import ModelSpec, SegmentationNetwork, non_finite
 from semseg_app.training.contracts import Method
 from semseg_app.training.data.randomness import derive
 from semseg_app.training.data.streams import Batch, ImageDataset
@@ -124,7 +124,7 @@ class Run:
         timed = self.done - max(self.logged_step, self.resumed_at)
         rate = timed / (now - self.logged)
         means = {name: float(value) / steps for name, value in self.sums.items()}
-        _refuse_non_finite(means, self.done, self.folder)
+        self._refuse_diverged(means)
         self.entry = {
             "step": self.done,
             "losses": {name: round(value, 6) for name, value in means.items()},
@@ -153,7 +153,7 @@ class Run:
 
     def save_checkpoint(self) -> None:
         """Everything that the next step needs, for --resume."""
-        _refuse_non_finite({name: float(value) for name, value in self.sums.items()}, self.done, self.folder)
+        self._refuse_diverged({name: float(value) for name, value in self.sums.items()})
         accelerator, monitor = self.accelerator, self.method.monitor
         watched = monitor.state() if monitor else None
         if watched:
@@ -203,6 +203,7 @@ class Run:
     def evaluate(self) -> None:
         """Score every network of the method on data.val, and keep each as a model folder."""
         assert self.val is not None
+        self._refuse_diverged({})
         began = time.monotonic()
         self.evaluations, self.evaluated_step, by_class = {}, self.done, dict[str, Any]()
         monitor, classes = self.method.monitor, self.data.info.classes
@@ -264,6 +265,19 @@ class Run:
             self.folder.link(f"best{suffix}", model)
         return model
 
+    def _refuse_diverged(self, losses: dict[str, float]) -> None:
+        """UserError where a loss or a network is not finite any more."""
+        wrong = [f"loss {name}" for name, value in losses.items() if not math.isfinite(value)]
+        for role, network in self.method.networks().items():
+            if not wrong and (broken := non_finite(network.state_dict())):
+                wrong = [f"{broken} of the {role}"]
+        if wrong:
+            kept = f". The last good checkpoint is in {self.folder.checkpoints}" if self.folder.has_run() else ""
+            raise UserError(
+                f"step {self.done}: {' and '.join(wrong)} is not finite; lower optimizer.lr, add schedule.warmup or "
+                f"optimizer.clip_norm{kept}"
+            )
+
     def finish(self) -> dict[str, Any]:
         """Write and return the report."""
         self.stop.restore()
@@ -298,12 +312,3 @@ class Run:
         self.accelerator.wait_for_everyone()
         self.say(f"done in {report['seconds']:.0f} s; model folder: {report['model']}")
         return report
-
-
-def _refuse_non_finite(losses: dict[str, float], step: int, folder: RunFolder) -> None:
-    if wrong := [name for name, value in losses.items() if not math.isfinite(value)]:
-        kept = f". The last good checkpoint is in {folder.checkpoints}" if folder.has_run() else ""
-        raise UserError(
-            f"step {step}: loss {' and '.join(wrong)} is not finite; lower optimizer.lr, add schedule.warmup or "
-            f"optimizer.clip_norm{kept}"
-        )

@@ -62,6 +62,8 @@ class GraphDescription(BaseModel):
             raise ValueError("give mean and std together")
         if self.std is not None and not all(value > 0 for value in self.std):
             raise ValueError("std must be above 0")
+        if self.pixels == "0-1" and max((*(self.mean or ()), *(self.std or ())), default=0) > 1:
+            raise ValueError("mean and std belong to pixels from 0 to 255; add pixels: 0-255, or divide them by 255")
         return self
 
 

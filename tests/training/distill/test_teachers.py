@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,7 @@ def test_our_own_teacher_of_the_same_classes_in_another_order(tiny_dataset: Path
 def test_what_cannot_be_followed_is_one_line(tiny_dataset: Path, tmp_path: Path) -> None:
     folder = save_tiny("segformer", tmp_path / "segformer")
     hard = other_graph(tmp_path / "hard.onnx", "classes", description=RGB)
+    weights = shutil.copy(folder / "model.safetensors", tmp_path)
     for method, said in (
         ({"teacher": folder}, r"knows ground, box, disc, sky, but .* name partners in method.teacher_classes"),
         ({"teacher": folder, "teacher_classes": {"sky": "ground"}, "cwd": {}}, r"method.cwd.features: .* use kd or"),
@@ -184,6 +186,7 @@ def test_what_cannot_be_followed_is_one_line(tiny_dataset: Path, tmp_path: Path)
         ),
         ({"teacher": hard, "teacher_classes": {}}, r"no class of the teacher means a class of the data"),
         ({"teacher": hard, "teacher_classes": PARTNERS, "maskd": {"token_steps": 1}}, r"method.maskd: cannot follow"),
+        ({"teacher": weights}, r"model.safetensors: weights alone, without network and classes"),
         ({"teacher": tmp_path / "missing"}, r"no such model folder"),
     ):
         with pytest.raises(UserError, match=said) as refusal:
