@@ -177,7 +177,7 @@ def test_a_root_that_lies_beside_the_recipe_is_told_so(tmp_path):
 def test_a_recipe_in_another_encoding_is_told_so(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("name: a\ndata: {root: d}\n", encoding="utf-16")
-    with pytest.raises(UserError, match=r"recipe.yaml: is not text in UTF-8; save it anew with that encoding$"):
+    with pytest.raises(UserError, match=r"recipe.yaml: not a text file in UTF-8; save it as UTF-8$"):
         load_recipe(str(path), [])
 
 

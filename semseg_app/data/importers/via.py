@@ -119,7 +119,7 @@ def _csv(path: Path) -> list[Photo]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file in UTF-8") from None
+        raise UserError(f"{path}: not a text file in UTF-8; save it as UTF-8") from None
     csv.field_size_limit(MOST_CSV_FIELD)
     try:
         for row in (rows := csv.DictReader(io.StringIO(text.removeprefix("#")), strict=True)):
