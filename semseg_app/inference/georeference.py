@@ -14,10 +14,10 @@ from typing import BinaryIO, NamedTuple
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from PIL import Image
-
 from semseg_app import photos, tiff
+from semseg_app.errors import UserError
 from semseg_app.files import atomic_file
+from semseg_app.inference import strips
 
 _GEO_TYPES = {"raster": 1025, "geographic": 2048, "projected": 3072}
 """GeoKeys: what a pixel is (2 = a point), and the EPSG codes of the coordinate system."""
@@ -163,7 +163,10 @@ def _is_turned(image: Path, tags: tiff.Tags) -> bool:
     """Whether the mask is upright and the stored pixels are not."""
     if tags:
         return tiff.number(tags, tiff.ORIENTATION, 1) != 1
-    with contextlib.suppress(*photos.DECODING_ERRORS), Image.open(image, formats=("JPEG", "WEBP")) as opened:
+    with contextlib.suppress(UserError):
+        if strips.is_large(image):  # Pillow may not open it
+            return strips.is_turned(image)
+    with contextlib.suppress(*photos.DECODING_ERRORS), photos.open_photo(image) as opened:
         return photos.orientation(opened) != 1
     return False
 
