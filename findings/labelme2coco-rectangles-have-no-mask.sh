@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # labelme2coco 0.2.6: of LabelMe's shapes, polygons and circles get an outline in COCO and rectangles none: "segmentation" is
-# empty beside a full "area". LabelMe's own shape_to_mask fills a rectangle as it fills a circle. Whoever draws COCO's
-# segmentations loses every object that was marked with that tool, without a word.
+# empty beside a full "area". Whoever draws COCO's segmentations loses every object that was marked with that tool, without
+# a word.
 # Seen: a rectangle of 10x10 pixels has area 100 and no outline, a circle of radius 5 has one.
 # Corners of polygons are also cut down to whole pixels, which moves outlines up and left; "bbox" keeps the fractions.
 set -euo pipefail

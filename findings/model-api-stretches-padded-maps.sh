@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # openvino-model-api 0.4.7 (Model API): with the resize types "fit_to_window" and "fit_to_window_letterbox" SegmentationModel
 # pads a photo to the shape of the network's input, and then stretches the map of the padded photo over the photo, padding
-# and all. Model API's DetectionModel takes the padding away again. Map and photo have one size, and nothing warns.
+# and all. Map and photo have one size, and nothing warns.
 # Seen: a photo of 128x64, an object in its rows 0 to 31, perfect logits of 64x64. With "standard" the object has 32 rows from
 # row 0 on, with "fit_to_window" 16 from row 0 on, with "fit_to_window_letterbox" 16 from row 16 on.
 set -euo pipefail

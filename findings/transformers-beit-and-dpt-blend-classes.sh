@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# transformers 5.24.0: the image processors of BEiT and DPT resize segmentation maps as they resize photos, by bicubic
-# interpolation. At every outline, labels for training get classes that the map does not have, and the ignored 255 fades
-# into real classes. The processors of SegFormer and MobileViT take the nearest pixel. Nothing warns.
+# transformers 5.24.0, the image processors on Pillow (those on torchvision are not tried here): BEiT's and DPT's resize
+# segmentation maps as they resize photos, by bicubic interpolation. At every outline, labels for training get classes that
+# the map does not have, and the ignored 255 fades into real classes. SegFormer's and MobileViT's take the nearest pixel.
+# Nothing warns.
 # Seen: a map of 0, 7 and 255 comes back from BEiT with 77 numbers and from DPT with 100, of which 46 and 63 would be classes
 # of ADE20K; from SegFormer and MobileViT with 0, 7 and 255.
 # What helps: a second processor with resample=0 (nearest), for the maps alone.

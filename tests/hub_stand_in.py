@@ -20,6 +20,16 @@ import yaml
 
 LARGE = (".safetensors", ".onnx", ".parquet", ".png", ".jpg", ".bin")
 """What the Hub keeps outside git."""
+SPACE_CARD = b"""---
+title: Look
+sdk: gradio
+app_file: app.py
+pinned: false
+---
+
+Check out the configuration reference at https://huggingface.co/docs/hub/spaces-config-reference
+"""
+"""What the Hub itself writes into a new Space."""
 
 
 def git_sha1(content: bytes) -> str:
@@ -273,7 +283,10 @@ class _Handler(BaseHTTPRequestHandler):
             return _Answer(409, answer | {"error": "You already created this repo"})
         private = wish.get("private", wish.get("visibility") == "private")
         repo = Repo(kind, name, private, settings=wish)
-        repo.commit({".gitattributes": b"*.onnx filter=lfs\n"}, "initial commit")
+        first = {".gitattributes": b"*.onnx filter=lfs\n"}
+        if kind == "space":
+            first["README.md"] = SPACE_CARD
+        repo.commit(first, "initial commit")
         self.hub.repos[kind, name] = repo
         return _Answer(200, answer)
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _SEAL = re.compile(rb"\n<!-- semseg push: ([0-9a-f]{64}) -->\n\Z")
 """The end of a card: the hash of what is before it. A card that was edited since does not fit its own any more."""
 _FRONT_MATTER = re.compile(rb"---\r?\n(.*?\r?\n)?---\s*", re.DOTALL)
+_TEXT_OF_THE_HUB = re.compile(rb"\s*(Check out the configuration reference at https://huggingface\.co/\S+\s*)?")
+"""Below the front matter of cards that the Hub itself makes: one line in those of Spaces, else nothing."""
 
 
 class Pushed(NamedTuple):
@@ -82,8 +84,9 @@ def publish(
         raise UserError(f"{repo}: not a repository id; write user/name")
     require_token(token, repo)
     hub = api(token)
-    if isinstance(card := files[CARD], bytes):
-        files = files | {CARD: card + b"\n<!-- semseg push: %s -->\n" % hashlib.sha256(card).hexdigest().encode()}
+    card = files[CARD]
+    assert isinstance(card, bytes)  # a card without a seal would stand in the way of the next push
+    files = files | {CARD: card + b"\n<!-- semseg push: %s -->\n" % hashlib.sha256(card).hexdigest().encode()}
 
     def attempt() -> tuple[str, str, bool]:
         # All of it may run again: what was uploaded is not sent twice, and after a commit whose answer was lost there
@@ -122,10 +125,10 @@ def _check_card(hub: "HfApi", repo: str, kind: str, commit: str | None) -> None:
     if seal is not None and hashlib.sha256(card[: seal.start()]).hexdigest().encode() == seal[1]:
         return
     front = _FRONT_MATTER.match(card)
-    if card[front.end() if front else 0 :].strip():  # the Hub itself makes cards that say the license and nothing else
+    if not _TEXT_OF_THE_HUB.fullmatch(card, front.end() if front else 0):
         raise UserError(
-            f"{repo}: {CARD} there was written or edited by hand, and would be replaced; rename it on the Hub, to "
-            "NOTES.md for example, then push again, or choose another name"
+            f"{repo}: {CARD} there was edited, or not written by this version of semseg, and would be replaced; rename "
+            "it on the Hub, to NOTES.md for example, then push again, or choose another name"
         )
 
 

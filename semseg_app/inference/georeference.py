@@ -14,10 +14,10 @@ from typing import BinaryIO, NamedTuple
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from PIL import Image
-
 from semseg_app import photos, tiff
+from semseg_app.errors import UserError
 from semseg_app.files import atomic_file
+from semseg_app.inference import strips
 
 _GEO_TYPES = {"raster": 1025, "geographic": 2048, "projected": 3072}
 """GeoKeys: what a pixel is (2 = a point), and the EPSG codes of the coordinate system."""
@@ -60,13 +60,17 @@ def place_of(image: Path) -> Place | None:
     """Where an image lies on the ground, as GDAL looks for it; None if nowhere.
 
     The transform is that of the .aux.xml beside it, else of its GeoTIFF tags, else of a world file; the coordinate
-    system that of its tags, else of the .aux.xml, else of a .prj.
+    system that of the .aux.xml, else of its tags, else of a .prj.
     """
     tags = _tags(image) or {}
     keys = _geo_keys(tags)
-    sidecar = _sidecar(image)
+    try:
+        sidecar = _sidecar(image)
+    except ValueError as error:
+        return Place(None, None, f"{error}; {_NO_GEOREFERENCE}")
     named = keys.get(_GEO_TYPES["projected"], keys.get(_GEO_TYPES["geographic"]))
-    system = sidecar.system or _system_of_prj(image) if named in (None, 0, _USER_DEFINED) else f"EPSG:{named}"
+    in_tags = None if named in (None, 0, _USER_DEFINED) else f"EPSG:{named}"
+    system = sidecar.system or in_tags or _system_of_prj(image)
     world = sidecar.world
     if world is None and tags.keys() & {tiff.TIE_POINTS, tiff.TRANSFORM}:
         world = _world(tags, centers=keys.get(_GEO_TYPES["raster"]) == 2)
@@ -79,7 +83,10 @@ def place_of(image: Path) -> Place | None:
         try:
             world = _read_world(beside)
         except ValueError as error:
-            return Place(None, system, f"{beside.name} {error}; {_NO_GEOREFERENCE}")
+            return Place(None, system, f"{error}; {_NO_GEOREFERENCE}")
+    a, d, b, e, *_ = world
+    if not all(map(math.isfinite, world)) or a * e == b * d:
+        return Place(None, system, f"by its place on the ground, its pixels have no size; {_NO_GEOREFERENCE}")
     if _is_turned(image, tags):
         turned = "its place on the ground is that of the stored pixels, which its orientation (EXIF) turns"
         return Place(None, system, f"{turned}; {_NO_GEOREFERENCE}")
@@ -146,19 +153,28 @@ def _geojp2(file: BinaryIO) -> bytes:
 
 
 def _sidecar(image: Path) -> _Sidecar:
-    """The transform and the coordinate system in `<image>.aux.xml`."""
+    """The transform and the coordinate system in `<image>.aux.xml`. ValueError says what is wrong with it."""
+    path = image.with_name(f"{image.name}.aux.xml")
     try:
-        content = image.with_name(f"{image.name}.aux.xml").read_bytes()
-        root = ElementTree.fromstring(b"" if b"<!DOCTYPE" in content else content)
-    except (OSError, ElementTree.ParseError):
+        root = ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_WithoutDoctype()))
+    except (PermissionError, ElementTree.ParseError, ValueError, LookupError):  # the latter two: encodings
+        raise ValueError(f"{path.name} is not readable as XML") from None
+    except OSError:  # there is none
         return _Sidecar()
     points = root.find("GCPList") is not None
     system = (root.findtext("SRS") or "").strip() or None
-    try:
-        c, a, b, f, d, e = map(float, (root.findtext("GeoTransform") or "").split(","))
-    except ValueError:
+    transform = root.findtext("GeoTransform")
+    if transform is None:
         return _Sidecar(None, system, points)
+    c, a, b, f, d, e = _six([word.strip() for word in transform.split(",")], path, "its GeoTransform")
     return _Sidecar(_centered(a, b, c, d, e, f), system, points)
+
+
+class _WithoutDoctype(ElementTree.TreeBuilder):
+    """Takes no file that declares entities, by which a few bytes fill the memory."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError
 
 
 def _system_of_prj(image: Path) -> str | None:
@@ -173,7 +189,10 @@ def _is_turned(image: Path, tags: tiff.Tags) -> bool:
     """Whether the mask is upright and the stored pixels are not."""
     if tags:
         return tiff.number(tags, tiff.ORIENTATION, 1) != 1
-    with contextlib.suppress(*photos.DECODING_ERRORS), Image.open(image, formats=("JPEG", "WEBP")) as opened:
+    with contextlib.suppress(UserError):
+        if strips.is_large(image):  # Pillow may not open it
+            return strips.is_turned(image)
+    with contextlib.suppress(*photos.DECODING_ERRORS), photos.open_photo(image) as opened:
         return photos.orientation(opened) != 1
     return False
 
@@ -209,7 +228,13 @@ def _read_world(path: Path) -> World:
     try:
         words = path.read_text(encoding="utf-8-sig").split()
     except (OSError, UnicodeDecodeError):
-        raise ValueError("is not readable as text") from None
+        raise ValueError(f"{path.name} is not readable as text") from None
+    a, d, b, e, c, f = _six(words, path, "a world file")
+    return a, d, b, e, c, f
+
+
+def _six(words: list[str], path: Path, what: str) -> list[float]:
+    """The six numbers of `what` in a file. ValueError says what is wrong with them."""
     for word in words:
         try:
             sound = math.isfinite(float(word))
@@ -217,11 +242,10 @@ def _read_world(path: Path) -> World:
             sound = False
         if not sound:
             fix = "; write decimal points, not commas" if "," in word else ""
-            raise ValueError(f"holds {word!r}, which is not a number{fix}")
+            raise ValueError(f"{path.name} holds {word!r}, which is not a number{fix}")
     if len(words) != 6:
-        raise ValueError(f"holds {len(words)} numbers, and a world file has 6")
-    a, d, b, e, c, f = map(float, words)
-    return a, d, b, e, c, f
+        raise ValueError(f"{path.name} holds {len(words)} numbers, and {what} has 6")
+    return [float(word) for word in words]
 
 
 def _lost_system(image: Path, tags: tiff.Tags) -> str | None:

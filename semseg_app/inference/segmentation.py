@@ -54,7 +54,7 @@ class Segmentation:
     def save(self, path: str | Path) -> None:
         """Write the classes as an 8-bit indexed PNG: the value of a pixel is its class, viewers show the palette.
 
-        The mask of a photo that has a place on the ground keeps its place on the ground in files beside it.
+        The mask of a photo that has a place on the ground keeps it in files beside it; those of an earlier mask go.
 
         Raises:
             UserError: `path` does not end in .png. Other formats change class numbers or lose the palette.
@@ -64,8 +64,7 @@ class Segmentation:
             raise UserError(f"{target}: a mask is saved as .png; for a picture use .overlay().save(...)")
         with atomic_file(target) as part:
             part.write_bytes(indexed_png(self.classes, self.labels.palette))
-        if self.source is not None:
-            write_place(place_of(self.source), target)
+        write_place(place_of(self.source) if self.source else None, target)
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """The photo under the class colors, as a PIL image; `opacity` 0 is the photo alone, 1 the colors alone."""

@@ -162,15 +162,29 @@ def _tiff_tags(path: Path) -> tiff.Tags | None:
         return tiff.read_tags(file) if tiff.is_tiff(file.read(4)) else None
 
 
-def _open(path: Path) -> Any:
-    """The file as a libvips image, upright; only its header is read."""
+def is_turned(path: Path) -> bool:
+    """Whether the file is read upright and stored otherwise. UserError as for `Strips`."""
+    with _reading(path):
+        return _turned(_load(path, "sequential"))
+
+
+def _turned(image: Any) -> bool:
+    return bool(image.get_typeof("orientation")) and image.get("orientation") > 1
+
+
+def _load(path: Path, access: str) -> Any:
+    """The file as a libvips image, as it is stored; only its header is read."""
     import pyvips
 
-    load = getattr(pyvips.Image, _loader(path))
-    image = load(str(path), access="sequential", **_OPTIONS)
-    if image.get_typeof("orientation") and image.get("orientation") > 1:
+    return getattr(pyvips.Image, _loader(path))(str(path), access=access, **_OPTIONS)
+
+
+def _open(path: Path) -> Any:
+    """The file as a libvips image, upright; only its header is read."""
+    image = _load(path, "sequential")
+    if _turned(image):
         # Its first row is the file's last, or a column: libvips keeps the pixels in a temporary file.
-        image = load(str(path), access="random", **_OPTIONS).autorot()
+        image = _load(path, "random").autorot()
     return image
 
 

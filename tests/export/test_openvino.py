@@ -65,6 +65,6 @@ def test_int8_runs_in_integers_and_stays_near(folder: Path, record_property: Cal
 def test_a_precision_that_nobody_asked_for_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this processor has no bfloat16")
-    monkeypatch.setattr(engine_module, "_options", lambda threads, calls: {"INFERENCE_PRECISION_HINT": "bf16"})
+    monkeypatch.setattr(engine_module, "_options", lambda threads: {"INFERENCE_PRECISION_HINT": "bf16"})
     with pytest.raises(UserError, match="is fp32, but OpenVINO runs bf16"):
         open_engine(folder, "openvino")

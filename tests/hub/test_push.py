@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hub_stand_in import Fault, StandIn, wait_for
+from hub_stand_in import SPACE_CARD, Fault, StandIn, wait_for
 from huggingface_hub import ModelCard
 from PIL import Image
 from support.hub_machines import Machine, last_line
@@ -75,10 +75,10 @@ def test_one_private_commit_with_all_of_it(
     [
         lambda card: card.replace(b"## ", b"Ask Ann before you use it.\n\n## ", 1),
         lambda card: card.replace(b"tags:", b"tags:\n- mine", 1),
-        lambda card: b"---\nlicense: mit\n---\n\n# A model of another kind\n",
         lambda card: b"written by hand",
+        lambda card: SPACE_CARD + b"\nAsk Ann before you use it.\n\n---\n",
     ],
-    ids=["text", "front matter", "another model", "no front matter"],
+    ids=["text", "front matter", "no front matter", "below what the Hub wrote"],
 )
 def test_a_card_that_was_edited_on_the_hub_is_not_replaced(hub: StandIn, machine, model: Path, edit) -> None:
     here = machine()
@@ -89,7 +89,7 @@ def test_a_card_that_was_edited_on_the_hub_is_not_replaced(hub: StandIn, machine
     repo.commit(repo.files() | {"README.md": edited}, "Edit the card")
     done = here.semseg("push", model, "ann/rgb")
     assert (done.returncode, len(repo.titles)) == (2, 3)
-    assert "README.md there was written or edited by hand" in last_line(done)
+    assert "README.md there was edited, or not written by this version of semseg" in last_line(done)
     assert repo.files()["README.md"] == edited
 
     # What the line says to do helps.

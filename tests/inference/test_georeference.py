@@ -80,12 +80,47 @@ def test_a_coordinate_system_beside_the_photo_is_not_lost_in_silence(
         ("1 0 0 -1 nan 2", "a.jgw holds 'nan', which is not a number"),
         ("1 0 0 -1 1", "a.jgw holds 5 numbers, and a world file has 6"),
         (b"\xff\xfe1", "a.jgw is not readable as text"),
+        ("1 2 2 4 100.5 200.5", "by its place on the ground, its pixels have no size"),
     ],
 )
 def test_what_is_wrong_with_a_world_file(tmp_path: Path, content: str | bytes, problem: str) -> None:
     Image.new("RGB", (8, 6)).save(tmp_path / "a.jpg")
     (tmp_path / "a.jgw").write_bytes(content if isinstance(content, bytes) else content.encode())
     assert place_of(tmp_path / "a.jpg") == Place(None, None, f"{problem}; the mask has no georeference")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("<GeoTransform>1, 2, 3</GeoTransform>", "a.tif.aux.xml holds 3 numbers, and its GeoTransform has 6"),
+        ("<GeoTransform>1, 1, 0, 2, 0, x</GeoTransform>", "a.tif.aux.xml holds 'x', which is not a number"),
+        ("<GeoTransform>nan,1,0,2,0,-1</GeoTransform>", "a.tif.aux.xml holds 'nan', which is not a number"),
+        ("<GeoTransform>0,0,0,0,0,0</GeoTransform>", "by its place on the ground, its pixels have no size"),
+        ("<SRS>", "a.tif.aux.xml is not readable as XML"),
+        ("<!DOCTYPE PAMDataset><PAMDataset></PAMDataset>", "a.tif.aux.xml is not readable as XML"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_what_is_wrong_with_what_lies_beside(tmp_path: Path, content: str, problem: str, encoding: str) -> None:
+    path = geotiff(tmp_path / "a.tif", {SCALE: (0.5, 0.5, 0.0), TIE: (0.0, 0.0, 0.0, 5e5, 4e6, 0.0)}, (1024, 0, 1, 1))
+    beside = tmp_path / "a.tif.aux.xml"
+    beside.write_text(content if "DOCTYPE" in content else f"<PAMDataset>{content}</PAMDataset>", encoding=encoding)
+    assert place_of(path) == Place(None, None, f"{problem}; the mask has no georeference")
+
+
+def test_what_lies_beside_a_geotiff_replaces_what_stands_in_it(tmp_path: Path) -> None:
+    """As GDAL 3.10 answers, transform and coordinate system each."""
+    path = geotiff(tmp_path / "a.tif", {SCALE: (0.5, 0.5, 0.0), TIE: (0.0, 0.0, 0.0, 5e5, 4e6, 0.0)}, UTM)
+    inside, beside = (0.5, 0, 0, -0.5, 500000.25, 3999999.75), (1, 0, 0, -1, 100.5, 199.5)
+    system, transform = "<SRS>EPSG:25832</SRS>", "<GeoTransform>100, 1, 0, 200, 0, -1</GeoTransform>"
+    for content, place in (
+        (system + transform, Place(beside, "EPSG:25832")),
+        (system, Place(inside, "EPSG:25832")),
+        (transform, Place(beside, "EPSG:32633")),
+        ("<GCPList><GCP/></GCPList>", Place(inside, "EPSG:32633")),
+    ):
+        (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{content}</PAMDataset>")
+        assert place_of(path) == place
 
 
 def test_what_a_world_file_cannot_hold_has_no_transform(tmp_path: Path) -> None:
@@ -153,16 +188,24 @@ def test_the_geotiff_in_a_jpeg_2000_file(tmp_path: Path) -> None:
         assert place_of(path) is None
 
 
-def test_the_place_of_a_photo_that_exif_turns_is_not_given_to_its_upright_mask(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.avif", "a.tif", "large.jpg", "large.png"])
+def test_the_place_of_a_photo_that_exif_turns_is_not_given_to_its_upright_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    photo = tmp_path / name
     turned = Image.Exif()
     turned[0x0112] = 6
-    Image.new("RGB", (8, 6)).save(tmp_path / "a.jpg", exif=turned)
-    (tmp_path / "a.jgw").write_text("1 0 0 -1 100.5 200.5")
-    place = place_of(tmp_path / "a.jpg")
+    Image.new("RGB", (8, 6)).save(photo, exif=turned)
+    photo.with_suffix(".wld").write_text("1 0 0 -1 100.5 200.5")
+    if photo.stem == "large":  # Pillow opens nothing above twice this, and the strips turn it all the same
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    place = place_of(photo)
     assert place is not None
     assert place.world is None
     assert place.lost is not None
     assert "which its orientation (EXIF) turns; the mask has no georeference" in place.lost
+    Image.new("RGB", (8, 6)).save(photo)
+    assert place_of(photo) == Place((1, 0, 0, -1, 100.5, 200.5), None)
 
 
 @pytest.mark.parametrize(("text", "value"), [("0", 0), ("255.0 ", 255), ("-9999", None), ("nan", None), ("0.5", None)])

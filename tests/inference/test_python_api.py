@@ -95,8 +95,14 @@ def test_a_result_is_saved_and_shown(street, expected):
 
 def test_the_mask_of_a_photo_with_a_world_file_keeps_its_place(street):
     Path("photo.jgw").write_text("0.5\n0\n0\n-0.5\n1000\n2000\n")
-    semseg_app.load("runs/street/best").predict("photo.jpg").save("mask.png")
+    Path("photo.prj").write_text('PROJCS["a",GEOGCS["b"]]')
+    model = semseg_app.load("runs/street/best")
+    model.predict("photo.jpg").save("mask.png")
     assert [float(line) for line in Path("mask.pgw").read_text().split()] == [0.5, 0, 0, -0.5, 1000, 2000]
+    assert Path("mask.png.aux.xml").is_file()
+    model.predict(np.asarray(Image.open("photo.jpg"))).save("mask.png")  # lies nowhere, so its mask must not either
+    assert not Path("mask.pgw").exists()
+    assert not Path("mask.png.aux.xml").exists()
 
 
 def test_polygons_fill_to_the_mask_and_simplify(street):

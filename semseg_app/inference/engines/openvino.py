@@ -6,6 +6,7 @@ Left to itself, OpenVINO computes an fp32 graph in bfloat16 on CPUs that can, an
 Here it is told fp32, and the compiled graph is asked what it really runs.
 """
 
+import contextlib
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -71,18 +72,19 @@ class OpenVinoEngine:
                 )
             _check_interface(path, model)
             cut = _up_to_logits(model, metadata.logits)
-            compiled = openvino.Core().compile_model(cut or model, "CPU", _options(threads or machine.threads(), calls))
+            # Not one with streams: a request runs on any of them, and nobody knows which of them a failure has spoiled.
+            core, options = openvino.Core(), _options(threads or machine.threads())
+            compiled = [core.compile_model(cut or model, "CPU", options) for _ in range(calls)]
         except LOAD_ERRORS as error:
             raise UserError(
                 f"{path}: not a graph that OpenVINO loads ({_one_line(error)}); export it again, or use "
                 "--engine onnxruntime"
             ) from error
-        _check_precision(path, compiled, metadata.precision)
-        self._failures = 0
-        """How many calls in a row have failed, for want of memory."""
-        self._requests: SimpleQueue[Any] = SimpleQueue()
-        for _ in range(calls):
-            self._requests.put(compiled.create_infer_request())
+        _check_precision(path, compiled[0], metadata.precision)
+        self._requests: SimpleQueue[tuple[Any, bool]] = SimpleQueue()
+        """Those that wait for a call, and whether the last one ended well."""
+        for each in compiled:
+            self._requests.put((each.create_infer_request(), True))
         self.name = metadata.name
         self.labels = metadata.labels
         self.precision: str = metadata.precision
@@ -105,30 +107,48 @@ class OpenVinoEngine:
 
     def _run(self, images: np.ndarray) -> Any:
         check_images(images)
-        request = self._requests.get()
+        request, sound = self._requests.get()
         try:
-            if self._failures:  # what is left half done would end up in the answers; another size clears it
-                _answer(request, np.zeros((1, 1, 1 + 32 * (self._failures % 8), 3), np.uint8))
-                self._failures = 0
-            return _answer(request, np.ascontiguousarray(images))
-        except (MemoryError, RuntimeError):
-            self._failures += 1
-            raise
+            if not sound:
+                _clear(request)
+            sound = False
+            results = _answer(request, np.ascontiguousarray(images))
+            sound = True
+            return results
         finally:
-            self._requests.put(request)
+            self._requests.put((request, sound))
 
 
 def _answer(request: Any, images: np.ndarray) -> Any:
     """Copies of all outputs. MemoryError where there are none.
 
-    Without memory, `infer` may say nothing and leave the last answer; so the outputs are emptied before.
+    Without memory, `infer` may say nothing and leave the last answer; so the outputs are emptied before. Those of a
+    fixed size have their memory already.
     """
     for port in request.model_outputs:
-        request.set_tensor(port, openvino.Tensor(port.element_type, [0] * len(port.partial_shape)))
+        if port.partial_shape.is_dynamic:
+            request.set_tensor(port, openvino.Tensor(port.element_type, [0] * len(port.partial_shape)))
     results = request.infer({IMAGES: images})
     if not all(results[index].size for index in range(len(results))):
         raise MemoryError("OpenVINO gave no answer; most likely memory ran out")
     return results
+
+
+def _clear(request: Any) -> None:
+    """Run over what a failed call has left half done, which would end up in the next answer of its size.
+
+    A photo of another size does so. Two, because the first may have the size of the failed call, or fail, too.
+    """
+    (port,) = request.model_inputs
+    small, other = (
+        np.zeros(
+            [side if dimension.is_dynamic else dimension.get_length() for dimension in port.partial_shape], np.uint8
+        )
+        for side in (1, 33)
+    )
+    with contextlib.suppress(MemoryError, RuntimeError):
+        _answer(request, small)
+    _answer(request, other)
 
 
 def _up_to_logits(model: Any, logits: str | None) -> Any:
@@ -138,15 +158,15 @@ def _up_to_logits(model: Any, logits: str | None) -> Any:
     return None if found is None else openvino.Model([found], model.get_parameters(), model.get_friendly_name())
 
 
-def _options(threads: int, calls: int) -> dict[str, Any]:
-    options: dict[str, Any] = {
+def _options(threads: int) -> dict[str, Any]:
+    return {
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
         # Pinned threads of two processes share the first cores, and leave the others idle.
         "ENABLE_CPU_PINNING": False,
-        "INFERENCE_NUM_THREADS": threads * calls,
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
     }
-    return options | ({"NUM_STREAMS": calls} if calls > 1 else {})
 
 
 def _check_interface(path: Path, model: Any) -> None:
