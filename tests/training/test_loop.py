@@ -420,7 +420,7 @@ def test_errors_name_the_fix(tiny_dataset, finished, tmp_path):
     output = tmp_path / "run"
     refused("already holds a run; add --resume", recipe(tiny_dataset, finished))
     refused(
-        r"--resume: optimizer\.lr was 0\.05 .* put it back, .* and, to begin with its weights, model.weights=.*finished/last$",
+        r"--resume: optimizer\.lr was 0\.05 .* put it back, .* begin with its weights, model.weights=.*finished/last$",
         recipe(tiny_dataset, finished, optimizer={"lr": 0.1}),
         resume=True,
     )
