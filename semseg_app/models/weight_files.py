@@ -132,6 +132,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
         else:
+            _check_bytes(path)
             others = _others(path)
             content = _read_pickle(path, others)
         tensors = {_unwrapped(name): tensor for name, tensor in _tensors(content)}
@@ -147,6 +148,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise UserError(f"model.weights: {path}: holds no state dict; save model.state_dict() and give that file")
     return tensors
+
+
+def _check_bytes(path: Path) -> None:
+    """BadZipFile where bytes do not fit their checksums, which torch writes and does not compare."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if entry.CRC and entry.compress_type == zipfile.ZIP_STORED:  # 0: torch was told to compute none
+                    archive.read(entry)
 
 
 def _others(path: Path) -> list[str]:

@@ -251,3 +251,19 @@ def test_a_file_of_very_many_classes_is_refused_at_once(tmp_path, monkeypatch):
     torch.save({"model": STATE, "kinds": kinds}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"w.pth: names 600 classes and functions beside tensors; save its state_dict"):
         read_state_dict(tmp_path / "w.pth")
+
+
+def test_checksums_are_compared_where_there_are_some(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save({"weight": torch.ones(99)}, path)
+    one = torch.ones(1).numpy().tobytes()
+    path.write_bytes(path.read_bytes().replace(one * 99, one * 98 + b"\1\2\3\4"))
+    with pytest.raises(UserError, match=r"w.pth: damaged, or not a file that torch.save wrote; copy it again$"):
+        read_state_dict(path)
+    computes = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(STATE, path)
+    finally:
+        torch.serialization.set_crc32_options(computes)
+    assert_state(read_state_dict(path), "")
