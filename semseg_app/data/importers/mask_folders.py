@@ -8,7 +8,6 @@ gray pictures or as levels of gray.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -25,7 +24,7 @@ from semseg_app.data.importers import masks
 from semseg_app.data.importers.annotated import Export, ReadOptions, some, unique
 from semseg_app.data.importers.photo_index import PhotoIndex, split_of
 from semseg_app.data.inspection import MaskFacts
-from semseg_app.data.list_lines import line_names
+from semseg_app.data.list_lines import line_names, text_lines
 from semseg_app.data.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, SplitFiles, evenly_spaced, list_files
 from semseg_app.data.loose_folders import MASK_END, MASK_WORDS, PHOTO_WORDS, Pair, loose_pairs
 from semseg_app.errors import UserError, explain
@@ -50,20 +49,22 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
     root, given = files[0], photos.folders[:-1]
     if not root.is_dir():
         raise UserError(f"{root}: is a file; name the folder of the masks")
-    info, title = _description(root, options.classes)
-    found = loose_pairs(root)
+    found = [pair for pair in loose_pairs(root) if not given or pair.photos != pair.masks]
+    # Class files and lists lie beside the folders.
+    beside = root.parent if given and all(_is_below(folder, root.parent) for folder in given) else root
+    info, title = _description(root, beside, options.classes)
     if more := [it for it in given if found and not any(_is_below(pair.photos, it) for pair in found)]:
         raise UserError(
             f"--images {more[0]}: photos lie beside the masks, in {found[0].photos}; leave --images out, or import the "
             f"folder of the masks, {found[0].masks}"
         )
-    pairs = found or [Pair(folder, root, "train") for folder in given]
+    pairs = found or [Pair(folder, _part(root, folder.name), split_of(folder.name) or "train") for folder in given]
     if not pairs:
         raise UserError(f"{root}: no photos beside masks; name the folder of the photos with --images")
     if rival := next((pair for pair in pairs if pair.rivals), None):
         raise UserError(
             f"{rival.photos}: its masks may be {rival.masks.name}/ or {rival.rivals[0].name}/; choose: `semseg data "
-            f"import {rival.masks} --images {rival.photos}`"
+            f"import {rival.masks} --images {rival.photos} -o FOLDER`"
         )
     # By number: several folders may be of one split.
     folders = {f"{number}": _files(pair) for number, pair in enumerate(pairs)}
@@ -72,17 +73,16 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
     info, notes = _as_saved(data, facts)
     data = SegmentationData(root, info, folders, title)
     export = masks.export_of(data, facts)
-    listed = _listed_splits(root, data)
+    listed = _listed_splits(beside, data)
     items = []
     for item in export.items:
-        split = photos.split_by_folders(item.photo) if isinstance(item.photo, Path) else None
-        if found:
-            split = pairs[int(item.split or 0)].split
-        items.append(replace(item, split=listed.get(item.photo, split) if isinstance(item.photo, Path) else split))
+        photo = item.photo if isinstance(item.photo, Path) else None
+        named = (listed.get(photo) if photo else None) or (None if found else photos.split_by_folders(photo))
+        items.append(replace(item, split=named or pairs[int(item.split or 0)].split))
     if listed:
-        notes.append(f"{len(listed):,} of {len(items):,} photos are in the split whose list of {root} names them")
-    if named := next((files for files in folders.values() if files.image_prefix or files.label_prefix), None):
-        paired = next(f"{it.label.name} to {it.image.name}" for it in named.samples() if it.label)
+        notes.append(f"{len(listed):,} of {len(items):,} photos are in the split whose list of {beside} names them")
+    if started := next((files for files in folders.values() if files.image_prefix or files.label_prefix), None):
+        paired = next(f"{it.label.name} to {it.image.name}" for it in started.samples() if it.label)
         notes.append(f"masks belong to photos by their numbers: {paired}")
     notes += _left_over(data, pairs if found else [])
     return replace(export, items=items, notes=[*export.notes, *notes])
@@ -90,9 +90,15 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
 
 def _left_over(data: SegmentationData, pairs: Sequence[Pair]) -> Iterator[str]:
     """Masks without a photo, and pictures outside the pairs, a sentence each. UserError where photos share a mask."""
-    used = Counter(_masks(data))
-    if twice := [path for path, count in used.items() if count > 1]:
-        raise UserError(f"{twice[0]}: is the mask of photos in several folders of --images; import them one by one")
+    used: dict[Path, Path] = {}
+    for sample in (sample for files in data.folders.values() for sample in files.samples()):
+        if sample.label in used:
+            raise UserError(
+                f"{sample.label}: is the mask of {used[sample.label]} and of {sample.image}; leave out one of the "
+                "two, or import their folders one by one"
+            )
+        if sample.label:
+            used[sample.label] = sample.image
     if without := {path for files in data.folders.values() for path in files.masks().values()} - used.keys():
         yield f"{len(without):,} of the masks have no photo ({some([path.name for path in sorted(without)])})"
     read_from = [folder for pair in pairs for folder in (pair.photos, pair.masks)]
@@ -102,9 +108,21 @@ def _left_over(data: SegmentationData, pairs: Sequence[Pair]) -> Iterator[str]:
         yield f"{len(rest):,} pictures in other folders are not read ({some(names)})"
 
 
-def _description(root: Path, wanted: Sequence[str]) -> tuple[DatasetInfo, str]:
-    """What the masks hold: what a file says of their colors or numbers, else `--classes`, else a file of names."""
-    described = read_class_file(root) or (None if wanted else read_names(root))
+def _part(folder: Path, name: str) -> Path:
+    return folder / name if (folder / name).is_dir() else folder
+
+
+def _description(root: Path, beside: Path, wanted: Sequence[str]) -> tuple[DatasetInfo, str]:
+    """What the masks hold: what a file says of their colors or numbers, else `--classes`, else a file of names.
+
+    Args:
+        root: the masks, or their folder and that of the photos.
+        beside: where such a file lies, if not in `root`.
+        wanted: what `--classes` names.
+    """
+    described = read_class_file(root) or read_class_file(beside)
+    if not (described or wanted):
+        described = read_names(root) or read_names(beside)
     if described:
         return described[1], f"masks, {masks.GIVEN} {described[0].name}"
     if not wanted:
@@ -123,26 +141,31 @@ def _listed_splits(root: Path, data: SegmentationData) -> dict[Path, str]:
     lists = {path: split for path in sorted(root.glob("*.txt")) if (split := split_of(path.stem))}
     if set(lists.values()) == {"train"}:
         return {}
-    by_name: dict[str, Path] = {}
-    for files in data.folders.values():
-        for sample in files.samples():
-            by_name |= {sample.stem: sample.image, sample.image.stem: sample.image}
+    by_name: dict[str, set[Path]] = {}
+    for sample in (sample for files in data.folders.values() for sample in files.samples()):
+        *folders, _ = normalize("NFC", sample.image.as_posix()).split("/")
+        for name in {normalize("NFC", sample.image.stem), sample.stem.rpartition("/")[2]}:
+            for start in range(len(folders) + 1):
+                by_name.setdefault("/".join([*folders[start:], name]), set()).add(sample.image)
+    around = {path.parent.name for paths in by_name.values() for path in paths}
     listed: dict[Path, str] = {}
     for path, split in lists.items():
-        for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+        for line in text_lines(path):
             entry = line.strip().split(",")[0]
-            if match := next((by_name[name] for name in line_names(entry, ()) if name in by_name), None):
-                listed[match] = split
+            fitting = next((by_name[name] for name in line_names(entry, ()) if name in by_name), set())
+            folder = Path(entry.split()[0].replace("\\", "/")).parent.name if entry else ""
+            if folder in around:
+                fitting = {photo for photo in fitting if photo.parent.name == folder}
+            if len(fitting) > 1:
+                raise UserError(
+                    f"{path}: {entry} may be any of {some(sorted(map(str, fitting)))}; write the folder, too"
+                )
+            listed |= dict.fromkeys(fitting, split)
     return listed
 
 
 def _is_below(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
-
-
-def _masks(data: SegmentationData) -> list[Path]:
-    """Those that have a photo."""
-    return [sample.label for split in data.folders for sample in data.samples(split) if sample.label]
 
 
 def _files(pair: Pair) -> SplitFiles:
@@ -170,7 +193,7 @@ def _files(pair: Pair) -> SplitFiles:
                 fitting = sum(_between(name, mask_start, mask_end) in stems for name in compared)
                 if fitting > most:
                     most, best = fitting, (photo_start, photo_end, mask_start, mask_end)
-    if not most and len(found) > len(photos):
+    if not most and len(found) >= 2 * len(photos):
         raise UserError(
             f"{pair.masks}: {len(found)} masks, and photos: {len(photos)}; masks of single objects or classes "
             f"({found[0][1].name}, {found[1][1].name}) are not read: join those of a photo into one, in which each "

@@ -42,7 +42,9 @@ def find(root: Path) -> list[Path]:
 
 
 def _polygons(root: Path) -> bool:
-    return any(True for folder in root.rglob("labels") if folder.is_dir() for _ in folder.rglob("*.txt"))
+    """Whether any text file has the name of a picture."""
+    pictures = {path.stem for _, path in list_files(root, IMAGE_SUFFIXES, nested=True)}
+    return any(path.stem in pictures for path in root.rglob("*.txt"))
 
 
 def _is_yolo(path: Path) -> bool:

@@ -191,6 +191,53 @@ def test_lists_that_hold_photos_out(line, tmp_path):
     assert report["photos"]["written"] == {"train": 1, "val": 1}
 
 
+@pytest.mark.parametrize("lists", [("b/0.jpg\nb/1.jpg", "images/a/0.jpg\nx/images/a/1.jpg"), ("b/0\nb/1", "a/0\na/1")])
+def test_lists_tell_photos_of_one_name_apart_by_their_folders(lists, tmp_path):
+    root = tmp_path / "x"
+    for name, values in (("a/0", VALUES), ("a/1", VALUES), ("b/0", BINARY), ("b/1", BINARY)):
+        photo(root / "images" / f"{name}.jpg")
+        save(root / "masks" / f"{name}.png", values)
+    for split, names in zip(("train", "val"), lists, strict=True):
+        (root / f"{split}.txt").write_text(names)
+    data, _ = imported(root, *OWN)
+    written = {name: mask.max() for name, mask in masks(data).items()}
+    assert written == {"train/0": 1, "train/1": 1, "val/0": 2, "val/1": 2}
+    (root / "val.txt").write_text("0\n")
+    assert "val.txt: 0 may be any of" in refusal(root, *OWN)
+
+
+def test_lists_and_classes_beside_folders_of_any_names(tmp_path):
+    for name in ("a", "b"):
+        photo(tmp_path / "Input" / f"{name}.jpg")
+        save(tmp_path / "GroundTruth" / f"{name}_gt.png")
+    (tmp_path / "val.txt").write_text("b\n")
+    (tmp_path / "labels.txt").write_text("ground\nplant\ntool\n")
+    data, _ = imported(tmp_path / "GroundTruth", "--images", str(tmp_path / "Input"), "--no-check")
+    assert (list(masks(data)), data.info.classes) == (["train/a", "val/b"], ["ground", "plant", "tool"])
+
+
+@pytest.mark.parametrize("labels", ["Truth/{}", "Truth/{}/{}"])
+def test_folders_of_photos_that_are_named_after_splits(labels, tmp_path):
+    arguments = []
+    for split, name in (("train", "a"), ("val", "b")):
+        photo(tmp_path / "Input" / split / f"{name}.jpg")
+        save(tmp_path / "Truth" / (split if labels.count("{}") == 2 else "") / f"{name}.png")
+        arguments += ["--images", str(tmp_path / "Input" / split)]
+    data, _ = imported(tmp_path / "Truth", *arguments, *OWN)
+    assert list(masks(data)) == ["train/a", "val/b"]
+
+
+@pytest.mark.parametrize("polygons", ["photos/0.txt", "photos/classes.txt"])
+def test_polygons_beside_photos_and_files_that_are_none(polygons, tmp_path):
+    root = tmp_path / "x"
+    photo(root / "photos" / "0.jpg")
+    save(root / "masks" / "0.png")
+    (root / polygons).write_text("0 0 0 1 0 1 1\n")
+    (root / "data.yaml").write_text("names: [ground, plant, tool]\ntrain: photos\n")
+    _, report = imported(root, "--no-check")
+    assert report["format"] == ("YOLO segmentation" if "0" in polygons else "masks, classes named by data.yaml")
+
+
 def test_folders_of_which_each_may_be_the_masks(tmp_path):
     root = tmp_path / "x"
     photo(root / "images" / "a.jpg")
@@ -386,7 +433,7 @@ def test_several_folders_of_photos_and_one_of_masks(tmp_path):
     assert list(masks(data)) == ["train/a", "train/b"]
     assert report["notes"] == []
     photo(tmp_path / "q" / "a.jpg", seed=1)
-    assert "a.png: is the mask of photos in several folders" in refusal(tmp_path / "GroundTruth", *options)
+    assert "a.png: is the mask of " in refusal(tmp_path / "GroundTruth", *options)
 
 
 def test_photos_beside_the_masks_and_elsewhere(tmp_path):
