@@ -148,7 +148,7 @@ def _masks_without_photos(data: SegmentationData, split: str) -> Iterable[Findin
 
 
 def _of_other_suffix(photo: Path) -> str:
-    """The file that has the name of a photo and no suffix of one; empty where there is none."""
+    """The name of a file that is called like a photo but lacks the suffix of one; empty if no such file exists."""
     if not photo.parent.is_dir():
         return ""
     return next((path.name for path in photo.parent.iterdir() if photo.name in (path.name, path.stem)), "")

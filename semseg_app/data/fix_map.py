@@ -113,7 +113,7 @@ def _as_yaml(info: DatasetInfo) -> str:
 
 
 def _with_background(info: DatasetInfo, study: MaskStudy) -> Proposal | None:
-    """One class is a shape on a background that nobody has named."""
+    """Where one class is named, the masks show it on a background that still needs a name."""
     named = info.model_copy(
         update={"classes": ["background", *info.classes], "palette": default_palette(2), "ignore_index": IGNORE}
     )

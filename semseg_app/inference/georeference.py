@@ -159,7 +159,7 @@ def _sidecar(image: Path) -> _Sidecar:
         root = ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_WithoutDoctype()))
     except (PermissionError, ElementTree.ParseError, ValueError, LookupError):  # the latter two: encodings
         raise ValueError(f"{path.name} is not readable as XML") from None
-    except OSError:  # there is none
+    except OSError:  # the photo has no such file
         return _Sidecar()
     points = root.find("GCPList") is not None
     system = (root.findtext("SRS") or "").strip() or None

@@ -147,7 +147,7 @@ def _left_out(root: Path, known: str, files: list[Path]) -> Iterator[str]:
     for name, other in FORMATS.items() if files != [root] else ():  # else they were asked already, or are one folder
         try:
             left = [path for path in other.find(root) if path not in read] if name != known else []
-        except UserError:  # of a file that nobody asked for
+        except UserError:  # of a file that the import does not read
             continue
         if left:
             where = f" ({left[0].relative_to(root)})" if left[0] != root else ""

@@ -59,7 +59,7 @@ def tasks_of_min(records: list[dict[str, Any]]) -> list[Task]:
         results = list(_results(record))
         data = {key: value for key, value in record.items() if isinstance(value, str)}
         task = tasks.setdefault(record.get("id", f"record {number}"), {"data": data, "annotations": []})
-        if record.get("annotation_id", 0) is not None:  # null: nobody annotated the task
+        if record.get("annotation_id", 0) is not None:  # null: the task has no annotation
             task["annotations"].append({"result": results, "completed_by": record.get("annotator")})
     return list(tasks.values())
 

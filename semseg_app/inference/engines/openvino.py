@@ -72,7 +72,7 @@ class OpenVinoEngine:
                 )
             _check_interface(path, model)
             cut = _up_to_logits(model, metadata.logits)
-            # Not one with streams: a request runs on any of them, and nobody knows which of them a failure has spoiled.
+            # Not one graph with streams: a request runs on any stream, and a failure does not say which it spoiled.
             core, options = openvino.Core(), _options(threads or machine.threads())
             compiled = [core.compile_model(cut or model, "CPU", options) for _ in range(calls)]
         except LOAD_ERRORS as error:

@@ -423,7 +423,7 @@ def test_files_of_another_format_are_named(tmp_path):
 
 
 def test_a_folder_that_only_looks_like_another_format(tmp_path):
-    """A list in Latin-1 is no reason to refuse what nobody asked for."""
+    """A list in Latin-1 that the import does not read is no reason to refuse the export."""
     root = tmp_path / "x"
     photo(root / "JPEGImages" / "a.jpg")
     (root / "ImageSets" / "Segmentation").mkdir(parents=True)
