@@ -9,9 +9,10 @@ INSTALLED := $(VENV)/.installed
 demo: $(INSTALLED)
 	$(VENV)/bin/semseg demo $(ARGS)
 
-# One process per core, one thread each: threads that share a busy core wait for each other.
+# One process per core, one thread each: threads that share a busy core wait for each other. tests/conftest.py says
+# which files begin.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The study of docs/results/study.md, hours long; started again it goes on. CAMVID is the photos' folder.
 CAMVID ?= camvid
@@ -44,8 +45,10 @@ lock:
 clean:
 	rm -rf $(VENV) build *.egg-info
 
+# Without compiling all that is installed: what is imported is compiled then.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement constraints.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
+	    --requirement constraints.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(INSTALLED)

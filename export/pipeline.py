@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from semseg_app import machine
-from semseg_app.artifact import manifest_entry, read_config
+from semseg_app.artifact import check_weights, manifest_entry, read_config
 from semseg_app.export.acceptance import GATES, reasons_of_scores, score
 from semseg_app.export.fp16 import export_fp16
 from semseg_app.export.int8 import Calibration, export_int8
 from semseg_app.export.manifest import has_passed, record
 from semseg_app.export.onnx import OPSET, export_onnx
-from semseg_app.export.steps import step
+from semseg_app.export.steps import LOG, step
 from semseg_app.export.tensorrt import export_tensorrt
 from semseg_app.export.tensorrt.buckets import Buckets
 from semseg_app.export.tensorrt.verify import verify_engine
@@ -31,6 +31,8 @@ from semseg_app.inference.engines.base import GRAPHS
 from semseg_app.inference.engines.open import open_engine
 from semseg_app.inference.engines.plans import Binding
 
+FEW_PHOTOS = 8
+"""Fewer to calibrate on are worth a warning."""
 Entry = dict[str, Any]
 """What the manifest says of one exported file."""
 
@@ -51,8 +53,10 @@ def export_verified(
         opset: of the graph; None = the newest that is proven everywhere. A folder's fp32 graph of another one is made
             anew.
 
-    UserError for int8 without a dataset, and for a dataset of other classes.
+    UserError for int8 without a dataset, for a dataset of other classes, and for weights that are not those which the
+    folder was saved with.
     """
+    check_weights(folder)
     verification = check_data(folder, precision, dataset)
     graph = folder / GRAPHS["fp32"]
     recorded = manifest_entry(graph).get("opset")
@@ -107,6 +111,13 @@ def _calibration(dataset: ExportData) -> Calibration:
     data = dataset.data
     split = dataset.calibration_split or ("train" if "train" in data.split_names() else dataset.split)
     photos = calibration_photos(data, split, dataset.calibration_images)
+    if len(photos) < FEW_PHOTOS:
+        LOG.warning(
+            "few photos to calibrate on (%d of %s): values that other photos reach stay unseen; name a split of more "
+            "photos with --calibration-split",
+            len(photos),
+            split,
+        )
     return Calibration(photos, f"{data.info.name} {split}", dataset.calibration_method)
 
 

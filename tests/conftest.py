@@ -44,6 +44,23 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+LONGEST = (
+    "test_precision_matrix.py",
+    "test_tensorrt.py",
+    "test_docs.py",
+    "test_methods.py",
+    "test_verify.py",
+    "test_onnx.py",
+    "test_loop.py",
+    "test_push.py",
+)
+"""Files that take longest. They begin first, so that no process is left with one of them while the others wait."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip tests marked gpu, with the reason, where torch finds no GPU; torch is imported for such tests alone."""
     if item.get_closest_marker("gpu"):

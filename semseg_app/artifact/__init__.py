@@ -75,8 +75,11 @@ def read_config(folder: Path) -> ModelConfig:
 def model_folder(path: Path) -> Path:
     """The model that a path means: of the run folder of a training its best model, otherwise the path itself.
 
-    UserError for a run folder without a best model: its run has no data.val, or has not been evaluated yet.
+    UserError for a run folder without a best model: its run has no data.val, or has not been evaluated yet. And for a
+    link to nothing.
     """
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{path}: a link to {path.readlink()}, which is not there")
     if (path / CONFIG).exists():
         return path
     if (path / "best" / CONFIG).is_file():

@@ -1,5 +1,6 @@
 """What the verbs that take a MODEL share: the option beside it, and a folder to write into."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -32,7 +33,7 @@ def writable_model(model: str, revision: str | None) -> Path:
     from semseg_app.errors import UserError
     from semseg_app.hub.download import HubId, pull
 
-    named = None if Path(model).exists() else HubId.parse(model)
+    named = None if os.path.lexists(model) else HubId.parse(model)
     if named is None:
         if revision is not None:
             raise UserError(f"--revision {revision}: is for models of the Hub, and {model} is on this machine")

@@ -45,6 +45,8 @@ class MaskStudy:
         """Whether some mask holds 255 beside a class other than 0, as masks do whose 255 is ignored."""
         self._numbered: dict[Color, dict[int, list[str]]] = {}
         """Color of a palette mask -> its number -> the masks that number it so."""
+        self._palettes_have_gaps = False
+        """Whether some palette mask leaves out a number below its highest: no PNG optimizer wrote that one."""
         self._has_other_values = False
         self.moved_numbers = False
         """Whether a PNG optimizer has been at some of them."""
@@ -105,11 +107,36 @@ class MaskStudy:
                     "optimizer renumbers palettes; export the masks again, or write a color_map"
                 )
                 found.setdefault(files[0], Finding("palette-mask", message, files[0]))
+        for number, colors in self._shared_numbers():
+            shown = ", ".join(f"{hex_color(color)} in {len(files):,}" for color, files in colors.items())
+            first = next(iter(colors.values()))[0]
+            message = (
+                f"number {number} has several colors in the palettes of the masks ({shown}): a PNG optimizer numbers "
+                "each mask's own colors from 0; export the masks again, or write a color_map"
+            )
+            found.setdefault(first, Finding("palette-mask", message, first))
         return list(found.values())
 
     def renumbered_files(self) -> set[str]:
-        """All masks that `conclude` means by those whose palettes number a color unlike most others."""
-        return {file for _, _, others in self._oddly_numbered() for files in others.values() for file in files}
+        """All masks that `conclude` means by those whose palettes are numbered unlike others."""
+        odd = [files for _, _, others in self._oddly_numbered() for files in others.values()]
+        odd += [files for _, colors in self._shared_numbers() for files in colors.values()]
+        return {file for files in odd for file in files}
+
+    def _shared_numbers(self) -> Iterator[tuple[int, dict[Color, list[str]]]]:
+        """Each number that palettes show in several colors, and the masks of each, where all may be an optimizer's.
+
+        Two tools have palettes of their own, too; but among the masks of three classes some leave one out.
+        """
+        if self._palettes_have_gaps or self.data.num_classes < 3 or self.info.label_map is not None:
+            return
+        if any(len(numbers) > 1 for numbers in self._numbered.values()):
+            return  # `_oddly_numbered` knows which masks are unlike the others
+        colors_of: dict[int, dict[Color, list[str]]] = {}
+        for color, numbers in self._numbered.items():
+            for number, files in numbers.items():
+                colors_of.setdefault(number, {})[color] = files
+        yield from ((number, colors) for number, colors in sorted(colors_of.items()) if len(colors) > 1)
 
     def _oddly_numbered(self) -> Iterator[tuple[Color, int, dict[int, list[str]]]]:
         """Each color of palette masks, its usual number, and the masks of each other number."""
@@ -192,6 +219,7 @@ class MaskStudy:
         self._holds_255_and_classes |= 255 in values and bool(set(values) - {0, 255})
         for value, color in facts.palette.items():
             self._numbered.setdefault(color, {}).setdefault(value, []).append(file)
+        self._palettes_have_gaps |= bool(facts.palette) and set(facts.palette) != set(range(len(facts.palette)))
         if outside and self._is_binary(values):
             return counts, [_binary(file)]
         if outside:

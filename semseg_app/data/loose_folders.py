@@ -21,7 +21,7 @@ def _set(words: str) -> frozenset[str]:
 
 PHOTO_WORDS = _set("image images img imgs photo photos picture pictures rgb jpegimages input inputs original sat")
 MASK_WORDS = _set(
-    "mask masks label labels annotation annotations annot annots ann gt groundtruth ground truth manual "
+    "mask masks label labels annotation annotations annot annots ann gt groundtruth groundtruths ground truth manual "
     "segmentation segmentations segmentationclass seg"
 )
 OTHER_WORDS = _set("color colors colored vis viz visualization overlay overlays preview previews instance object")
@@ -87,10 +87,10 @@ def loose_pairs(root: Path) -> list[Pair]:
 
 
 def _pairs(root: Path, folder: Path, depth: int) -> Iterator[Pair]:
-    folders = [path for path in _folders(folder) if not OTHER_WORDS & {*_words(path.name)}]
-    masks = [path for path in folders if MASK_WORDS & {*_words(path.name)}]
+    folders = [path for path in _folders(folder) if not OTHER_WORDS & {*words_of(path.name)}]
+    masks = [path for path in folders if MASK_WORDS & {*words_of(path.name)}]
     others = [path for path in folders if path not in masks]
-    named = [path for path in others if PHOTO_WORDS & {*_words(path.name)}]
+    named = [path for path in others if PHOTO_WORDS & {*words_of(path.name)}]
     taken: set[Path] = set()
     for photos in [*named, *(path for path in others if path not in named)]:
         fitting = [path for path in masks if _key(path) == _key(photos)]
@@ -142,7 +142,7 @@ def _holds_both(folder: Path) -> bool:
     return len(names) == 2 * len(lossless) > 0 and {*names} == {*lossless}
 
 
-def _words(name: str) -> list[str]:
+def words_of(name: str) -> list[str]:
     """ "imagesTr" -> images, tr."""
     name = re.sub("(?<=[a-z])(?=[A-Z][a-z]*$)", " ", name).lower()
     return re.findall("[a-z]+", re.sub("\\b(train|val|test)(?=(mask|label|annot|image|img))", "\\1 ", name))
@@ -150,12 +150,12 @@ def _words(name: str) -> list[str]:
 
 def _key(folder: Path) -> str:
     """What the names of a folder of photos and of the folder of its masks have in common."""
-    return " ".join(word for word in _words(folder.name) if word not in PHOTO_WORDS | MASK_WORDS)
+    return " ".join(word for word in words_of(folder.name) if word not in PHOTO_WORDS | MASK_WORDS)
 
 
 def _split(root: Path, folder: Path) -> str:
     """What a folder becomes: one whose path names no split is for training."""
-    words = [word for part in folder.relative_to(root).parts for word in _words(part)]
+    words = [word for part in folder.relative_to(root).parts for word in words_of(part)]
     return next((SPLIT_WORDS[word] for word in reversed(words) if word in SPLIT_WORDS), "train")
 
 

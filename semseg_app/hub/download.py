@@ -1,5 +1,6 @@
 """Whatever the user calls a model -> a folder or file on this machine."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -41,7 +42,7 @@ def local_model(model: str | Path, revision: str | None = None) -> Path:
         UserError: when `model` is none of them, or cannot be downloaded.
     """
     path = Path(model)
-    if path.exists():
+    if os.path.lexists(path):
         if revision is not None:
             raise UserError(f"--revision {revision}: is for models of the Hub, and {model} is on this machine")
         return model_folder(path)

@@ -50,7 +50,7 @@ class SegmentationModel(Model):
         from semseg_app.hub.download import HubId, fetch
 
         path = Path(pretrained_model_name_or_path)
-        if path.is_dir():
+        if path.is_dir() or path.is_symlink():
             return cls(model_folder(path), **options)
         named = HubId.parse(str(pretrained_model_name_or_path))
         if named is None:

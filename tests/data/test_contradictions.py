@@ -81,6 +81,23 @@ def test_palettes_that_number_a_color_in_two_ways(tmp_path):
     assert "(e.g. labels/train/p1.png)" in line
 
 
+@pytest.mark.parametrize("optimized", [True, False])
+def test_each_mask_numbers_its_own_colors(optimized, tmp_path):
+    """One object per photo: what is number 1 is another class in each. With a number left out, they are two tools'."""
+    root = folder(tmp_path, [NUMBERS] * 3, classes="[a, b, c, d]")
+    object_of = np.minimum(NUMBERS, 1)
+    numbers = [object_of, object_of, object_of if optimized else 2 * object_of]
+    for number, color in enumerate([GREEN, PINK, TEAL]):
+        paletted(root / "labels" / "train" / f"p{number}.png", numbers[number], [RED, color, color])
+    findings = [finding for finding in check(open_dataset(root)).findings if finding.kind == "palette-mask"]
+    assert len(findings) == optimized
+    if optimized:
+        assert findings[0].message.startswith(
+            "number 1 has several colors in the palettes of the masks (#0afa0a in 1, #fa78c8 in 1, #0a7882 in 1)"
+        )
+        assert findings[0].file == "labels/train/p0.png"
+
+
 VOC = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128)]
 """The first colors of the VOC devkit."""
 

@@ -1,11 +1,13 @@
 """Model folders of random networks whose class maps hold every class, and photos to run them on."""
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from support import tiny_encoders  # noqa: F401, adds hrnet_test and swin_test to timm
 from torch import nn
 
@@ -13,6 +15,7 @@ from semseg_app import models
 from semseg_app.artifact import ModelConfig
 from semseg_app.export.onnx import export_onnx
 from semseg_app.export.verification_set import generated_photos
+from semseg_app.files import atomic_folder
 from semseg_app.labels import LabelSpace
 from semseg_app.model_spec import ModelSpec
 
@@ -67,17 +70,32 @@ def lively() -> Callable[[str], models.SegmentationNetwork]:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Architecture -> a model folder with its exported graph, made once. Copy it to change it."""
+def saved() -> Callable[[str, Path], Path]:
+    """(architecture, new folder) -> the folder, as a model folder of `lively_network` without a graph."""
 
-    @functools.cache
-    def export(architecture: str) -> Path:
+    def save(architecture: str, folder: Path) -> Path:
         network = lively_network(architecture)
-        folder = tmp_path_factory.mktemp(network.spec.architecture) / "model"
         labels = LabelSpace(classes=CLASSES, palette=PALETTE)
         config = ModelConfig(name=f"lively {architecture}", model=network.spec, labels=labels)
         models.save_network(folder, network, config)
-        assert export_onnx(folder) == folder / "onnx" / "model.onnx"
         return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def exported(saved: Callable[[str, Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Architecture -> a model folder with its exported graph, made once by all processes. Copy it to change it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    @functools.cache
+    def export(architecture: str) -> Path:
+        folder = shared / f"exported-{architecture.replace('/', '-')}"
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                with atomic_folder(folder) as part:
+                    assert export_onnx(saved(architecture, part / "model")) == part / "model" / "onnx" / "model.onnx"
+        return folder / "model"
 
     return export

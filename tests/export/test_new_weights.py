@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from semseg_app import artifact
 from semseg_app.benchmark.variants import find_variants
@@ -18,6 +18,7 @@ from semseg_app.errors import UserError
 from semseg_app.export.int8 import Calibration, export_int8
 from semseg_app.export.manifest import record
 from semseg_app.export.onnx import export_onnx
+from semseg_app.export.pipeline import export_verified
 from semseg_app.export.verification_set import generated_photos
 from semseg_app.export.verify import verify
 from semseg_app.inference.engines.open import open_engine
@@ -137,3 +138,16 @@ def test_verification_rejects_it_however_alike_they_are(first: Path, tmp_path: P
         "rejected",
         ["it was made of other weights than model.safetensors; export it again"],
     )
+
+
+def test_weights_that_the_manifest_does_not_know_are_not_exported(first: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(first, tmp_path / "model")
+    weights = load_file(folder / artifact.WEIGHTS)
+    weights["classifier.weight"] = weights["classifier.weight"].flip(0)
+    save_file(weights, folder / artifact.WEIGHTS)
+    before = (folder / "onnx" / "model.onnx").read_bytes()
+    with pytest.raises(
+        UserError, match=r"model.safetensors: damaged or replaced since it was saved \(manifest.json has"
+    ):
+        next(export_verified(folder, "fp32"))
+    assert (folder / "onnx" / "model.onnx").read_bytes() == before

@@ -24,8 +24,8 @@ SIZES = ((127, 131), (40, 200), (192, 96))
 BATCH_SIZES = (1, 3)
 
 
-QUICK = ("deeplabv3plus", "upernet", "segformer", "setr")
-"""One of a kind; the rest take minutes (-m slow)."""
+QUICK = ("deeplabv3plus", "segformer")
+"""The rest take minutes (-m slow)."""
 NETWORKS = [
     name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
     for name in (*ARCHITECTURES, "upernet/tu-swin_test")

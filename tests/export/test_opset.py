@@ -11,6 +11,7 @@ import torch
 from semseg_app import artifact, models
 from semseg_app.errors import UserError
 from semseg_app.export.onnx import export_onnx
+from semseg_app.inference.engines.open import open_engine
 from semseg_app.labels import LabelSpace
 
 
@@ -40,9 +41,9 @@ def test_another_opset_gives_the_same_answers(opset, ir, folder, tmp_path):
     assert [(entry.domain, entry.version) for entry in model.opset_import if not entry.domain] == [("", opset)]
     assert model.ir_version == ir
     classes, confidence = answers(file, images)
-    expected_classes, expected_confidence = answers(export_onnx(folder), images)
-    assert np.array_equal(classes, expected_classes)
-    assert np.abs(confidence.astype(int) - expected_confidence).max() <= 1
+    expected = open_engine(folder, "torch", "cpu", threads=1).infer(images)
+    assert (classes != expected.classes).mean() <= 1e-4  # ties within float error
+    assert np.abs(confidence.astype(int) - expected.confidence).max() <= 1
 
 
 def test_an_opset_that_is_not_offered(folder):

@@ -16,6 +16,7 @@ from semseg_app.export.verification_set import generated_photos
 from semseg_app.labels import LabelSpace
 
 
+@pytest.mark.slow
 def test_stride_of_14(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def create(name: str, pretrained: bool, **options: bool | int) -> VisionTransformer:
         return VisionTransformer(img_size=140, patch_size=14, embed_dim=64, depth=2, num_heads=2, **options)

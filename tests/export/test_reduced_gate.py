@@ -71,6 +71,7 @@ def model_and_data(exported: Callable[[str], Path], tmp_path_factory: pytest.Tem
     for precision in ("fp16", "int8"):
         answer = CliRunner().invoke(app, ["export", str(folder), "--precision", precision, "--data", str(root)])
         assert answer.exit_code in (0, 1), answer.output
+        assert "few photos to calibrate on (3 of train): values that other photos reach stay unseen" in answer.output
     return folder, root
 
 

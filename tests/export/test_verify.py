@@ -122,9 +122,9 @@ def test_planted_defect_is_refused(folder: Path, defect: Callable[[ModelProto], 
 
 
 def test_pooling_that_is_right_at_the_traced_size_only_is_refused(
-    exported: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    saved: Callable[[str, Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = shutil.copytree(exported("pspnet"), tmp_path / "model")
+    folder = saved("pspnet", tmp_path / "model")
     right = pyramid_pooling.adaptive_average_pool
 
     def right_at_the_traced_size_only(maps: Tensor, bins: int) -> Tensor:

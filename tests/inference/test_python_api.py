@@ -138,6 +138,9 @@ def test_many_photos_are_read_as_they_are_needed(street):
 def test_mistakes_are_said_in_one_line(street):
     with pytest.raises(UserError, match="nowhere: no such model folder"):
         semseg_app.load("nowhere")
+    Path("runs", "latest").symlink_to("gone")  # runs/latest could be an id on the Hub, too
+    with pytest.raises(UserError, match=r"^runs/latest: a link to gone, which is not there$"):
+        semseg_app.load("runs/latest")
     with pytest.raises(UserError, match="unknown engine 'onnx'; choose one of"):
         semseg_app.load("runs/street/best", engine="onnx")
     model = semseg_app.load("runs/street/best")

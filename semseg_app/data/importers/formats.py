@@ -15,6 +15,7 @@ from semseg_app.data.importers import (
     labelme,
     mask_folders,
     masks,
+    single_masks,
     supervisely,
     via,
     yolo,
@@ -51,6 +52,7 @@ FORMATS = {
     "voc": Format("VOC folders of masks", masks.find_voc, masks.read),
     "published": Format("a published dataset", masks.find_published, masks.read),
     "folder": Format("a dataset folder", masks.find_folder, masks.read),
+    "single-masks": Format("masks of single classes or objects", single_masks.find, single_masks.read),
     "mask-folders": Format("photos beside masks", mask_folders.find, mask_folders.read),
 }
 """Name for --format -> format, in the order in which they are tried."""
@@ -114,7 +116,7 @@ def read_export(
 def _of_format(root: Path, name: str, folders: Sequence[Path]) -> list[Path]:
     """The annotation files of a format that is named. UserError where there are none."""
     files = [root] if root.is_file() else FORMATS[name].find(root)
-    if not files and not (name == "mask-folders" and folders and mask_folders.holds_masks(root)):
+    if not files and not (folders and _is_beside(name, root, folders)):
         raise UserError(f"{root}: does not look like {FORMATS[name].title}; {_known()}")
     return files or [root]
 
@@ -127,11 +129,23 @@ def _recognized(root: Path, folders: Sequence[Path]) -> tuple[str, list[Path]]:
         return known
     if other := recognize(root):
         raise UserError(f"{root}: this is {other}")
-    if folders and mask_folders.holds_masks(root):
-        return "mask-folders", [root]
+    for name in BESIDE if folders else ():
+        if _is_beside(name, root, folders):
+            return name, [root]
     packed = [path.name for path in sorted(root.iterdir()) if path.suffix.lower() in ARCHIVES] if root.is_dir() else []
     unpack = f"; where {packed[0]} is the export, unpack it first" if packed else ""
     raise UserError(f"{root}: does not look like an export that is known here{unpack}; {_known()}")
+
+
+BESIDE = ("single-masks", "mask-folders")
+"""Formats whose photos may lie in other folders, which are given."""
+
+
+def _is_beside(name: str, root: Path, folders: Sequence[Path]) -> bool:
+    """Whether masks in `root` may be in one of these formats, with photos in `folders`."""
+    if name == "single-masks":
+        return root.is_dir() and single_masks.fits(root, folders)
+    return name == "mask-folders" and mask_folders.holds_masks(root)
 
 
 def _known() -> str:

@@ -196,8 +196,8 @@ def _files(pair: Pair) -> SplitFiles:
     if not most and len(found) >= 2 * len(photos):
         raise UserError(
             f"{pair.masks}: {len(found)} masks, and photos: {len(photos)}; masks of single objects or classes "
-            f"({found[0][1].name}, {found[1][1].name}) are not read: join those of a photo into one, in which each "
-            "pixel is the number of its class"
+            f"({found[0][1].name}, {found[1][1].name}) are read by --format single-masks where they are black but for "
+            "one value; else join those of a photo into one, in which each pixel is the number of its class"
         )
     if not most:
         raise UserError(

@@ -251,8 +251,8 @@ def test_masks_of_single_objects(tmp_path):
     photo(root / "images" / "a.jpg")
     for name in ("a_plant", "a_tool"):
         save(root / "masks" / f"{name}.png", BINARY * 255)
-    line = refusal(root, *OWN)
-    assert "2 masks, and photos: 1; masks of single objects or classes (a_plant.png, a_tool.png) are not read" in line
+    line = refusal(root, *OWN, "--format", "mask-folders")
+    assert "2 masks, and photos: 1; masks of single objects or classes (a_plant.png, a_tool.png) are read by" in line
 
 
 def test_masks_without_photos_are_counted(tmp_path):

@@ -153,6 +153,7 @@ def test_interrupted_is_uninterrupted(case, tiny_dataset, whole_runs, tmp_path, 
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.slow
 def test_two_ranks_are_one_process_that_accumulates(tiny_dataset, tmp_path):
     """Both see the same micro-batches with the same random draws; gradients differ by rounding only."""
     one = [recipe(tiny_dataset, tmp_path / "one" / case, case, accumulate=2) for case in CASES]
