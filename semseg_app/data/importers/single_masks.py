@@ -176,8 +176,9 @@ class _Index:
 
     def by_class_folder(self, mask: _File) -> _Part | None:
         """The same, of the class that a folder is named after which is none of the photo's."""
-        part = self.by_name(mask)
-        for folder in reversed(mask.folders) if part else ():
+        if (part := self.by_name(mask)) is None:
+            return None
+        for folder in reversed(mask.folders):
             if (name := _plain(folder)) and folder not in part.photo.folders and split_of(folder) is None:
                 return part._replace(name=name)
         return None
@@ -255,10 +256,10 @@ def _region(path: Path) -> np.ndarray:
         raise unreadable(path, error) from error
     levels, counts = np.unique(values, return_counts=True)
     if len(levels) == 1 or (len(levels) == 2 and levels[0] == 0):
-        return values != 0
+        return np.asarray(values != 0)
     edges = counts[(levels >= DARK) & (levels < LIGHT)].sum()
     if levels[0] >= 0 and LIGHT <= levels[-1] < 256 and edges <= MOST_ON_EDGES * values.size:
-        return values > 127
+        return np.asarray(values > 127)
     shown = some([str(level) for level in levels.tolist()])
     raise UserError(
         f"{path}: holds {len(levels)} values ({shown}); a mask of a single class or object is black (0) but for one"
