@@ -57,7 +57,7 @@ def unlabeled_images(recipe: Recipe, data: SegmentationData, method: Method, cac
         # Their stems say where they come from: two roots may hold photos of one name.
         samples = samples + [Sample(f"{more.root.name}/{sample.stem}", sample.image, None) for sample in joined]
     if folder:
-        data, samples = as_labeled(folder, data, samples)
+        data, samples = as_labeled(folder, data, samples, recipe.data.unlabeled)
     return ImageDataset(data, samples, bool(folder), cache, torch.cat(classes) if classes else None)
 
 

@@ -29,6 +29,8 @@ from semseg_app.training.run.before import (
     fingerprints,
     refuse_other_run,
     refuse_overlap,
+    sources,
+    warn_of_cutout,
     warn_of_padding,
     warn_of_random_encoder,
     warn_of_unlabeled,
@@ -104,6 +106,7 @@ def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFo
     val = ImageDataset(data, data.samples(recipe.data.val), True, recipe.data.cache) if recipe.data.val else None
     refuse_or_warn(data, labeled.samples, say, val.samples if val else ())
     warn_of_padding(labeled, recipe, say)
+    warn_of_cutout(recipe, say)
     warn_of_random_encoder(recipe, say)
     if val:
         refuse_overlap(labeled, val, recipe)
@@ -131,10 +134,11 @@ def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFo
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "threads": torch.get_num_threads(),
     } | provenance()
+    read = sources(method, unlabeled)
 
     # Resume
     if state:
-        refuse_other_run(state, recipe, facts, folder)
+        refuse_other_run(state, recipe, facts, read, folder)
         method.load_state_dict(state["method"])
         optimizer.load_state_dict(state["optimizer"])
         if method.monitor:
@@ -188,6 +192,7 @@ def set_up(recipe: Recipe, resume: bool, accelerator: Accelerator, folder: RunFo
         optimizer=optimizer,
         batches=batches,
         facts=facts,
+        sources=read,
         publisher=publisher,
         watch=Watch(recipe, accelerator, folder, labels, facts, first_step, say) if main else None,
         stop=StopSignal(accelerator.num_processes == 1),

@@ -294,6 +294,8 @@ def parsed_override(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     if not equals:
         raise UserError(f"{override!r}: an override is written key=value, e.g. optimizer.lr=0.01")
+    if not text.strip():  # YAML reads it as null, and a variable of the shell that is not set leaves it behind
+        raise UserError(f"{override!r}: has no value; write {key.strip()}=null for none")
     try:
         return key.strip(), load_yaml(text)
     except RepeatedKey as error:

@@ -73,12 +73,14 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def as_labeled(
-    folder: Path, data: SegmentationData, samples: Sequence[Sample]
+    folder: Path, data: SegmentationData, samples: Sequence[Sample], split: str
 ) -> tuple[SegmentationData, list[Sample]]:
-    """The same images with pseudo labels in the place of labels, to be read like any labeled data.
+    """The same images, those of the list `split`, with pseudo labels in the place of labels, to be read like any
+    labeled data.
 
     The masks hold class indices, whatever numbers or colors the dataset's own masks use: so the data that is returned
-    has no label map. UserError when the folder knows other classes, or has no mask for an image.
+    has no label map. UserError when the folder knows other classes, has no mask for an image, or was made for other
+    photos of the same names.
     """
     manifest = read_manifest(folder)
     if manifest.classes != data.info.classes:
@@ -95,6 +97,13 @@ def as_labeled(
                 f"{sample.label}: missing, so {sample.image} has no pseudo label; {folder} was made for "
                 f"{manifest.split!r}: name that list as data.unlabeled, or make a folder for yours"
             )
+    # Other lists may hold a part of these photos, whose own hash is in no manifest.
+    is_whole = (split, len(samples)) == (manifest.split, manifest.images)
+    if is_whole and data.fingerprint(samples) != manifest.fingerprint:
+        raise UserError(
+            f"{folder}: {split} of {data.root} has changed since these pseudo labels were made; make them again in "
+            "another folder"
+        )
     return SegmentationData(data.root, info, data.folders), found
 
 

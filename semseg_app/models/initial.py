@@ -156,7 +156,12 @@ def _load_state(network: SegmentationNetwork, state: dict[str, Tensor], path: Pa
             shape = tuple(network.encoder.state_dict()[found.missing[0]].shape)
             example = f"{found.missing[0]} has no partner of its shape, {shape}"
             if (partner := found.prefix + found.missing[0].removeprefix("model.")) in state:
-                example += f": in the file it is {tuple(state[partner].shape)}"
+                example += f": in the file it is {tuple(other := state[partner].shape)}"
+                if len(found.missing) == 1 and shape[1:2] == (3,) and (*other[:1], 3, *other[2:]) == shape:
+                    raise UserError(
+                        f"model.weights: {path}: {partner} reads images of {other[1]} channels, and networks here read "
+                        "RGB; save it with the three of RGB alone (for gray, three times a third of its one)"
+                    )
         else:
             example = f"{found.strangers[0]} has no place"
         raise UserError(
@@ -165,10 +170,17 @@ def _load_state(network: SegmentationNetwork, state: dict[str, Tensor], path: Pa
             f"{_first(network.encoder.state_dict())}. Set model.encoder to the network that they belong to, or "
             "model.weights=null"
         )
-    network.encoder.load_state_dict(network.encoder.state_dict() | found.tensors)
     rest, note = _decoder_of(network, state, found)
-    network.load_state_dict(network.state_dict() | rest)
-    taken = {f"encoder.{name}" for name in found.tensors} | rest.keys()
+    own = network.state_dict()
+    given = {f"encoder.{name}": tensor for name, tensor in found.tensors.items()} | rest
+    for name, tensor in given.items():
+        if own[name].is_floating_point() and not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise UserError(
+                f"model.weights: {path}: {name} is {kind}, which means nothing without the scale of its quantization; "
+                "save the weights as floats, and give that file"
+            )
+    network.load_state_dict(own | given)
     used = {id(tensor) for tensor in rest.values()}
     unused = [name for name in found.unused if id(state.get(name)) not in used and not name.endswith(DERIVED)]
     notes = [f"  {note}"] if note else []
@@ -180,7 +192,7 @@ def _load_state(network: SegmentationNetwork, state: dict[str, Tensor], path: Pa
         )
     elif found.prefix:
         notes.append(f"  the encoder's names in the file begin with {found.prefix}")
-    return _Loaded(len(taken), _fresh(network, taken), grouped(unused, found.prefix), notes)
+    return _Loaded(len(given), _fresh(network, given), grouped(unused, found.prefix), notes)
 
 
 def _decoder_of(network: SegmentationNetwork, state: dict[str, Tensor], found: Fit) -> tuple[dict[str, Tensor], str]:

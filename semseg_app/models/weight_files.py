@@ -145,6 +145,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"model.weights: {path}: holds a whole pickled network, which is read by its own program alone; where you "
             f"trust it, load it there and {_SAVE}"
         )
+    for name, tensor in tensors.items():
+        if tensor.is_meta or tensor.is_quantized or tensor.layout is not torch.strided:
+            kind = "without numbers (meta)" if tensor.is_meta else "quantized" if tensor.is_quantized else "sparse"
+            raise UserError(f"model.weights: {path}: {name} is {kind}; save the weights as plain floats, and give that")
     if not tensors:
         raise UserError(f"model.weights: {path}: holds no state dict; save model.state_dict() and give that file")
     return tensors

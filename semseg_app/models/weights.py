@@ -145,6 +145,15 @@ def _of_folder(path: Path, named: str) -> Source:
         for name in (WEIGHTS, f"model{INDEX}", "pytorch_model.bin"):
             if (folder / name).is_file():
                 return StateDict(folder / name)
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"model.weights: {path}: a PEFT adapter, which is nothing without the model that it adapts; merge them "
+            "(merge_and_unload), save the state_dict() of that, and give the file"
+        )
+    if files := sorted(file for file in folder.glob("*") if file.suffix in WEIGHT_SUFFIXES):
+        raise UserError(
+            f"model.weights: {path}: not a model folder; name the file of the weights in it, e.g. {files[0]}"
+        )
     raise UserError(
         f"model.weights: {path}: a folder without weights; give a model folder ({CONFIG} and {WEIGHTS}), a run folder, "
         "or a file"

@@ -159,7 +159,7 @@ def test_read_back_as_class_indices_whatever_the_dataset_maps(
     out = tmp_path / "out"
     write(make_graph(), colors, out)
     data = open_dataset(colors)
-    viewed, samples = as_labeled(out, data, data.samples("unlabeled"))
+    viewed, samples = as_labeled(out, data, data.samples("unlabeled"), "unlabeled")
     assert [sample.label for sample in samples] == [out / f"{name}.png" for name in ("a", "b", "c", "sub/d")]
     for sample in samples:
         label = viewed.read_label(sample)
@@ -168,15 +168,21 @@ def test_read_back_as_class_indices_whatever_the_dataset_maps(
         assert set(np.unique(label)) <= {0, 1, 2, 255}
     assert data.samples("unlabeled")[0].label is None
 
+    photo = data.samples("unlabeled")[0].image
+    original = photo.read_bytes()
+    Image.new("RGB", (40, 24)).save(photo)
+    with pytest.raises(UserError, match=r"out: unlabeled of .*data has changed since these pseudo labels were made"):
+        as_labeled(out, data, data.samples("unlabeled"), "unlabeled")
+    photo.write_bytes(original)
     (out / "b.png").unlink()
     with pytest.raises(UserError, match=r"b.png: missing, so .*unlabeled/b.png has no pseudo label; .* name that list"):
-        as_labeled(out, data, data.samples("unlabeled"))
-    as_labeled(out, data, data.samples("unlabeled")[:1])
+        as_labeled(out, data, data.samples("unlabeled"), "unlabeled")
+    as_labeled(out, data, data.samples("unlabeled")[:1], "first")
     data.info.classes[2] = "purple"
     with pytest.raises(UserError, match=r"manifest.json: classes red, green, blue, but .*data has red, green, purple"):
-        as_labeled(out, data, data.samples("unlabeled"))
+        as_labeled(out, data, data.samples("unlabeled"), "unlabeled")
     with pytest.raises(UserError, match=r"holds no pseudo labels \(no manifest.json\); make them with"):
-        as_labeled(tmp_path / "nothing", data, [])
+        as_labeled(tmp_path / "nothing", data, [], "unlabeled")
 
 
 def test_a_photo_whose_name_is_taken_is_named(make_graph: MakeGraph, colors: Path, tmp_path: Path) -> None:

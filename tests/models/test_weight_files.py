@@ -186,7 +186,9 @@ def test_one_model_in_several_files(tmp_path):
         read_state_dict(index)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning", "ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit:FutureWarning", "ignore:.torch.jit:DeprecationWarning", "ignore:torch.quantize_per_tensor"
+)
 def test_what_is_no_state_dict_says_what_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1))
@@ -194,6 +196,9 @@ def test_what_is_no_state_dict_says_what_it_is(tmp_path, monkeypatch):
     torch.save({"model": network, "epoch": 3}, "whole.pt")
     torch.jit.trace(network, torch.rand(1, 3, 4, 4)).save("script.pt")
     torch.save(STATE, "protocol.pth", pickle_protocol=4)
+    torch.save({"weight": torch.empty(3, device="meta")}, "meta.pth")
+    torch.save({"weight": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)}, "quantized.pth")
+    torch.save({"weight": torch.eye(3).to_sparse()}, "sparse.pth")
     Path("arrays.pkl").write_bytes(pickle.dumps({"weight": np.ones(3)}, protocol=2))
     Path("pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     Path("pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
@@ -211,6 +216,9 @@ def test_what_is_no_state_dict_says_what_it_is(tmp_path, monkeypatch):
         "page.pth": "a web page in place of the weights; download the file itself",
         "page.safetensors": "a web page in place of the weights",
         "w.safetensors.index.json": "not a list of .safetensors files",
+        "meta.pth": r"weight is without numbers \(meta\); save the weights as plain floats",
+        "quantized.pth": "weight is quantized; save",
+        "sparse.pth": "weight is sparse; save",
     }.items():
         with pytest.raises(UserError, match=f"^model.weights: {name}: ({message})") as told:
             read_state_dict(Path(name))

@@ -212,6 +212,11 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch):
     torch.save(torchvision.models.mobilenet_v2().state_dict(), "mobile.pth")
     bands = torchvision.models.resnet18().state_dict() | {"conv1.weight": torch.zeros(64, 4, 7, 7)}
     torch.save({"state_dict": bands}, "bands.pth.tar")
+    torch.save(bands | {"conv1.weight": torch.zeros(32, 3, 7, 7)}, "narrow.pth")
+    saved(Path(), bands | {"conv1.weight": torch.ones(64, 3, 7, 7, dtype=torch.int8)}, "int8.safetensors")
+    for name in ("adapter/adapter_config.json", "accelerate/model.safetensors", "accelerate/optimizer.bin"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
     own_folder(Path("vit"), ModelSpec(architecture="unet", encoder="tu-resnet10t", num_classes=3), CLASSES)
     own_folder(Path("partial"), RESNET, CLASSES)
     Path("partial/model.safetensors").unlink()
@@ -234,7 +239,11 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch):
         "deeper.pth": r"deeper.pth: these are not the weights of resnet18: 120 of its 120 .* layer1.2.conv1.weight has",
         "mobile.pth": r"mobile.pth: these are not the weights of resnet18: \d+ of its 120 tensors .* has no partner.*"
         r"The file holds features.0.0.weight, features.0.1.weight, .*; expected are conv1.weight, bn1.weight, ",
-        "bands.pth.tar": r"conv1.weight has no partner of its shape, \(64, 3, .*: in the file it is \(64, 4, 7, 7\)",
+        "bands.pth.tar": "state_dict.conv1.weight reads images of 4 channels, and networks here read RGB; save it with",
+        "narrow.pth": r"conv1.weight has no partner of its shape, \(64, 3, .*: in the file it is \(32, 3, 7, 7\)",
+        "int8.safetensors": "encoder.conv1.weight is int8, which means nothing without the scale of its quantization",
+        "adapter": "adapter: a PEFT adapter, which is nothing without the model that it adapts; merge them",
+        "accelerate": "accelerate: not a model folder; name the file .*, e.g. accelerate/model.safetensors",
         "vit": "vit: a unet on tu-resnet10t, not on resnet18; set model.encoder=tu-resnet10t model.architecture=unet",
     }.items():
         with pytest.raises(UserError, match=message) as caught:

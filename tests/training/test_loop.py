@@ -31,7 +31,12 @@ from semseg_app.training.data.streams import ImageDataset
 from semseg_app.training.loop import train
 from semseg_app.training.methods.supervised import Supervised
 from semseg_app.training.recipe import Recipe
-from semseg_app.training.run.before import warn_of_padding, warn_of_random_encoder, warn_of_unlabeled
+from semseg_app.training.run.before import (
+    warn_of_cutout,
+    warn_of_padding,
+    warn_of_random_encoder,
+    warn_of_unlabeled,
+)
 
 
 def recipe(root: Path, output: Path, **changes) -> Recipe:
@@ -374,6 +379,20 @@ def test_a_crop_that_is_mostly_padding_is_said(tiny_dataset, tmp_path):
         warn_of_padding(labeled, recipe(tiny_dataset, tmp_path, view={"crop": crop}), said.append)
         assert bool(said) == warned
     assert "has 48x64: most of each crop is padding; lower view.crop" in said[0]
+
+
+def test_a_cutout_of_most_of_the_crop_is_said(tiny_dataset, tmp_path):
+    said = list[str]()
+    for method, warned in (("pc2seg", 1), ("supervised", 0)):
+        said.clear()
+        warn_of_cutout(recipe(tiny_dataset, tmp_path, method={"name": method}), said.append)
+        assert len(said) == warned
+        method = {"name": "pc2seg", "cutout_size": 9}
+        warn_of_cutout(recipe(tiny_dataset, tmp_path, method=method), said.append)
+        assert len(said) == warned
+    large = {"view": {"crop": [200, 300]}, "method": {"name": "pseudoseg"}}
+    warn_of_cutout(recipe(tiny_dataset, tmp_path, **large), said.append)
+    assert said == []
 
 
 def test_unlabeled_photos_that_are_not_read_or_scored_on_are_said(tiny_dataset, tmp_path):

@@ -85,6 +85,7 @@ def test_overrides_reach_every_section(tmp_path):
         (GOOD, ["view.scale=[2, 0.5]"], "smallest, largest"),
         (GOOD, ["data.cache=true", "data.workers=2"], "cache: true needs workers: 0"),
         (GOOD, ["optimizer.lr"], "an override is written key=value"),
+        (GOOD, ["model.weights="], "'model.weights=': has no value; write model.weights=null for none"),
         (GOOD, ["name.first=1"], "name is a value, not a section"),
         (GOOD, ["model.std=[0, 1, 1]"], "recipe.yaml: model.std.0: must be greater than 0"),
         (GOOD, ["optimizer.lr=.inf"], "recipe.yaml: optimizer.lr: must be a finite number"),

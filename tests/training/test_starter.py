@@ -57,7 +57,7 @@ def test_a_real_recipe_for_few_labels(few_labels, tmp_path, monkeypatch):
     assert load_recipe(str(out), []) == recipe
     assert (recipe.name, recipe.batch_size, recipe.view.crop) == ("my-street-photos", 2, (64, 64))
     assert (recipe.data.labeled, recipe.data.unlabeled, recipe.data.val) == ("train", "unlabeled", "val")
-    assert recipe.method.name == "pc2seg"
+    assert (recipe.method.name, recipe.method.cutout_size) == ("pc2seg", 12)
     assert recipe.schedule.steps >= 1
     lines = out.read_text().splitlines()
     assert all(line.endswith(":") or len(line.partition("# ")[2]) > 10 for line in lines)

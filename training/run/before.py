@@ -1,5 +1,6 @@
 """What a run must know before its first step: whether its data may be used, and what an earlier part of it left."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,11 @@ from semseg_app.data.layouts import open_dataset
 from semseg_app.data.pseudo_label_folder import read_manifest
 from semseg_app.data.training_check import shared_photos
 from semseg_app.errors import UserError, explain
+from semseg_app.inference.teacher_lineage import weights_of
+from semseg_app.training.contracts import Method
 from semseg_app.training.data.streams import ImageDataset
 from semseg_app.training.recipe import Recipe
-from semseg_app.training.run.folder import RunFolder, refuse_changed_data, refuse_changed_recipe
+from semseg_app.training.run.folder import RunFolder, refuse_changed_data, refuse_changed_recipe, refuse_changed_sources
 
 
 def refuse_overlap(labeled: ImageDataset, val: ImageDataset, recipe: Recipe) -> None:
@@ -92,12 +95,38 @@ def fingerprints(
     return {"name": data.info.name, **_terms(data.info), **lists, **others, **written}
 
 
+def warn_of_cutout(recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Say where CutOut, whose size is in pixels, takes most of a small crop. Cut pixels teach nothing."""
+    size, side = getattr(recipe.method, "cutout_size", 0), min(recipe.view.crop)
+    if 2 * size > side:
+        say(
+            f"warning: method.cutout_size={size} cuts most of a view of view.crop [{recipe.view.crop[0]},"
+            f"{recipe.view.crop[1]}], and what is cut teaches nothing; a fifth of its side, as published, is "
+            f"method.cutout_size={side // 5}"
+        )
+
+
+def sources(method: Method, unlabeled: ImageDataset | None) -> dict[str, str]:
+    """SHA-256, by key of the recipe, of what a run reads beside photos and masks: its teacher, and image labels.
+
+    The recipe names files, and a file may become another: `teacher: runs/street/best` moves with every better score.
+    """
+    found = {}
+    if method.teacher_model is not None:
+        found["method.teacher"] = weights_of(method.teacher_model)
+    if unlabeled and unlabeled.image_classes is not None:
+        found["method.image_labels"] = hashlib.sha256(unlabeled.image_classes.numpy().tobytes()).hexdigest()
+    return found
+
+
 def _terms(info: DatasetInfo) -> dict[str, str | None]:
     return {"license": info.license, "source": info.source}
 
 
-def refuse_other_run(state: dict[str, Any], recipe: Recipe, facts: dict[str, Any], folder: RunFolder) -> None:
-    """UserError where the checkpoint belongs to a run of another recipe or of other data."""
+def refuse_other_run(
+    state: dict[str, Any], recipe: Recipe, facts: dict[str, Any], read: dict[str, str], folder: RunFolder
+) -> None:
+    """UserError where the checkpoint belongs to a run of another recipe, of other data or of other `sources`."""
     try:  # through the model, so that keys which a newer version added have their defaults
         before = Recipe.model_validate(state["recipe"])
     except ValidationError as error:
@@ -106,6 +135,7 @@ def refuse_other_run(state: dict[str, Any], recipe: Recipe, facts: dict[str, Any
     lists = ("labeled", "unlabeled", "val")
     was, now = ({name: data[name] for name in lists if name in data} for data in (state["data"], facts["data"]))
     refuse_changed_data(was, now, recipe.data.root)
+    refuse_changed_sources(state.get("sources", {}), read, recipe)
 
 
 def evaluations_before(

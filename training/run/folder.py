@@ -190,6 +190,17 @@ def refuse_changed_data(before: dict[str, Any], now: dict[str, Any], root: Path)
             )
 
 
+def refuse_changed_sources(before: dict[str, str], now: dict[str, str], recipe: Recipe) -> None:
+    """UserError when a resumed run would follow another teacher, or other image labels, than it began with."""
+    named = leaves(recipe.model_dump(mode="json"))
+    for key in before:
+        if before[key] != now.get(key):
+            raise UserError(
+                f"--resume: {key}={named[key]} holds something else than when the run began; put it back, or start a "
+                "new run with another output="
+            )
+
+
 def provenance(
     packages: Sequence[str] = ("torch", "torchvision", "timm", "segmentation_models_pytorch"),
 ) -> dict[str, Any]:

@@ -63,6 +63,8 @@ class Run:
     batches: Iterator[Iterator[Batch]]
     facts: dict[str, Any]
     """Provenance: recipe, lineage, data, versions, hardware."""
+    sources: dict[str, str]
+    """Hashes of what is read beside photos and masks."""
     publisher: Publisher | None
     watch: Watch | None
     """On the main process."""
@@ -164,6 +166,7 @@ class Run:
                 "model": self.spec.model_dump(mode="json"),
                 "weights": self.weights.model_dump(mode="json"),
                 "data": self.facts["data"],
+                "sources": self.sources,
                 "method": self.method.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,

@@ -31,6 +31,7 @@ def choose(name: str, root: str, layout: str, lists: Lists, facts: Facts, teache
     """
     cuda = torch.cuda.is_available()
     device = "cuda" if cuda else "cpu"
+    crop = _crop(facts, LARGEST_CROP[device])
     choices = [
         Choice("name", name, "the run is written to runs/<name>"),
         Choice("data.root", root, f"classes: {', '.join(facts.shares)}"),
@@ -39,8 +40,8 @@ def choose(name: str, root: str, layout: str, lists: Lists, facts: Facts, teache
         Choice("data.unlabeled", lists.unlabeled, _counted(facts.unlabeled, lists.unlabeled_why)),
         Choice("data.val", lists.val, f"scored while training: {lists.val_why}"),
         *(_network(cuda) if teacher is None else _student_network(cuda)),
-        _crop(facts, LARGEST_CROP[device]),
-        *_method(facts, teacher),
+        crop,
+        *_method(facts, teacher, min(crop.value)),
     ]
     pretrained = next(choice.value for choice in choices if choice.key == "model.weights") is not None
     lr, factor = (0.0002, 10) if pretrained else (0.0015, 1)
@@ -115,7 +116,7 @@ def _crop(facts: Facts, largest: int) -> Choice:
     return Choice("view.crop", crop, f"height and width; {sizes} {width}x{height} (width x height)")
 
 
-def _method(facts: Facts, teacher: str | None) -> list[Choice]:
+def _method(facts: Facts, teacher: str | None, side: int) -> list[Choice]:
     rare = {name: share for name, share in facts.shares.items() if 0 < share < RARE}
     told = ", ".join(
         f"{name} {100 * share:.2f} %" for name, share in sorted(rare.items(), key=lambda item: item[1])[:4]
@@ -125,6 +126,8 @@ def _method(facts: Facts, teacher: str | None) -> list[Choice]:
     if not facts.unlabeled:
         method = ("supervised", "learns from the labels alone, since no photos without a mask were found")
     followed: list[Choice] = []
+    if facts.unlabeled:
+        followed = [Choice("method.cutout_size", side // 5, "a fifth of the crop, as published")]
     if teacher is not None:
         method = ("distillation", "a student that follows a trained teacher")
         followed = [

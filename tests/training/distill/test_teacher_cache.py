@@ -342,6 +342,20 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     assert looks == [1] * 13
 
 
+def test_a_teacher_that_became_another_is_not_gone_on_with(tiny_dataset: Path, tmp_path: Path) -> None:
+    """Nor are the old one's answers, which the checkpoint holds, written as those of the new one."""
+    model, run = save_teacher(tmp_path / "model", 0), tmp_path / "run"
+    train(recipe(tiny_dataset, run, model), say=quiet)
+    shutil.rmtree(model)
+    save_teacher(model, 1)
+    with pytest.raises(UserError, match=f"--resume: method.teacher={model} holds something else than when the run beg"):
+        train(recipe(tiny_dataset, run, model), resume=True, say=quiet)
+    assert len(list((tmp_path / "teacher-cache").iterdir())) == 1
+    shutil.rmtree(model)
+    save_teacher(model, 0)
+    train(recipe(tiny_dataset, run, model), resume=True, say=quiet)
+
+
 def test_another_run_of_other_distillers_needs_no_look_of_the_teacher(
     cached_run: tuple[Path, list[str]],
     tiny_dataset: Path,

@@ -338,6 +338,10 @@ def test_a_run_with_image_labels(tiny_dataset, tmp_path, monkeypatch):
     assert all(0 < value < 100 for one in losses for value in one.values())
     saved = load_file(tmp_path / "run" / "last" / "model.safetensors")
     assert saved.keys() == build(ModelSpec(**CNN, num_classes=3)).state_dict().keys()
+    table = root / "image_labels.csv"
+    table.write_text(table.read_text().replace("disc", ""))
+    with pytest.raises(UserError, match=r"--resume: method.image_labels=image_labels.csv holds something else than"):
+        train(Recipe.model_validate(recipe), resume=True, say=lambda line: None)
 
 
 @pytest.mark.parametrize(
