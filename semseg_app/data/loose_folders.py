@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from semseg_app.data.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, list_files
+from semseg_app.data.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, imported_into, list_files
 
 
 def _set(words: str) -> frozenset[str]:
@@ -24,8 +24,10 @@ MASK_WORDS = _set(
     "mask masks label labels annotation annotations annot annots ann gt groundtruth groundtruths ground truth manual "
     "segmentation segmentations segmentationclass seg"
 )
-OTHER_WORDS = _set("color colors colored vis viz visualization overlay overlays preview previews instance object")
-"""Of folders of pictures that show masks, or of masks that number objects."""
+VIEW_WORDS = _set("color colors colored vis viz visualization overlay overlays preview previews")
+"""Of pictures that show masks."""
+OTHER_WORDS = VIEW_WORDS | _set("instance object")
+"""Of folders of such pictures, or of masks that number objects."""
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "tr"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
@@ -87,7 +89,8 @@ def loose_pairs(root: Path) -> list[Pair]:
 
 
 def _pairs(root: Path, folder: Path, depth: int) -> Iterator[Pair]:
-    folders = [path for path in _folders(folder) if not OTHER_WORDS & {*words_of(path.name)}]
+    left = imported_into(root) if folder == root else []
+    folders = [path for path in _folders(folder) if path not in left and not OTHER_WORDS & {*words_of(path.name)}]
     masks = [path for path in folders if MASK_WORDS & {*words_of(path.name)}]
     others = [path for path in folders if path not in masks]
     named = [path for path in others if PHOTO_WORDS & {*words_of(path.name)}]
