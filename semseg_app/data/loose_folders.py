@@ -9,6 +9,7 @@ a.jpg + a_mask.png               photos and masks in one folder
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -145,10 +146,12 @@ def _holds_both(folder: Path) -> bool:
     return len(names) == 2 * len(lossless) > 0 and {*names} == {*lossless}
 
 
-def words_of(name: str) -> list[str]:
+@lru_cache(maxsize=4096)
+def words_of(name: str) -> tuple[str, ...]:
     """ "imagesTr" -> images, tr."""
     name = re.sub("(?<=[a-z])(?=[A-Z][a-z]*$)", " ", name).lower()
-    return re.findall("[a-z]+", re.sub("\\b(train|val|test)(?=(mask|label|annot|image|img))", "\\1 ", name))
+    words = re.findall("[a-z]+", re.sub("\\b(train|val|test)(?=(mask|label|annot|image|img))", "\\1 ", name))
+    return tuple(words)
 
 
 def _key(folder: Path) -> str:

@@ -15,7 +15,7 @@ one is seen: eyes lie on skin.
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -214,18 +214,19 @@ def _place(file: _File) -> Path:
 
 def _parts(index: "_Index", masks: Sequence[_File], photos: int) -> tuple[list[_Part], list[_Part]]:
     """What the masks are of, by the first way that fits all of them, and those that only show others."""
-    ways = (index.by_name, index.by_class_folder, index.by_photo_folder, index.by_end)
-    found = {way: [part for mask in masks if (part := way(mask))] for way in ways}
-    by_folder = Counter(photo for photo, _ in {(it.photo.path, it.name) for it in found[index.by_class_folder]})
-    if max(by_folder.values(), default=0) > 1 and not any(_without_numbers(it.name) for it in found[index.by_name]):
-        del found[index.by_name]  # which count the objects of a class
-    for way, all_parts in found.items():
+    for way in (index.by_name, index.by_class_folder, index.by_photo_folder, index.by_end):
+        all_parts = [part for mask in masks if (part := way(mask))]
         parts = [part for part in all_parts if not _is_view(part.name)]
         names, uses = {part.name for part in parts}, Counter(part.photo.path for part in parts)
+        have_words = any(map(_without_numbers, names))
+        if way == index.by_name and not have_words:
+            classes = {(part.photo.path, part.name) for mask in masks if (part := index.by_class_folder(mask))}
+            if max(Counter(photo for photo, _ in classes).values(), default=0) > 1:
+                continue  # the names only count the objects of a class
         several = max(uses.values(), default=0) > 1 or way == index.by_class_folder
         enough = 2 * len(parts) >= len(masks) or (len(uses) == photos and min(uses.values()) > 1)
         # Beside a.png, a_edge.png is no class, and a_1.png may be an object.
-        if several and enough and len(names) > 1 and not ("" in names and any(map(_without_numbers, names))):
+        if several and enough and len(names) > 1 and not ("" in names and have_words):
             return parts, [part for part in all_parts if _is_view(part.name)]
     return [], []
 
@@ -316,6 +317,7 @@ def _starts(stem: str) -> list[str]:
     return [stem[:end] for end in range(len(stem) - 1, 0, -1) if stem[end] in SEPARATORS]
 
 
+@lru_cache(maxsize=4096)
 def _plain(name: str) -> str:
     """A name without the words that say that it is of a mask: "mask_1" -> "1"."""
     words = [word for word in re.split(f"[{re.escape(SEPARATORS)}]+", name) if word]
