@@ -118,6 +118,10 @@ def read_json(path: Path, kind: TypeAdapter[Content]) -> Content:
     try:
         return kind.validate_json(content.removeprefix(b"\xef\xbb\xbf"))
     except ValidationError as error:
+        try:
+            content.decode()
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: not a text file in UTF-8; save it as UTF-8") from None
         raise explain(error, path) from None
 
 
