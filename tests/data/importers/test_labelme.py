@@ -229,10 +229,10 @@ def test_a_file_in_the_encoding_of_its_machine(tmp_path):
 
 def test_labels_of_spaces(tmp_path):
     """A label that nobody filled in is no class, and one with a space around it can be joined."""
-    root = labelme(tmp_path / "x", {}, {"label": " "}, {"label": " car "})
+    root = labelme(tmp_path / "x", {"label": " car "}, {}, {"label": " "})
     assert "LabelMe: a class has no name; --map =NAME names it, or --map =ignore" in refusal(root)
     _, report = imported(root, "--map", "=ignore")
-    assert "' car ' are two classes; --map ' car '='car' makes them one" in report["notes"][0]
+    assert "' car ' and 'car' are two classes; --map 'car'=' car ' makes them one" in report["notes"][0]
     data, report = imported(root, "--map", "=ignore", "--map", " car =car")
     assert data.info.classes == ["background", "car"]
     assert report["objects"]["drawn"] == {"car": 1, " car ": 1}
