@@ -97,6 +97,8 @@ class SegmentationData:
         for split, rest in self.partly_labeled.items():
             total = len(self.folders[split].samples())
             line += f"; {total - len(rest)} of {total} photos of {split!r} have masks, 'unlabeled' is the rest"
+        for name in self.hidden_lists:
+            line += f"; splits/{name}.txt is not read, since a split has its name and other photos: rename the list"
         return line
 
     @cached_property
@@ -145,6 +147,18 @@ class SegmentationData:
         return sorted(
             path.with_suffix("").as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)
         )
+
+    @cached_property
+    def hidden_lists(self) -> list[str]:
+        """Lists that are not read, since a split has the same name and other photos."""
+        return [name for name in self.folders if self.list_path(name).is_file() and self._differs(name)]
+
+    def _differs(self, name: str) -> bool:
+        try:
+            named = {sample.image for _, entry in self.list_entries(name) for sample in self.match(entry)}
+        except UserError:  # the doctor says what is wrong with its lines
+            return True
+        return named != {sample.image for sample in self.folders[name].samples()}
 
     def list_path(self, name: str) -> Path:
         """The file of a list."""
