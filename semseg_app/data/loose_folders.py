@@ -22,9 +22,11 @@ def _set(words: str) -> frozenset[str]:
 
 PHOTO_WORDS = _set("image images img imgs photo photos picture pictures rgb jpegimages input inputs original sat")
 MASK_WORDS = _set(
-    "mask masks label labels annotation annotations annot annots ann gt groundtruth groundtruths ground truth manual "
+    "mask masks label labels annotation annotations annot annots ann gt groundtruth groundtruths truth manual "
     "segmentation segmentations segmentationclass seg"
 )
+GROUND_TRUTH = re.compile(r"ground[-_. ]*truth", re.IGNORECASE)
+"""One word; the ground alone is a class."""
 VIEW_WORDS = _set("color colors colored vis viz visualization overlay overlays preview previews")
 """Of pictures that show masks."""
 OTHER_WORDS = VIEW_WORDS | _set("instance object")
@@ -150,6 +152,7 @@ def _holds_both(folder: Path) -> bool:
 def words_of(name: str) -> tuple[str, ...]:
     """ "imagesTr" -> images, tr."""
     name = re.sub("(?<=[a-z])(?=[A-Z][a-z]*$)", " ", name).lower()
+    name = GROUND_TRUTH.sub("groundtruth", name)
     words = re.findall("[a-z]+", re.sub("\\b(train|val|test)(?=(mask|label|annot|image|img))", "\\1 ", name))
     return tuple(words)
 

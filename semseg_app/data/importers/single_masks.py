@@ -38,13 +38,19 @@ from semseg_app.data.importers.annotated import (
 )
 from semseg_app.data.importers.photo_index import PhotoIndex, equal_end, split_of
 from semseg_app.data.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, evenly_spaced, imported_into, list_files
-from semseg_app.data.loose_folders import MASK_WORDS, OTHER_WORDS, PHOTO_WORDS, VIEW_WORDS, words_of
+from semseg_app.data.loose_folders import GROUND_TRUTH, MASK_WORDS, OTHER_WORDS, PHOTO_WORDS, VIEW_WORDS, words_of
 from semseg_app.data.mask_pixels import INDEX_MODES, check_mask, numbers, unreadable
 from semseg_app.errors import UserError
 from semseg_app.photos import DECODING_ERRORS
 
 MOST_LOOKED_AT = 8
 """Masks that are opened to see whether they are of single classes."""
+MOST_COMPARED = 24
+"""Masks of a photo that are compared with each other."""
+SAME_OBJECT = 0.5
+"""How much of the smaller of two objects may lie on the other."""
+SAME_CLASS = 0.7
+"""How much of what two classes cover together may be of both, in every photo."""
 SEPARATORS = "-_. "
 SUFFIXES = tuple(dict.fromkeys((*IMAGE_SUFFIXES, *LABEL_SUFFIXES)))
 
@@ -155,19 +161,22 @@ def _without_numbers(name: str) -> str:
 
 
 def _drawn_twice(masks: Sequence[Sequence[tuple[Path, str]]]) -> Iterator[str]:
-    """A sentence where masks of one class and photo lie on each other, as objects do not."""
-    looked_at = evenly_spaced([its for its in masks if len({name for _, name in its}) < len(its)], MOST_LOOKED_AT)
-    for its in looked_at:
-        regions = [(path, name, _region(path)) for path, name in its[:MOST_LOOKED_AT]]
-        for (path, name, region), (other, other_name, other_region) in combinations(regions, 2):
-            if name != other_name or region.shape != other_region.shape or not region.any() or not other_region.any():
-                continue
-            if 2 * (region & other_region).sum() > min(region.sum(), other_region.sum()):
-                yield (
-                    f"{path.name} and {other.name} lie on each other; of masks that several people drew, or that show "
-                    "edges, import one of each photo"
-                )
-                return
+    """A sentence for what lies on each other as neither objects of a class nor classes do, in the photos looked at."""
+    shares: dict[tuple[str, str], list[float]] = {}
+    for its in evenly_spaced([its for its in masks if len(its) > 1], MOST_LOOKED_AT):
+        regions = [(name, _region(path)) for path, name in its[:MOST_COMPARED]]
+        for (name, region), (other_name, other) in combinations(regions, 2):
+            if region.shape == other.shape and region.any() and other.any():
+                around = min(region.sum(), other.sum()) if name == other_name else (region | other).sum()
+                shares.setdefault((name, other_name), []).append((region & other).sum() / around)
+    for (name, other_name), found in shares.items():
+        if name == other_name and max(found) > SAME_OBJECT:
+            yield f"masks of {name} lie on each other; where people drew the same, or edges, import one of each photo"
+        elif name != other_name and min(found) > SAME_CLASS:
+            yield (
+                f"{name} and {other_name} cover nearly the same pixels; where they are people or versions, and no "
+                "classes, import the masks of one"
+            )
 
 
 def _look(root: Path, given: Sequence[Path]) -> _Found:
@@ -320,7 +329,7 @@ def _starts(stem: str) -> list[str]:
 @lru_cache(maxsize=4096)
 def _plain(name: str) -> str:
     """A name without the words that say that it is of a mask: "mask_1" -> "1"."""
-    words = [word for word in re.split(f"[{re.escape(SEPARATORS)}]+", name) if word]
+    words = [word for word in re.split(f"[{re.escape(SEPARATORS)}]+", GROUND_TRUTH.sub("gt", name)) if word]
     while words and words[0].lower() in MASK_WORDS:
         del words[0]
     while words and words[-1].lower() in MASK_WORDS:

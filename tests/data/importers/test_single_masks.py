@@ -141,6 +141,18 @@ def test_objects_in_folders_of_their_classes(labels, tmp_path):
     assert all(np.array_equal(classes, np.where(TWO_CARS, 1, BOTH)) for classes in masks(data).values())
 
 
+@pytest.mark.parametrize("labels", ["ground truth/{}/a.png", "masks/a_{}.png", "masks/a/{}_mask.png"])
+def test_the_ground_is_a_class(labels, tmp_path):
+    root = tmp_path / "x"
+    photo(root / "images" / "a.jpg")
+    save(root / labels.format("ground"), ROAD)
+    save(root / labels.format("car"), CAR)
+    data, _ = imported(root, "--no-check")
+    assert data.info.classes == ["background", "car", "ground"]
+    (classes,) = masks(data).values()
+    assert np.array_equal(classes, BOTH)
+
+
 def test_classes_that_are_numbers(tmp_path):
     root = tmp_path / "x"
     photo(root / "images" / "a.jpg")
@@ -163,7 +175,21 @@ def test_masks_of_several_people(tmp_path):
         for person in (1, 2):
             (root / "masks" / f"annotator{person}" / f"{name}.png").rename(root / "masks" / f"{name}_{person}.png")
     _, report = imported(root, "--no-check", "--classes", "background,car")
-    assert "a_1.png and a_2.png lie on each other; of masks that several people drew" in report["notes"][1]
+    assert "masks of car lie on each other; where people drew the same" in report["notes"][1]
+
+
+@pytest.mark.parametrize("names", [("anna", "bob"), ("coarse", "fine")])
+def test_masks_that_all_cover_the_same(names, tmp_path):
+    root = tmp_path / "x"
+    for name in ("a", "b"):
+        photo(root / "images" / f"{name}.jpg")
+        for person, values in zip(names, (CAR, np.roll(CAR, 1)), strict=True):
+            save(root / "masks" / person / f"{name}.png", values)
+    _, report = imported(root, "--no-check")
+    assert f"{names[0]} and {names[1]} cover nearly the same pixels" in report["notes"][1]
+    save(root / "masks" / names[0] / "b.png", ROAD)
+    _, report = imported(root, "--no-check")
+    assert len(report["notes"]) == 1
 
 
 @pytest.mark.parametrize("ending", ["edge", "color", "overlay"])
