@@ -181,7 +181,8 @@ def _drawn_twice(masks: Sequence[Sequence[tuple[Path, str]]]) -> Iterator[str]:
 
 def _look(root: Path, given: Sequence[Path]) -> _Found:
     """Photos and masks, and what each mask is of; without parts where nothing says it, or all photos have one mask."""
-    files = _listed(root)
+    listed = _listed(root)
+    files = [file for file in listed if not any(map(_shows_others, file.folders))]
     lossless = [file for file in files if file.path.suffix.lower() in LABEL_SUFFIXES]
     if given := [folder for folder in given if folder.resolve() != root.resolve()]:
         photos = _given_photos(given, {_place(file) for file in files}, root)
@@ -204,7 +205,11 @@ def _look(root: Path, given: Sequence[Path]) -> _Found:
     around = {part.photo.path.parent for part in parts}
     photos = [it for it in photos if it.path.parent in around or any(PHOTO_WORDS & {*words_of(f)} for f in it.folders)]
     known = {part.mask for part in (*parts, *views)}
-    return _Found(photos, parts, [mask.path for mask in masks if mask.path not in known], [it.mask for it in views])
+    shown = [it.mask for it in views]
+    shown += [
+        it.path for it in listed if any(map(_shows_others, it.folders)) and it.path.suffix.lower() in LABEL_SUFFIXES
+    ]
+    return _Found(photos, parts, [mask.path for mask in masks if mask.path not in known], shown)
 
 
 def _given_photos(given: Sequence[Path], below: set[Path], root: Path) -> list[_File]:
@@ -213,6 +218,7 @@ def _given_photos(given: Sequence[Path], below: set[Path], root: Path) -> list[_
     for folder in given:
         is_around = root.resolve().is_relative_to(folder.resolve())
         listed += [file for file in _listed(folder) if not is_around or _place(file) not in below]
+    listed = [file for file in listed if not any(map(_shows_others, file.folders))]
     return [file for file in listed if not any(map(_is_for_masks, file.folders))] or listed
 
 
@@ -301,12 +307,18 @@ class _Index:
 
 
 def _listed(folder: Path) -> list[_File]:
-    """The pictures below a folder, without those that show masks in colors, number objects, or were imported there."""
+    """The pictures below a folder, without those of datasets that were imported there."""
+    imported = {normalize("NFC", path.name) for path in imported_into(folder)}
     found = [(normalize("NFC", name).split("/"), path) for name, path in list_files(folder, SUFFIXES, nested=True)]
     files = [_File(path, tuple(folders), stem) for (*folders, stem), path in found]
-    imported = {normalize("NFC", path.name) for path in imported_into(folder)}
-    files = [file for file in files if not imported & {*file.folders[:1]}]
-    return [file for file in files if not any(OTHER_WORDS & {*words_of(it)} for it in file.folders)]
+    return [file for file in files if not imported & {*file.folders[:1]}]
+
+
+@lru_cache(maxsize=4096)
+def _shows_others(folder: str) -> bool:
+    """Whether a folder's pictures show masks in colors, or number objects: GT_Instance. Objects alone are a class."""
+    words = {*words_of(folder)}
+    return bool(words & VIEW_WORDS) or bool(words & OTHER_WORDS and words & {*MASK_WORDS, "ids"})
 
 
 def _is_for_masks(folder: str) -> bool:

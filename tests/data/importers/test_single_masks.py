@@ -153,6 +153,19 @@ def test_the_ground_is_a_class(labels, tmp_path):
     assert np.array_equal(classes, BOTH)
 
 
+def test_objects_are_a_class_unless_a_folder_numbers_them(tmp_path):
+    root = tmp_path / "x"
+    photo(root / "images" / "a.jpg")
+    for folder, values in (("object", CAR), ("road", ROAD), ("GT_Object", ROAD), ("overlays", ROAD)):
+        save(root / "masks" / folder / "a.png", values)
+    data, report = imported(root, "--no-check")
+    assert data.info.classes == ["background", "object", "road"]
+    (classes,) = masks(data).values()
+    assert np.array_equal(classes, BOTH)
+    shown = "masks/GT_Object/a.png, masks/overlays/a.png"
+    assert f"2 of the masks show others in colors or numbers, by name ({shown})" in report["notes"]
+
+
 def test_classes_that_are_numbers(tmp_path):
     root = tmp_path / "x"
     photo(root / "images" / "a.jpg")
