@@ -391,8 +391,9 @@ def _region(path: Path) -> np.ndarray:
 
 
 def _is_single(path: Path) -> bool:
+    """Whether a mask shows one class or object, or nothing that can be read, which is said once it is."""
     try:
         _region(path)
-    except UserError:
-        return False
+    except UserError as error:
+        return error.__cause__ is not None
     return True

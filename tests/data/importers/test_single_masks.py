@@ -318,6 +318,20 @@ def test_masks_that_hold_more_than_that(tmp_path):
     assert "car/b1.png, of the same photo" in line
 
 
+@pytest.mark.parametrize("what", ["unreadable label", "is a cut-out"])
+def test_a_mask_that_cannot_be_read_is_named(what, tmp_path):
+    root = tmp_path / "x"
+    photo(root / "images" / "a.jpg")
+    for kind, values in (("car", CAR), ("road", ROAD)):
+        save(root / "masks" / kind / "a.png", values)
+    path = root / "masks" / "car" / "a.png"
+    if what == "unreadable label":
+        path.write_bytes(path.read_bytes()[:60])
+    else:
+        save(path, np.dstack([np.full_like(CAR, 255)] * 3 + [CAR]))
+    assert f"{path}: {what}" in refusal(root)
+
+
 @pytest.mark.parametrize(
     ("photos", "labels"),
     [
