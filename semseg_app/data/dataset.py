@@ -96,7 +96,8 @@ class SegmentationData:
         line = f"{self.root}: {self.layout}, {count} ({classes}); splits and lists: {splits}"
         for split, rest in self.partly_labeled.items():
             total = len(self.folders[split].samples())
-            line += f"; {total - len(rest)} of {total} photos of {split!r} have masks, 'unlabeled' is the rest"
+            verb = "has" if "unlabeled" in self.folders else "is"
+            line += f"; {total - len(rest)} of {total} photos of {split!r} have masks, 'unlabeled' {verb} the rest"
         for name in self.hidden_lists:
             line += f"; splits/{name}.txt is not read, since a split has its name and other photos: rename the list"
         return line
@@ -167,16 +168,19 @@ class SegmentationData:
     def samples(self, name: str) -> list[Sample]:
         """The samples of a split, a list or "unlabeled", sorted by stem (a list keeps its own order).
 
+        "unlabeled" is the folder of this name and what has no mask in partly labeled splits.
+
         "train_aug - 1_16-labeled" is train_aug without the photos of the list; " + " adds those of another list.
         """
+        rest = [sample for split in self.partly_labeled.values() for sample in split] if name == "unlabeled" else []
         if name in self.folders:
-            return self.folders[name].samples()
+            return self.folders[name].samples() + rest
         listing = self.list_path(name)
         if not listing.is_file():
             if len(list_terms(name)) > 1:
                 return self._combined(name)
-            if name == "unlabeled" and self.partly_labeled:
-                return [sample for rest in self.partly_labeled.values() for sample in rest]
+            if rest:
+                return rest
         found = []
         for number, entry in self.list_entries(name):
             matches = self.match(entry)
