@@ -67,7 +67,8 @@ def export_data(
     names = wanted or (labeled_splits(data) if model is None else list(data.folders))
     if not names:
         raise UserError(f"{source}: has no masks to export; export the predictions of a model with --model")
-    samples = [(name, sample) for name in names for sample in data.samples(name)]
+    samples_of = data.samples if wanted else (lambda name: data.folders[name].samples())
+    samples = [(name, sample) for name in names for sample in samples_of(name)]
     if model is None:
         labels = LabelSpace(classes=data.info.classes, palette=data.info.palette)
         options.check(to, labels)

@@ -146,7 +146,7 @@ def _write_tasks(
     from semseg_app.data.exporters.export import LOCAL_FILES, ExportOptions, export_labels
     from semseg_app.inference.pre_annotations import predicted_pictures
 
-    split_of = {sample.image: split for split in data.folders for sample in data.samples(split)}
+    split_of = {sample.image: split for split, files in data.folders.items() for sample in files.samples()}
     pairs = [(split_of[sample.image], sample) for sample in choice.samples]
     done = 0
     with progress_bar("writing tasks") as update:

@@ -126,9 +126,12 @@ class MaskStudy:
     def _shared_numbers(self) -> Iterator[tuple[int, dict[Color, list[str]]]]:
         """Each number that palettes show in several colors, and the masks of each, where all may be an optimizer's.
 
-        Two tools have palettes of their own, too; but among the masks of three classes some leave one out.
+        Two tools have palettes of their own, too; but among the masks of three classes some leave one out, and together
+        they have more colors than classes (of which one may be void).
         """
         if self._palettes_have_gaps or self.data.num_classes < 3 or self.info.label_map is not None:
+            return
+        if len(self._numbered) > self.data.num_classes + 1:
             return
         if any(len(numbers) > 1 for numbers in self._numbered.values()):
             return  # `_oddly_numbered` knows which masks are unlike the others

@@ -226,6 +226,9 @@ def list_findings(
         named, problems = _read_list(data, name, file)
         found += problems
         members[name] = [sample.image for sample in named]
+        if name in data.hidden_lists:
+            message = f"the split {name!r} has other photos; rename the list, and name it in the recipe"
+            found.append(Finding("list-hidden", message, file))
         kind = (pair_of(name) or ("", ""))[1]
         if kind:
             found += _leaks(data, file, named, split_of)

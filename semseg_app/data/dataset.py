@@ -96,7 +96,10 @@ class SegmentationData:
         line = f"{self.root}: {self.layout}, {count} ({classes}); splits and lists: {splits}"
         for split, rest in self.partly_labeled.items():
             total = len(self.folders[split].samples())
-            line += f"; {total - len(rest)} of {total} photos of {split!r} have masks, 'unlabeled' is the rest"
+            verb = "has" if "unlabeled" in self.folders else "is"
+            line += f"; {total - len(rest)} of {total} photos of {split!r} have masks, 'unlabeled' {verb} the rest"
+        for name in self.hidden_lists:
+            line += f"; splits/{name}.txt is not read, since a split has its name and other photos: rename the list"
         return line
 
     @cached_property
@@ -146,6 +149,18 @@ class SegmentationData:
             path.with_suffix("").as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)
         )
 
+    @cached_property
+    def hidden_lists(self) -> list[str]:
+        """Lists that are not read, since a split has the same name and other photos."""
+        return [name for name in self.folders if self.list_path(name).is_file() and self._differs(name)]
+
+    def _differs(self, name: str) -> bool:
+        try:
+            named = {sample.image for _, entry in self.list_entries(name) for sample in self.match(entry)}
+        except UserError:  # the doctor says what is wrong with its lines
+            return True
+        return named != {sample.image for sample in self.folders[name].samples()}
+
     def list_path(self, name: str) -> Path:
         """The file of a list."""
         return self.root / "splits" / f"{name}.txt"
@@ -153,16 +168,19 @@ class SegmentationData:
     def samples(self, name: str) -> list[Sample]:
         """The samples of a split, a list or "unlabeled", sorted by stem (a list keeps its own order).
 
+        "unlabeled" is the folder of this name and what has no mask in partly labeled splits.
+
         "train_aug - 1_16-labeled" is train_aug without the photos of the list; " + " adds those of another list.
         """
+        rest = [sample for split in self.partly_labeled.values() for sample in split] if name == "unlabeled" else []
         if name in self.folders:
-            return self.folders[name].samples()
+            return self.folders[name].samples() + rest
         listing = self.list_path(name)
         if not listing.is_file():
             if len(list_terms(name)) > 1:
                 return self._combined(name)
-            if name == "unlabeled" and self.partly_labeled:
-                return [sample for rest in self.partly_labeled.values() for sample in rest]
+            if rest:
+                return rest
         found = []
         for number, entry in self.list_entries(name):
             matches = self.match(entry)

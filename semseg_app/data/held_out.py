@@ -96,7 +96,7 @@ def draw_val(
     gone = val | set(left_out)
     training = [sample for sample in samples if sample not in gone]
     if split != "unlabeled" and "unlabeled" in data.folders:
-        separate = data.samples("unlabeled")
+        separate = data.folders["unlabeled"].samples()
         theirs = looks([sample.image for sample in separate])
         repeated = repeats(theirs.thumbnails, look.thumbnails[chosen], limit)
         held = {look.digests[index] for index in chosen}

@@ -152,6 +152,11 @@ def list_files(folder: Path, suffixes: tuple[str, ...], nested: bool) -> list[tu
     return sorted(found)
 
 
+def imported_into(root: Path) -> list[Path]:
+    """The datasets that were imported into a folder. Where the folder is imported once more, they do not count."""
+    return [path.parent for path in root.glob("*/import.json")]
+
+
 def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
     """At most `count` of the items, spread over the whole sequence."""
     return [items[round(place)] for place in np.linspace(0, len(items) - 1, min(count, len(items)))]

@@ -9,10 +9,11 @@ a.jpg + a_mask.png               photos and masks in one folder
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from semseg_app.data.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, list_files
+from semseg_app.data.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, imported_into, list_files
 
 
 def _set(words: str) -> frozenset[str]:
@@ -21,11 +22,15 @@ def _set(words: str) -> frozenset[str]:
 
 PHOTO_WORDS = _set("image images img imgs photo photos picture pictures rgb jpegimages input inputs original sat")
 MASK_WORDS = _set(
-    "mask masks label labels annotation annotations annot annots ann gt groundtruth groundtruths ground truth manual "
+    "mask masks label labels annotation annotations annot annots ann gt groundtruth groundtruths truth manual "
     "segmentation segmentations segmentationclass seg"
 )
-OTHER_WORDS = _set("color colors colored vis viz visualization overlay overlays preview previews instance object")
-"""Of folders of pictures that show masks, or of masks that number objects."""
+GROUND_TRUTH = re.compile(r"ground[-_. ]*truth", re.IGNORECASE)
+"""One word; the ground alone is a class."""
+VIEW_WORDS = _set("color colors colored vis viz visualization overlay overlays preview previews")
+"""Of pictures that show masks."""
+OTHER_WORDS = VIEW_WORDS | _set("instance object")
+"""Of folders of such pictures, or of masks that number objects."""
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "tr"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
@@ -87,7 +92,8 @@ def loose_pairs(root: Path) -> list[Pair]:
 
 
 def _pairs(root: Path, folder: Path, depth: int) -> Iterator[Pair]:
-    folders = [path for path in _folders(folder) if not OTHER_WORDS & {*words_of(path.name)}]
+    left = imported_into(root) if folder == root else []
+    folders = [path for path in _folders(folder) if path not in left and not OTHER_WORDS & {*words_of(path.name)}]
     masks = [path for path in folders if MASK_WORDS & {*words_of(path.name)}]
     others = [path for path in folders if path not in masks]
     named = [path for path in others if PHOTO_WORDS & {*words_of(path.name)}]
@@ -142,10 +148,13 @@ def _holds_both(folder: Path) -> bool:
     return len(names) == 2 * len(lossless) > 0 and {*names} == {*lossless}
 
 
-def words_of(name: str) -> list[str]:
+@lru_cache(maxsize=4096)
+def words_of(name: str) -> tuple[str, ...]:
     """ "imagesTr" -> images, tr."""
     name = re.sub("(?<=[a-z])(?=[A-Z][a-z]*$)", " ", name).lower()
-    return re.findall("[a-z]+", re.sub("\\b(train|val|test)(?=(mask|label|annot|image|img))", "\\1 ", name))
+    name = GROUND_TRUTH.sub("groundtruth", name)
+    words = re.findall("[a-z]+", re.sub("\\b(train|val|test)(?=(mask|label|annot|image|img))", "\\1 ", name))
+    return tuple(words)
 
 
 def _key(folder: Path) -> str:

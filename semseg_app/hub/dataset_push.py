@@ -61,7 +61,7 @@ def push_dataset(
     chosen = license or data.info.license
     if not chosen:
         raise UserError(f"{data.root}: no license given; add --license, or license: to dataset.yaml")
-    parts = {name: data.samples(name) for name in data.folders}
+    parts = {name: files.samples() for name, files in data.folders.items()}
     info = data.info.model_copy(update={"license": chosen, "source": repo})
     with tempfile.TemporaryDirectory(prefix="semseg-dataset-") as place:
         files: Files = {}

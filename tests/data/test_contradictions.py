@@ -81,6 +81,14 @@ def test_palettes_that_number_a_color_in_two_ways(tmp_path):
     assert "(e.g. labels/train/p1.png)" in line
 
 
+def test_two_tools_with_palettes_of_their_own(tmp_path):
+    """Every mask shows all three classes, in the colors of its tool."""
+    root = folder(tmp_path, [NUMBERS] * 3, classes="[a, b, c]")
+    for number, colors in enumerate([[RED, GREEN, PINK], [RED, TEAL, (250, 250, 10)], [RED, GREEN, PINK]]):
+        paletted(root / "labels" / "train" / f"p{number}.png", NUMBERS, colors)
+    assert "palette-mask" not in kinds(root)
+
+
 @pytest.mark.parametrize("optimized", [True, False])
 def test_each_mask_numbers_its_own_colors(optimized, tmp_path):
     """One object per photo: what is number 1 is another class in each. With a number left out, they are two tools'."""

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from semseg_app.data.check import check
 from semseg_app.data.dataset import (
     DatasetInfo,
     SegmentationData,
@@ -50,7 +51,7 @@ def test_splits_lists_and_unlabeled(tmp_path: Path) -> None:
         ("b", False),
         ("both", False),
     ]
-    assert [s.stem for s in data.samples("unlabeled")] == ["one", "trip/day1/two"]
+    assert [s.stem for s in data.samples("unlabeled")] == ["one", "trip/day1/two", "b", "both"]
     assert [s.image for s in data.samples("few")] == [root / "images/train/b.png", root / "images/train/both.png"]
     np.testing.assert_array_equal(data.read_label(data.samples("train")[0]), LABEL)
 
@@ -67,6 +68,21 @@ def test_accents_as_a_mac_spells_them(tmp_path: Path) -> None:
     assert [sample.label is not None for sample in data.samples("train")] == [True, True]
     assert [sample.image.name for sample in data.samples("few")] == ["Mu\u0308hle.png"]
     assert len(data.samples("all")) == 2
+
+
+def test_a_list_of_a_splits_name_is_told(tmp_path: Path) -> None:
+    """It is not read; where it names the same photos, it says nothing else."""
+    root = build(tmp_path, {f"images/train/{stem}.png": PHOTO for stem in "ab"})
+    (root / "splits").mkdir()
+    (root / "splits" / "train.txt").write_text("b\na\n")
+    assert "not read" not in open_folder(root).describe()
+    assert "list-hidden" not in {finding.kind for finding in check(open_folder(root)).findings}
+    (root / "splits" / "train.txt").write_text("b\n")
+    data = open_folder(root)
+    assert len(data.samples("train")) == 2
+    assert "splits/train.txt is not read, since a split has its name and other photos" in data.describe()
+    (note,) = [note for note in check(data).notes if note.kind == "list-hidden"]
+    assert note.file == "splits/train.txt"
 
 
 def test_list_mistakes_name_file_and_line(tmp_path: Path) -> None:
@@ -103,7 +119,7 @@ def test_what_lies_about_in_real_folders(tmp_path: Path) -> None:
     assert data.split_names() == ["more", "train", "unlabeled"]
     assert [s.stem for s in data.samples("train")] == ["LOUD", "linked", "x"]
     assert [s.label is not None for s in data.samples("train")] == [True, False, False]
-    assert [s.stem for s in data.samples("unlabeled")] == ["deep/y"]
+    assert [s.stem for s in data.folders["unlabeled"].samples()] == ["deep/y"]
     assert data.read_image(data.samples("more")[0]).shape == (2, 3, 3)
 
 

@@ -17,6 +17,7 @@ from semseg_app.data.held_out import draw_val
 from semseg_app.data.layouts import open_dataset
 from semseg_app.data.listing import Sample
 from semseg_app.data.near_duplicates import looks, near_duplicates
+from semseg_app.data.selection.candidates import candidates
 from semseg_app.data.splits import nested_splits, write_splits
 from semseg_app.data.training_check import shared_photos
 from semseg_app.errors import UserError
@@ -125,6 +126,20 @@ def partly(tmp_path: Path) -> Path:
             mask(root / "labels" / "train" / f"{index:02d}.png", 0, 1, rare)
     (root / "dataset.yaml").write_text(yaml.safe_dump({"name": "partly", "classes": list("abcd")}))
     return root
+
+
+def test_masks_for_some_photos_beside_a_folder_of_unlabeled_ones(partly: Path) -> None:
+    """The name stands for both; whatever goes through the folders meets each photo once."""
+    photo(partly / "unlabeled" / "trip" / "x.png", 99)
+    data = open_folder(partly)
+    assert stems(data, "unlabeled") == ["trip/x", *(f"{index:02d}" for index in range(12, 24))]
+    assert "'unlabeled' has the rest" in data.describe()
+    assert [sample.stem for sample in candidates(data, None, None).unlabeled] == [
+        *(f"{index:02d}" for index in range(12, 24)),
+        "trip/x",
+    ]
+    held = draw_val(data, "2", "train")
+    assert len({sample.image for sample in held.training}) == len(held.training)
 
 
 def test_masks_for_some_photos(partly: Path) -> None:

@@ -96,7 +96,7 @@ def read_export(
         )
     options = options or ReadOptions()
     is_recognized = name == "auto"
-    name, files = _recognized(root, folders) if is_recognized else (name, _of_format(root, name, folders))
+    name, files = _recognized(root, folders) if is_recognized else (name, _of_format(root, name))
     for option, value, owner in (
         ("--attribute", options.attribute, "via"),
         ("--annotator", options.annotator, "label-studio"),
@@ -113,10 +113,10 @@ def read_export(
     return replace(export, items=[*items, *rest], notes=notes)
 
 
-def _of_format(root: Path, name: str, folders: Sequence[Path]) -> list[Path]:
+def _of_format(root: Path, name: str) -> list[Path]:
     """The annotation files of a format that is named. UserError where there are none."""
     files = [root] if root.is_file() else FORMATS[name].find(root)
-    if not files and not (folders and _is_beside(name, root, folders)):
+    if not files and not (root.is_dir() and name in BESIDE):  # whose readers say what is missing
         raise UserError(f"{root}: does not look like {FORMATS[name].title}; {_known()}")
     return files or [root]
 

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from semseg_app.data.listing import imported_into
 from semseg_app.errors import UserError, explain
 
 Content = TypeVar("Content")
@@ -63,12 +64,15 @@ def _signature(path: Path, changed: int, size: int, keys: frozenset[str]) -> Sig
 
 
 def files_below(root: Path, suffix: str, most: int | None = None) -> list[Path]:
-    """`root` itself where it is such a file; else the files below it, hidden ones left out, nearest first, sorted."""
+    """`root` itself where it is such a file; else the files below it, nearest first, sorted.
+
+    Hidden ones are left out, and those of datasets that were imported there.
+    """
     if root.is_file():
         return [root] if root.suffix.lower() == suffix else []
     found: list[Path] = []
     level = [root]
-    visited: set[str] = set()
+    visited = {os.path.realpath(folder) for folder in imported_into(root)}
     while level and (most is None or len(found) < most):
         entries = [entry for folder in level if _is_new(folder, visited) for entry in os.scandir(folder)]
         shown = [entry for entry in entries if not entry.name.startswith(".")]
@@ -114,6 +118,10 @@ def read_json(path: Path, kind: TypeAdapter[Content]) -> Content:
     try:
         return kind.validate_json(content.removeprefix(b"\xef\xbb\xbf"))
     except ValidationError as error:
+        try:
+            content.decode()
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: not a text file in UTF-8; save it as UTF-8") from None
         raise explain(error, path) from None
 
 

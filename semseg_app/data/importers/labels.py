@@ -45,10 +45,12 @@ def choose_classes(
     Raises:
         UserError: names that do not exist, or classes that `wanted` and `mapping` do not speak of.
     """
-    rules = dict(mapping or {})
-    for old in rules:
-        if old != REST and old not in export.classes:
+    rules: dict[str, str] = {}
+    for old, new in (mapping or {}).items():
+        named = [old] if old in (REST, *export.classes) else [it for it in export.classes if it.strip() == old.strip()]
+        if not named:
             raise UserError(f"--map {old}=...: the export has no class {old!r}{did_you_mean(old, export.classes)}")
+        rules |= dict.fromkeys(named, new)
     ground = _background(export, wanted, rules, background)
     targets: dict[str, str] = {}
     homeless = []
@@ -75,6 +77,8 @@ def choose_classes(
         raise UserError(f"--map to {strange[0]!r}, which --classes does not name; add it there")
     if ground is not None and ground not in classes:
         classes.insert(0, ground)
+    if any(not name.strip() for name in classes):
+        raise UserError(f"{export.title}: a class has no name; --map =NAME names it, or --map =ignore")
     if not classes:
         raise UserError(f"{export.title}: no class is left; every one is ignored")
     if len(classes) > MOST_CLASSES:
@@ -121,9 +125,9 @@ def parse_map(texts: Sequence[str]) -> dict[str, str]:
     mapping: dict[str, str] = {}
     for text in texts:
         old, equals, new = text.rpartition("=")
-        if not equals or not old.strip() or not new.strip():
+        if not equals or not new.strip():
             raise UserError(f"--map {text}: write OLD=NEW, e.g. --map lorry=truck")
-        if old.strip() in mapping:
-            raise UserError(f"--map {old.strip()}: is given twice")
-        mapping[old.strip()] = new.strip()
+        if old in mapping:
+            raise UserError(f"--map {old}: is given twice")
+        mapping[old] = new.strip()
     return mapping

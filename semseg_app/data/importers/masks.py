@@ -71,7 +71,7 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
 
 def facts_of(data: SegmentationData) -> dict[Path, MaskFacts]:
     """What lies in each mask."""
-    paths = {sample.label for split in data.folders for sample in data.samples(split) if sample.label}
+    paths = {sample.label for files in data.folders.values() for sample in files.samples() if sample.label}
     return dict(ordered_map(lambda path: (path, inspect_mask(path)), sorted(paths)))
 
 
@@ -81,8 +81,8 @@ def export_of(data: SegmentationData, facts: Mapping[Path, MaskFacts]) -> Export
     names = dict(enumerate(data.info.classes)) | {IGNORE: None}
     seen: set[Path] = set()
     items, notes = [], doubts
-    for split in data.folders:
-        samples = data.samples(split)
+    for split, files in data.folders.items():
+        samples = files.samples()
         new = [sample for sample in samples if sample.image not in seen]
         if len(new) < len(samples):
             notes.append(f"{split}: {len(samples) - len(new):,} of {len(samples):,} photos are in other splits already")

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from semseg_app.data.listing import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_mask_folder, list_files
+from semseg_app.data.listing import IMAGE_SUFFIXES, UNREAD_SUFFIXES, imported_into, is_mask_folder, list_files
 from semseg_app.errors import UserError
 
 SPLITS = {
@@ -74,7 +74,7 @@ class PhotoIndex:
         seen = set()
         for folder in folders:
             parents = set()
-            imported = [path.parent for path in folder.glob("*/import.json")]
+            imported = imported_into(folder)
             for _, path in list_files(folder, IMAGE_SUFFIXES, nested=True):
                 if path not in seen and not any(path.is_relative_to(other) for other in imported):
                     seen.add(path)

@@ -65,7 +65,7 @@ def draw_mask(item: Item, table: ClassTable, overlap: Overlap, unlabeled: bool, 
         if turn not in TURNED or frame != (size[1], size[0]):
             raise UserError(
                 f"{item.source}: drawn on a picture of {frame[0]}x{frame[1]}, but {item.name} is {size[0]}x{size[1]}; "
-                "the export and the photos do not belong together"
+                f"the export is of other photos, or of these in another size: resize them to {frame[0]}x{frame[1]}"
             )
         mask.turned = True
     if drawing.pixels is not None:

@@ -19,7 +19,7 @@ import numpy as np
 from semseg_app.data.dataset import read_yaml
 from semseg_app.data.importers.annotated import Drawing, Export, Item, Object, Polygons, ReadOptions, Size, unique
 from semseg_app.data.importers.json_files import files_below, files_of_kind
-from semseg_app.data.importers.photo_index import SPLITS, PhotoIndex, equal_end, without_prefix
+from semseg_app.data.importers.photo_index import SPLITS, PhotoIndex, equal_end, named_split, without_prefix
 from semseg_app.data.list_lines import text_lines
 from semseg_app.data.listing import IMAGE_SUFFIXES, list_files
 from semseg_app.data.loose_folders import loose_pairs
@@ -52,7 +52,13 @@ def _is_yolo(path: Path) -> bool:
         content = read_yaml(path)
     except (UserError, OSError):
         return path.name in ("data.yaml", "data.yml")
-    return "names" in content and any(split in content for split in ("train", "val", "test"))
+    return "names" in content and any(split in content for split in _splits(content))
+
+
+def _splits(content: dict[str, Any]) -> dict[str, str]:
+    """What a data.yaml calls its splits -> their names here. `semseg data export` also writes splits of other names."""
+    others = [key for key, entry in content.items() if key not in SPLITS and entry == f"images/{key}"]
+    return SPLITS | {key: named_split(f"{key}") or "train" for key in others}
 
 
 def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
@@ -71,7 +77,8 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
             notes.append(f"{path}: left out; the photos that it names are not there")
             continue
         names = _names(path, content)
-        splits = {key: list(_photos(path, content, content.get(key), key, photos, notes)) for key in SPLITS}
+        called = _splits(content)
+        splits = {key: list(_photos(path, content, content.get(key), key, photos, notes)) for key in called}
         elsewhere = _Elsewhere(path, {photo for listed in splits.values() for photo in listed})
         classes += names.values()
         for key, listed in splits.items():
@@ -89,7 +96,7 @@ def read(files: list[Path], photos: PhotoIndex, options: ReadOptions) -> Export:
                     raise UserError(
                         f"{labels}: fits {users[labels]} and {photo}; sort labels and photos into folders alike"
                     )
-                items.append(Item(photos.relative(photo), photo, _reader(labels, names), f"{labels}", SPLITS[key]))
+                items.append(Item(photos.relative(photo), photo, _reader(labels, names), f"{labels}", called[key]))
         if not owners:
             raise UserError(f"{path}: no photo in the folders that train, val and test name")
     if not any(Path(item.source).is_file() for item in items):
@@ -127,7 +134,7 @@ def _photos(
             continue
         if place is None and (place := _moved(path.parent, entry)):
             notes.append(f"{path.name}: {key}: {entry} is not there; {place.relative_to(path.parent)} is read instead")
-        if place is None and SPLITS[key] == "test":  # Roboflow writes the line whether there are test photos or not
+        if place is None and SPLITS.get(key) == "test":  # Roboflow writes the line whether there are test photos or not
             notes.append(f"{path.name}: {key}: {entry} is not there; the split is left out")
             continue
         if place is None:
@@ -195,7 +202,7 @@ class _Elsewhere:
 
 def _is_here(path: Path, content: dict[str, Any]) -> bool:
     """Whether something is there that a data.yaml names."""
-    named = [content.get(key) for key in SPLITS]
+    named = [content.get(key) for key in _splits(content)]
     entries = [entry for it in named for entry in (it if isinstance(it, list) else [it]) if isinstance(entry, str)]
     return any(_place(path, content.get("path"), entry) or _moved(path.parent, entry) for entry in entries)
 

@@ -26,7 +26,7 @@ def candidates(data: SegmentationData, unlabeled: str | None, labeled: str | Non
         UserError: no candidate remains.
     """
     splits = [split for split in data.folders if not split.lower().startswith(("val", "test"))]
-    training = [sample for split in splits for sample in data.samples(split)]
+    training = [sample for split in splits for sample in data.folders[split].samples()]
     wanted = data.samples(unlabeled) if unlabeled else [sample for sample in training if not sample.label]
     known = {sample.image: sample for sample in (data.samples(labeled) if labeled else [])}
     free = {sample.image: sample for sample in wanted if sample.image not in known}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,16 @@ def test_the_command_exports_a_dataset(tiny_dataset, tmp_path):
         np.testing.assert_array_equal(canvas, np.asarray(Image.open(tiny_dataset / "labels" / name)))
     again = semseg("data", "export", tiny_dataset, "--to", "coco", "-o", tmp_path / "out")
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("name", ["cvat", "label-studio", "yolo"])
+def test_splits_of_any_name_come_back(name, pictures, tmp_path):
+    """As of a list of photos to label next; what was unlabeled is for training then."""
+    splits = ["next-6", "unlabeled", "holdout"]
+    named = [replace(picture, split=split) for picture, split in zip(pictures, splits, strict=True)]
+    export_labels(named, LABELS, name, tmp_path / "out", ExportOptions())
+    semseg("data", "import", f"{tmp_path / 'out'}", "-o", f"{tmp_path / 'again'}", "--no-check")
+    assert sorted(path.name for path in (tmp_path / "again" / "labels").iterdir()) == ["holdout", "next-6", "train"]
 
 
 def test_the_command_exports_predictions_of_any_folder_of_photos(make_graph, tmp_path):

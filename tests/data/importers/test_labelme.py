@@ -218,3 +218,21 @@ def test_a_file_that_is_cut_off(tmp_path):
     path = labelme(tmp_path / "x", {}) / "a.json"
     path.write_text(path.read_text()[:-9])
     assert "a.json: Invalid JSON" in refusal(path.parent)
+
+
+def test_a_file_in_the_encoding_of_its_machine(tmp_path):
+    path = labelme(tmp_path / "x", {}) / "a.json"
+    text = json.dumps(json.loads(path.read_text()) | {"description": "汽车"}, ensure_ascii=False)
+    path.write_bytes(text.encode("gbk"))
+    assert "a.json: not a text file in UTF-8; save it as UTF-8" in refusal(path.parent)
+
+
+def test_labels_of_spaces(tmp_path):
+    """A label that nobody filled in is no class, and one with a space around it can be joined."""
+    root = labelme(tmp_path / "x", {"label": " car "}, {}, {"label": " "})
+    assert "LabelMe: a class has no name; --map =NAME names it, or --map =ignore" in refusal(root)
+    _, report = imported(root, "--map", "=ignore")
+    assert "' car ' and 'car' are two classes; --map 'car'=' car ' makes them one" in report["notes"][0]
+    data, report = imported(root, "--map", "=ignore", "--map", " car =car")
+    assert data.info.classes == ["background", "car"]
+    assert report["objects"]["drawn"] == {"car": 1, " car ": 1}

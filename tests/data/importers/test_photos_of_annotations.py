@@ -8,6 +8,9 @@ import pytest
 import yaml
 from PIL import Image
 from support.annotations import HEIGHT, WIDTH, imported, masks, photo, refusal, write_json
+from typer.testing import CliRunner
+
+from semseg_app.cli.main import app
 
 SQUARE = [[10.0, 5.0, 20.0, 5.0, 20.0, 15.0, 10.0, 15.0]]
 LINE = "0 0.25 0.2 0.5 0.2 0.5 0.5 0.25 0.5\n"
@@ -217,6 +220,23 @@ def test_a_name_that_was_uploaded_twice(names, tmp_path):
             "train/11111111-a": True,
             "train/22222222-a": False,
         }
+
+
+@pytest.mark.parametrize("tool", ["labelme", "masks", "masks of classes"])
+def test_what_was_imported_into_the_folder_does_not_count_the_next_time(tool, tmp_path):
+    root = tmp_path / "x"
+    for name in ("a", "b"):
+        photo(root / "images" / f"{name}.jpg")
+        if tool == "labelme":
+            labelme(root / "images" / f"{name}.json", f"{name}.jpg")
+        for folder in {"labelme": [], "masks": ["masks"], "masks of classes": ["masks/car", "masks/road"]}[tool]:
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (WIDTH, HEIGHT), 1).save(root / folder / f"{name}.png")
+    options = ["--classes", "ground,car"] if tool == "masks" else []
+    for out in ("first", "second"):
+        command = ["data", "import", f"{root}", "-o", f"{root / out}", "--json", "--no-check", *options]
+        result = CliRunner().invoke(app, command, catch_exceptions=False)
+        assert json.loads(result.stdout)["photos"]["written"] == {"train": 2}
 
 
 def test_labelme_files_that_were_renamed_with_their_photos(tmp_path):
