@@ -334,8 +334,11 @@ def test_a_folder_that_does_not_fit_is_refused(dataset, tmp_path):
     with pytest.raises(UserError, match="holds 0 flagged photos already"):
         full.flag(b"\xff\xd8 another", np.zeros((1, 1, 3), np.uint8))
     masks = set((dataset / "labels" / "train").iterdir())
+    photo, classes, painted = np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), np.uint8), drawing(*np.ones((2, 1, 1)))
     with pytest.raises(UserError, match="holds 0 flagged photos already"):
-        full.correct(b"more", np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), np.uint8), drawing(*np.ones((2, 1, 1))))
+        full.correct(b"more", photo, classes, ColorEngine.labels, painted)
+    with pytest.raises(UserError, match=r"this model has other classes than the photos that are kept here \(red, "):
+        FlagFolder(dataset, ColorEngine.labels).correct(b"more", photo, classes, labels, painted)
     assert set((dataset / "labels" / "train").iterdir()) == masks, "no mask without its photo"
 
 
