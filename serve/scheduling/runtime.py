@@ -53,7 +53,8 @@ class ModelRuntime:
 
     def at_once(self, image: np.ndarray) -> bool:
         """Whether the engine takes an image of this size whole; others go in tiles."""
-        return image.shape[0] <= self._height and image.shape[1] <= self._width
+        height, width = image.shape[:2]
+        return bool(height <= self._height and width <= self._width)
 
     def submit(self, image: np.ndarray, confidence: bool) -> "Future[Run]":
         """Put uint8 RGB `[H, W, 3]` of any size into the queue; large ones in tiles.
