@@ -223,6 +223,13 @@ def test_many_photos_in_and_a_zip_out(client, encoded, tmp_path):
     assert ">.dng is not read; convert it to JPEG or PNG.<" in table
     assert str(tmp_path.parent) not in table
 
+    with zipfile.ZipFile(tmp_path / "long.zip", "w") as archive:  # names that Windows takes: 255 characters, not bytes
+        for name in ("写" * 200, "真" * 200):
+            archive.writestr(f"{'夏' * 200}/{name}.png", encoded(red))
+    table, answered = client.predict([handle_file(tmp_path / "long.zip")], "colors", api_name="/many")
+    path = answered["value"] if isinstance(answered, dict) else answered
+    assert len([name for name in zipfile.ZipFile(path).namelist() if name.startswith("masks/")]) == 2, table
+
     (tmp_path / "none.txt").write_text("text")
     (tmp_path / "cut.zip").write_bytes((tmp_path / "more.zip").read_bytes()[50:])
     for bad, words in (
