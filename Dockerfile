@@ -48,6 +48,7 @@ WORKDIR /home/semseg
 VOLUME /cache
 EXPOSE 7860
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:7860/health/live', timeout=2)"]
+# http.client: with HTTP_PROXY, which Docker hands to containers, urllib would ask the proxy.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD ["python3", "-c", "import http.client; asked = http.client.HTTPConnection('127.0.0.1:7860', timeout=2); asked.request('GET', '/health/live'); exit(asked.getresponse().status != 200)"]
 ENTRYPOINT ["semseg", "serve", "--host", "0.0.0.0", "--port", "7860"]
 CMD ["/model"]

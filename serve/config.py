@@ -1,5 +1,7 @@
 """How a server serves: the one set of options that the command line fills, and the server, the app and Ray read."""
 
+import contextlib
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -8,13 +10,21 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from semseg_app.errors import UserError
 from semseg_app.serve.http.api_keys import Keys
 
+_ORIGIN = re.compile(r"(https?)://([^/?#@*:\s\[\]]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
+_PORTS = {"http": 80, "https": 443}
+
 
 def check_origin(text: str) -> str:
-    """An origin as browsers send it. UserError for any other text."""
-    scheme, _, host = text.partition("://")
-    if text != "*" and (scheme not in ("http", "https") or not host or "/" in host or "*" in host or " " in host):
+    """An origin as browsers send it: in lower case, without the scheme's own port. UserError for what is no origin."""
+    if text == "*":
+        return text
+    origin = _ORIGIN.fullmatch(text.lower())
+    if origin is None:
         raise UserError(f"--cors-origin {text!r}: give an origin such as https://app.example, without a path, or *")
-    return text
+    scheme, host, port = origin.groups()
+    with contextlib.suppress(UnicodeError):  # what cannot be a name of a host is never sent
+        host = host.encode("idna").decode("ascii")
+    return f"{scheme}://{host}" + (f":{port}" if port and int(port) != _PORTS[scheme] else "")
 
 
 def check_root_path(text: str) -> str:

@@ -1,19 +1,23 @@
 """`semseg demo`: the whole walk on generated streets, in minutes: data, teacher, student, engine, server."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 HEIGHT, WIDTH = 192, 256
+IMAGES = 256
 EXAMPLES = 8
 
 
 def demo(
     folder: Annotated[Path, typer.Option(help="Where everything goes; what it holds already is used.")] = Path("demo"),
     no_serve: Annotated[bool, typer.Option("--no-serve", help="Stop after the result table.")] = False,
-    images: Annotated[int, typer.Option(min=8, help="Training streets; a quarter as many for validation.")] = 256,
+    images: Annotated[
+        int | None, typer.Option(min=8, help=f"Training streets, {IMAGES}; a quarter as many for validation.")
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps of each network, instead of the preset's.")
     ] = None,
@@ -35,13 +39,16 @@ def demo(
     address = None if no_serve else claim_address(host, port)  # a port in use is an error now, not in minutes
     streets = folder / "streets"
     if not streets.exists():
+        train = images or IMAGES
         with progress_bar("drawing streets") as update:
-            generate(streets, train=images, val=images // 4, size=(HEIGHT, WIDTH), workers=2, progress=update)
+            generate(streets, train=train, val=train // 4, size=(HEIGHT, WIDTH), workers=2, progress=update)
+    elif images not in (None, drawn := len(open_dataset(streets).samples("train"))):
+        raise UserError(f"{streets}: holds {drawn} training streets, not {images}; choose another --folder")
     chosen = [f"data.root={streets}"]
     if steps:
         chosen += [f"schedule.steps={steps}", "schedule.warmup=0"]
-    teacher = _train("demo-teacher", folder / "teacher", chosen)
-    student = _train("demo-student", folder / "student", [*chosen, f"method.teacher={teacher}"])
+    teacher = _train("demo-teacher", folder / "teacher", chosen, steps)
+    student = _train("demo-student", folder / "student", [*chosen, f"method.teacher={teacher}"], steps)
     show_steps("semseg_app.export")
     dataset = ExportData(open_dataset(streets), "val", limit=64)
     ((_, entry),) = export_verified(student, "fp32", dataset)
@@ -61,13 +68,23 @@ def demo(
         run_server(open_engine(student, "onnxruntime"), address, ServeConfig(examples=examples))
 
 
-def _train(preset: str, output: Path, overrides: list[str]) -> Path:
-    """Train a preset, or go on where an interrupted demo stopped, or take the finished run. -> its model folder."""
+def _train(preset: str, output: Path, overrides: list[str], steps: int | None) -> Path:
+    """Train a preset, or go on where an interrupted demo stopped, or take the finished run. -> its model folder.
+
+    UserError when the finished run has not so many `steps`; None = any.
+    """
+    from semseg_app.errors import UserError
     from semseg_app.training.loop import train
     from semseg_app.training.recipe import load_recipe
 
-    if not (output / "report.json").exists():
+    report = output / "report.json"
+    if not report.exists():
         train(load_recipe(preset, [*overrides, f"output={output}"]), resume=(output / "checkpoints").exists())
+        return output / "best"
+    trained = json.loads(report.read_text("utf-8"))["recipe"]["schedule"]["steps"]
+    if steps not in (None, trained):
+        raise UserError(f"{output}: was trained for {trained} steps, not {steps}; choose another --folder")
+    print(f"{output}: is trained already, for {trained} steps", file=sys.stderr)
     return output / "best"
 
 

@@ -1,7 +1,7 @@
 """`semseg serve`: the HTTP API and the web page for one model or several."""
 
 import os
-from collections.abc import Sequence
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -84,7 +84,6 @@ def serve(
         from semseg_app.serve.server import claim_address, note_reload_signals, run_server
     except ImportError as error:
         raise UserError(f"serving needs the extra `serve` ({error}): pip install 'semseg-app[serve]'") from error
-    from semseg_app.data.dataset import IMAGE_SUFFIXES
     from semseg_app.hub.download import local_model
     from semseg_app.inference.engines.base import Engine
     from semseg_app.inference.engines.halves import open_halves
@@ -94,13 +93,14 @@ def serve(
     sizes = [parse_size(size) for size in warm_up] if warm_up else SIZES
     if (demo_urls or flag_to) and not demo:
         raise UserError("--demo-urls and --flag-to belong to the web page; leave --no-demo out")
+    max_pixels = round(max_megapixels * 1e6)
     config = ServeConfig(
         max_requests=max_requests,
         client_share=client_share,
         timeout_s=timeout,
         max_batch=max_batch,
         max_delay_s=max_delay_ms / 1000,
-        max_pixels=round(max_megapixels * 1e6),
+        max_pixels=max_pixels,
         max_bytes=round(max_megabytes * 2**20),
         body_timeout_s=body_timeout,
         max_job_bytes=round(max_job_megabytes * 2**20),
@@ -111,7 +111,7 @@ def serve(
         label_studio_url=label_studio_url,
         label_studio_token=os.environ.get("LABEL_STUDIO_API_KEY"),
         demo=demo,
-        examples=_photos(examples, IMAGE_SUFFIXES),
+        examples=_photos(examples, max_pixels),
         demo_urls=demo_urls,
         flag_to=flag_to,
         json_logs=log_format is LogFormat.JSON,
@@ -133,15 +133,26 @@ def serve(
         run_server(Models(served, config), address)
 
 
-def _photos(folder: Path | None, suffixes: Sequence[str]) -> tuple[Path, ...]:
-    """The first photos of a folder. UserError when it holds none."""
+def _photos(folder: Path | None, max_pixels: int) -> tuple[Path, ...]:
+    """The first photos of a folder that can be read; of the others before them it says why. UserError without any."""
+    from semseg_app.data.listing import IMAGE_SUFFIXES, list_files
     from semseg_app.errors import UserError
+    from semseg_app.serve.scheduling.decoding import decode
 
     if folder is None:
         return ()
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; --examples takes a folder of photos")
-    photos = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)[:MOST_EXAMPLES]
+    photos: list[Path] = []
+    for _, path in list_files(folder, IMAGE_SUFFIXES, nested=False):
+        try:
+            decode(path.read_bytes(), max_pixels)
+        except (UserError, OSError) as error:
+            print(f"{path}: is no example on the page: {error}", file=sys.stderr)
+        else:
+            photos.append(path)
+        if len(photos) == MOST_EXAMPLES:
+            break
     if not photos:
-        raise UserError(f"{folder}: holds no photos ({', '.join(suffixes)})")
+        raise UserError(f"{folder}: holds no photos that can be read ({', '.join(IMAGE_SUFFIXES)})")
     return tuple(photos)

@@ -11,6 +11,7 @@ from semseg_app.masks.polygons import Polygon
 Transform = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f): X = a x + b y + c, Y = d x + e y + f of pixel corners, in the order of rasterio's Affine."""
 
+_ORDER = "a,b,c,d,e,f; X = ax + by + c, Y = dx + ey + f"
 LARGEST = 1e12
 """Largest absolute value in a transform. The Earth's circumference is 4e10 mm; products of 1e12 with any pixel
 coordinate stay finite, which JSON needs."""
@@ -41,16 +42,22 @@ def features(shapes: list[Polygon], properties: Mapping[str, Any], transform: Tr
 
 
 def parse_transform(text: str) -> Transform:
-    """ "a,b,c,d,e,f" -> six numbers. UserError when they are not, are too large, or map everything onto a line."""
+    """ "a,b,c,d,e,f" -> six numbers. UserError when they are not, are too large, map everything onto a line, or are in
+    another order.
+    """
     quoted = repr(text if len(text) <= 100 else text[:100] + "...")
     try:
         a, b, c, d, e, f = (float(part) for part in text.split(","))
     except ValueError:
-        raise UserError(f"transform {quoted}: give six numbers a,b,c,d,e,f; X = ax + by + c, Y = dx + ey + f") from None
+        raise UserError(f"transform {quoted}: give six numbers {_ORDER}") from None
     if not all(abs(number) <= LARGEST for number in (a, b, c, d, e, f)):  # NaN compares false
         raise UserError(f"transform {quoted}: each number must lie between -{LARGEST:g} and {LARGEST:g}")
     if a * e - b * d == 0:
         raise UserError(f"transform {quoted}: it maps every area onto a line (ae - bd is 0)")
+    # Six numbers of a map with north up have two zeros, and each order has them elsewhere.
+    other = "GDAL" if a != 0 and c == e == 0 else "shapely and world files" if b == c == 0 and d != 0 else None
+    if other:
+        raise UserError(f"transform {quoted}: seems to be in the order of {other}; give them as {_ORDER}")
     return a, b, c, d, e, f
 
 

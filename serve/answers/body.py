@@ -54,9 +54,11 @@ def packed(form: str, answered: Sequence[Answered]) -> tuple[bytes, str, dict[st
 
 
 def harmless_name(given: str | None) -> str:
-    """The last part of a stranger's file name: letters, digits, dot, dash and underscore, at most 80 characters."""
+    """The last part of a stranger's file name: letters, digits, dot, dash and underscore, at most 80 characters and the
+    bytes of a file name in a ZIP.
+    """
     last = re.split(r"[\\/]", given or "")[-1]
-    return re.sub(r"[^\w.-]+", "_", last).lstrip(".")[:80]
+    return re.sub(r"[^\w.-]+", "_", last).lstrip(".")[:80].encode()[:200].decode(errors="ignore")
 
 
 def _json(content: Any) -> bytes:

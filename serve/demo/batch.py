@@ -23,6 +23,7 @@ from semseg_app.serve.scheduling.served_model import ServedModel
 log = logging.getLogger("semseg.serve")
 
 MOST_PHOTOS = 200
+MOST_NAME_BYTES = 200
 MOST_WAITS = 5
 MOST_LARGEST_PHOTOS = 16
 """Limit on the bytes of all photos together, in photos of the largest size."""
@@ -148,9 +149,12 @@ def _copy(path: Path, target: Path) -> Path:
 
 
 def _harmless(name: str) -> Path:
-    """A relative path without `..` from a name that a stranger gave, at most four parts long."""
+    """A relative path without `..` from a name that a stranger gave: at most four parts, each within the 255 bytes that
+    file systems give a name, with room for numbers and other suffixes.
+    """
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    return Path(*[part[-100:].replace("\0", "_").replace(":", "_") for part in parts[-4:]] or ["photo"])
+    short = [part.encode("utf-8", "replace")[-MOST_NAME_BYTES:].decode("utf-8", "ignore") for part in parts[-4:]]
+    return Path(*[part.replace("\0", "_").replace(":", "_") for part in short] or ["photo"])
 
 
 def _free(path: Path) -> Path:

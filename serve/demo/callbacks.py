@@ -152,7 +152,8 @@ class Calls:
                 kept = self.flags.flag(data, image)
                 return html.message(f"Thank you. The photo is kept as {kept}, for the next round of training.", True)
             segmentation = self.models.get(model).segment_blocking(image, _visitor(request))
-            kept = self.flags.correct(data, image, segmentation.classes, drawing)
+            labels = segmentation.engine.labels
+            kept = self.flags.correct(data, image, segmentation.classes, labels, drawing)
         except OSError:  # its text would name paths of the server
             log.exception("a flagged photo could not be written")
             return html.message("Not kept: the server could not write the photo; its log says why.", good=False)

@@ -2,7 +2,8 @@
 // read out under the pointer and corrected here, without asking the server again. Run once, when the page loads.
 () => {
   const state = { classes: null, confidence: null, width: 0, height: 0, hidden: new Set(), focus: null, at: null,
-                  brush: null, painted: null, history: [], distinct: false, zoom: { scale: 1, x: 0, y: 0 } };
+                  picked: { name: null, size: 0 }, brush: null, painted: null, history: [], distinct: false,
+                  zoom: { scale: 1, x: 0, y: 0 } };
   const MOST_ZOOM = 16;
   const stage = () => document.querySelector("#result .stage[data-classes]");
   const answer = () => document.getElementById("answer"); // Gradio's CSS reaches nothing above its own elements
@@ -78,6 +79,7 @@
     [state.classes, state.confidence] = read;
     [state.width, state.height] = [classes.naturalWidth, classes.naturalHeight];
     Object.assign(state, { focus: null, at: null, painted: null, history: [] });
+    pickBrush(); // another model may number the class otherwise, or not have it
     fit();
     paintClasses();
     paintConfidence();
@@ -158,6 +160,11 @@
         }
     paintClasses();
   }
+  function pickBrush() {
+    const index = stage() ? names().indexOf(state.picked.name) : -1;
+    state.brush = index < 0 ? null : { index, size: state.picked.size };
+    answer().classList.toggle("correcting", state.brush !== null);
+  }
   function remember() {
     state.history.push([state.classes.slice(), state.painted && state.painted.slice()]);
     if (state.history.length > 8) state.history.shift();
@@ -171,9 +178,8 @@
     setDistinct: (distinct) => { state.distinct = distinct; paintClasses(); colorLegend(); },
     setCards: (name) => { document.getElementById("compared").dataset.shown = name; },
     setBrush: (name, size) => {
-      const index = stage() ? names().indexOf(name) : -1;
-      state.brush = index < 0 ? null : { index, size };
-      answer().classList.toggle("correcting", state.brush !== null);
+      state.picked = { name, size };
+      pickBrush();
     },
     undo: () => {
       const last = state.history.pop();
@@ -366,12 +372,28 @@
     give(id, id === "photo" ? files.slice(0, 1) : files);
   }, true);
 
+  // Gradio says nothing, or the name of a text that it lacks, when the browser refuses the camera or the clipboard.
+  const REFUSED = {
+    NotAllowedError: "The browser keeps camera and clipboard from this page. Allow them in its settings for this site, or upload a photo.",
+    NotFoundError: "The browser finds no camera. Upload a photo instead.",
+    NotReadableError: "The camera cannot be opened; another program may be using it. Close that, or upload a photo.",
+  };
+  window.addEventListener("unhandledrejection", (event) => {
+    const line = document.querySelector("#result .stage.empty p");
+    if (!line || !(event.reason?.name in REFUSED)) return;
+    line.textContent = REFUSED[event.reason.name];
+    event.preventDefault(); // it is said
+  });
+
   // Gradio replaces the result's and the legend's HTML as answers come.
   new MutationObserver(() => {
     const figure = stage();
     if (figure && !figure.dataset.begun) begin(figure);
     answer()?.classList.toggle("empty", !figure);
     document.querySelector('#photo button[aria-label="Remove Image"]')?.setAttribute("aria-label", "Another photo");
+    if (!isSecureContext) // http from another machine: browsers give such pages neither
+      for (const source of ["Capture from camera", "Paste from clipboard"])
+        document.querySelector(`#photo button[aria-label="${source}"]`)?.style.setProperty("display", "none");
     document.querySelectorAll("#examples .gallery-item:not([aria-label])").forEach((button, index) =>
       button.setAttribute("aria-label", `Example ${index + 1}`));
     for (const box of document.querySelectorAll("#legend input[data-class]:not([data-seen])")) {

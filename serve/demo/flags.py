@@ -53,19 +53,25 @@ class FlagFolder:
             _write_photo(path, pixels)
             return path.relative_to(self.root).as_posix()
 
-    def correct(self, photo: bytes, pixels: np.ndarray, classes: np.ndarray, drawing: str) -> str:
+    def correct(self, photo: bytes, pixels: np.ndarray, classes: np.ndarray, labels: LabelSpace, drawing: str) -> str:
         """Keep a photo with its corrected mask.
 
         Args:
             photo: the file as it was uploaded; its hash names the kept photo.
             pixels: the same decoded and upright, uint8 RGB `[H, W, 3]`.
             classes: the model's answer, uint8 `[H, W]`.
+            labels: that model's classes; of several models, some may have others than the dataset.
             drawing: a PNG as a data URL, at most as large as the photo: red is the class where green is 255,
                 elsewhere the model's answer stays.
 
-        Returns the mask's path below the folder. UserError when the drawing cannot be read, names a class that the
-        dataset does not have, or the folder is full.
+        Returns the mask's path below the folder. UserError when the model has other classes than the dataset, the
+        drawing cannot be read or names a class that the dataset does not have, or the folder is full.
         """
+        if labels.classes != self._info.classes:
+            raise UserError(
+                f"this model has other classes than the photos that are kept here ({', '.join(self._info.classes)}); "
+                "choose a model that has these, then correct its answer"
+            )
         painted, values = _read_drawing(drawing, *classes.shape)
         unknown = np.setdiff1d(values[painted], [*range(len(self._info.classes)), IGNORE])
         if unknown.size:

@@ -15,7 +15,7 @@ from semseg_app.serve.scheduling.admission import RateLimit
 ENVIRONMENT = "SEMSEG_API_KEYS"
 SHORTEST = 16
 """Characters of a key. SHA-256 is quick: only keys that cannot be guessed are safe behind it."""
-_LINE = re.compile(r"([0-9a-f]{64})\s+(\S{1,64})")
+_LINE = re.compile(r"([0-9a-fA-F]{64})\s+(\S{1,64})")
 
 
 class Keys:
@@ -38,10 +38,13 @@ class Keys:
 
     @classmethod
     def read(cls, path: Path, per_minute: int | None = None) -> Self:
-        """From a file with a line `SHA-256 NAME` for each key; # begins a comment. UserError for any other file."""
+        """From a file with a line `SHA-256 NAME` for each key; # begins a comment. UserError for any other file.
+
+        On Windows, Notepad begins files with a mark, and Get-FileHash writes capitals.
+        """
         hashes: dict[str, bytes] = {}
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
                 f"{path}: cannot be read ({error}); give a file with one line `SHA-256 NAME` per key"

@@ -6,6 +6,7 @@ import re
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from semseg_app.serve.http.bodies import AnswerNotRead
@@ -43,6 +44,19 @@ class RootPath:
             whole = scope["path"] if left_on else self.path + scope["path"]
             scope = {**scope, "root_path": self.path, "path": whole}
         await self.app(scope, receive, send)
+
+
+class SlashAfterRoot:
+    """Leads from a proxy's path to the page below it: without the slash, the page's addresses would miss the path."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != scope.get("root_path"):
+            return await self.app(scope, receive, send)
+        query = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
+        return await RedirectResponse(f"{scope['path']}/{query}")(scope, receive, send)
 
 
 class PlainSlashes:

@@ -8,7 +8,14 @@ from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.http.bodies import AnswerTimeout, BodyLimit, BodyTimeout, RefuseCompressed
 from semseg_app.serve.http.disconnect import CancelOnDisconnect, CloseWhenStopping, UnfinishedWhenStopped
 from semseg_app.serve.http.head import HeadAsGet
-from semseg_app.serve.http.headers import OneLineErrors, PlainSlashes, RequestId, RootPath, SecurityHeaders
+from semseg_app.serve.http.headers import (
+    OneLineErrors,
+    PlainSlashes,
+    RequestId,
+    RootPath,
+    SecurityHeaders,
+    SlashAfterRoot,
+)
 from semseg_app.serve.http.load_shedding import ShedLoad
 from semseg_app.serve.http.logs import AccessLog
 from semseg_app.serve.http.require_key import RequireApiKey
@@ -44,6 +51,7 @@ def middleware_stack(models: Models, segment_route: APIRoute) -> list[Middleware
         Middleware(SecurityHeaders),
         *([_cross_origin(config)] if config.cors_origins else []),
         Middleware(RequestId),
+        *([Middleware(SlashAfterRoot)] if config.root_path else []),
         Middleware(UnfinishedWhenStopped, models=models),
         Middleware(AnswerTimeout, seconds=config.body_timeout_s, metrics=models.metrics),
         *([Middleware(OneLineErrors)] if config.demo else []),

@@ -183,7 +183,7 @@ def _controls(config: str, served: ServedModel) -> list[Control]:
         raise HTTPException(
             422,
             f"none of the labels ({_some(list(labels))}) is a class of {served.name} ({_some(classes)}); give each "
-            "label the name of its class, as its value or its alias",
+            "label the name of its class, as its value, alias or predicted_values",
         )
     return controls
 

@@ -20,7 +20,8 @@ class Control(NamedTuple):
     key: str
     """The field of a task's data that holds the image."""
     labels: dict[str, str]
-    """Name of a label in lower case, its value or its alias -> what results must call it."""
+    """Name of a class in lower case: a label's value, its alias or one of its predicted values -> what results must
+    call the label."""
 
     def label_of(self, class_name: str) -> str | None:
         """What results call the label of that name, whatever its case; None when the control has no such label."""
@@ -53,11 +54,17 @@ def parse_config(text: str) -> list[Control]:
 
 
 def _labels(control: ElementTree.Element) -> dict[str, str]:
-    """If a label has an alias, Label Studio accepts only the alias in results. The first of two equal names wins."""
-    labels: dict[str, str] = {}
+    """If a label has an alias, Label Studio accepts only the alias in results. The first of two equal names wins, and
+    `predicted_values`, the classes that Label Studio's own backends take for a label, before all other names.
+    """
+    named: list[tuple[str, str]] = []
+    predicted: list[tuple[str, str]] = []
     for tag in control.iter("Label"):
         value, alias = tag.get("value", ""), tag.get("alias", "")
-        for name in (value, alias):
-            if name:
-                labels.setdefault(name.lower(), alias or value)
+        named += [(value, alias or value), (alias, alias or value)]
+        predicted += [(name, alias or value) for name in tag.get("predicted_values", "").split(",")]
+    labels: dict[str, str] = {}
+    for name, label in (*predicted, *named):
+        if name.strip():
+            labels.setdefault(name.strip().lower(), label)
     return labels

@@ -101,7 +101,8 @@ class ImageTask(Generic[T]):
             if self.done.cancelled():
                 return
             image, decode_ms = self._decoded(SMALL_PIXELS)
-            if image.shape[0] * image.shape[1] > SMALL_PIXELS:  # resized to more
+            resized_to_more = image.shape[0] * image.shape[1] > SMALL_PIXELS
+            if resized_to_more or not runtime.at_once(image):  # a panorama has few pixels and a long side
                 self._follow(image, decode_ms, runtime.submit(image, self._confidence))
             else:
                 self._finish(image, decode_ms, runtime.queue.run_now(image, waited_s, self._confidence))

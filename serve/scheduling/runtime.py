@@ -51,12 +51,17 @@ class ModelRuntime:
         windows = [tile.window for tile in self._predictor(self.queue.engine).tiles(side, side)]
         return sum(window.height * window.width for window in windows), True
 
+    def at_once(self, image: np.ndarray) -> bool:
+        """Whether the engine takes an image of this size whole; others go in tiles."""
+        height, width = image.shape[:2]
+        return bool(height <= self._height and width <= self._width)
+
     def submit(self, image: np.ndarray, confidence: bool) -> "Future[Run]":
         """Put uint8 RGB `[H, W, 3]` of any size into the queue; large ones in tiles.
 
         `confidence`: whether the answer must have it.
         """
-        if image.shape[0] <= self._height and image.shape[1] <= self._width:
+        if self.at_once(image):
             return self.queue.submit(image, confidence=confidence)
         return submit_tiled(image, self.queue, self._predictor, self.workers.tilers, self._pace_s, confidence)
 

@@ -152,9 +152,13 @@ def test_the_health_check_is_right_about_a_server_and_about_none(running):
     assert exposed == "7860" == exec_form("ENTRYPOINT")[-1]
     assert code[:2] == ["python3", "-c"]
     with running(create_app(ColorEngine(), ServeConfig(demo=False))) as url:
-        healthy = code[2].replace("http://127.0.0.1:7860", url)
+        healthy = code[2].replace("127.0.0.1:7860", url.removeprefix("http://"))
         assert healthy != code[2]
-        subprocess.run([sys.executable, "-c", healthy], check=True)
+        # Docker hands the proxies of its own settings to containers.
+        proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy"), "http://127.0.0.1:9") | {"no_proxy": ""}
+        subprocess.run([sys.executable, "-c", healthy], env=os.environ | proxies, check=True)
+        unready = healthy.replace("/health/live", "/health/none")
+        assert subprocess.run([sys.executable, "-c", unready], check=False).returncode == 1
     gone = subprocess.run([sys.executable, "-c", healthy], capture_output=True, check=False)
     assert gone.returncode == 1
 
@@ -189,7 +193,7 @@ def test_what_is_copied_installs_and_serves(tmp_path, make_graph):
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as server:
         try:
             url = next(line for line in server.stderr if "API: " in line).split("API: ")[1].split("/docs")[0]
-            check = exec_form("HEALTHCHECK")[2].replace("http://127.0.0.1:7860", url)
+            check = exec_form("HEALTHCHECK")[2].replace("127.0.0.1:7860", url.removeprefix("http://"))
             subprocess.run([sys.executable, "-c", check], check=True)
         finally:
             server.kill()

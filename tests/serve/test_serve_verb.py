@@ -4,6 +4,7 @@ import socket
 
 import pytest
 import typer
+from PIL import Image
 from support.color_engine import ColorEngine
 from typer.testing import CliRunner
 
@@ -14,13 +15,15 @@ from semseg_app.errors import UserError
 from semseg_app.serve.config import ServeConfig
 
 
-def run(*arguments: str) -> None:
+def run(*arguments: str) -> str:
+    """What the command writes to stderr."""
     app = typer.Typer()
     app.command()(serve)
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0, result.output
+    return result.stderr
 
 
 def test_options_reach_the_server(tmp_path, monkeypatch):
@@ -36,13 +39,16 @@ def test_options_reach_the_server(tmp_path, monkeypatch):
 
     monkeypatch.setattr("semseg_app.inference.engines.halves.open_halves", open_engine)
     monkeypatch.setattr(semseg_app.serve.server, "run_server", run_server)
-    for name in ("b.JPG", "a.png", "notes.txt"):
-        (tmp_path / name).touch()
+    for name in ("b.JPG", "a.png"):
+        Image.new("RGB", (3, 2)).save(tmp_path / name)
+    for name in ("notes.txt", "._a.png", "cut.jpg"):
+        (tmp_path / name).write_text("no photo")
     model, other = tmp_path / "model", tmp_path / "other"
     model.mkdir()
     other.mkdir()
 
-    run(model, "--port", "0", "--examples", tmp_path)
+    said = run(model, "--port", "0", "--examples", tmp_path)
+    assert re.fullmatch(rf"{tmp_path}/cut.jpg: is no example on the page: .*\n", said)
     run(
         *(model, other, "--name", "big", "--name", "small", "--port", "0", "--host", "0.0.0.0", "--engine", "torch"),
         *("--device", "cpu", "--threads", "2", "--no-demo", "--max-megabytes", "0.5", "--max-megapixels", "1.5"),
@@ -112,7 +118,7 @@ def test_access_mistakes(arguments, words):
 def test_mistakes_are_one_line_that_names_the_fix(tmp_path):
     with pytest.raises(UserError, match=r"nowhere: no such folder; --examples takes a folder of photos$"):
         run("model", "--examples", tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"holds no photos \(\.jpg, "):
+    with pytest.raises(UserError, match=r"holds no photos that can be read \(\.jpg, "):
         run("model", "--examples", tmp_path)
     with pytest.raises(UserError, match=r"no model here: no such model folder or \.onnx file"):
         run(tmp_path / "no model here", "--port", "0")

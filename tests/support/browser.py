@@ -16,6 +16,7 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP another.test 127.0.0.1",
     # A camera that films a green picture with a moving disc.
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",

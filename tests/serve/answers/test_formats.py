@@ -168,6 +168,10 @@ def test_several_images(client, encoded, photo, mask):
     with zipfile.ZipFile(io.BytesIO(ask("raw").content)) as archive:
         assert archive.namelist()[1] == "001-tall-20x40.raw"
         assert archive.read("001-tall-20x40.raw") == mask[::-1, :20].tobytes()
+    files[0] = ("image", ("𠮷" * 90 + ".png", encoded(photo)))
+    with zipfile.ZipFile(io.BytesIO(ask("raw").content)) as archive:
+        assert 200 < len(archive.namelist()[0].encode()) <= 255, "what file systems take"
+    files[0] = ("image", ("a_b.png", encoded(photo)))
     features = ask("geojson").json()["features"]
     assert {(entry["properties"]["image"], entry["properties"]["file"]) for entry in features} == {
         (0, "a_b.png"),
@@ -237,6 +241,8 @@ def test_a_broken_one_among_several_is_named(client, encoded, photo):
         ("format=geojson&transform=nan,0,0,0,1,0", "must lie between"),
         ("format=geojson&transform=" + "1" * 390, "give six numbers"),
         ("format=geojson&transform=1,1,0,1,1,0", "maps every area onto a line"),
+        ("format=geojson&transform=1000,2,0,500,0,-2", "seems to be in the order of GDAL; give them as a,b,c,d,e,f"),
+        ("format=geojson&transform=2,0,0,-2,1000,500", "seems to be in the order of shapely and world files"),
     ],
 )
 def test_wrong_parameters_get_one_clear_line(client, encoded, photo, query, words):

@@ -21,7 +21,6 @@ from playwright.sync_api import expect
 from support.browser import BLUE, GREEN, PATIENCE, RED, expect_colors, on_a_desk, on_both, painted, set_opacity, upload
 from support.color_engine import ColorEngine
 
-from semseg_app.data.dataset import open_folder
 from semseg_app.serve.app import create_app
 from semseg_app.serve.demo.colors import distinct_colors
 
@@ -370,56 +369,6 @@ def test_the_docs_of_the_api_need_no_other_host(page, url):
     expect(page.get_by_text("/v1/segment", exact=True)).to_be_visible()
 
 
-@on_both
-def test_flag_and_correct(page, dataset, encoded, tmp_path):
-    photo = np.zeros((60, 80, 3), np.uint8)
-    photo[..., 0] = 255
-    photo[0, 0] = page.viewport_size["width"] % 256  # another photo for each size of the page
-    (tmp_path / "mine.png").write_bytes(encoded(photo))
-    page.get_by_role("button", name="Another photo").click()
-    upload(page, "#photo", tmp_path / "mine.png")
-    expect(page.locator("#result figcaption")).to_contain_text("80 × 60")
-    before = {sample.image for sample in open_folder(dataset).samples("train")} if any_of(dataset) else set()
-    page.get_by_text("Something is wrong here").click()
-    page.get_by_role("button", name="Send").click()
-    expect(page.locator("#kept")).to_contain_text("kept as unlabeled/flagged-")
-    kept = re.search(r"unlabeled/\S+?\.png", page.locator("#kept").inner_text())[0]
-    assert (dataset / kept).read_bytes() == encoded(photo)
-
-    # Paint blue: a stroke that is undone, one that stays, and one dot by keyboard.
-    page.locator("#brush input").click()
-    page.get_by_role("option", name="<blue>").click()
-    set_opacity(page, 100)
-    layers = page.locator("#result .layers")
-    layers.scroll_into_view_if_needed()
-    box = layers.bounding_box()
-
-    def stroke(y: float) -> None:
-        page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + y * box["height"])
-        page.mouse.down()
-        page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + y * box["height"], steps=40)
-        page.mouse.up()
-
-    stroke(0.2)
-    page.get_by_role("button", name="Undo a stroke").click()
-    layers.scroll_into_view_if_needed()
-    box = layers.bounding_box()
-    stroke(0.7)
-    np.testing.assert_allclose(painted(page, "#result .layers", [(0.3, 0.7), (0.3, 0.2)]), [BLUE, RED], atol=4)
-    page.get_by_role("button", name="Send").click()
-    expect(page.locator("#kept")).to_contain_text("corrected mask")
-    data = open_folder(dataset)
-    (sample,) = [sample for sample in data.samples("train") if sample.image not in before]
-    label = data.read_label(sample)
-    assert (label[42, 18:62] == 2).all()
-    assert (label[12] == 0).all()
-    assert 150 < (label == 2).sum() < 600  # a band of 48 pixels by 6 to 8
-
-
-def any_of(dataset: Path) -> bool:
-    return any((dataset / "images" / "train").iterdir())
-
-
 @on_a_desk
 def test_the_camera(page):
     page.get_by_role("button", name="Another photo").click()
@@ -430,6 +379,28 @@ def test_the_camera(page):
     page.locator("#photo").get_by_label("capture photo").click()
     expect(page.locator("#result figcaption")).to_contain_text("×")
     expect(page.locator("#legend")).to_contain_text("green")
+
+
+@on_a_desk
+def test_a_browser_that_refuses_is_said(page, url):
+    page.get_by_role("button", name="Another photo").click()
+    page.locator("#photo").get_by_label("Paste from clipboard").click()  # a headless browser refuses that
+    expect(page.locator("#result")).to_contain_text("The browser keeps camera and clipboard from this page.")
+
+
+def test_over_plain_http_no_camera_is_offered_that_browsers_refuse(url, chromium):
+    page = chromium.new_page(viewport={"width": 320, "height": 600})
+    page.goto(url.replace("127.0.0.1", "another.test"))
+    expect(page.locator("#result .stage[data-ready]")).to_be_visible(timeout=PATIENCE)
+    for panel in ("#look", "#legend"):
+        box = page.locator(panel).bounding_box()
+        assert box["x"] >= 0, panel
+        assert box["x"] + box["width"] <= 320, panel
+    page.get_by_role("button", name="Another photo").click()
+    expect(page.locator("#photo").get_by_label("Upload file")).to_be_visible()
+    for source in ("Capture from camera", "Paste from clipboard"):
+        expect(page.locator("#photo").get_by_label(source)).to_be_hidden()
+    page.close()
 
 
 @on_a_desk

@@ -223,6 +223,13 @@ def test_many_photos_in_and_a_zip_out(client, encoded, tmp_path):
     assert ">.dng is not read; convert it to JPEG or PNG.<" in table
     assert str(tmp_path.parent) not in table
 
+    with zipfile.ZipFile(tmp_path / "long.zip", "w") as archive:  # names that Windows takes: 255 characters, not bytes
+        for name in ("写" * 200, "真" * 200):
+            archive.writestr(f"{'夏' * 200}/{name}.png", encoded(red))
+    table, answered = client.predict([handle_file(tmp_path / "long.zip")], "colors", api_name="/many")
+    path = answered["value"] if isinstance(answered, dict) else answered
+    assert len([name for name in zipfile.ZipFile(path).namelist() if name.startswith("masks/")]) == 2, table
+
     (tmp_path / "none.txt").write_text("text")
     (tmp_path / "cut.zip").write_bytes((tmp_path / "more.zip").read_bytes()[50:])
     for bad, words in (
@@ -334,8 +341,11 @@ def test_a_folder_that_does_not_fit_is_refused(dataset, tmp_path):
     with pytest.raises(UserError, match="holds 0 flagged photos already"):
         full.flag(b"\xff\xd8 another", np.zeros((1, 1, 3), np.uint8))
     masks = set((dataset / "labels" / "train").iterdir())
+    photo, classes, painted = np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), np.uint8), drawing(*np.ones((2, 1, 1)))
     with pytest.raises(UserError, match="holds 0 flagged photos already"):
-        full.correct(b"more", np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), np.uint8), drawing(*np.ones((2, 1, 1))))
+        full.correct(b"more", photo, classes, ColorEngine.labels, painted)
+    with pytest.raises(UserError, match=r"this model has other classes than the photos that are kept here \(red, "):
+        FlagFolder(dataset, ColorEngine.labels).correct(b"more", photo, classes, labels, painted)
     assert set((dataset / "labels" / "train").iterdir()) == masks, "no mask without its photo"
 
 

@@ -95,6 +95,12 @@ def test_files_that_hold_no_keys(tmp_path, text, words):
         Keys.read(tmp_path / "none.txt")
 
 
+def test_a_file_of_keys_as_windows_writes_it(tmp_path):
+    digest = hashlib.sha256(KEY.encode()).hexdigest().upper()
+    (tmp_path / "keys.txt").write_bytes(f"\ufeff{digest}  alice\r\n".encode())
+    assert Keys.read(tmp_path / "keys.txt").name_of(KEY) == "alice"
+
+
 def test_keys_from_the_environment():
     keys = Keys.from_environment(f" {KEY},{OTHER}\n")
     assert [keys.name_of(key) for key in (KEY, OTHER, "", KEY[:-1])] == ["key-1", "key-2", None, None]
@@ -133,10 +139,27 @@ def test_an_unknown_address_says_where_the_known_ones_are(path):
         assert (answer.status_code, answer.json()) == (404, {"error": "no such address; /docs lists them"})
 
 
-@pytest.mark.parametrize("origin", ["app.example", "https://app.example/", "https://*.example", "ftp://a", "https://"])
+@pytest.mark.parametrize(
+    "origin", ["app.example", "https://app.example/", "https://*.example", "ftp://a", "https://", "https://me@a"]
+)
 def test_origins_that_are_none(origin):
     with pytest.raises(UserError, match=r"^--cors-origin "):
         check_origin(origin)
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("https://App.Example", "https://app.example"),
+        ("https://app.example:443", "https://app.example"),
+        ("http://localhost:5173", "http://localhost:5173"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("https://bücher.example", "https://xn--bcher-kva.example"),
+    ],
+)
+def test_origins_are_compared_as_browsers_send_them(given, sent):
+    with TestClient(app(cors_origins=(given,))) as client:
+        assert client.get("/v1/models", headers={"Origin": sent}).headers["access-control-allow-origin"] == sent
 
 
 def test_paths_of_proxies():

@@ -33,7 +33,7 @@ class Prefix:
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "http":
-            assert scope["path"].startswith(self.path + "/")
+            assert scope["path"] == self.path or scope["path"].startswith(self.path + "/")
             if self.strip:
                 scope = scope | {"path": scope["path"].removeprefix(self.path), "raw_path": b""}
         await self.app(scope, receive, send)
@@ -67,6 +67,9 @@ def test_under_a_path(encoded, photo, strip):
         use_every_kind_of_route(client, encoded(photo), "/vision/semseg")
         root = client.get("/vision/semseg/", follow_redirects=False)
         assert (root.status_code, root.headers["location"]) == (307, "docs")
+        if not strip:
+            root = client.get("/vision/semseg?__theme=dark", follow_redirects=False)
+            assert (root.status_code, root.headers["location"]) == (307, "/vision/semseg/?__theme=dark")
         metrics = client.get("/vision/semseg/metrics").text
         assert 'semseg_requests_total{route="/v1/segment",status="200"}' in metrics
 

@@ -245,6 +245,17 @@ def test_labels_with_an_alias_several_controls_and_bitmasks(url, encoded, photo,
     np.testing.assert_array_equal(far, np.where(mask[:, ::-1] == 0, 255, 0))
 
 
+def test_labels_take_the_classes_that_their_predicted_values_name(url, encoded, photo):
+    """https://github.com/HumanSignal/label-studio-ml-backend writes so which classes of a model are a label."""
+    config = """<View><Image name="img" value="$photo"/><BrushLabels name="brush" toName="img">
+      <Label value="green"/><Label value=" Leaf " predicted_values="Green, &lt;blue&gt;"/>
+    </BrushLabels></View>"""
+    answer = ask(url, inline(encoded(photo)), config=config)
+    assert answer.status_code == 200, answer.text
+    labels = {region["id"]: region["value"]["brushlabels"] for region in answer.json()["results"][0]["result"]}
+    assert labels == {"brush-1": [" Leaf "], "brush-2": [" Leaf "]}
+
+
 @pytest.mark.parametrize(
     ("photo", "status", "words"),
     [

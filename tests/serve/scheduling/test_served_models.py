@@ -21,6 +21,7 @@ from support.color_engine import ColorEngine
 
 from semseg_app.errors import UserError
 from semseg_app.inference.engines.base import Prediction
+from semseg_app.inference.predictor import Predictor
 from semseg_app.serve.app import create_app
 from semseg_app.serve.config import ServeConfig
 from semseg_app.serve.scheduling.registry import Models
@@ -133,6 +134,28 @@ def test_large_images_go_in_tiles_and_let_others_through(encoded, photo, mask, m
     small = order.index((1, 40, 60, 3))
     assert 2 <= small < len(order) - 2
     assert all(max(shape[1:3]) <= 1024 for shape in order)
+
+
+def test_a_panorama_of_few_pixels_has_one_answer_in_every_format(encoded):
+    """The size of what the engine gets decides its answer, as the context of a pixel decides that of a network."""
+
+    class Sized(ColorEngine):
+        def infer(self, images: np.ndarray) -> Prediction:
+            classes, confidence = super().infer(images)
+            return Prediction(np.full_like(classes, images.shape[2] > 1024), confidence)
+
+    photo = np.zeros((100, 2000, 3), np.uint8)
+    expected = Predictor(Sized()).class_map(photo)
+    assert not expected.any(), "no tile is wider"
+    with TestClient(create_app(Sized(), ServeConfig(demo=False))) as client:
+
+        def segmented(options: str) -> httpx.Response:
+            return client.post(f"/v1/segment?{options}", files={"image": encoded(photo)})
+
+        assert segmented("format=raw").content == expected.tobytes()
+        for form in ("json", "rle"):
+            (found,) = segmented(f"format={form}").json()["classes"]
+            assert (found["index"], found["area"]) == (0, 200_000), form
 
 
 def test_beyond_its_slots_a_model_refuses_before_it_reads(running, encoded, photo):
