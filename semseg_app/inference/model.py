@@ -85,6 +85,8 @@ class Model:
             >>> for result in model.predict_many(Path("photos").glob("*.jpg")):
             ...     result.save(f"{result.source.stem}.png")
         """
+        if isinstance(photos, str | Path | Image.Image) or (isinstance(photos, np.ndarray) and photos.ndim == 3):
+            raise TypeError("predict_many takes several photos, such as a list; for a single one, use predict")
         waiting: list[tuple[Path | None, np.ndarray]] = []  # read, and not yet answered
 
         def images() -> Iterator[np.ndarray]:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,21 @@ from semseg_app.plots.overlays import class_shares, overlay
 
 MASKS, OVERLAYS = RESULT_FOLDERS = ("masks", "overlays")
 """Where the pictures of results lie in their folder."""
+SHARES = "shares.csv"
+"""The table in it. It is there before the first picture, so that a folder without it holds the pictures of others."""
+
+
+def refuse_to_replace(folder: Path, names: Iterable[str]) -> None:
+    """UserError where results of these names would replace pictures that no earlier run wrote, such as labels."""
+    if (folder / SHARES).exists():
+        return
+    for name in names:
+        for path in (folder / MASKS / f"{name}.png", folder / OVERLAYS / f"{name}.jpg"):
+            if path.exists():
+                raise UserError(
+                    f"{path}: would be replaced, and no earlier run of `semseg predict` wrote it ({folder} has no "
+                    f"{SHARES}); choose another folder with -o"
+                )
 
 
 class ResultFolder:
@@ -39,7 +54,7 @@ class ResultFolder:
         self.labels = labels
         self.overlays = overlays
         self.confidence = confidence
-        self.shares = folder / "shares.csv"
+        self.shares = folder / SHARES
         self.rows: list[dict[str, Any]] = []
         """What was written, one row per image, as --json shows it; `warnings` are what the user should know of it."""
 
@@ -86,6 +101,10 @@ class ResultFolder:
             row["overlay"] = self._write_overlay(name, result.preview)
 
     def _mask(self, name: str) -> Path:
+        """Where the mask goes, in a folder that is marked as ours."""
+        if not self.rows and not self.shares.exists():
+            with atomic_file(self.shares):
+                pass
         return self.folder / MASKS / f"{name}.png"
 
     def _row(

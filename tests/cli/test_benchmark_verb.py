@@ -151,6 +151,9 @@ def test_the_verb_with_real_graphs(
         assert plot.format == "PNG"
         assert plot.width > plot.height  # a panel a size
 
+    assert verb("benchmark", fast, "--out", out, "--sizes", "64x48", "--rounds", 1) == 0
+    assert not (out / "pareto.png").exists()  # it would be taken for one of these results
+
 
 def test_what_a_folder_has(
     make_graph: MakeGraph, network_folder: Path, verb: Callable[..., int], capfd: pytest.CaptureFixture[str]

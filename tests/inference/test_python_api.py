@@ -143,7 +143,12 @@ def test_mistakes_are_said_in_one_line(street):
         semseg_app.load("runs/latest")
     with pytest.raises(UserError, match="unknown engine 'onnx'; choose one of"):
         semseg_app.load("runs/street/best", engine="onnx")
+    with pytest.raises(UserError, match=r"threads 0: must be 1 or more"):
+        semseg_app.load("runs/street/best", threads=0)
     model = semseg_app.load("runs/street/best")
+    for single in ("photo.jpg", Path("photo.jpg"), Image.new("RGB", (8, 8)), np.zeros((8, 8, 3), np.uint8)):
+        with pytest.raises(TypeError, match="for a single one, use predict"):
+            next(model.predict_many(single))
     with pytest.raises(UserError, match=r"missing.jpg: no such image"):
         model.predict("missing.jpg")
     with pytest.raises(UserError, match="photos: a folder; give the list of its photos"):
