@@ -68,6 +68,15 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(grave, ignore_errors=True)
 
 
+def require_writable(folder: Path) -> None:
+    """UserError where nothing can be written into a folder, which may be missing yet: before long work, not after."""
+    with _disk_errors(folder, folder):
+        there = next(part for part in (folder, *folder.parents) if part.exists())
+        handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=there)  # rights alone do not tell
+    os.close(handle)
+    Path(name).unlink()
+
+
 def in_the_way(folder: Path) -> Path | None:
     """What keeps a path from being a folder: itself or one above it that is a file or a link to nothing; else None."""
     for part in (*reversed(folder.parents), folder):
