@@ -1,5 +1,6 @@
 """The folder that `semseg predict` writes: masks/ (with their place on the ground), overlays/, shares.csv."""
 
+import contextlib
 import csv
 import io
 from collections.abc import Callable, Iterable
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from semseg_app.data.mask_pixels import count_pages
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_file
 from semseg_app.inference.georeference import nodata_of, place_of, write_place
@@ -16,6 +18,7 @@ from semseg_app.inference.large import segment_large
 from semseg_app.inference.predictor import Predictor
 from semseg_app.labels import LabelSpace
 from semseg_app.masks import indexed_png
+from semseg_app.photos import DECODING_ERRORS
 from semseg_app.plots.overlays import class_shares, overlay
 
 MASKS, OVERLAYS = RESULT_FOLDERS = ("masks", "overlays")
@@ -125,7 +128,9 @@ class ResultFolder:
         if written:
             row["georeference"] = [str(path) for path in written]
         if place is not None and place.lost:
-            row["warnings"] = [place.lost]
+            _warn(row, place.lost)
+        if (count := _pages(source)) > 1:
+            _warn(row, f"holds {count} pages or frames, of which the first is segmented; save each by itself")
         self.rows.append(row)
         return row
 
@@ -162,5 +167,16 @@ class ResultFolder:
                 )
 
 
+def _pages(source: Path) -> int:
+    """How many pictures a TIFF or an animation holds; 1 where that cannot be told."""
+    with contextlib.suppress(*DECODING_ERRORS), Image.open(source) as image:
+        return count_pages(image) if image.format in ("TIFF", "GIF", "PNG", "WEBP", "AVIF") else 1
+    return 1
+
+
+def _warn(row: dict[str, Any], what: str) -> None:
+    row.setdefault("warnings", []).append(what)
+
+
 def _warn_of_nodata(row: dict[str, Any], what: str) -> None:
-    row.setdefault("warnings", []).append(f"{what}; they get classes as all others do, and count in the shares")
+    _warn(row, f"{what}; they get classes as all others do, and count in the shares")

@@ -255,6 +255,28 @@ def test_what_is_done_before_an_error_is_in_the_table(
     assert len((out / "shares.csv").read_text().splitlines()) == 2, "a table of nothing replaced it"
 
 
+@pytest.mark.parametrize("name", ["stack.tif", "moving.gif", "moving.png", "moving.webp"])
+def test_only_the_first_of_several_pages_is_segmented_and_that_is_told(
+    make_graph: MakeGraph, tmp_path: Path, predict: Callable[..., int], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    red, *others = (Image.new("RGB", (20, 10), color) for color in ("red", "blue", "lime"))
+    red.save(tmp_path / name, save_all=True, append_images=others)
+    assert predict(make_graph(), tmp_path / name, "-o", tmp_path / "out", "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)["images"]
+    assert row["shares"]["red"] == 1
+    assert [warning.partition(", of which")[0] for warning in row["warnings"]] == ["holds 3 pages or frames"]
+
+
+def test_smaller_copies_in_a_tiff_are_no_pages(
+    make_graph: MakeGraph, tmp_path: Path, predict: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    smaller = Image.new("RGB", (10, 5))
+    smaller.encoderinfo = {"tiffinfo": {254: 1}}
+    Image.new("RGB", (20, 10)).save(tmp_path / "cog.tif", save_all=True, append_images=[smaller])
+    assert predict(make_graph(), tmp_path / "cog.tif", "-o", tmp_path / "out", "--json") == 0
+    assert "warnings" not in json.loads(capsys.readouterr().out)["images"][0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
