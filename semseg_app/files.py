@@ -21,7 +21,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it takes its place, on an error it is removed."""
     with _disk_errors(path, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=".part", dir=path.parent)
     os.close(handle)
     part = Path(name)
     try:
@@ -39,7 +39,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that becomes `path` on a clean exit; `path` must not exist yet."""
     with _disk_errors(path, path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        part = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".part", dir=path.parent))
     try:
         with _disk_errors(path, path):
             yield part
@@ -66,6 +66,15 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(grave, ignore_errors=True)
     path.rename(grave)
     shutil.rmtree(grave, ignore_errors=True)
+
+
+def require_writable(folder: Path) -> None:
+    """UserError where nothing can be written into a folder, which may be missing yet: before long work, not after."""
+    with _disk_errors(folder, folder):
+        there = next(part for part in (folder, *folder.parents) if part.exists())
+        handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=there)  # rights alone do not tell
+    os.close(handle)
+    Path(name).unlink()
 
 
 def in_the_way(folder: Path) -> Path | None:
@@ -99,6 +108,8 @@ def _disk_errors(path: Path, folder: Path) -> Iterator[None]:
             raise
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{path}: a longer name than the file system allows; choose a shorter one") from error
         if error.errno == errno.EISDIR and path.is_dir():
             raise UserError(f"{path}: is a folder; name a file") from error
         if error.errno in NO_FOLDER and (blocker := in_the_way(folder)):
@@ -106,6 +117,11 @@ def _disk_errors(path: Path, folder: Path) -> Iterator[None]:
                 f"{path}: cannot be written, because {blocker} is no folder; choose another path"
             ) from error
         raise
+
+
+def _prefix(path: Path) -> str:
+    """How a temporary name begins that becomes `path`: where `path` has just room, so must have its temporary name."""
+    return f".{path.name[:40]}."
 
 
 def _system_error(error: BaseException | None) -> int | None:

@@ -23,6 +23,13 @@ def require_color_per_class(classes: Sequence[str], palette: Sequence[Color]) ->
         raise ValueError(f"{len(classes)} classes but {len(palette)} palette colors; give one color per class")
 
 
+def require_unique_classes(classes: Sequence[str]) -> None:
+    """ValueError, for pydantic's validators, where two classes have one name: tables by class would lose one."""
+    twice = sorted({name for name in classes if classes.count(name) > 1})
+    if twice:
+        raise ValueError(f"class names must be unique; given twice: {', '.join(twice)}")
+
+
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -35,6 +42,7 @@ class LabelSpace(BaseModel):
     palette: list[tuple[Byte, Byte, Byte]]
 
     @model_validator(mode="after")
-    def _color_per_class(self) -> Self:
+    def _fits(self) -> Self:
         require_color_per_class(self.classes, self.palette)
+        require_unique_classes(self.classes)
         return self

@@ -56,8 +56,9 @@ def read_config(folder: Path) -> ModelConfig:
     path = folder / CONFIG
     try:
         config = ModelConfig.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{folder}: not a model folder (it has no {CONFIG})") from None
+    except (FileNotFoundError, NotADirectoryError):
+        what = "a file, not a model folder" if folder.is_file() else f"not a model folder (it has no {CONFIG})"
+        raise UserError(f"{folder}: {what}") from None
     except ValidationError as error:
         from semseg_app.artifact.transformers_folder import transformers_type
 

@@ -148,12 +148,15 @@ def require_matplotlib() -> None:
 
 
 def write(folder: Path, report: dict[str, Any], rows: Sequence[BenchmarkRow]) -> None:
-    """Write results.json, results.md and, where mIoU was measured, pareto.png."""
+    """Write results.json, results.md and, where mIoU was measured, pareto.png; that of an earlier run does not stay."""
     for name, text in (("results.json", json.dumps(report, indent=2) + "\n"), ("results.md", to_markdown(report))):
         with atomic_file(folder / name) as part:
             part.write_text(text, encoding="utf-8")
-    if report["data"] is not None:
-        draw_pareto(rows, folder / "pareto.png")
+    plot = folder / "pareto.png"
+    if report["data"] is None:
+        plot.unlink(missing_ok=True)
+    else:
+        draw_pareto(rows, plot)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -46,6 +46,7 @@ def benchmark(
     from semseg_app.benchmark.variants import find_variants
     from semseg_app.cli.given import refuse_given
     from semseg_app.cli.progress import progress_bar
+    from semseg_app.files import require_writable
     from semseg_app.hub.download import local_model
 
     if data is None:
@@ -64,6 +65,7 @@ def benchmark(
     if data is not None:
         require_matplotlib()
         scoring = _scoring(data, split, limit)
+    require_writable(out)
     with progress_bar("measuring") as update:
         rows = run(variants, plan, scoring, update)
     report = describe(rows, plan, scoring, split)

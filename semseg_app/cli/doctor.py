@@ -5,23 +5,27 @@ from typing import Annotated
 
 import typer
 
+from semseg_app.cli.model_option import MODEL
+
 COLORS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
 def doctor(
-    model: Annotated[Path | None, typer.Argument(help="Also try this model folder or exported file.")] = None,
+    model: Annotated[str | None, typer.Argument(help=f"Also try this model. {MODEL}")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON on stdout.")] = False,
 ) -> None:
     """Try Python, torch, CUDA, ONNX Runtime, TensorRT, memory and disk. Exits with 1 when something is broken."""
     import json
 
     from semseg_app.doctor import examine
-    from semseg_app.errors import UserError
 
-    if model is not None and not model.exists():
-        raise UserError(f"{model}: no such model folder or exported file")
+    path = None if model is None else Path(model)
+    if model is not None and path is not None and not path.exists():
+        from semseg_app.hub.download import local_model  # the doctor itself runs where packages are missing
+
+        path = local_model(model)
     checks = []
-    for check in examine(model):
+    for check in examine(path):
         checks.append(check)
         if not as_json:
             typer.echo(f"{typer.style(f'{check.status:8}', fg=COLORS[check.status])} {check.name}: {check.message}")

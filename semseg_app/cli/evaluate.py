@@ -48,6 +48,7 @@ def evaluate(
 
     from semseg_app.cli.data_option import open_aloud
     from semseg_app.cli.progress import tracked
+    from semseg_app.files import require_writable
     from semseg_app.hub.download import local_model
     from semseg_app.inference.engines.open import open_engine
     from semseg_app.inference.evaluate import EvaluationProtocol
@@ -61,6 +62,8 @@ def evaluate(
         engine = "torch"
     loaded = open_engine(path, engine, device, threads, precision, force)
     loaded = in_classes_of_data(loaded, opened.info, teacher_classes)
+    if out is not None:
+        require_writable(out)
     shown = tracked(samples, "evaluating", len(samples))
     evaluation = run(loaded, opened, shown, protocol, batch_size=1 if loaded.device == "cpu" else 4)
     report = {

@@ -39,7 +39,7 @@ def writable_model(model: str, revision: str | None) -> Path:
             raise UserError(f"--revision {revision}: is for models of the Hub, and {model} is on this machine")
         return model_folder(Path(model))
     folder = Path(named.repo.partition("/")[2])
-    pull(model, folder, revision)
+    pull(model, folder, revision, only_ours=True)
     print(f"semseg: {model} was copied to {folder}, which is written to", file=sys.stderr)
     return folder
 

@@ -84,9 +84,11 @@ def predict(
             from semseg_app.inference.engines.open import open_engine
             from semseg_app.inference.files import make_predictor, segment_files
             from semseg_app.inference.inputs import find_images, result_names
-            from semseg_app.inference.results import ResultFolder
+            from semseg_app.inference.results import ResultFolder, refuse_to_replace
 
             images = find_images(inputs, leave_out=Path(out))
+            names = result_names(images)
+            refuse_to_replace(Path(out), names)
             loaded = open_engine(local_model(model, revision), engine, device, threads, precision, force)
             results = ResultFolder(Path(out), loaded.labels, overlay, confidence)
 
@@ -107,7 +109,7 @@ def predict(
                 results.rows.sort(key=lambda row: order[row["file"]])
                 results.write_shares()
 
-            files = zip(images, result_names(images), strict=True)
+            files = zip(images, names, strict=True)
             try:
                 segment_files(files, make_predictor(loaded, tile), results, fail, taken, part_done)
             except BaseException:  # Ctrl-C, a full disk, ...

@@ -25,10 +25,10 @@ def pull(
     if named is None:
         raise UserError(f"{model}: not a Hub id; write user/repo, or user/repo@revision")
     target = folder or Path(named.repo.partition("/")[2])
-    config = run(model, target, revision)
-    exports = {name: entry.get("verdict") for name, entry in read_manifest(target).get("exports", {}).items()}
+    name = run(model, target, revision)
+    exports = {file: entry.get("verdict") for file, entry in read_manifest(target).get("exports", {}).items()}
     if as_json:
-        print(json.dumps({"folder": str(target), "name": config.name, "exports": exports}, indent=2))
+        print(json.dumps({"folder": str(target), "name": name, "exports": exports}, indent=2))
     else:
-        told = "; ".join(f"{name}: {verdict}" for name, verdict in exports.items()) or "no exported graph"
-        typer.echo(f"{config.name} in {target} ({told})", err=True)
+        told = "; ".join(f"{file}: {verdict}" for file, verdict in exports.items()) or "no exported graph"
+        typer.echo(f"{name} in {target} ({told})", err=True)

@@ -35,11 +35,13 @@ def verify(
     from semseg_app.cli.progress import show_steps
     from semseg_app.export.manifest import record
     from semseg_app.export.verification_set import gather_photos
+    from semseg_app.files import require_writable
 
     if data is None:
         refuse_given(context, ("split", "limit"), "belongs to --data DATASET")
     folder, files = _files(writable_model(model, revision))
     labels = read_config(folder).labels
+    require_writable(folder)
     verification = gather_photos(labels, open_aloud(data), split, limit) if data else None
     show_steps("semseg_app.export")
     print(f"{folder}: verifying {', '.join(file.name for file in files)}", file=sys.stderr)

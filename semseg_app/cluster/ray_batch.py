@@ -26,7 +26,7 @@ from semseg_app.inference import inputs
 from semseg_app.inference.engines.base import Engine
 from semseg_app.inference.engines.open import open_engine
 from semseg_app.inference.files import make_predictor, segment_files
-from semseg_app.inference.results import ResultFolder
+from semseg_app.inference.results import ResultFolder, refuse_to_replace
 from semseg_app.labels import LabelSpace
 
 AT_ONCE = 8
@@ -107,6 +107,8 @@ def segment_on_ray(
     if Path(job.model).exists():
         job = job._replace(model=str(Path(job.model).resolve()))
     names = inputs.result_names([_path_of(source) for source in sources])
+    if not buckets.is_address(out):
+        refuse_to_replace(Path(out), names)
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     last: dict[str, Any] = {}

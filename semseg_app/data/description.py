@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from semseg_app.data.mask_pixels import HIGHEST, LOWEST
 from semseg_app.errors import UserError
-from semseg_app.labels import IGNORE, Color, require_color_per_class
+from semseg_app.labels import IGNORE, Color, require_color_per_class, require_unique_classes
 from semseg_app.yaml_text import RepeatedKey, load_yaml
 
 HEX = re.compile("#[0-9a-fA-F]{6}")
@@ -97,9 +97,7 @@ class DatasetInfo(BaseModel):
     def _unique_classes(cls, classes: list[str]) -> list[str]:
         if any(not name.strip() for name in classes):
             raise ValueError(f"class {[bool(name.strip()) for name in classes].index(False)} has no name")
-        twice = sorted({name for name in classes if classes.count(name) > 1})
-        if twice:
-            raise ValueError(f"class names must be unique; given twice: {', '.join(twice)}")
+        require_unique_classes(classes)
         return classes
 
     @model_validator(mode="after")

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from semseg_app.artifact import ModelConfig, model_folder, read_config
+from semseg_app.artifact import model_folder, read_config
+from semseg_app.artifact.transformers_folder import model_name, transformers_type
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_folder
 from semseg_app.hub.client import api, explained, patiently
@@ -76,29 +77,49 @@ def fetch(
 
     UserError where it cannot be had or is not what it says.
     """
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    import httpx2
+    from huggingface_hub import constants, get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
     from huggingface_hub.hf_api import RepoFile
 
     hub = api(token)
     cache = Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
+    kept: Path | None = None
+
+    def checked(folder: Path) -> Path:
+        check_folder(repo, folder, cache)
+        return folder
+
     with explained(repo, revision):
         commit = patiently(
             lambda: hub.resolve_revision(repo, revision=revision, cache_dir=cache, local_files_only=local_files_only)
         )
         if not force_download:
+            offline = local_files_only or constants.HF_HUB_OFFLINE
             try:
-                kept = snapshot_download(
-                    repo, revision=commit, cache_dir=cache, local_files_only=True, allow_patterns=list(LARGEST)
+                kept = Path(
+                    snapshot_download(
+                        repo, revision=commit, cache_dir=cache, local_files_only=True, allow_patterns=list(LARGEST)
+                    )
                 )
+                if not offline:
+                    get_cached_repo_tree(repo, revision=commit, cache_dir=cache)
+                return checked(kept)
+            except CachedRepoTreeNotFoundError:
+                pass  # it holds what other programs, file by file, have asked for
             except LocalEntryNotFoundError:
-                if local_files_only or constants.HF_HUB_OFFLINE:
+                if offline:
                     raise
-            else:
-                check_folder(repo, Path(kept), cache)
-                return Path(kept)
+        if kept is not None:
+            try:
+                hub.repo_info(repo, revision=commit.resolved)
+            except (httpx2.TransportError, HfHubHTTPError):
+                return checked(kept)  # perhaps all of it: without the Hub, that cannot be told
         listing = patiently(lambda: list(hub.list_repo_tree(repo, recursive=True, revision=commit.resolved)))
         files = choose(repo, (entry for entry in listing if isinstance(entry, RepoFile)))
+        if kept is not None and all((kept / name).is_file() for name in files):
+            check_transfer(repo, kept, files)
+            return checked(kept)
         expected = sum(file.size for file in files.values())
         folder = Path(
             patiently(
@@ -114,23 +135,27 @@ def fetch(
             )
         )
     check_transfer(repo, folder, files)
-    check_folder(repo, folder, cache)
-    return folder
+    return checked(folder)
 
 
-def pull(model: str, target: Path, revision: str | None = None) -> ModelConfig:
-    """Copy the model folder of a Hub id to `target`, whole or not at all; its config. `target` must not exist."""
+def pull(model: str, target: Path, revision: str | None = None, only_ours: bool = False) -> str:
+    """Copy the model folder of a Hub id to `target`, whole or not at all; -> the model's name.
+
+    UserError where `target` exists, and for a model of transformers where `only_ours` says so.
+    """
     if target.exists():
         raise UserError(f"{target}: exists already; use it, or choose another folder")
     folder = local_model(model, revision)
     if not folder.is_dir():
         raise UserError(f"{model}: a file, not a Hub id (user/repo)")
+    foreign = not only_ours and transformers_type(folder)
+    name = model_name(folder) if foreign else read_config(folder).name
     with atomic_folder(target) as part:
-        for name in LARGEST:
-            if (folder / name).is_file():
-                (part / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(folder / name, part / name)
-    return read_config(target)
+        for file in LARGEST:
+            if (folder / file).is_file():
+                (part / file).parent.mkdir(exist_ok=True)
+                shutil.copyfile(folder / file, part / file)
+    return name
 
 
 def _no_more_than(size: int, repo: str) -> type:

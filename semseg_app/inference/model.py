@@ -85,6 +85,8 @@ class Model:
             >>> for result in model.predict_many(Path("photos").glob("*.jpg")):
             ...     result.save(f"{result.source.stem}.png")
         """
+        if isinstance(photos, str | Path | Image.Image) or (isinstance(photos, np.ndarray) and photos.ndim == 3):
+            raise TypeError("predict_many takes several photos, such as a list; for a single one, use predict")
         waiting: list[tuple[Path | None, np.ndarray]] = []  # read, and not yet answered
 
         def images() -> Iterator[np.ndarray]:
@@ -123,4 +125,4 @@ def _read(photo: Photo) -> tuple[Path | None, np.ndarray]:
         raise TypeError(f"a photo is the name of a file, a PIL image or an array; got {type(photo).__name__}")
     if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[-1] != 3 or not photo.size:
         raise ValueError(f"a photo is uint8 RGB [H, W, 3]; got {photo.dtype} {list(photo.shape)}")
-    return None, photo
+    return None, photo.copy()  # readers of videos write the next frame over it

@@ -1,14 +1,16 @@
 """The folder that `semseg predict` writes: masks/ (with their place on the ground), overlays/, shares.csv."""
 
+import contextlib
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from semseg_app.data.mask_pixels import count_pages
 from semseg_app.errors import UserError
 from semseg_app.files import atomic_file
 from semseg_app.inference.georeference import nodata_of, place_of, write_place
@@ -16,10 +18,26 @@ from semseg_app.inference.large import segment_large
 from semseg_app.inference.predictor import Predictor
 from semseg_app.labels import LabelSpace
 from semseg_app.masks import indexed_png
+from semseg_app.photos import DECODING_ERRORS
 from semseg_app.plots.overlays import class_shares, overlay
 
 MASKS, OVERLAYS = RESULT_FOLDERS = ("masks", "overlays")
 """Where the pictures of results lie in their folder."""
+SHARES = "shares.csv"
+"""The table in it. It is there before the first picture, so that a folder without it holds the pictures of others."""
+
+
+def refuse_to_replace(folder: Path, names: Iterable[str]) -> None:
+    """UserError where results of these names would replace pictures that no earlier run wrote, such as labels."""
+    if (folder / SHARES).exists():
+        return
+    for name in names:
+        for path in (folder / MASKS / f"{name}.png", folder / OVERLAYS / f"{name}.jpg"):
+            if path.exists():
+                raise UserError(
+                    f"{path}: would be replaced, and no earlier run of `semseg predict` wrote it ({folder} has no "
+                    f"{SHARES}); choose another folder with -o"
+                )
 
 
 class ResultFolder:
@@ -39,7 +57,7 @@ class ResultFolder:
         self.labels = labels
         self.overlays = overlays
         self.confidence = confidence
-        self.shares = folder / "shares.csv"
+        self.shares = folder / SHARES
         self.rows: list[dict[str, Any]] = []
         """What was written, one row per image, as --json shows it; `warnings` are what the user should know of it."""
 
@@ -86,6 +104,10 @@ class ResultFolder:
             row["overlay"] = self._write_overlay(name, result.preview)
 
     def _mask(self, name: str) -> Path:
+        """Where the mask goes, in a folder that is marked as ours."""
+        if not self.rows and not self.shares.exists():
+            with atomic_file(self.shares):
+                pass
         return self.folder / MASKS / f"{name}.png"
 
     def _row(
@@ -106,7 +128,9 @@ class ResultFolder:
         if written:
             row["georeference"] = [str(path) for path in written]
         if place is not None and place.lost:
-            row["warnings"] = [place.lost]
+            _warn(row, place.lost)
+        if (count := _pages(source)) > 1:
+            _warn(row, f"holds {count} pages or frames, of which the first is segmented; save each by itself")
         self.rows.append(row)
         return row
 
@@ -143,5 +167,16 @@ class ResultFolder:
                 )
 
 
+def _pages(source: Path) -> int:
+    """How many pictures a TIFF or an animation holds; 1 where that cannot be told."""
+    with contextlib.suppress(*DECODING_ERRORS), Image.open(source) as image:
+        return count_pages(image) if image.format in ("TIFF", "GIF", "PNG", "WEBP", "AVIF") else 1
+    return 1
+
+
+def _warn(row: dict[str, Any], what: str) -> None:
+    row.setdefault("warnings", []).append(what)
+
+
 def _warn_of_nodata(row: dict[str, Any], what: str) -> None:
-    row.setdefault("warnings", []).append(f"{what}; they get classes as all others do, and count in the shares")
+    _warn(row, f"{what}; they get classes as all others do, and count in the shares")

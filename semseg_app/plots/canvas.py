@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from semseg_app.errors import UserError
-from semseg_app.files import atomic_file
+from semseg_app.files import atomic_file, require_writable
 
 FORMATS = {".png": {}, ".pdf": {"CreationDate": None}}
 """Suffix of a plot -> what matplotlib is told to leave out of its metadata, so that equal plots are equal files."""
 
 
 def check_plot_file(path: Path) -> None:
-    """UserError, before anything is computed, where the plot could not be written: its suffix, or no matplotlib."""
+    """UserError, before anything is computed, where the plot could not be written: suffix, folder, or no matplotlib."""
     if path.suffix not in FORMATS:
         raise UserError(f"{path}: plots are written as PNG or PDF; end the name in .png or .pdf")
+    require_writable(path.parent)
     open_figure(path, 1, 1)
 
 

@@ -151,6 +151,9 @@ def test_the_verb_with_real_graphs(
         assert plot.format == "PNG"
         assert plot.width > plot.height  # a panel a size
 
+    assert verb("benchmark", fast, "--out", out, "--sizes", "64x48", "--rounds", 1) == 0
+    assert not (out / "pareto.png").exists()  # it would be taken for one of these results
+
 
 def test_what_a_folder_has(
     make_graph: MakeGraph, network_folder: Path, verb: Callable[..., int], capfd: pytest.CaptureFixture[str]
@@ -234,6 +237,7 @@ def test_tensorrt_engines_that_run_here(network_folder: Path, monkeypatch: pytes
         (["--engine", "torch", "--precision", "int8"], "the torch engine runs fp32, not int8"),
         (["--engine", "tensorrt"], "no engine in fp32 or fp16 or int8; run `semseg export"),
         (["--data", "nowhere"], "nowhere"),
+        (["--engine", "torch", "--out", __file__], f"because {__file__} is no folder; choose another path"),
     ],
 )
 def test_misuse_is_one_line_and_exits_with_2(

@@ -14,7 +14,7 @@ from support.in_process import semseg
 
 from semseg_app.cli.main import app, main
 from semseg_app.errors import UserError
-from semseg_app.files import atomic_file, atomic_folder
+from semseg_app.files import atomic_file, atomic_folder, require_writable
 
 VERBS = ["check", "data", "train", "evaluate", "predict", "export", "benchmark", "serve", "demo", "doctor", "schema"]
 VERBS += ["push", "pull", "space", "compare", "verify"]
@@ -151,7 +151,11 @@ def test_a_file_where_a_folder_should_be_is_named(inner, tmp_path, monkeypatch, 
         pass
     with pytest.raises(UserError, match=f"{path}: cannot be written, because r.yaml is no folder"), atomic_folder(path):
         pass
+    with pytest.raises(UserError, match=f"{path}: cannot be written, because r.yaml is no folder"):
+        require_writable(path)
     Path("folder").mkdir()
+    require_writable(Path("folder", "new", "one"))
+    assert not list(Path("folder").iterdir())
     with pytest.raises(UserError, match="folder: is a folder; name a file"), atomic_file(Path("folder")):
         pass
     with pytest.raises(FileNotFoundError), atomic_file(Path("new")):

@@ -16,6 +16,7 @@ from semseg_app.cli.main import main
 from semseg_app.errors import UserError
 from semseg_app.inference.engines.base import Prediction
 from semseg_app.inference.engines.onnxruntime import OnnxRuntimeEngine
+from semseg_app.inference.results import ResultFolder
 
 MakeGraph = Callable[..., Path]
 
@@ -133,6 +134,66 @@ def test_results_may_go_into_the_folder_of_the_photos(
     assert (photos / "masks" / "sub" / "a.png").is_file()
 
 
+def test_results_of_an_earlier_run_elsewhere_are_no_photos(
+    make_graph: MakeGraph, photos: Path, predict: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for out in ("first", "trips/second", "first"):
+        assert predict(make_graph(), photos, "-o", photos / out, "--json") == 0
+        files = {row["file"] for row in json.loads(capsys.readouterr().out)["images"]}
+        assert files == {str(photos / "a.png"), str(photos / "sub" / "a.jpg")}
+
+
+def test_labels_are_not_replaced(
+    make_graph: MakeGraph, photos: Path, predict: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """images/ beside masks/ is how many datasets are laid out."""
+    (photos / "masks").mkdir()
+    label = photos / "masks" / "a.png"
+    Image.new("L", (40, 30), 2).save(label)
+    before = label.read_bytes()
+    assert predict(make_graph(), photos / "a.png", "-o", photos) == 2
+    assert f"{label}: would be replaced, and no earlier run" in capsys.readouterr().err
+    assert label.read_bytes() == before
+    assert not (photos / "shares.csv").exists()
+    assert predict(make_graph(), photos / "sub", "-o", photos / "sub") == 0
+
+
+def test_a_run_that_was_killed_may_be_run_again(
+    make_graph: MakeGraph, photos: Path, tmp_path: Path, predict: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def killed(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as first:
+        first.setattr(ResultFolder, "_write_overlay", killed)
+        first.setattr(ResultFolder, "write_shares", lambda _: None)
+        assert predict(make_graph(), photos, "-o", out) == 130
+    assert (out / "masks" / "a.png").is_file() or (out / "masks" / "sub" / "a.png").is_file()
+    assert predict(make_graph(), photos, "-o", out) == 0
+    assert len((out / "shares.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(("letter", "count"), [("n", 243), ("\u4e2d", 81)])
+def test_names_as_long_as_results_allow(
+    make_graph: MakeGraph,
+    photos: Path,
+    tmp_path: Path,
+    predict: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    letter: str,
+    count: int,
+) -> None:
+    long, longer = (photos / f"{letter * (count + more)}.png" for more in (0, 1))
+    for path in (long, longer):
+        path.write_bytes((photos / "a.png").read_bytes())
+    assert predict(make_graph(), long, "-o", tmp_path / "out") == 0
+    assert [path.name for path in (tmp_path / "out" / "masks").iterdir()] == [long.name]
+    assert predict(make_graph(), longer, "-o", tmp_path / "out") == 2
+    assert "need a name of at most 243 bytes; rename it" in capsys.readouterr().err
+
+
 def test_photos_of_any_format_are_segmented_or_reported(
     make_graph: MakeGraph, photos: Path, tmp_path: Path, predict: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +253,28 @@ def test_what_is_done_before_an_error_is_in_the_table(
     assert [row["file"] for row in rows] == [str(photos / "a.png")]
     assert predict(make_graph(), photos / "sub", "-o", out) == code
     assert len((out / "shares.csv").read_text().splitlines()) == 2, "a table of nothing replaced it"
+
+
+@pytest.mark.parametrize("name", ["stack.tif", "moving.gif", "moving.png", "moving.webp"])
+def test_only_the_first_of_several_pages_is_segmented_and_that_is_told(
+    make_graph: MakeGraph, tmp_path: Path, predict: Callable[..., int], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    red, *others = (Image.new("RGB", (20, 10), color) for color in ("red", "blue", "lime"))
+    red.save(tmp_path / name, save_all=True, append_images=others)
+    assert predict(make_graph(), tmp_path / name, "-o", tmp_path / "out", "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)["images"]
+    assert row["shares"]["red"] == 1
+    assert [warning.partition(", of which")[0] for warning in row["warnings"]] == ["holds 3 pages or frames"]
+
+
+def test_smaller_copies_in_a_tiff_are_no_pages(
+    make_graph: MakeGraph, tmp_path: Path, predict: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    smaller = Image.new("RGB", (10, 5))
+    smaller.encoderinfo = {"tiffinfo": {254: 1}}
+    Image.new("RGB", (20, 10)).save(tmp_path / "cog.tif", save_all=True, append_images=[smaller])
+    assert predict(make_graph(), tmp_path / "cog.tif", "-o", tmp_path / "out", "--json") == 0
+    assert "warnings" not in json.loads(capsys.readouterr().out)["images"][0]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,21 @@ print(json.dumps(answers))
 """
 """Name and files of each model, or the line that says why not."""
 
+COMPLETE = """
+import json, os, sys
+from huggingface_hub import constants, hf_hub_download
+from semseg_app.hub.download import fetch
+answers = []
+for number, names in enumerate(json.loads(sys.argv[1])):
+    cache = os.path.join(constants.HF_HOME, str(number))
+    for name in names:
+        hf_hub_download("ann/rgb", name, cache_dir=cache)
+    folder = fetch("ann/rgb", cache_dir=cache)
+    answers.append(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*")))
+print(json.dumps(answers))
+"""
+"""The files of a model for each list of those that another program had fetched."""
+
 FILES = ["config.json", "manifest.json", "model.safetensors", "onnx/model.onnx"]
 
 
@@ -78,6 +93,34 @@ def test_verbs_take_an_id_and_a_revision_and_work_offline(
     assert "cannot be reached" in look(empty, "ann/rgb", **unreachable)[0]
 
 
+def test_what_other_programs_left_in_the_cache_is_completed(
+    hub: StandIn, machine: Callable[..., Machine], published: dict[str, bytes]
+) -> None:
+    """They fetch file by file, such as from_pretrained of transformers."""
+    hub.add("ann/rgb", published)
+    here = machine()
+    left = [["config.json"], ["config.json", "model.safetensors"], FILES[:3], FILES]
+    said = here.python(COMPLETE, json.dumps(left))
+    assert json.loads(said) == [FILES] * len(left)
+    assert hub.count("GET /ann/rgb/resolve/") == len(left) * len(FILES), "what was there was fetched again"
+    whole = str(here.place / "hf" / "3")  # the Hub may not be there to tell whether it is
+    assert look(here, "ann/rgb", HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_CACHE=whole) == [["tiny", FILES]]
+
+
+def test_a_model_of_transformers_is_pulled_too(
+    hub: StandIn, machine: Callable[..., Machine], published: dict[str, bytes]
+) -> None:
+    files = {"config.json": b'{"model_type": "segformer"}', "preprocessor_config.json": b"{}"}
+    hub.add("bob/theirs", files | {"model.safetensors": b"0"})
+    here = machine()
+    (line,) = here.mistakes(("verify", "bob/theirs"))
+    assert "this needs a model folder of ours" in line
+    assert not (here.place / "theirs").exists()
+    done = here.semseg("pull", "bob/theirs", "--json")
+    assert json.loads(done.stdout) == {"folder": "theirs", "name": "bob/theirs", "exports": {}}, done.stderr
+    assert {path.name for path in (here.place / "theirs").iterdir()} == {*files, "model.safetensors"}
+
+
 def test_only_what_belongs_to_a_model_is_fetched(
     hub: StandIn, machine: Callable[..., Machine], published: dict[str, bytes]
 ) -> None:
@@ -91,13 +134,15 @@ def test_only_what_belongs_to_a_model_is_fetched(
     assert {path.relative_to(mine).as_posix(): path.read_bytes() for path in mine.rglob("*.*")} == published
     assert not [path for path in mine.rglob("*") if path.is_symlink()]
     assert not [request for request in hub.requests if any(name in request for name in ("bin", "escaped", "run.py"))]
-    twice, missing, local = here.mistakes(
+    twice, missing, unwell, local = here.mistakes(
         ("pull", "bob/rgb", "mine"),
         ("evaluate", "bob/none", "--data", "x"),
+        ("doctor", "bob/none"),
         ("evaluate", "mine", "--data", "x", "--revision", "abc"),
     )
     assert "mine: exists already" in twice
     assert "no folder bob/none here; on the Hub, bob/none: the Hub has no such model" in missing
+    assert "on the Hub, bob/none: the Hub has no such model" in unwell
     assert "--revision abc: is for models of the Hub" in local
 
 

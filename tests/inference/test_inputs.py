@@ -33,6 +33,7 @@ def test_files_folders_and_globs(photos: Path) -> None:
     assert found(photos, "b", "a.jpg", "b/a.PNG") == ["b/a.PNG", "b/c/d.webp", "a.jpg"]
     assert found(photos, "*.jpg") == ["a.jpg"]
     assert found(photos, "**/*") == ["a.jpg", "b/a.PNG", "b/c/d.webp"]
+    assert found(photos, "b/**") == ["b/a.PNG", "b/c/d.webp"]
     assert found(photos, "notes.txt") == ["notes.txt"]  # named outright
     assert found(photos, "out/masks/a.png") == ["out/masks/a.png"]
     (photos / "x[1].jpg").touch()

@@ -82,6 +82,28 @@ def test_a_class_map_alone_gives_hard_labels(tmp_path: Path, rgb_logits: Logits,
     assert (prediction.confidence == 255).all()
 
 
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("stride", [1, 4])
+@pytest.mark.parametrize(("gives", "scores"), [("green over red", "logits"), ("its probability", "probabilities")])
+def test_one_channel_tells_two_classes_apart(
+    tmp_path: Path, rgb_logits: Logits, gives: str, scores: str, stride: int, last: bool
+) -> None:
+    described = PLAIN | {"classes": NAMES[:2], "scores": scores}
+    engine = opened(other_graph(tmp_path / "theirs.onnx", gives, stride=stride, last=last, description=described))
+    assert isinstance(engine, ProbabilityEngine)
+    logits = rgb_logits(IMAGES)
+    second = torch.from_numpy(0.2 * (logits[..., 1] - logits[..., 0]))[:, None, ::stride, ::stride]
+    if scores == "probabilities":  # what is enlarged are the logarithms of both
+        both = torch.cat([1 - second.sigmoid(), second.sigmoid()], 1).log()
+    else:
+        both = torch.cat([torch.zeros_like(second), second], 1)
+    expected = torch.nn.functional.interpolate(both, size=(24, 40), mode="bilinear").softmax(1)
+    np.testing.assert_allclose(engine.probabilities(IMAGES), expected, atol=1e-4)
+    prediction = engine.infer(IMAGES)
+    np.testing.assert_array_equal(prediction.classes, expected.argmax(1))
+    assert np.abs(prediction.confidence - 255 * expected.amax(1).numpy()).max() <= 0.51
+
+
 def test_photos_are_resized_to_the_size_that_the_graph_takes(tmp_path: Path) -> None:
     engine = opened(other_graph(tmp_path / "theirs.onnx", "classes", shape=("n", 3, 12, 20), description=PLAIN))
     image = np.zeros((1, 48, 80, 3), np.uint8)
@@ -113,6 +135,20 @@ def test_photos_are_resized_to_the_size_that_the_graph_takes(tmp_path: Path) -> 
             PLAIN | {"classes": NAMES[:2]},
             "its class map holds 2, but theirs.yaml names 2 classes",
         ),
+        (
+            {"gives": "green over red"},
+            PLAIN | {"classes": NAMES[:2]},
+            "gives one channel of scores for two classes; say in theirs.yaml what they are: scores: logits",
+        ),
+        (
+            {"gives": "green over red"},
+            PLAIN | {"classes": NAMES[:2], "scores": "probabilities"},
+            "no probabilities; say scores: logits in theirs.yaml",
+        ),
+        ({}, PLAIN | {"scores": "logits"}, "scores is for graphs of one channel"),
+        ({"gives": "nan"}, PLAIN, "its scores are not numbers (NaN)"),
+        ({}, PLAIN | {"classes": ["red", "green", "red"]}, "class names must be unique; given twice: red"),
+        ({}, PLAIN | {"layout": "nhwc"}, "theirs.yaml: layout is nhwc, but theirs.onnx takes ['n', 3, 'h', 'w']"),
         ({}, PLAIN | {"output": "logits"}, "has no output 'logits'; give output in theirs.yaml: output"),
     ],
 )

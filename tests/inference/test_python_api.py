@@ -135,6 +135,23 @@ def test_many_photos_are_read_as_they_are_needed(street):
         assert len(taken) <= count + 1
 
 
+def test_a_buffer_of_frames_may_be_used_again(street):
+    """As readers of videos do; the result keeps its own frame."""
+    frame = np.zeros((64, 80, 3), np.uint8)
+
+    def frames():
+        for channel in (0, 1):
+            frame[:] = 0
+            frame[..., channel] = 200
+            yield frame
+
+    first, second = semseg_app.load("runs/street/best").predict_many(frames())
+    assert first.image[0, 0].tolist() == [200, 0, 0]
+    assert second.image[0, 0].tolist() == [0, 200, 0]
+    assert (first.classes == 0).all()
+    assert (second.classes == 1).all()
+
+
 def test_mistakes_are_said_in_one_line(street):
     with pytest.raises(UserError, match="nowhere: no such model folder"):
         semseg_app.load("nowhere")
@@ -143,7 +160,12 @@ def test_mistakes_are_said_in_one_line(street):
         semseg_app.load("runs/latest")
     with pytest.raises(UserError, match="unknown engine 'onnx'; choose one of"):
         semseg_app.load("runs/street/best", engine="onnx")
+    with pytest.raises(UserError, match=r"threads 0: must be 1 or more"):
+        semseg_app.load("runs/street/best", threads=0)
     model = semseg_app.load("runs/street/best")
+    for single in ("photo.jpg", Path("photo.jpg"), Image.new("RGB", (8, 8)), np.zeros((8, 8, 3), np.uint8)):
+        with pytest.raises(TypeError, match="for a single one, use predict"):
+            next(model.predict_many(single))
     with pytest.raises(UserError, match=r"missing.jpg: no such image"):
         model.predict("missing.jpg")
     with pytest.raises(UserError, match="photos: a folder; give the list of its photos"):

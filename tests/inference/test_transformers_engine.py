@@ -108,6 +108,16 @@ def test_size_and_normalization_are_those_of_the_folder(folders: dict[str, Path]
     np.testing.assert_allclose(engine.probabilities(images), expected, atol=1e-4)
 
 
+def test_classes_of_one_name_are_told_apart(folders: dict[str, Path], tmp_path: Path) -> None:
+    """ADE20K has several screens, say; by name alone, tables would hold one of them."""
+    folder = shutil.copytree(folders["segformer"], tmp_path / "other")
+    facts = json.loads((folder / "config.json").read_text())
+    facts["id2label"] |= {"1": "screen", "3": "screen"}
+    (folder / "config.json").write_text(json.dumps(facts))
+    engine = open_engine(folder, device="cpu", threads=1)
+    assert engine.labels.classes == ["ground", "screen (1)", "disc", "screen (3)"]
+
+
 class Bad:
     """Unpickles into a call of a harmless function, where a loader lets it."""
 

@@ -253,3 +253,6 @@ def test_a_network_that_is_not_finite_is_not_loaded(tmp_path):
 def test_not_a_model_folder(tmp_path):
     with pytest.raises(UserError, match=r"not a model folder \(it has no config.json\)"):
         load(tmp_path)
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(UserError, match=r"model.onnx: a file, not a model folder"):
+        load(tmp_path / "model.onnx")

@@ -77,8 +77,8 @@ class Machine:
             assert said.count("\n") == 1
         return [said for _, said in answers]
 
-    def python(self, code: str, **environment: str) -> str:
-        result = self.run("-W", "error", "-c", code, **environment)
+    def python(self, code: str, *arguments: str, **environment: str) -> str:
+        result = self.run("-W", "error", "-c", code, *arguments, **environment)
         assert result.returncode == 0, result.stderr
         return result.stdout
 

@@ -24,7 +24,8 @@ def other_graph(
 
     Args:
         path: the .onnx file.
-        gives: "logits", "probabilities" or "classes" (int64, alone).
+        gives: "logits", "probabilities", "classes" (int64, alone), "green over red" (one channel, for two classes),
+            "its probability", or "nan".
         input_type: "float" or "uint8".
         shape: of the input; channels first unless its last number is 3.
         stride: only every so many pixels, from the first of each cell on, are answered.
@@ -37,7 +38,12 @@ def other_graph(
     nodes.append(helper.make_node("Slice", ["pixels", "starts", "ends", "axes", "steps"], ["coarse"]))
     nodes.append(helper.make_node("MatMul", ["coarse", "colors"], ["products"]))
     nodes.append(helper.make_node("Softmax", ["products"], ["shares"], axis=3))
-    chosen = "shares" if gives == "probabilities" else "products"
+    nodes.append(helper.make_node("MatMul", ["products", "green_over_red"], ["second"]))
+    nodes.append(helper.make_node("Sigmoid", ["second"], ["probability"]))
+    nodes.append(helper.make_node("Sub", ["products", "infinity"], ["low"]))
+    nodes.append(helper.make_node("Softmax", ["low"], ["nan"], axis=3))
+    values = {"probabilities": "shares", "green over red": "second", "its probability": "probability", "nan": "nan"}
+    chosen = values.get(gives, "products")
     output = TensorProto.FLOAT
     if gives == "classes":
         nodes.append(helper.make_node("ArgMax", ["products"], ["output"], axis=3, keepdims=0))
@@ -50,6 +56,8 @@ def other_graph(
         "axes": np.array([1, 2]),
         "steps": np.array([stride, stride]),
         "colors": COLORS * 255 if input_type == "float" else COLORS,
+        "green_over_red": np.array([[-0.2], [0.2], [0]], np.float32),
+        "infinity": np.array(np.inf, np.float32),
     }
     graph = helper.make_graph(
         nodes,

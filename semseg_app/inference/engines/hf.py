@@ -61,6 +61,7 @@ class TransformersModel(nn.Module):
         if sorted(names) != list(range(len(names))) or not 1 <= len(names) <= IGNORE:
             raise UserError(f"{folder}/config.json: id2label must number 1 to {IGNORE} classes from 0 without gaps")
         classes = [str(names[index]) for index in range(len(names))]
+        classes = [f"{name} ({index})" if classes.count(name) > 1 else name for index, name in enumerate(classes)]
         self.labels = LabelSpace(classes=classes, palette=default_palette(len(classes)))
 
     def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:

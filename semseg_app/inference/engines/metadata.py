@@ -32,7 +32,10 @@ class GraphMetadata(BaseModel):
 def parse(path: Path, properties: dict[str, str]) -> GraphMetadata:
     """The metadata of the graph in `path`. UserError when it is not one of ours, or newer than this program."""
     if KEY not in properties:
-        raise UserError(f"{path}: names no classes (metadata {KEY!r} is missing); make it with `semseg export`")
+        raise UserError(
+            f"{path}: names no classes (metadata {KEY!r} is missing); make it with `semseg export`. A graph of another "
+            "program with a description beside it runs with --engine onnxruntime alone"
+        )
     try:
         metadata = GraphMetadata.model_validate_json(properties[KEY])
     except ValidationError as error:

@@ -117,8 +117,10 @@ def open_engine(
         ("precision", precision, PRECISIONS),
     ):
         if value not in choices:
-            near = did_you_mean(value, choices)
+            near = did_you_mean(str(value), choices)
             raise UserError(f"unknown {name} {value!r}; choose one of {', '.join(choices)}{near}")
+    if threads is not None and threads < 1:
+        raise UserError(f"threads {threads}: must be 1 or more, or None for one per core")
     if not path.exists():
         raise UserError(f"{path}: no such model folder or .onnx file")
     path = model_folder(path)

@@ -4,8 +4,9 @@
     mean: [0.485, 0.456, 0.406]    # of RGB in [0, 1]; needed where the graph takes float
     std: [0.229, 0.224, 0.225]
 
-A graph gives class scores `[N, C, H, W]` (logits or probabilities, also on a coarser grid) or a class map alone, whose
-labels are then hard: their confidence is full. What the graph and its description leave open is refused.
+A graph gives class scores `[N, C, H, W]` (logits or probabilities, also on a coarser grid), the scores of the second of
+two classes alone, or a class map alone, whose labels are then hard: their confidence is full. What the graph and its
+description leave open is refused.
 """
 
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:  # the description is read where ONNX Runtime is not installed
     import onnxruntime
 
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+NEARLY_ZERO = 1e-6
+"""How far probabilities of one channel stay from 0 and 1: an infinite logarithm would win wherever it is enlarged."""
 PROBE = (256, 256)
 """Height and width of the image that a graph of free size is tried on when it is opened."""
 Three = tuple[float, float, float]
@@ -52,6 +55,8 @@ class GraphDescription(BaseModel):
     """Height and width to which photos are resized; null = the graph's own where they are fixed, else the photo's."""
     output: str | None = None
     """Which output; null = the only one."""
+    scores: Literal["logits", "probabilities"] | None = None
+    """What a graph of one channel, for two classes, says of the second one: before or after its sigmoid."""
     license: str | None = None
     """License of the model; its students inherit it."""
 
@@ -64,6 +69,10 @@ class GraphDescription(BaseModel):
             raise ValueError("std must be above 0")
         if self.pixels == "0-1" and max((*(self.mean or ()), *(self.std or ())), default=0) > 1:
             raise ValueError("mean and std belong to pixels from 0 to 255; add pixels: 0-255, or divide them by 255")
+        if self.scores is not None and len(self.classes) != 2:
+            raise ValueError(
+                f"scores is for graphs of one channel and two classes; leave it out for {len(self.classes)}"
+            )
         return self
 
 
@@ -117,13 +126,20 @@ class OtherGraph:
         probe = np.random.default_rng(0).integers(0, 256, (1, *(self._input.size or PROBE), 3), np.uint8)
         raw = self._raw(probe)
         self._channels_first = raw.ndim == 4 and self._classes_first(raw.shape)
-        self.is_hard = raw.ndim == 3 or raw.shape[1] == 1 or (raw.shape[3] == 1 and not self._channels_first)
+        one_channel = raw.ndim == 3 or raw.shape[1] == 1 or (raw.shape[3] == 1 and not self._channels_first)
+        said = self.description.scores
+        if said is not None and not one_channel:
+            raise UserError(f"{path}: gives {list(raw.shape)}; scores is for graphs of one channel, leave it out")
+        self.is_hard = one_channel and said is None
         """Whether the graph gives a class map alone."""
         scores = None if self.is_hard else self._planes(raw)
-        self.gives_probabilities = (
-            scores is not None and scores.min() >= 0 and bool(np.allclose(scores.sum(axis=1), 1, atol=1e-2))
+        self.gives_probabilities = said == "probabilities" or (
+            said is None
+            and scores is not None
+            and scores.min() >= 0
+            and bool(np.allclose(scores.sum(axis=1), 1, atol=1e-2))
         )
-        """Whether its scores are a distribution already; found on the first image."""
+        """Whether its scores are a distribution already; found on the first image where the description is silent."""
         if self.is_hard:
             self._class_map(raw)
 
@@ -194,14 +210,38 @@ class OtherGraph:
 
     def _planes(self, raw: np.ndarray) -> np.ndarray:
         """Class scores as float32 `[N, C, h, w]`."""
-        planes = raw if self._channels_first else raw.transpose(0, 3, 1, 2)
-        return np.ascontiguousarray(planes, np.float32)
+        said = self.description.scores
+        if said is not None:
+            second = _one_channel(raw).astype(np.float32)
+            if said == "probabilities" and ((second < 0) | (second > 1)).any():
+                raise UserError(
+                    f"{self.path}: gives {second.min():g} to {second.max():g}, no probabilities; say scores: logits in "
+                    f"{description_file(self.path).name}"
+                )
+            if said == "probabilities":
+                second = second.clip(NEARLY_ZERO, 1 - NEARLY_ZERO)
+            raw = np.stack([1 - second if said == "probabilities" else np.zeros_like(second), second], axis=1)
+        elif not self._channels_first:
+            raw = raw.transpose(0, 3, 1, 2)
+        planes = np.ascontiguousarray(raw, np.float32)
+        if np.isnan(planes).any():
+            raise UserError(
+                f"{self.path}: its scores are not numbers (NaN); check it with onnxruntime, or export it in fp32 where "
+                "it is fp16"
+            )
+        return planes
 
     def _class_map(self, raw: np.ndarray) -> np.ndarray:
         """A class map as uint8 `[N, h, w]`; UserError for a value that is no class."""
-        maps = raw if raw.ndim == 3 else raw[:, 0] if raw.shape[1] == 1 else raw[..., 0]
+        maps = _one_channel(raw)
         count = len(self.labels.classes)
-        wrong = (maps < 0) | (maps >= count) | (maps != np.floor(maps))
+        uneven = maps != np.floor(maps)
+        wrong = (maps < 0) | (maps >= count) | uneven
+        if count == 2 and uneven.any():
+            raise UserError(
+                f"{self.path}: gives one channel of scores for two classes; say in {description_file(self.path).name} "
+                "what they are: scores: logits, or scores: probabilities (after a sigmoid)"
+            )
         if wrong.any():
             raise UserError(
                 f"{self.path}: its class map holds {maps[wrong].flat[0]:g}, but "
@@ -236,6 +276,10 @@ class OtherGraph:
                 f"{self.path}: {node.name} {node.shape} does not show its layout; give layout: nchw in {name}"
             )
         channels_first = first if described.layout is None else described.layout == "nchw"
+        if first != last and channels_first != first:
+            raise UserError(
+                f"{name}: layout is {described.layout}, but {self.path.name} takes {node.shape}; leave layout out"
+            )
         spatial = sides[1:] if channels_first else sides[:2]
         size = described.size
         if all(isinstance(side, int) for side in spatial):
@@ -324,6 +368,11 @@ def _read(planes: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.n
     highest = logits.max(axis=0)
     confidence = 255 / np.exp(logits - highest).sum(axis=0)
     return logits.argmax(axis=0).astype(np.uint8), np.rint(confidence).astype(np.uint8)
+
+
+def _one_channel(raw: np.ndarray) -> np.ndarray:
+    """`[N, h, w]` of an answer with one value per pixel."""
+    return raw if raw.ndim == 3 else raw[:, 0] if raw.shape[1] == 1 else raw[..., 0]
 
 
 def engine_of(graph: OtherGraph) -> HardLabelEngine:
