@@ -45,10 +45,11 @@ lock:
 clean:
 	rm -rf $(VENV) build *.egg-info
 
-# Without compiling all that is installed: what is imported is compiled then.
+# All cores compile what pip has installed; a few packages hold files for other versions of Python.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
 	    --requirement constraints.txt
+	$(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib || true
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(INSTALLED)
