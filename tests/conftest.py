@@ -45,9 +45,9 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 LONGEST = (
+    "test_docs.py",
     "test_precision_matrix.py",
     "test_tensorrt.py",
-    "test_docs.py",
     "test_methods.py",
     "test_verify.py",
     "test_onnx.py",

@@ -27,12 +27,7 @@ from semseg_app.synthetic import generate
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINKED = [*PAGES, *sorted((ROOT / "docs" / "results").glob("*.md"))]
-LONG = {"api.md", "benchmark.md", "export.md", "hub.md", "labels.md", "plots.md", "train.md"}
-WITH_COMMANDS = [  # test_readme.py runs the README in an empty folder
-    pytest.param(page, marks=[pytest.mark.slow] if page.name in LONG else [], id=page.name)
-    for page in PAGES
-    if page.name != "README.md"
-]
+WITH_COMMANDS = [page for page in PAGES if page.name != "README.md"]  # test_readme.py runs that, in an empty folder
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SMALL = {
     "schedule": {"steps": 2},
@@ -139,7 +134,8 @@ def run_block(block: str, folder: Path, commands: Path) -> None:
             server.communicate(timeout=30)
 
 
-@pytest.mark.parametrize("page", WITH_COMMANDS)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.name)
 def test_commands_of(page, prepared, commands, tmp_path):
     text = page.read_text()
     folder = tmp_path / "reader"
