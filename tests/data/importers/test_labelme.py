@@ -228,7 +228,7 @@ def test_a_file_in_the_encoding_of_its_machine(tmp_path):
 
 
 def test_labels_of_spaces(tmp_path):
-    """A label that nobody filled in is no class, and one with a space around it can be joined."""
+    """An empty label is no class, and one with a space around it can be joined."""
     root = labelme(tmp_path / "x", {"label": " car "}, {}, {"label": " "})
     assert "LabelMe: a class has no name; --map =NAME names it, or --map =ignore" in refusal(root)
     _, report = imported(root, "--map", "=ignore")
